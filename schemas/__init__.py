@@ -1,0 +1,62 @@
+"""The message contracts of Aquiline: pydantic models, and what is generated from them in `schemas/generated/`."""
+
+from schemas.audit import AuditRecord, Outcome
+from schemas.base import Interval, Message, RunMode, Symbol, interval_ms
+from schemas.control import Control, HaltState
+from schemas.dead_letter import DeadLetter, DeadLetterReason
+from schemas.instrument import Instrument, InstrumentEvent
+from schemas.market import MAX_FEATURES, Candle, MarketFeatures
+from schemas.outcome import ExitReason, SignalOutcome
+from schemas.signal import (
+    Action,
+    AsOf,
+    Cancel,
+    CancelReason,
+    Mode,
+    OffsetRef,
+    Signal,
+    Source,
+    Vision,
+    decode_signal_message,
+)
+from schemas.topics import SPECS, Topic, TopicSpec, topic_name
+from schemas.vision import Detector, Image, Pattern, VisionFeatures
+
+__all__ = [
+    "MAX_FEATURES",
+    "SPECS",
+    "Action",
+    "AsOf",
+    "AuditRecord",
+    "Cancel",
+    "CancelReason",
+    "Candle",
+    "Control",
+    "DeadLetter",
+    "DeadLetterReason",
+    "Detector",
+    "ExitReason",
+    "HaltState",
+    "Image",
+    "Instrument",
+    "InstrumentEvent",
+    "Interval",
+    "MarketFeatures",
+    "Message",
+    "Mode",
+    "OffsetRef",
+    "Outcome",
+    "Pattern",
+    "RunMode",
+    "Signal",
+    "SignalOutcome",
+    "Source",
+    "Symbol",
+    "Topic",
+    "TopicSpec",
+    "Vision",
+    "VisionFeatures",
+    "decode_signal_message",
+    "interval_ms",
+    "topic_name",
+]

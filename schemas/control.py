@@ -1,0 +1,27 @@
+"""The operator's switch, on a compacted topic keyed by scope."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.base import SYMBOL_PATTERN, Message, TimeMs
+
+
+class HaltState(StrEnum):
+    """Whether signals may leave."""
+
+    ACTIVE = "ACTIVE"
+    HALTED = "HALTED"
+
+
+class Control(Message):
+    """Sets the state of one scope; a symbol is halted when it or `global` is."""
+
+    scope: Literal["global"] | Annotated[str, Field(pattern=SYMBOL_PATTERN)]
+    state: HaltState = Field(strict=False)
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    actor: Annotated[str, Field(min_length=1, max_length=100)]
+    ts_ms: TimeMs

@@ -1,0 +1,44 @@
+"""Bars of a market and the features computed from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import Finite, Interval, Message, Name, Price, Symbol, TimeMs, interval_ms
+
+MAX_FEATURES = 64
+
+
+class Candle(Message):
+    """One bar, forming (`closed` false) or closed; a correction of a closed bar carries a higher `revision`."""
+
+    symbol: Symbol
+    interval: Interval
+    ts_open_ms: TimeMs
+    ts_close_ms: TimeMs = Field(description="The bar's scheduled end, exclusive; for a session's last bar, the session's close.")
+    open: Price
+    high: Price
+    low: Price
+    close: Price
+    volume: Annotated[float, Field(ge=0, lt=1e18, allow_inf_nan=False)]
+    closed: bool
+    revision: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        if not (self.low <= self.open <= self.high and self.low <= self.close <= self.high):
+            raise ValueError(f"low {self.low} and high {self.high} do not enclose open {self.open} and close {self.close}")
+        span = self.ts_close_ms - self.ts_open_ms
+        if not 0 < span <= interval_ms(self.interval):
+            raise ValueError(
+                f"ts_close_ms is {span} ms after ts_open_ms; a bar of {self.interval} spans 1 to {interval_ms(self.interval)} ms"
+            )
+        return self
+
+
+class MarketFeatures(Candle):
+    """A candle with what was computed from it and the bars before it."""
+
+    features: Annotated[dict[Name, Finite], Field(max_length=MAX_FEATURES, description="Named numbers, at most 64.")]

@@ -1,0 +1,137 @@
+"""The topics: their names by run mode, what each carries and how each is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from schemas.audit import AuditRecord
+from schemas.base import Message, RunMode
+from schemas.control import Control
+from schemas.instrument import Instrument, InstrumentEvent
+from schemas.market import Candle, MarketFeatures
+from schemas.outcome import SignalOutcome
+from schemas.signal import Cancel, Signal
+from schemas.vision import VisionFeatures
+
+
+class Topic(StrEnum):
+    """A topic's name in run mode `live`."""
+
+    CANDLES = "candles"
+    MARKET_FEATURES = "market-features"
+    VISION_FEATURES = "vision-features"
+    INSTRUMENTS = "instruments"
+    INSTRUMENT_EVENTS = "instrument-events"
+    CONTROL = "control"
+    STRATEGY_SIGNALS = "strategy-signals"
+    SIGNAL_AUDIT = "signal-audit"
+    SIGNAL_OUTCOMES = "signal-outcomes"
+    DEAD_LETTERS = "dead-letters"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How a topic is kept. `keyed_by` names the field that is also the record's key."""
+
+    topic: Topic
+    messages: tuple[type[Message], ...]
+    keyed_by: str
+    compacted: bool
+    partitioned: bool
+    """True when it must have as many partitions as the other partitioned topics; False when it has one."""
+    description: str
+
+
+SPECS: Final[dict[Topic, TopicSpec]] = {
+    spec.topic: spec
+    for spec in (
+        TopicSpec(
+            Topic.CANDLES,
+            (Candle,),
+            "symbol",
+            compacted=False,
+            partitioned=True,
+            description="Bars, forming and closed.",
+        ),
+        TopicSpec(
+            Topic.MARKET_FEATURES,
+            (MarketFeatures,),
+            "symbol",
+            compacted=False,
+            partitioned=True,
+            description="Bars with what was computed from them.",
+        ),
+        TopicSpec(
+            Topic.VISION_FEATURES,
+            (VisionFeatures,),
+            "symbol",
+            compacted=False,
+            partitioned=True,
+            description="What a vision model saw in the chart of a window.",
+        ),
+        TopicSpec(Topic.INSTRUMENTS, (Instrument,), "symbol", compacted=True, partitioned=False, description="What trades."),
+        TopicSpec(
+            Topic.INSTRUMENT_EVENTS,
+            (InstrumentEvent,),
+            "symbol",
+            compacted=False,
+            partitioned=False,
+            description="Splits. Kept for ever: a book is rebuilt with them.",
+        ),
+        TopicSpec(
+            Topic.CONTROL,
+            (Control,),
+            "scope",
+            compacted=True,
+            partitioned=False,
+            description="The operator's halt switch.",
+        ),
+        TopicSpec(
+            Topic.STRATEGY_SIGNALS,
+            (Signal, Cancel),
+            "symbol",
+            compacted=False,
+            partitioned=True,
+            description="Signals, and cancels of signals.",
+        ),
+        TopicSpec(
+            Topic.SIGNAL_AUDIT,
+            (AuditRecord,),
+            "symbol",
+            compacted=False,
+            partitioned=True,
+            description="How each trigger ended, and why.",
+        ),
+        TopicSpec(
+            Topic.SIGNAL_OUTCOMES,
+            (SignalOutcome,),
+            "symbol",
+            compacted=False,
+            partitioned=True,
+            description="What the market did after each signal.",
+        ),
+        TopicSpec(
+            Topic.DEAD_LETTERS,
+            (),
+            "original key",
+            compacted=False,
+            partitioned=False,
+            description="Records that could not be used: the original bytes, with headers that say why.",
+        ),
+    )
+}
+
+_WRITTEN_BY_SHADOW: Final = frozenset({Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT, Topic.SIGNAL_OUTCOMES, Topic.DEAD_LETTERS})
+
+
+def topic_name(topic: Topic, run_mode: RunMode) -> str:
+    """Return the topic's name in `run_mode`.
+
+    `live` has no prefix. `demo` and `replay` prefix every topic with `demo.` or `replay.`. `shadow` reads what `live` reads
+    and prefixes with `shadow.` only what it writes.
+    """
+    if run_mode is RunMode.LIVE or (run_mode is RunMode.SHADOW and topic not in _WRITTEN_BY_SHADOW):
+        return topic.value
+    return f"{run_mode.value}.{topic.value}"

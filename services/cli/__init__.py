@@ -1,0 +1,1 @@
+"""The aquiline command: the only place that composes services."""

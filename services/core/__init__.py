@@ -1,0 +1,1 @@
+"""What every service shares: bus, settings, logs, metrics, health, lifecycle, clock. No business in it."""

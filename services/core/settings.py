@@ -1,0 +1,391 @@
+"""One settings tree for every service, from a TOML file, `AQUILINE_*` variables and secret files; unknown keys are refused.
+
+Settings are resolved once, at the edge. Every name carries its unit; every value's meaning stands in its description, from which
+`docs/configuration.md` is generated.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as PydanticSettingsError,
+)
+
+from schemas import Interval, RunMode, interval_ms
+
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text names each key, its value and what was expected."""
+
+
+class Section(BaseModel):
+    """A table of the settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BusSettings(Section):
+    """The broker."""
+
+    url: str = Field(
+        "kafka://127.0.0.1:9092",
+        pattern=r"^(kafka://[^/@]+|memory://)$",
+        description="`kafka://host:port[,host:port]`, or `memory://` for one process alone.",
+    )
+    security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field("plaintext", description="How to talk to Kafka.")
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authority that signed the broker's certificate; the system's authorities when absent.",
+    )
+    cert_file: Path | None = Field(None, description="PEM file of the client's own certificate, for mutual TLS.")
+    key_file: Path | None = Field(None, description="PEM file of the client's private key.")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How to log in, with a `sasl_*` security."
+    )
+    username: str | None = Field(None, description="SASL user name.")
+    password: SecretStr | None = Field(None, description="SASL password.")
+    session_timeout_ms: Positive = Field(45_000, description="A group member silent for this long is taken for dead.")
+    rebalance_timeout_ms: Positive = Field(
+        60_000, description="How long a member may take to drain when partitions move; longer than `fusion.drain_ms`."
+    )
+    request_timeout_ms: Positive = Field(10_000, description="How long one request to the broker may take.")
+    max_record_bytes: Positive = Field(
+        262_144, description="Larger input records are dead-lettered (`too_large`) without being parsed."
+    )
+    instance_id: str | None = Field(
+        None, description="Stable name of this group member (static membership), such as the pod's name."
+    )
+
+
+class RedisSettings(Section):
+    """The prefix cache. Losing it costs time and nothing else."""
+
+    url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(rediss?://[^@]+|memory://|none://)$",
+        description="`redis://` or `rediss://` host:port/db, `memory://` for an in-process stand-in, `none://` for no Redis.",
+    )
+    ca_file: Path | None = Field(None, description="PEM file of the authority that signed Redis' certificate.")
+    username: str | None = Field(None, description="ACL user name.")
+    password: SecretStr | None = Field(None, description="ACL password.")
+    namespace: str = Field("aquiline", pattern=r"^[a-z0-9-]{1,32}$", description="First part of every key.")
+    budget_ms: Positive = Field(100, description="All Redis operations of one decision together wait at most this long.")
+    ttl_s: Positive = Field(172_800, description="Lifetime of a cached page in seconds, shortened at random by up to a tenth.")
+    breaker_failures: Positive = Field(3, description="Failures in a row after which Redis is left alone.")
+    breaker_open_ms: Positive = Field(5_000, description="For how long it is then left alone.")
+    local_bytes: Positive = Field(268_435_456, description="Size of the in-process cache before it, in bytes.")
+
+
+class EngineSettings(Section):
+    """The language model's server."""
+
+    kind: Literal["sglang", "openai", "rules"] = Field(
+        "sglang",
+        description="`sglang` (also the simulator), `openai` for any compatible server, `rules` for no model at all.",
+    )
+    urls: Annotated[list[str], Field(min_length=1)] = Field(
+        ["http://127.0.0.1:30000"],
+        description="One address (which may be SGLang's router) or several, shared out by symbol.",
+    )
+    api_key: SecretStr | None = Field(None, description="Sent as a bearer token.")
+    model: str | None = Field(None, description="The model's name, where the server wants one (`openai`).")
+    connect_timeout_ms: Positive = Field(1_000, description="How long connecting may take.")
+    breaker_failures: Positive = Field(5, description="Failures in a row after which an address is left alone.")
+    breaker_open_ms: Positive = Field(1_000, description="For how long it is then left alone, before one call tries it.")
+    max_waiting_uncached_tokens: Positive = Field(
+        65_536,
+        description="No prefix is sent ahead while the engine has more uncached prompt tokens than this waiting.",
+    )
+    tokenizer_file: Path | None = Field(None, description="The model's `tokenizer.json`; the simulator's own when absent.")
+    chat_template: Literal["minicpm4", "chatml", "none"] = Field(
+        "minicpm4", description="How the prompt's head and tail are wrapped for the model."
+    )
+
+
+class FusionSettings(Section):
+    """The worker."""
+
+    group: str = Field("aquiline-fusion", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group.")
+    log_id: str = Field(
+        "aquiline",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="Names the log that offsets belong to; change it when topics are made anew, so that ids stay unique.",
+    )
+    start_from: Literal["latest", "earliest"] = Field(
+        "latest",
+        description="Where a group without commits starts to trigger; books are always built from what lies before.",
+    )
+    symbols: list[str] = Field([], description="Only these symbols are folded; all when empty.")
+    intervals: Annotated[list[Interval], Field(min_length=1, max_length=6)] = Field(
+        ["1m", "15m", "1h"], description="Intervals in the prompt, fastest first; records of others are `filtered`."
+    )
+    trigger_intervals: list[Interval] = Field([], description="Intervals whose bars trigger; the fastest alone when empty.")
+    window_bars: Positive = Field(256, description="W: closed bars of the fastest interval in a prompt at the start of an epoch.")
+    epoch_slots: Positive = Field(64, description="K: slots of the fastest interval from one epoch to the next.")
+    slow_window_bars: Positive = Field(64, description="Closed bars of each slower interval in a prompt.")
+    min_bars: Positive = Field(20, description="Fewer closed bars than this in all block a signal.")
+    max_gap_bars: NotNegative = Field(8, description="More missing slots than this inside the window block a signal.")
+    max_jump: Annotated[float, Field(gt=1)] = Field(
+        1.8,
+        description="A close that is this many times the last one, or the inverse, without a split, blocks as `suspected_split`.",
+    )
+    max_symbols: Positive = Field(2_000, description="Symbols beyond this many are dead-lettered (`too_many_symbols`).")
+    trigger_on_closed_bar: bool = Field(True, description="Ask on every closed bar of a trigger interval.")
+    trigger_on_vision: bool = Field(False, description="Ask on vision features that complete no waiting bar.")
+    trigger_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Ask when a forming bar has moved by this many ATR since the last trigger."
+    )
+    min_gap_ms: NotNegative = Field(0, description="Least event time between two triggers of a lane.")
+    deep_every_bars: NotNegative = Field(0, description="Ask in mode `deep` as well on every n-th slot; 0 for never.")
+    deep_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Ask in mode `deep` as well when a closed bar's range is at least this many ATR."
+    )
+    vision_wait_ms: NotNegative = Field(150, description="How long a closed bar waits for the vision features of its window.")
+    max_vision_age_bars: NotNegative = Field(5, description="Vision features older than this many bars count as `absent`.")
+    max_staleness_ms: Positive = Field(5_000, description="A trigger older than this when its turn comes is not asked.")
+    entry_validity_ms: dict[Interval, Positive] = Field(
+        {},
+        description="From a bar's record to the last instant to open a position, by interval; a twentieth of the interval, at least 2 s, where not given.",
+    )
+    delivery_reserve_ms: Positive = Field(500, description="The deadline is this long before `valid_until_ms`.")
+    producer_timeout_ms: Positive = Field(
+        400, description="The signals' own producer gives up after this; below `delivery_reserve_ms`."
+    )
+    permits: Positive = Field(3, description="Calls to the engine at once in mode `fast`.")
+    deep_permits: Positive = Field(1, description="Calls to the engine at once in mode `deep`.")
+    max_unfinished: Positive = Field(
+        10_000, description="Past this many unfinished records the oldest waiting trigger ends `stale`."
+    )
+    pause_at_unfinished: Positive = Field(
+        20_000, description="Past this many unfinished records reading pauses until half are done."
+    )
+    max_new_tokens: Positive = Field(160, description="Longest answer in mode `fast`, in tokens.")
+    deep_max_new_tokens: Positive = Field(2_048, description="Longest answer in mode `deep`, in tokens.")
+    temperature: Annotated[float, Field(ge=0, le=2)] = Field(0.0, description="Sampling temperature.")
+    grammar: bool = Field(True, description="Constrain answers by JSON schema where the engine can.")
+    repair: bool = Field(True, description="Ask once more, inside the deadline, after an answer that does not parse.")
+    fallback: Literal["none", "rules"] = Field(
+        "none", description="What answers when the engine does not; `rules` is labelled `degraded`."
+    )
+    prewarm: bool = Field(True, description="Send the next epoch's prefix ahead in slices.")
+    drain_ms: Positive = Field(10_000, description="How long unfinished calls may take on SIGTERM or when partitions move.")
+    commit_interval_ms: Positive = Field(1_000, description="How often offsets are committed.")
+    max_skew_ms: Positive = Field(
+        2_000, description="More difference than this between worker's and broker's clock blocks signals."
+    )
+    max_event_lag_ms: Positive | None = Field(
+        None,
+        description="A closed bar appended later than this after its end blocks; off when absent, as for recorded data.",
+    )
+    max_dead_letter_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="More dead letters than this share of the last records stop the worker."
+    )
+    dead_letter_window: Positive = Field(1_000, description="How many of the last records that share is taken over.")
+    cool_down_ms: NotNegative = Field(0, description="Least event time between two entries (`buy`, `sell`) of a symbol.")
+    flip_flop_limit: NotNegative = Field(
+        3, description="More changes of side than this within `flip_flop_window_ms` block; 0 for no limit."
+    )
+    flip_flop_window_ms: Positive = Field(3_600_000, description="Event time over which changes of side are counted.")
+    rate_limit_per_min: Positive = Field(
+        600, description="More published signals than this in a minute of a worker's clock block."
+    )
+
+    @property
+    def trigger_interval_set(self) -> frozenset[str]:
+        """Return the intervals whose bars trigger."""
+        return frozenset(self.trigger_intervals or self.intervals[:1])
+
+    def entry_validity(self, interval: str) -> int:
+        """Return how long after its record a signal on `interval` may open a position, in milliseconds."""
+        return self.entry_validity_ms.get(interval, max(2_000, interval_ms(interval) // 20))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        lengths = [interval_ms(interval) for interval in self.intervals]
+        if sorted(set(lengths)) != lengths:
+            raise ValueError(f"fusion.intervals {self.intervals} must be distinct and go from the fastest to the slowest")
+        if unknown := set(self.trigger_intervals) - set(self.intervals):
+            raise ValueError(
+                f"fusion.trigger_intervals names {sorted(unknown)}, which fusion.intervals {self.intervals} does not hold"
+            )
+        if self.window_bars <= self.epoch_slots:
+            raise ValueError(
+                f"fusion.window_bars ({self.window_bars}) must be above fusion.epoch_slots ({self.epoch_slots}): slower bars are frozen an epoch back, and the window must reach there"
+            )
+        if self.producer_timeout_ms >= self.delivery_reserve_ms:
+            raise ValueError(
+                f"fusion.producer_timeout_ms ({self.producer_timeout_ms}) must be below fusion.delivery_reserve_ms ({self.delivery_reserve_ms}), or a stale signal could leave from the producer's buffer"
+            )
+        if self.min_bars > self.window_bars:
+            raise ValueError(f"fusion.min_bars ({self.min_bars}) must not be above fusion.window_bars ({self.window_bars})")
+        for interval in self.trigger_interval_set:
+            if self.entry_validity(interval) <= self.delivery_reserve_ms:
+                raise ValueError(
+                    f"fusion.entry_validity_ms of {interval} ({self.entry_validity(interval)}) must be above fusion.delivery_reserve_ms ({self.delivery_reserve_ms})"
+                )
+        return self
+
+
+class MarketSettings(Section):
+    """The producer of market features."""
+
+    group: str = Field("aquiline-market", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group.")
+    aggregate: dict[Interval, list[Interval]] = Field(
+        {"1m": ["15m", "1h"]}, description="Higher intervals to build from each lower one."
+    )
+
+
+class VisionSettings(Section):
+    """The producer of vision features."""
+
+    group: str = Field("aquiline-vision", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group.")
+    intervals: list[Interval] = Field(["1m"], description="Intervals whose closed bars are drawn.")
+    window_bars: Literal[5, 20, 60] = Field(20, description="Bars in an image.")
+    stride: Positive = Field(1, description="Draw every n-th closed bar.")
+    batch: Positive = Field(64, description="Images in one forward pass at most.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs.")
+    weights_file: Path | None = Field(None, description="Weights in safetensors; those shipped when absent.")
+
+
+class ScoringSettings(Section):
+    """The scorer."""
+
+    group: str = Field(
+        "aquiline-scoring",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="Faust application id, also its consumer group.",
+    )
+    cost_bps: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="Cost of each side of a trade, in basis points of its price."
+    )
+    data_dir: Path = Field(Path(".aquiline/scoring"), description="Where the tables are kept between restarts.")
+
+
+class HttpSettings(Section):
+    """Health and metrics."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        9400, description="Port of `/livez`, `/readyz` and `/metrics`; 0 for any free one."
+    )
+
+
+class LogSettings(Section):
+    """Logs."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
+    format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is JSON unless on a terminal.")
+
+
+class Settings(BaseSettings):
+    """All settings of all services."""
+
+    model_config = SettingsConfigDict(env_prefix="AQUILINE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    run_mode: RunMode = Field(
+        RunMode.SHADOW,
+        description="`live`, `shadow`, `replay` or `demo`: which topics are read and written, and who may act on what is written.",
+    )
+    bus: BusSettings = Field(default_factory=BusSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    fusion: FusionSettings = Field(default_factory=FusionSettings)
+    market: MarketSettings = Field(default_factory=MarketSettings)
+    vision: VisionSettings = Field(default_factory=VisionSettings)
+    scoring: ScoringSettings = Field(default_factory=ScoringSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @model_validator(mode="after")
+    def _drain_fits(self) -> Self:
+        if self.bus.rebalance_timeout_ms <= self.fusion.drain_ms:
+            raise ValueError(
+                f"bus.rebalance_timeout_ms ({self.bus.rebalance_timeout_ms}) must be above fusion.drain_ms ({self.fusion.drain_ms}), or a draining worker is thrown out of its group"
+            )
+        return self
+
+
+def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings; of several sources the first that names a key wins.
+
+    `overrides` (nested tables, from the command line); `AQUILINE_*` variables; secret files, one a setting, such as
+    `aquiline_bus__password` in the folder that AQUILINE_SECRETS_DIR names; the TOML `file`, or the one that AQUILINE_CONFIG
+    names. Raises SettingsError with a sentence per problem.
+    """
+    if file is None and (named := os.environ.get("AQUILINE_CONFIG")):
+        file = Path(named)
+    if file is not None and not file.is_file():
+        raise SettingsError(f"settings file {str(file)!r} does not exist or is not a file")
+    _refuse_unknown_variables()
+    secrets = os.environ.get("AQUILINE_SECRETS_DIR")
+    if secrets is not None and not Path(secrets).is_dir():
+        raise SettingsError(f"AQUILINE_SECRETS_DIR names {secrets!r}, which is not a folder")
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings
+            nested = NestedSecretsSettingsSource(
+                settings_cls,
+                secrets_dir=secrets,
+                secrets_prefix="aquiline_",
+                secrets_nested_delimiter="__",
+                secrets_dir_missing="ok",
+            )
+            toml = TomlConfigSettingsSource(settings_cls, toml_file=file)
+            return init_settings, env_settings, nested, toml
+
+    try:
+        return Loaded(**(overrides or {}))
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+    except (tomllib.TOMLDecodeError, PydanticSettingsError) as error:
+        raise SettingsError(f"settings cannot be read ({file or 'variables'}): {error}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = {f"AQUILINE_{name.upper()}" for name in Settings.model_fields} | {"AQUILINE_CONFIG", "AQUILINE_SECRETS_DIR"}
+    for variable in sorted(os.environ):
+        if variable.startswith("AQUILINE_") and variable not in known and variable.split("__")[0] not in known:
+            near = difflib.get_close_matches(variable, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"variable {variable} names no setting{hint}")
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{where}: no such setting")
+        elif "password" in where or "api_key" in where:
+            problems.append(f"{where}: {item['msg']}")
+        elif where:
+            problems.append(f"{where} = {item['input']!r}: {item['msg']}")
+        else:
+            problems.append(item["msg"].removeprefix("Value error, "))
+    return "; ".join(problems)

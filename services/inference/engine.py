@@ -1,0 +1,143 @@
+"""The engine protocol: token ids in, a stream of text out, with what the engine says of its caches and its speculation.
+
+This is the one module of `services/inference` that `services/fusion` may import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = NDArray[np.int32]
+EngineSource = Literal["llm", "rules", "simulator"]
+
+
+class EngineError(Exception):
+    """The engine did not answer. `reason` is one of the names below; the text says what happened, with the engine's words."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """`reason`: `engine_unreachable engine_refused engine_timeout engine_broke engine_open` (breaker) `engine_overloaded`."""
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample: `max_new_tokens`, `temperature`, and `json_schema` (JSON text) where the engine can constrain its output."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    json_schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One call.
+
+    `rid` is a fixed-length id (32 hex digits), by which the call can be aborted. `input_ids` is the whole prompt, int32, shape
+    (tokens,). `text` renders the same prompt as text, for engines that take no ids: it returns (system, user). `view` is what
+    the prompt says as plain values, for the rules engine: `atr`, `close` and the latest features by name.
+    `affinity` is the symbol, by which several engines share the work.
+    """
+
+    rid: str
+    affinity: str
+    mode: Literal["fast", "deep"]
+    input_ids: TokenIds
+    sampling: Sampling
+    deadline_ms: int
+    """The last moment, on the caller's wall clock in milliseconds, at which an answer is of use."""
+    text: Callable[[], tuple[str, str]]
+    view: Mapping[str, float]
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the engine said of a call once it had ended, None where it does not say.
+
+    `accept_length` is the mean number of tokens a verification step yielded, the bonus token included.
+    """
+
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int | None = None
+    accept_length: float | None = None
+    queue_ms: float | None = None
+    finish_reason: str | None = None
+    """`stop`, `length` (cut off) or `abort`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer: `text` is what came since the last chunk; `usage` is set on the last one.
+
+    `cached_tokens` is given as soon as the engine says it (SGLang: with the first token).
+    """
+
+    text: str
+    cached_tokens: int | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine is: `model` as it names it, its context length and KV capacity in tokens where it says so."""
+
+    name: str
+    source: EngineSource
+    model: str
+    context_tokens: int | None = None
+    kv_capacity_tokens: int | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is: running and waiting calls, and waiting prompt tokens that are not cached."""
+
+    running: int
+    waiting: int
+    waiting_uncached_tokens: int
+
+
+class Engine(Protocol):
+    """Something that answers prompts."""
+
+    @property
+    def name(self) -> str:
+        """Return the engine's name for people, metrics and messages: at most 64 characters, no credentials."""
+        ...
+
+    @property
+    def accepts_ids(self) -> bool:
+        """Return False for engines that need text; sending ids ahead to warm their caches is of no use then."""
+        ...
+
+    async def info(self) -> EngineInfo:
+        """Return what the engine is, asking it when that is not known yet; raise EngineError."""
+        ...
+
+    def stream(self, request: EngineRequest) -> AsyncIterator[Chunk]:
+        """Yield the answer as it comes, the last chunk with `usage`; raise EngineError.
+
+        Closing the iterator early (cancellation included) aborts the call on the engine as well.
+        """
+        ...
+
+    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
+        """Have the engine prefill `input_ids` so that later prompts starting with them hit its cache; raise EngineError."""
+        ...
+
+    async def load(self, affinity: str | None = None) -> EngineLoad | None:
+        """Return how busy the engine (that serves `affinity`) is, None when it does not say."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections; calls in flight raise EngineError."""
+        ...

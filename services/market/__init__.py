@@ -1,0 +1,1 @@
+"""Candles to market features, and to higher intervals."""

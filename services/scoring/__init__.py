@@ -1,0 +1,1 @@
+"""The Faust application that judges signals by what the market did next."""

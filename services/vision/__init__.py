@@ -1,0 +1,1 @@
+"""Candles to chart images to vision features, through a torch model."""
