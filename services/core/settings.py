@@ -348,9 +348,9 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del dotenv_settings, file_secret_settings
+            del dotenv_settings
             nested = NestedSecretsSettingsSource(
-                settings_cls,
+                file_secret_settings,
                 secrets_dir=secrets,
                 secrets_prefix="aquiline_",
                 secrets_nested_delimiter="__",

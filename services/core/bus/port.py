@@ -122,11 +122,11 @@ class Reader(Protocol):
         ...
 
     async def read(self, start: Mapping[TopicPartition, int]) -> None:
-        """Read from these offsets on, in place of whatever was read before. Out of range raises OffsetOutOfRangeError in `poll`."""
+        """Read from these offsets on, in place of what was read before; out of range raises OffsetOutOfRangeError in `poll`."""
         ...
 
     def position(self, partition: TopicPartition) -> int:
-        """Return the next offset that `poll` will return; on Kafka it passes offsets that carry no record (compaction, transactions)."""
+        """Return the next offset that `poll` will return; on Kafka it passes offsets that carry no record (compaction)."""
         ...
 
     async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
