@@ -30,8 +30,8 @@ class SystemClock:
 
     async def sleep_until(self, at_ms: int) -> None:
         """Return once the wall clock has reached `at_ms`, also when it is set back while waiting."""
-        while (left_ms := at_ms - self.now_ms()) > 0:
-            await asyncio.sleep(left_ms / 1000)  # noqa: ASYNC110 - no event tells of passing time
+        while (left_ms := at_ms - self.now_ms()) > 0:  # noqa: ASYNC110 - no event tells of passing time
+            await asyncio.sleep(left_ms / 1000)
 
 
 class VirtualClock:
