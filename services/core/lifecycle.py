@@ -1,0 +1,142 @@
+"""A service's life in a process: settings, logs, health pages, signals, and one clear sentence when it cannot go on.
+
+Each service's `__main__` calls `run_service`; nothing else in a service knows of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from services.core import logs
+from services.core.bus.port import BusError
+from services.core.clock import Clock, SystemClock
+from services.core.health import Health, HealthServer
+from services.core.settings import Settings, SettingsError, load
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_MISCONFIGURED: Final = 2
+
+_log = structlog.get_logger()
+
+
+class Service(Protocol):
+    """Something that runs until it is told to stop."""
+
+    async def run(self) -> None:
+        """Work until `stop` is called and what was begun is drained, or until there is nothing more to do."""
+        ...
+
+    def stop(self) -> None:
+        """Have `run` drain and return. Called from the event loop, at most once."""
+        ...
+
+
+Build = Callable[[Settings, Clock, Health], Awaitable[Service]]
+"""Makes a service ready to run; it adds to the health what the service needs to be ready (`Health.require`)."""
+
+
+def run_service(name: str, build: Build, argv: Sequence[str] | None = None) -> int:
+    """Run the service `name` with the arguments `argv` (the process' own when None) and return the process' exit code.
+
+    0: it ended by itself, or drained after SIGTERM or SIGINT (a second one ends the process at once, with 128 + its number).
+    1: it failed. 2: the settings cannot be used. Both are told in one sentence on standard error.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings file in TOML; the one that AQUILINE_CONFIG names when not given"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        settings = load(arguments.config)
+        logs.configure(settings.log, service=name)
+        asyncio.run(serve(settings, build))
+    except (SettingsError, BusError, ExceptionGroup) as error:
+        return _explain(name, error)
+    except Exception:  # noqa: BLE001 - the process ends here, and the log gets the whole story
+        _log.exception("service_failed")
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+async def serve(settings: Settings, build: Build) -> None:
+    """Build a service and run it with its health pages, until it ends or SIGTERM or SIGINT has it drain.
+
+    The first signal drains; one that comes before the service is built ends the building; the second ends the process at once,
+    as work that is not committed is done again by whoever takes over.
+    """
+    health = Health()
+    health.require("running")
+    server = HealthServer(settings.http, health)
+    await server.start()
+    loop = asyncio.get_running_loop()
+    life = _Life(health, loop.create_task(_build(build, settings, health), name="build"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, life.on_signal, number)
+    try:
+        _log.info("starting", http_port=server.bound_port, run_mode=settings.run_mode.value, bus=settings.bus.url)
+        await life.run()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        await server.close()
+    _log.info("stopped")
+
+
+async def _build(build: Build, settings: Settings, health: Health) -> Service:
+    return await build(settings, SystemClock(), health)
+
+
+class _Life:
+    def __init__(self, health: Health, building: asyncio.Task[Service]) -> None:
+        self._health = health
+        self._building = building
+        self._service: Service | None = None
+        self._stopping = False
+
+    async def run(self) -> None:
+        try:
+            self._service = await self._building
+        except asyncio.CancelledError:
+            if self._stopping:
+                return
+            raise
+        self._health.set("running")
+        await self._service.run()
+
+    def on_signal(self, number: signal.Signals) -> None:
+        if self._stopping:
+            _log.warning("ending_at_once", signal=number.name)
+            os._exit(128 + number)
+        self._stopping = True
+        _log.info("draining", signal=number.name)
+        self._health.clear("running", "draining")
+        if self._service is None:
+            self._building.cancel()
+        else:
+            self._service.stop()
+
+
+def _explain(name: str, error: SettingsError | BusError | ExceptionGroup[Exception]) -> int:
+    told = _leaves(error)
+    if any(not isinstance(leaf, SettingsError | BusError) for leaf in told):
+        _log.error("service_failed", exc_info=error)
+        return EXIT_FAILED
+    for sentence in dict.fromkeys(str(leaf) for leaf in told):
+        sys.stderr.write(f"aquiline {name}: {sentence}\n")
+    return EXIT_MISCONFIGURED if any(isinstance(leaf, SettingsError) for leaf in told) else EXIT_FAILED
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    if isinstance(error, ExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
