@@ -25,37 +25,45 @@ class Outcome(StrEnum):
 class AuditRecord(Message):
     """How one trigger ended."""
 
-    trigger_id: UUID = Field(strict=False)
+    trigger_id: UUID = Field(strict=False, description="Identity of the trigger; sums over outcomes are taken distinct by it.")
     trigger_kind: Name = Field(description="The reason to ask: `closed_bar`, `vision`, `move`.")
     trigger: OffsetRef = Field(description="The record that made the trigger.")
     symbol: Symbol
     interval: Interval
-    mode: Mode
-    outcome: Outcome = Field(strict=False)
+    mode: Mode = Field(description="How the model was to be asked: `fast`, or `deep` (thinking).")
+    outcome: Outcome = Field(strict=False, description="How the trigger ended.")
     reason: Name | None = Field(default=None, description="The rule or fault behind an outcome other than `published`.")
-    detail: Annotated[str, Field(max_length=2000)] = ""
+    detail: Annotated[str, Field(max_length=2000, description="More about the reason, for people.")] = ""
     ts_done_ms: TimeMs
-    deadline_ms: TimeMs | None = None
-    signal_id: UUID | None = Field(default=None, strict=False)
-    action: Action | None = Field(default=None, strict=False)
+    deadline_ms: TimeMs | None = Field(default=None, description="The last moment to hand a signal to the producer.")
+    signal_id: UUID | None = Field(default=None, strict=False, description="The signal that came of it.")
+    action: Action | None = Field(default=None, strict=False, description="What the answer wanted held.")
     as_of: AsOf | None = Field(default=None, description="Absent when the model was not asked.")
     control_offset: Annotated[int, Field(ge=-1)] | None = Field(
         default=None, description="The last `control` record that was read; -1 when there is none."
     )
     config_version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Hash of the settings that shape a prompt.")]
-    prompt_version: Label | None = None
-    prompt_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    epoch: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
-    prompt_tokens: Annotated[int, Field(ge=0)] | None = None
-    cached_tokens: Annotated[int, Field(ge=0)] | None = None
-    output_tokens: Annotated[int, Field(ge=0)] | None = None
+    prompt_version: Label | None = Field(default=None, description="The version of the prompt's layout and wording.")
+    prompt_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="SHA-256 of the prompt's int32 little-endian token ids."
+    )
+    epoch: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = Field(
+        default=None, description="Identity of the span in which the symbol's prompt only grows."
+    )
+    prompt_tokens: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Tokens in the prompt.")
+    cached_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Prompt tokens that the engine already held."
+    )
+    output_tokens: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Tokens in the answer.")
     accept_length: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Mean tokens a verification step, bonus token included."
     )
-    vision: Vision | None = None
-    source: Source | None = None
-    engine: Label | None = None
-    model: Annotated[str, Field(max_length=256)] | None = None
+    vision: Vision | None = Field(
+        default=None, description="Whether vision features of the last closed bar, older ones or none were in the prompt."
+    )
+    source: Source | None = Field(default=None, description="What answered.")
+    engine: Label | None = Field(default=None, description="The engine's name.")
+    model: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="The model, as the engine names it.")
     latency_ms: dict[str, float] = Field(default_factory=dict, description="Milliseconds by stage.")
     answer: Annotated[str, Field(max_length=65_536)] | None = Field(
         default=None, description="The model's whole answer, rationale included."

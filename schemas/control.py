@@ -20,8 +20,8 @@ class HaltState(StrEnum):
 class Control(Message):
     """Sets the state of one scope; a symbol is halted when it or `global` is."""
 
-    scope: Literal["global"] | Annotated[str, Field(pattern=SYMBOL_PATTERN)]
-    state: HaltState = Field(strict=False)
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
-    actor: Annotated[str, Field(min_length=1, max_length=100)]
+    scope: Literal["global"] | Annotated[str, Field(pattern=SYMBOL_PATTERN)] = Field(description="`global`, or one symbol.")
+    state: HaltState = Field(strict=False, description="Whether signals of the scope may leave.")
+    reason: Annotated[str, Field(min_length=1, max_length=500, description="Why, in the operator's words.")]
+    actor: Annotated[str, Field(min_length=1, max_length=100, description="Who switched.")]
     ts_ms: TimeMs

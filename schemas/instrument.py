@@ -33,7 +33,7 @@ class InstrumentEvent(Message):
     """A corporate event: a split of `ratio` new units for each old one, in force for bars that open at `effective_ms` or later."""
 
     symbol: Symbol
-    event: Literal["split"]
+    event: Literal["split"] = Field(description="What happened.")
     ratio: Annotated[
         float,
         Field(gt=0, le=10_000, allow_inf_nan=False, description="New units for each old one: 2.0 for a 2:1 split."),

@@ -18,13 +18,15 @@ class Candle(Message):
     interval: Interval
     ts_open_ms: TimeMs
     ts_close_ms: TimeMs = Field(description="The bar's scheduled end, exclusive; for a session's last bar, the session's close.")
-    open: Price
-    high: Price
-    low: Price
-    close: Price
-    volume: Annotated[float, Field(ge=0, lt=1e18, allow_inf_nan=False)]
-    closed: bool
-    revision: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    open: Price = Field(description="The first price of the bar.")
+    high: Price = Field(description="The highest price of the bar.")
+    low: Price = Field(description="The lowest price of the bar.")
+    close: Price = Field(description="The last price of the bar, so far while it is forming.")
+    volume: Annotated[float, Field(ge=0, lt=1e18, allow_inf_nan=False, description="Units traded in the bar.")]
+    closed: bool = Field(description="False while the bar is forming, True once it is final.")
+    revision: Annotated[
+        int, Field(ge=0, le=1_000_000, description="0 at first; each correction of a closed bar has a higher one.")
+    ] = 0
 
     @model_validator(mode="after")
     def _sane(self) -> Self:

@@ -41,9 +41,9 @@ class CancelReason(StrEnum):
 class OffsetRef(Part):
     """A record of an input topic."""
 
-    topic: str
-    partition: Annotated[int, Field(ge=0)]
-    offset: Annotated[int, Field(ge=0)]
+    topic: str = Field(description="The topic's name, prefix included.")
+    partition: Annotated[int, Field(ge=0, description="The partition.")]
+    offset: Annotated[int, Field(ge=0, description="The offset in the partition.")]
     ts_ms: TimeMs = Field(description="The record's timestamp: when the broker appended it, where the topic says so.")
     ts_event_ms: TimeMs = Field(description="The time in the market that the record speaks of.")
 
@@ -51,8 +51,10 @@ class OffsetRef(Part):
 class AsOf(Part):
     """The last records of both inputs that a decision rests on."""
 
-    market: OffsetRef
-    vision: OffsetRef | None = None
+    market: OffsetRef = Field(description="The last market-features record.")
+    vision: OffsetRef | None = Field(
+        default=None, description="The last vision-features record; absent when there is none to rest on."
+    )
 
 
 class _About(Message):
@@ -60,44 +62,50 @@ class _About(Message):
 
     symbol: Symbol
     interval: Interval
-    mode: Mode
-    signal_id: UUID = Field(strict=False)
+    mode: Mode = Field(description="How the model was asked: `fast`, or `deep` (thinking).")
+    signal_id: UUID = Field(strict=False, description="Identity of the signal; a second body with the same one is a redelivery.")
     ts_decided_ms: TimeMs
 
 
 class Signal(_About):
     """The model's view of one symbol, with its prices, its validity and what it rests on."""
 
-    kind: Literal["signal"] = "signal"
-    trigger_id: UUID = Field(strict=False)
-    as_of: AsOf
+    kind: Literal["signal"] = Field(default="signal", description="Tells it from a cancel.")
+    trigger_id: UUID = Field(strict=False, description="Identity of the trigger that it answers; the audit record has the same.")
+    as_of: AsOf = Field(description="The input records that it rests on.")
     valid_until_ms: TimeMs = Field(description="The last instant to open a position.")
     action: Action = Field(
         strict=False,
         description="`buy` = want long; `sell` = want short; `exit` = close; `hold` = leave everything standing; `abstain` = no view.",
     )
-    abstain_reason: Annotated[str, Field(max_length=200)] | None = None
+    abstain_reason: Annotated[str, Field(max_length=200)] | None = Field(
+        default=None, description="Why there is no view; with `abstain` only."
+    )
     conviction: Unit | None = Field(
         default=None, description="An ordinal from 0 to 1, not a probability; absent when abstaining."
     )
-    horizon_bars: Annotated[int, Field(ge=1, le=1000)] | None = None
+    horizon_bars: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="For how many bars the view holds."
+    )
     horizon_end_ms: TimeMs | None = Field(default=None, description="Event time at which the view ends.")
     ref_price: DecimalPrice = Field(description="The last close that the prices are measured from.")
-    entry_type: Literal["market", "limit"] | None = None
+    entry_type: Literal["market", "limit"] | None = Field(
+        default=None, description="How to open: at once, or not beyond `entry`."
+    )
     entry: DecimalPrice | None = Field(default=None, description="The worst acceptable price to open at.")
-    stop: DecimalPrice | None = None
-    target: DecimalPrice | None = None
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3,5}$")]
-    vision: Vision
+    stop: DecimalPrice | None = Field(default=None, description="The price at which the view is wrong.")
+    target: DecimalPrice | None = Field(default=None, description="The price at which the view is fulfilled.")
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3,5}$", description="The currency that prices are in.")]
+    vision: Vision = Field(description="Whether vision features of the last closed bar, older ones or none were in the prompt.")
     vision_age_ms: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
         description="Event time from the end of the vision features' window to the last closed bar; absent with `absent`.",
     )
-    source: Source
+    source: Source = Field(description="What answered: a language model, fixed rules, or the simulator.")
     degraded: bool = Field(description="True when a configured stand-in answered in place of the engine.")
-    engine: Label
-    model: Annotated[str, Field(min_length=1, max_length=256)]
-    prompt_version: Label
+    engine: Label = Field(description="The engine's name.")
+    model: Annotated[str, Field(min_length=1, max_length=256, description="The model, as the engine names it.")]
+    prompt_version: Label = Field(description="The version of the prompt's layout and wording.")
     prompt_hash: Annotated[
         str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the prompt's int32 little-endian token ids.")
     ]
@@ -105,7 +113,7 @@ class Signal(_About):
         str,
         Field(pattern=r"^[0-9a-f]{12}$", description="Identity of the span in which the symbol's prompt only grows."),
     ]
-    prompt_tokens: Annotated[int, Field(ge=0)]
+    prompt_tokens: Annotated[int, Field(ge=0, description="Tokens in the prompt.")]
     cached_tokens: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
         description="Prompt tokens that the engine already held; absent when it has not said so at publish.",
@@ -116,9 +124,9 @@ class Signal(_About):
 class Cancel(_About):
     """Withdraws the signal with this `signal_id`: open no position on it."""
 
-    kind: Literal["cancel"] = "cancel"
-    reason: CancelReason = Field(strict=False)
-    detail: Annotated[str, Field(max_length=500)] = ""
+    kind: Literal["cancel"] = Field(default="cancel", description="Tells it from a signal.")
+    reason: CancelReason = Field(strict=False, description="Why the signal no longer holds.")
+    detail: Annotated[str, Field(max_length=500, description="More about why, for people.")] = ""
 
 
 SignalMessage = Annotated[Signal | Cancel, Field(discriminator="kind")]

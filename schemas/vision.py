@@ -15,25 +15,25 @@ class Image(Part):
     """The chart image that was looked at; the image itself does not travel."""
 
     spec: Label = Field(description="The drawing's rule and version, such as `jkx-60/1`.")
-    width: Annotated[int, Field(ge=1, le=4096)]
-    height: Annotated[int, Field(ge=1, le=4096)]
+    width: Annotated[int, Field(ge=1, le=4096, description="Width in pixels.")]
+    height: Annotated[int, Field(ge=1, le=4096, description="Height in pixels.")]
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$", description="Hash of the pixels, in hex.")]
 
 
 class Detector(Part):
     """The model that looked."""
 
-    name: Label
-    version: Label
+    name: Label = Field(description="The model's name.")
+    version: Label = Field(description="The version of its weights.")
 
 
 class Pattern(Part):
     """A chart pattern, with the bars of the window (0 is the oldest) that it spans, both included."""
 
-    label: Name
-    score: Unit
-    first_bar: Annotated[int, Field(ge=0, le=1023)]
-    last_bar: Annotated[int, Field(ge=0, le=1023)]
+    label: Name = Field(description="The pattern's name, such as `double_bottom`.")
+    score: Unit = Field(description="How clearly it is there, from 0 to 1.")
+    first_bar: Annotated[int, Field(ge=0, le=1023, description="Its first bar in the window.")]
+    last_bar: Annotated[int, Field(ge=0, le=1023, description="Its last bar in the window.")]
 
 
 class VisionFeatures(Message):
@@ -42,11 +42,11 @@ class VisionFeatures(Message):
     symbol: Symbol
     interval: Interval
     window_end_ms: TimeMs = Field(description="`ts_close_ms` of the window's last bar.")
-    window_bars: Annotated[int, Field(ge=1, le=1024)]
-    image: Image
-    detector: Detector
+    window_bars: Annotated[int, Field(ge=1, le=1024, description="How many bars the chart shows.")]
+    image: Image = Field(description="The chart image.")
+    detector: Detector = Field(description="The model that looked at it.")
     p_up: Unit = Field(description="The model's probability that the market is higher after its horizon.")
-    patterns: Annotated[list[Pattern], Field(max_length=MAX_PATTERNS)]
+    patterns: Annotated[list[Pattern], Field(max_length=MAX_PATTERNS, description="The patterns it found, at most 16.")]
 
     @model_validator(mode="after")
     def _inside_window(self) -> Self:
