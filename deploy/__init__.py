@@ -1,0 +1,1 @@
+"""How Aquiline is run: images, local brokers, dashboards, engine presets."""

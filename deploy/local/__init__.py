@@ -1,0 +1,11 @@
+"""A real Kafka and a real Redis on this machine's loopback, for tests, benchmarks and trying things out.
+
+`python -m deploy.local up | status | down` runs them in the background; tests use `LocalKafka` and `LocalRedis`.
+"""
+
+from deploy.local.kafka import LocalKafka
+from deploy.local.process import LocalError
+from deploy.local.redis import LocalRedis
+from deploy.local.security import LocalSecurity
+
+__all__ = ["LocalError", "LocalKafka", "LocalRedis", "LocalSecurity"]
