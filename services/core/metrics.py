@@ -8,7 +8,16 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Info, PlatformCollector, ProcessCollector, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 # A `_created` series beside every counter would nearly double what is scraped, and nothing reads it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -35,3 +44,85 @@ DEAD_LETTERS: Final = Counter("aquiline_dead_letters_total", "Records put aside,
 
 # Top-level fields that this version of the contracts does not know: a newer producer is at work.
 UNKNOWN_FIELDS: Final = Counter("aquiline_unknown_fields_total", "Fields of messages that are not known here.", registry=REGISTRY)
+
+# --- Fusion -----------------------------------------------------------------------------------------------------------------
+
+# Triggers made, by kind (`closed_bar vision move deep`). Less the sum of outcomes, this is what is still in the works.
+TRIGGERS: Final = Counter("aquiline_triggers_total", "Triggers made, by kind.", ["kind"], registry=REGISTRY)
+
+# Triggers ended, by outcome and reason (`none` for published ones). Reasons are the worker's own names, never a message's.
+OUTCOMES: Final = Counter(
+    "aquiline_outcomes_total", "Triggers ended, by outcome and reason.", ["outcome", "reason"], registry=REGISTRY
+)
+
+# Published signals by action, source and vision freshness: what consumers get to see.
+SIGNALS: Final = Counter("aquiline_signals_total", "Signals published.", ["action", "source", "vision"], registry=REGISTRY)
+
+# Cancels by reason (schemas.CancelReason).
+CANCELS: Final = Counter("aquiline_cancels_total", "Cancels published, by reason.", ["reason"], registry=REGISTRY)
+
+# Seconds by stage of published decisions: `fold vision_wait queue prompt first_token decision publish total`; total runs from the
+# record's timestamp to the broker's acknowledgement.
+STAGE_SECONDS: Final = Histogram(
+    "aquiline_stage_seconds",
+    "Seconds by stage of published decisions.",
+    ["stage"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+
+# Seconds from a bar's end to its record's append time: how late the feed is.
+EVENT_LAG_SECONDS: Final = Histogram(
+    "aquiline_event_lag_seconds",
+    "Seconds from a bar's end to its record.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+
+# Prompt tokens sent, and those that the engine already held, by purpose (`decision repair warm`). Their ratio is the prefix hit
+# ratio.
+PROMPT_TOKENS: Final = Counter("aquiline_prompt_tokens_total", "Prompt tokens sent.", ["purpose"], registry=REGISTRY)
+CACHED_TOKENS: Final = Counter("aquiline_cached_tokens_total", "Prompt tokens found cached.", ["purpose"], registry=REGISTRY)
+
+# Output tokens, and seconds from the first token to the last: their ratio is the decode rate.
+OUTPUT_TOKENS: Final = Counter("aquiline_output_tokens_total", "Tokens that the engine wrote.", registry=REGISTRY)
+DECODE_SECONDS: Final = Counter("aquiline_decode_seconds_total", "Seconds in which it wrote them.", registry=REGISTRY)
+
+# Tokens a verification step of speculative decoding yielded, bonus token included, a call. Near 1.0, the draft is of no use.
+ACCEPT_LENGTH: Final = Histogram(
+    "aquiline_accept_length_tokens",
+    "Mean tokens a verification step, a call.",
+    buckets=(1.05, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4),
+    registry=REGISTRY,
+)
+
+# Calls to the engine that failed, by reason (services.inference.engine.EngineError).
+ENGINE_FAILURES: Final = Counter(
+    "aquiline_engine_failures_total", "Engine calls that failed, by reason.", ["reason"], registry=REGISTRY
+)
+
+# Lanes by state: `waiting queued running follow_up`. Queued ones that grow mean that the engine is too slow for the triggers.
+LANES: Final = Gauge("aquiline_lanes", "Lanes by state.", ["state"], registry=REGISTRY)
+
+# Records taken in whose work is not done: what a crash now would read again.
+UNFINISHED_RECORDS: Final = Gauge("aquiline_unfinished_records", "Records whose work is not done.", registry=REGISTRY)
+
+# Symbols with a book.
+SYMBOLS: Final = Gauge("aquiline_symbols", "Symbols with a book.", registry=REGISTRY)
+
+# Tokens of all prefixes in use, and what the engine can hold. When the first passes the second, prefix hits collapse.
+LIVE_PREFIX_TOKENS: Final = Gauge("aquiline_live_prefix_tokens", "Tokens of all prefixes in use.", registry=REGISTRY)
+ENGINE_KV_TOKENS: Final = Gauge("aquiline_engine_kv_tokens", "Tokens that the engine's KV cache holds.", registry=REGISTRY)
+
+# Difference between the worker's clock and the broker's, in seconds, as acknowledgements show it; 0 while it cannot be told.
+CLOCK_SKEW_SECONDS: Final = Gauge("aquiline_clock_skew_seconds", "Worker's clock less the broker's.", registry=REGISTRY)
+
+# 1 while all symbols are halted (by an operator, or since `control` cannot be read), and the symbols halted by name.
+HALTED: Final = Gauge("aquiline_halted", "1 while everything is halted.", registry=REGISTRY)
+HALTED_SYMBOLS: Final = Gauge("aquiline_halted_symbols", "Symbols that are halted.", registry=REGISTRY)
+
+# Redis operations that failed or outlasted their budget; each was a miss, nothing more.
+REDIS_FAILURES: Final = Counter("aquiline_redis_failures_total", "Redis operations that failed.", registry=REGISTRY)
+
+# Prompt blocks asked of Redis, by what came back: `hit miss corrupt`.
+REDIS_BLOCKS: Final = Counter("aquiline_redis_blocks_total", "Prompt blocks asked of Redis.", ["outcome"], registry=REGISTRY)

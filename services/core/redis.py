@@ -1,0 +1,29 @@
+"""Connects to Redis as the settings say: TLS, ACL user, or the in-process stand-in of the embedded default."""
+
+from __future__ import annotations
+
+import redis.asyncio as redis_async
+
+from services.core.settings import RedisSettings, SettingsError
+
+
+def connect(settings: RedisSettings) -> redis_async.Redis | None:
+    """Return a client whose values are bytes, None for `none://`; raise SettingsError when the stand-in is not installed."""
+    if settings.url == "none://":
+        return None
+    if settings.url == "memory://":
+        try:
+            from fakeredis import FakeAsyncRedis  # noqa: PLC0415 - an extra, for the embedded default alone
+        except ImportError as error:
+            raise SettingsError("redis.url = 'memory://' needs the extra 'demo': pip install 'aquiline[demo]'") from error
+        fake: redis_async.Redis = FakeAsyncRedis()
+        return fake
+    tls = {"ssl_ca_certs": str(settings.ca_file)} if settings.ca_file is not None else {}
+    return redis_async.Redis.from_url(
+        settings.url,
+        username=settings.username,
+        password=settings.password.get_secret_value() if settings.password else None,
+        socket_connect_timeout=settings.budget_ms / 1000,
+        socket_timeout=settings.budget_ms / 1000,
+        **tls,
+    )

@@ -1,0 +1,209 @@
+"""The model's answer: its JSON schema, a strict parse that is done as soon as the decision part is there, and prices on the tick.
+
+What is acted on comes first in the answer and the rationale last, so that a signal can leave while the rationale is still coming.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from schemas import Action
+
+_Rationale = Annotated[str, Field(max_length=400)]
+_Offset = Annotated[int, Field(ge=-99, le=99)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Entry(_Answer):
+    """`buy` or `sell`, with prices in tenths of ATR from the last close."""
+
+    action: Literal["buy", "sell"]
+    conviction: Annotated[int, Field(ge=0, le=100)]
+    horizon: Annotated[int, Field(ge=1, le=99)]
+    entry: _Offset
+    stop: _Offset
+    target: _Offset
+    rationale: _Rationale = ""
+
+
+class Stand(_Answer):
+    """`exit` or `hold`."""
+
+    action: Literal["exit", "hold"]
+    conviction: Annotated[int, Field(ge=0, le=100)]
+    horizon: Annotated[int, Field(ge=1, le=99)]
+    rationale: _Rationale = ""
+
+
+class Abstain(_Answer):
+    """No view."""
+
+    action: Literal["abstain"]
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    rationale: _Rationale = ""
+
+
+Answer = Entry | Stand | Abstain
+_answers: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="action")])
+
+
+def _schema() -> str:
+    def integer(low: int, high: int) -> dict[str, Any]:
+        return {"type": "integer", "minimum": low, "maximum": high}
+
+    def shape(**properties: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+    rationale = {"type": "string", "maxLength": 160}
+    shared = {"conviction": integer(0, 100), "horizon": integer(1, 99)}
+    offsets = {name: integer(-99, 99) for name in ("entry", "stop", "target")}
+    return orjson.dumps(
+        {
+            "anyOf": [
+                shape(action={"type": "string", "enum": ["buy", "sell"]}, **shared, **offsets, rationale=rationale),
+                shape(action={"type": "string", "enum": ["exit", "hold"]}, **shared, rationale=rationale),
+                shape(
+                    action={"type": "string", "const": "abstain"},
+                    reason={"type": "string", "minLength": 1, "maxLength": 80},
+                    rationale=rationale,
+                ),
+            ]
+        }
+    ).decode()
+
+
+ANSWER_SCHEMA: Final = _schema()
+"""The grammar for engines that constrain their output, as JSON text."""
+
+_THOUGHT_END: Final = "</think>"
+_DECISION_END: Final = re.compile(r',\s*"rationale"\s*:')
+
+
+class AnswerError(Exception):
+    """The answer cannot be used. `reason` is `answer_malformed`, `answer_invalid` or `answer_cut_off`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """`detail` says what was wrong, for people."""
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class AnswerReader:
+    """Reads an answer as it streams in."""
+
+    def __init__(self, *, thinking: bool) -> None:
+        """`thinking` answers carry a thought, which ends before the object begins."""
+        self._thinking = thinking
+        self._scanned = 0
+        self.text = ""
+        self.decision: Answer | None = None
+        """What is acted on, as soon as it is there; its rationale is empty until `finish`."""
+
+    def feed(self, piece: str) -> bool:
+        """Take in the next piece; return True when it completed the decision part. Raises AnswerError when that is invalid."""
+        self.text += piece
+        if self.decision is not None:
+            return False
+        body_at = self._body_at()
+        if body_at is None:
+            return False
+        match = _DECISION_END.search(self.text, max(body_at, self._scanned - 16))
+        self._scanned = len(self.text)
+        if match is None:
+            return False
+        self.decision = _parse(self.text[body_at : match.start()] + "}")
+        return True
+
+    def finish(self, finish_reason: str | None) -> Answer:
+        """Return the whole answer once the stream has ended; raise AnswerError."""
+        body_at = self._body_at()
+        body = "" if body_at is None else self.text[body_at:]
+        try:
+            return _parse(body)
+        except AnswerError as error:
+            if finish_reason == "length":
+                raise AnswerError("answer_cut_off", f"the answer was cut off after {len(self.text)} characters") from error
+            raise
+
+    def _body_at(self) -> int | None:
+        if not self._thinking:
+            return 0
+        end = self.text.rfind(_THOUGHT_END)
+        return None if end < 0 else end + len(_THOUGHT_END)
+
+
+def _parse(text: str) -> Answer:
+    try:
+        values = orjson.loads(text.strip())
+    except orjson.JSONDecodeError as error:
+        raise AnswerError("answer_malformed", f"the answer is not JSON ({error}): {text[:200]!r}") from error
+    try:
+        answer = _answers.validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=True)[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "answer"
+        raise AnswerError("answer_invalid", f"{where}: {first['msg']}, not {str(first['input'])[:100]!r}") from error
+    if isinstance(answer, Entry):
+        side = 1 if answer.action == "buy" else -1
+        if not side * answer.stop < side * answer.entry < side * answer.target:
+            raise AnswerError(
+                "answer_invalid",
+                f"{answer.action} with entry {answer.entry}, stop {answer.stop} and target {answer.target} is on the wrong side",
+            )
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """An answer's prices on the tick, as decimal strings."""
+
+    entry_type: Literal["market", "limit"]
+    entry: str
+    stop: str
+    target: str
+
+
+def prices(answer: Entry, close: float, atr: float, tick: str) -> Prices:
+    """Return the prices that `answer` means.
+
+    They are rounded so that none becomes more generous: entry towards the last close's worse side never passes what was said, the
+    stop is rounded away from the entry and the target towards it. Raises AnswerError when they collapse or fall to zero.
+    """
+    increment, one = Decimal(tick), Decimal(10)
+    last, unit = Decimal(repr(close)), Decimal(repr(atr)) / one
+    up, down = ROUND_CEILING, ROUND_FLOOR
+    buy = answer.action == "buy"
+    entry = _on_tick(last + answer.entry * unit, increment, down if buy else up)
+    stop = _on_tick(last + answer.stop * unit, increment, down if buy else up)
+    target = _on_tick(last + answer.target * unit, increment, down if buy else up)
+    side = 1 if buy else -1
+    if min(entry, stop, target) <= 0 or not side * stop < side * entry < side * target:
+        raise AnswerError(
+            "answer_invalid",
+            f"prices collapse on the tick {tick}: entry {entry}, stop {stop}, target {target} (close {close}, atr {atr})",
+        )
+    return Prices("market" if side * answer.entry >= 0 else "limit", str(entry), str(stop), str(target))
+
+
+def on_tick(price: float, tick: str) -> str:
+    """Return `price` on the nearest tick, as a decimal string."""
+    return str(_on_tick(Decimal(repr(price)), Decimal(tick), ROUND_HALF_EVEN))
+
+
+def _on_tick(price: Decimal, tick: Decimal, rounding: str) -> Decimal:
+    return (price / tick).to_integral_value(rounding) * tick
+
+
+def action_of(answer: Answer) -> Action:
+    """Return the answer's action."""
+    return Action(answer.action)

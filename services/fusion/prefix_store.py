@@ -1,0 +1,171 @@
+"""The prefix cache in Redis: token ids of prompt blocks, by content. Losing it, at any moment, costs time and nothing else.
+
+A key is a hash of all the text up to and including the block, under a fingerprint of tokenizer, template and prompt version, so that a
+value can be checked but never be wrong for its key. Every failure is a miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import redis.asyncio as redis_async
+import structlog
+from redis.exceptions import RedisError
+
+from services.core import metrics
+from services.core.breaker import Breaker
+from services.core.clock import Clock
+from services.core.settings import RedisSettings
+from services.inference.engine import TokenIds
+
+_HEADER: Final = struct.Struct("<4sII")
+_MAGIC: Final = b"AQL1"
+_MAX_PENDING_WRITES: Final = 64
+
+_log = structlog.get_logger()
+
+
+def pack(ids: TokenIds) -> bytes:
+    """Return `ids` as a value: magic, count, CRC-32 (little-endian uint32 each), then int32 little-endian ids."""
+    body = ids.astype("<i4", copy=False).tobytes()
+    return _HEADER.pack(_MAGIC, len(ids), zlib.crc32(body)) + body
+
+
+def unpack(value: bytes) -> TokenIds | None:
+    """Return the ids in `value`, None when its magic, count or checksum is wrong."""
+    if len(value) < _HEADER.size:
+        return None
+    magic, count, checksum = _HEADER.unpack_from(value)
+    body = value[_HEADER.size :]
+    if magic != _MAGIC or len(body) != 4 * count or zlib.crc32(body) != checksum:
+        return None
+    return np.frombuffer(body, dtype="<i4").astype(np.int32, copy=False)
+
+
+class PrefixStore:
+    """Blocks by key, and which prefixes each engine holds."""
+
+    def __init__(self, client: redis_async.Redis | None, settings: RedisSettings, clock: Clock, fingerprint: str) -> None:
+        """`client` is None for no Redis at all; `fingerprint` names tokenizer, template and prompt version."""
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_ms)
+        self._space = f"{settings.namespace}:{fingerprint}"
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def get(self, keys: Sequence[bytes]) -> list[TokenIds | None]:
+        """Return the ids of each block, None for a miss, within the budget of one decision."""
+        missing: list[TokenIds | None] = [None] * len(keys)
+        if self._client is None or not keys:
+            return missing
+        admission = self._breaker.admit(self._clock.now_ms())
+        if admission is None:
+            return missing
+        try:
+            async with asyncio.timeout(self._settings.budget_ms / 1000):
+                values = await self._client.mget([self._block(key) for key in keys])
+        except (RedisError, OSError, TimeoutError) as error:
+            self._breaker.settle(admission, "failed", self._clock.now_ms())
+            metrics.REDIS_FAILURES.inc()
+            _log.warning("redis_failed", operation="mget", error=str(error) or type(error).__name__)
+            return missing
+        except BaseException:
+            self._breaker.settle(admission, "unknown", self._clock.now_ms())
+            raise
+        self._breaker.settle(admission, "answered", self._clock.now_ms())
+        found = [None if value is None else unpack(value) for value in values]
+        metrics.REDIS_BLOCKS.labels("hit").inc(sum(ids is not None for ids in found))
+        metrics.REDIS_BLOCKS.labels("miss").inc(sum(value is None for value in values))
+        metrics.REDIS_BLOCKS.labels("corrupt").inc(
+            sum(value is not None and ids is None for value, ids in zip(values, found, strict=True))
+        )
+        return found
+
+    def put(self, blocks: Mapping[bytes, TokenIds]) -> None:
+        """Store blocks in the background; when Redis is slow they are let go."""
+        if blocks:
+            ttl_ms = self._settings.ttl_s * 1000
+            values = {self._block(key): (pack(ids), int(ttl_ms * random.uniform(0.9, 1.0))) for key, ids in blocks.items()}  # noqa: S311 - jitter
+            self._write(lambda pipeline: [pipeline.set(key, value, px=px) for key, (value, px) in values.items()])
+
+    def used(self, engine: str, prefix: bytes, keys: Sequence[bytes]) -> None:
+        """Note in the background that `engine` was asked about the prefix with this last key, made of the blocks `keys`."""
+        ttl_s = self._settings.ttl_s
+        recipe = f"{self._space}:prefix:{prefix.hex()}"
+        ranking = f"{self._space}:engine:{engine}"
+        now_ms = self._clock.now_ms()
+
+        def commands(pipeline: redis_async.client.Pipeline) -> None:
+            pipeline.set(recipe, b"".join(keys), ex=ttl_s)
+            pipeline.zadd(ranking, {prefix: now_ms})
+            pipeline.zremrangebyscore(ranking, 0, now_ms - 1000 * ttl_s)
+            pipeline.expire(ranking, ttl_s)
+
+        self._write(commands)
+
+    async def hottest(self, engine: str, count: int) -> list[TokenIds]:
+        """Return up to `count` prefixes that `engine` was last asked about, the latest first; incomplete ones are left out."""
+        if self._client is None:
+            return []
+        try:
+            async with asyncio.timeout(10):
+                names = await self._client.zrevrange(f"{self._space}:engine:{engine}", 0, count - 1)
+                found: list[TokenIds] = []
+                for name in names:
+                    recipe = await self._client.get(f"{self._space}:prefix:{name.hex()}")
+                    if recipe is None:
+                        continue
+                    keys = [recipe[at : at + 16] for at in range(0, len(recipe), 16)]
+                    values = await self._client.mget([self._block(key) for key in keys])
+                    blocks = [unpack(value) for value in values if value is not None]
+                    if len(blocks) == len(keys) and all(block is not None for block in blocks):
+                        found.append(np.concatenate([block for block in blocks if block is not None]))
+                return found
+        except (RedisError, OSError, TimeoutError) as error:
+            _log.warning("redis_failed", operation="hottest", error=str(error) or type(error).__name__)
+            return []
+
+    async def close(self) -> None:
+        """Let writes under way end within the budget, and close."""
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=self._settings.budget_ms / 1000)
+        for task in self._writes:
+            task.cancel()
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _block(self, key: bytes) -> str:
+        return f"{self._space}:block:{key.hex()}"
+
+    def _write(self, commands: Callable[[redis_async.client.Pipeline], object]) -> None:
+        if self._client is None or len(self._writes) >= _MAX_PENDING_WRITES:
+            return
+        admission = self._breaker.admit(self._clock.now_ms())
+        if admission is None:
+            return
+
+        async def write(client: redis_async.Redis) -> None:
+            try:
+                async with asyncio.timeout(self._settings.budget_ms / 1000), client.pipeline(transaction=False) as pipeline:
+                    commands(pipeline)
+                    await pipeline.execute()
+            except (RedisError, OSError, TimeoutError) as error:
+                self._breaker.settle(admission, "failed", self._clock.now_ms())
+                metrics.REDIS_FAILURES.inc()
+                _log.warning("redis_failed", operation="write", error=str(error) or type(error).__name__)
+            except BaseException:
+                self._breaker.settle(admission, "unknown", self._clock.now_ms())
+                raise
+            else:
+                self._breaker.settle(admission, "answered", self._clock.now_ms())
+
+        task = asyncio.create_task(write(self._client), name="prefix-store-write")
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)

@@ -1,0 +1,135 @@
+"""Triggers: reasons to ask the model, decided over event time alone, so that a rebuild comes to the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from schemas import Mode, OffsetRef
+from services.core.settings import FusionSettings
+
+
+class LaneKey(NamedTuple):
+    """The place in the queue that triggers of one symbol, interval and mode share."""
+
+    symbol: str
+    interval: str
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One reason to ask: `kind` is `closed_bar`, `vision`, `move` or `deep`; `origin` the record that gave it."""
+
+    trigger_id: UUID
+    kind: str
+    lane: LaneKey
+    origin: OffsetRef
+    window_end_ms: int
+    """`ts_close_ms` of the last closed bar when it was made: the window whose vision features it waits for."""
+    made_ms: int
+    """When the worker made it, on its own clock."""
+
+    @property
+    def signal_id(self) -> UUID:
+        """Return the id that a signal answering this trigger carries, whoever makes it and however often."""
+        return uuid5(self.trigger_id, self.lane.mode)
+
+
+class TriggerIds:
+    """Names triggers after the record that made them, so that a redelivered record makes the same trigger again."""
+
+    def __init__(self, log_id: str) -> None:
+        """`log_id` names the log that offsets belong to."""
+        self._namespace = uuid5(NAMESPACE_URL, f"aquiline:{log_id}")
+
+    def of(self, topic: str, partition: int, offset: int, kind: str) -> UUID:
+        """Return uuid5 of log, topic, partition, offset and kind."""
+        return uuid5(self._namespace, f"{topic}/{partition}/{offset}/{kind}")
+
+
+class Observation(NamedTuple):
+    """What the policy looks at: one folded record, in event time."""
+
+    symbol: str
+    interval: str
+    ts_event_ms: int
+    closed: bool
+    slot: int
+    """Number of the bar's slot, for rules that fire every n-th."""
+    price: float
+    bar_range: float
+    atr: float | None
+
+
+@dataclass(slots=True)
+class _Last:
+    ts_event_ms: int
+    price: float
+
+
+class TriggerPolicy:
+    """Decides which triggers a record makes; holds only what it needs to keep `min_gap_ms` and the move rule."""
+
+    def __init__(self, settings: FusionSettings) -> None:
+        """Take the rules from `settings`."""
+        self._settings = settings
+        self._intervals = settings.trigger_interval_set
+        self._last: dict[LaneKey, _Last] = {}
+
+    def on_market(self, seen: Observation) -> list[tuple[str, Mode]]:
+        """Return (kind, mode) of each trigger that a folded market record makes."""
+        settings = self._settings
+        if seen.interval not in self._intervals:
+            return []
+        made: list[tuple[str, Mode]] = []
+        if seen.closed:
+            if settings.trigger_on_closed_bar and self._allowed(seen, "fast"):
+                made.append(("closed_bar", "fast"))
+            if self._wants_deep(seen) and self._allowed(seen, "deep"):
+                made.append(("deep", "deep"))
+        elif settings.trigger_on_move_atr is not None and seen.atr:
+            last = self._last.get(LaneKey(seen.symbol, seen.interval, "fast"))
+            moved = last is not None and abs(seen.price - last.price) >= settings.trigger_on_move_atr * seen.atr
+            if moved and self._allowed(seen, "fast"):
+                made.append(("move", "fast"))
+        for _, mode in made:
+            self._last[LaneKey(seen.symbol, seen.interval, mode)] = _Last(seen.ts_event_ms, seen.price)
+        return made
+
+    def on_vision(
+        self, symbol: str, interval: str, ts_event_ms: int, price: float, *, completes_wait: bool
+    ) -> list[tuple[str, Mode]]:
+        """Return the triggers that new vision features make; those that complete a waiting bar make none of their own."""
+        if completes_wait or not self._settings.trigger_on_vision or interval not in self._intervals:
+            return []
+        key = LaneKey(symbol, interval, "fast")
+        if not self._gap_kept(key, ts_event_ms):
+            return []
+        self._last[key] = _Last(ts_event_ms, price)
+        return [("vision", "fast")]
+
+    def forget(self, symbol: str) -> None:
+        """Drop what is known of `symbol`."""
+        for key in [key for key in self._last if key.symbol == symbol]:
+            del self._last[key]
+
+    def rescale(self, symbol: str, ratio: float) -> None:
+        """Put the remembered prices of `symbol` on the scale after a split of `ratio` new for each old."""
+        for key, last in self._last.items():
+            if key.symbol == symbol:
+                last.price /= ratio
+
+    def _wants_deep(self, seen: Observation) -> bool:
+        settings = self._settings
+        if settings.deep_every_bars and seen.slot % settings.deep_every_bars == 0:
+            return True
+        return bool(settings.deep_on_move_atr is not None and seen.atr and seen.bar_range >= settings.deep_on_move_atr * seen.atr)
+
+    def _allowed(self, seen: Observation, mode: Mode) -> bool:
+        return self._gap_kept(LaneKey(seen.symbol, seen.interval, mode), seen.ts_event_ms)
+
+    def _gap_kept(self, key: LaneKey, ts_event_ms: int) -> bool:
+        last = self._last.get(key)
+        return last is None or ts_event_ms - last.ts_event_ms >= self._settings.min_gap_ms
