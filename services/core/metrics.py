@@ -126,3 +126,10 @@ REDIS_FAILURES: Final = Counter("aquiline_redis_failures_total", "Redis operatio
 
 # Prompt blocks asked of Redis, by what came back: `hit miss corrupt`.
 REDIS_BLOCKS: Final = Counter("aquiline_redis_blocks_total", "Prompt blocks asked of Redis.", ["outcome"], registry=REGISTRY)
+
+# --- The producer of market features ----------------------------------------------------------------------------------------
+
+# Bars published with their features, by state (`forming closed`); those built from lower intervals are among them.
+MARKET_FEATURES: Final = Counter(
+    "aquiline_market_features_total", "Bars published with their features, by state.", ["state"], registry=REGISTRY
+)

@@ -81,11 +81,6 @@ class Aggregator:
             self._forming = bar
         return None if bar is None else HigherBar(bar, closed=not forming)
 
-    def rescale(self, ratio: float) -> None:
-        """Restate the forming bar after a split of `ratio` new units for each old one."""
-        if self._forming is not None:
-            self._forming = scaled(self._forming, ratio)
-
 
 def check_multiple(lower: str, higher: str) -> None:
     """Raise ValueError when bars of `higher` cannot be built from bars of `lower`."""

@@ -1,0 +1,183 @@
+"""The closed bars of one symbol and interval, in packed arrays, with the indicators that they add up to. Pure; no clock.
+
+Each bar remembers the offset of the record it came from, so that the service knows how far back a rebuild has to read.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final, NamedTuple
+
+from services.market.aggregate import Ohlcv, scaled
+from services.market.indicators import WARM_UP_BARS, Bar, Indicators
+
+_SLACK: Final = 64
+
+
+class Fold(Enum):
+    """What became of a bar."""
+
+    FOLDED = "folded"
+    REVISED = "revised"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    LATE = "late"
+
+
+class Folded(NamedTuple):
+    """What became of a bar, why when it was refused, and its features when it was taken."""
+
+    fold: Fold
+    detail: str = ""
+    features: dict[str, float] | None = None
+
+
+class Series:
+    """Closed bars with strictly increasing `ts_close_ms`, oldest first, and the forming bar after them."""
+
+    def __init__(self, keep: int = WARM_UP_BARS) -> None:
+        """Hold the last `keep` bars (at least the indicators' warm-up), and a few more between trimmings."""
+        self._keep = max(keep, WARM_UP_BARS)
+        self._indicators = Indicators()
+        self._forming: Ohlcv | None = None
+        self._times = (array("q"), array("q"))
+        self._values = tuple(array("d") for _ in range(5))
+        self._revisions = array("q")
+        self._offsets = array("q")
+        self._splits: list[tuple[int, float]] = []
+        self.trimmed = False
+
+    def __len__(self) -> int:
+        """Return how many closed bars are held."""
+        return len(self._revisions)
+
+    def fold(self, bar: Ohlcv, offset: int) -> Folded:
+        """Take in a closed bar that came from the record at `offset`.
+
+        The bar after the last is folded. One that is held already is a duplicate when its values are the same, revises the bar
+        when they differ and its revision is higher, else conflicts. Older ones are late.
+        """
+        if not len(self) or bar.ts_close_ms > self._times[1][-1]:
+            if len(self) and bar.ts_open_ms < self._times[1][-1]:
+                return Folded(Fold.CONFLICT, f"opens at {bar.ts_open_ms}, before the last bar's close {self._times[1][-1]}")
+            return self._append(bar, offset)
+        index = bisect_left(self._times[1], bar.ts_close_ms)
+        held = self._at(index)
+        if held.ts_close_ms != bar.ts_close_ms:
+            return Folded(Fold.LATE, f"closed at {bar.ts_close_ms}; the last bar closed at {self._times[1][-1]}")
+        given = self._rescaled(bar)
+        if _same(held, given):
+            return Folded(Fold.DUPLICATE)
+        if bar.revision <= held.revision:
+            return Folded(
+                Fold.CONFLICT,
+                f"other values than the bar of {bar.ts_close_ms} had, and revision {bar.revision} is not above {held.revision}",
+            )
+        return self._revise(index, given)
+
+    def form(self, bar: Ohlcv) -> Folded:
+        """Take in a forming bar, which is late when its slot or a later one has closed, or a later one forms already."""
+        if len(self) and bar.ts_close_ms <= self._times[1][-1]:
+            return Folded(Fold.LATE, f"forming until {bar.ts_close_ms}; the last bar closed at {self._times[1][-1]}")
+        if self._forming is not None:
+            if bar.ts_close_ms < self._forming.ts_close_ms:
+                return Folded(Fold.LATE, f"forming until {bar.ts_close_ms}; one until {self._forming.ts_close_ms} forms already")
+            if _same(bar, self._forming) and bar.revision == self._forming.revision:
+                return Folded(Fold.DUPLICATE)
+        self._forming = bar
+        return Folded(Fold.FOLDED, features=self._indicators.peek(_numbers(bar)))
+
+    def rescale(self, effective_ms: int, ratio: float) -> None:
+        """Restate the bars that opened before `effective_ms` in the units after a split of `ratio` new for each old one."""
+        self._splits.append((effective_ms, ratio))
+        count = bisect_left(self._times[0], effective_ms)
+        for index in range(count):
+            self._put(index, scaled(self._at(index), ratio))
+        if count:
+            self._rebuild(count)
+
+    def between(self, open_ms: int, close_ms: int) -> Iterator[Ohlcv]:
+        """Yield the closed bars that open in `[open_ms, close_ms)`, oldest first."""
+        index = bisect_left(self._times[0], open_ms)
+        while index < len(self) and self._times[0][index] < close_ms:
+            yield self._at(index)
+            index += 1
+
+    def holds_since(self, open_ms: int) -> bool:
+        """Return whether no bar that opened at `open_ms` or later has been let go."""
+        return not self.trimmed or self._times[0][0] <= open_ms
+
+    def offset_of(self, open_ms: int, otherwise: int) -> int:
+        """Return the offset of the first bar held that opens at `open_ms` or later, `otherwise` when there is none."""
+        index = bisect_left(self._times[0], open_ms)
+        return self._offsets[index] if index < len(self) else otherwise
+
+    def needed_from(self) -> int | None:
+        """Return the offset from which reading the log again restores this series, None when it is empty."""
+        return self._offsets[max(0, len(self) - WARM_UP_BARS)] if len(self) else None
+
+    def _append(self, bar: Ohlcv, offset: int) -> Folded:
+        self._times[0].append(bar.ts_open_ms)
+        self._times[1].append(bar.ts_close_ms)
+        for column, value in zip(self._values, _values(bar), strict=True):
+            column.append(value)
+        self._revisions.append(bar.revision)
+        self._offsets.append(offset)
+        if self._forming is not None and self._forming.ts_close_ms <= bar.ts_close_ms:
+            self._forming = None
+        features = self._indicators.add(_numbers(bar))
+        if len(self) >= self._keep + _SLACK:
+            self.trimmed = True
+            for times in (*self._times, self._revisions, self._offsets):
+                del times[:_SLACK]
+            for values in self._values:
+                del values[:_SLACK]
+        return Folded(Fold.FOLDED, features=features)
+
+    def _revise(self, index: int, bar: Ohlcv) -> Folded:
+        self._put(index, bar)
+        return Folded(Fold.REVISED, features=self._rebuild(index + 1))
+
+    def _rebuild(self, count: int) -> dict[str, float]:
+        """Compute the indicators anew from all bars held; return the features as of the bar before index `count`."""
+        self._indicators = Indicators()
+        wanted: dict[str, float] = {}
+        for index in range(len(self)):
+            features = self._indicators.add(_numbers(self._at(index)))
+            if index == count - 1:
+                wanted = features
+        return wanted
+
+    def _rescaled(self, bar: Ohlcv) -> Ohlcv:
+        for effective_ms, ratio in self._splits:
+            if bar.ts_open_ms < effective_ms:
+                bar = scaled(bar, ratio)
+        return bar
+
+    def _at(self, index: int) -> Ohlcv:
+        first, second, third, fourth, volume = (column[index] for column in self._values)
+        return Ohlcv(self._times[0][index], self._times[1][index], first, second, third, fourth, volume, self._revisions[index])
+
+    def _put(self, index: int, bar: Ohlcv) -> None:
+        for column, value in zip(self._values, _values(bar), strict=True):
+            column[index] = value
+        self._revisions[index] = bar.revision
+
+
+def _values(bar: Ohlcv) -> tuple[float, float, float, float, float]:
+    return bar.open, bar.high, bar.low, bar.close, bar.volume
+
+
+def _numbers(bar: Ohlcv) -> Bar:
+    return Bar(*_values(bar))
+
+
+def _same(one: Ohlcv, other: Ohlcv) -> bool:
+    # Bars rescaled by several splits differ in the last bit by the order of the divisions.
+    return one.ts_open_ms == other.ts_open_ms and all(
+        math.isclose(mine, theirs, rel_tol=1e-12) for mine, theirs in zip(_values(one), _values(other), strict=True)
+    )
