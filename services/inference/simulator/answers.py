@@ -1,0 +1,71 @@
+"""What the simulator writes: the facts found in a prompt's tail, put through the fixed rules, as a model would answer them.
+
+It reads the prompt itself, and nothing else: a worker that builds a wrong prompt gets a wrong answer here too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import orjson
+
+from services.core.tokenizer import Tokenizer
+from services.inference.engine import TokenIds
+from services.inference.rules import decide
+
+VOICE: Final = "Simulator's fixed rule, no model"
+_TAIL_TOKENS: Final = 1_500
+_FACT: Final = re.compile(r"\b([a-z][a-z0-9_]*)=(-?\d+(?:\.\d+)?)")
+_OPENED_THOUGHT: Final = re.compile(r"<think>\s*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`text`, and its ids with the end token, int32, shape (tokens,)."""
+
+    text: str
+    ids: TokenIds
+
+    def text_at(self, tokens: int) -> str:
+        """Return what the first `tokens` tokens spell, taking all to be equally long, the end token empty."""
+        spelling = max(1, self.ids.size - 1)
+        return self.text[: len(self.text) * min(tokens, spelling) // spelling]
+
+
+class Author:
+    """Writes answers with a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Write with `tokenizer`; raise ValueError when it has no end token that is known here."""
+        self._tokenizer = tokenizer
+        self._end = np.array([_end_id(tokenizer)], dtype=np.int32)
+
+    def answer(self, input_ids: TokenIds) -> Answer:
+        """Return the answer to a prompt, a function of its last 1,500 tokens alone."""
+        tail = self._tokenizer.decode(input_ids[-_TAIL_TOKENS:])
+        view = {name: float(number) for name, number in _FACT.findall(tail)}
+        decision = decide(view, voice=VOICE)
+        text = orjson.dumps(decision).decode()
+        if _OPENED_THOUGHT.search(tail):
+            text = f"{_thought(view, decision['action'])}\n</think>\n\n{text}"
+        return Answer(text, np.concatenate([self._tokenizer.encode(text), self._end]))
+
+
+def _thought(view: dict[str, float], action: str) -> str:
+    facts = " ".join(f"{name} is {value:g}." for name, value in view.items())
+    return (
+        "This is the simulator; it does not think, it applies a fixed rule. "
+        f"The prompt's tail says: {facts or 'nothing.'} So {action}."
+    )
+
+
+def _end_id(tokenizer: Tokenizer) -> int:
+    for token in ("<|im_end|>", "</s>", "<|endoftext|>"):
+        try:
+            return tokenizer.special_id(token)
+        except ValueError:
+            continue
+    raise ValueError("the simulator's tokenizer has none of <|im_end|>, </s> and <|endoftext|>; give it another with --tokenizer")
