@@ -1,0 +1,75 @@
+# What there is to do; `make` alone lists it. A fresh machine needs make and a Python from 3.11 to 3.13, and no preparation.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench up-local down-local clean setup format generate lock test-setup servers
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# A stamp tells that a lock is installed; it goes with .venv, and a newer lock undoes it.
+DEMO := .venv/.installed-demo
+TEST := .venv/.installed-test
+SETUP := pyproject.toml deploy/setup/install
+
+help: ## list what there is to do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DEMO) ## see it work, on real market data and a simulated engine; ARGS="..." takes options, ARGS=--help lists them
+	@$(BIN)/aquiline demo $(ARGS)
+
+test: test-setup ## everything that is checked: make check, and all tests, with real Kafka and Redis
+	@$(MAKE) check
+	$(BIN)/pytest
+
+check: $(TEST) ## format, lint, types, import direction, generated files and locks
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m schemas.generate --check
+	$(BIN)/python -m services.core.settings_reference --check
+	deploy/setup/check-locks
+
+bench: test-setup ## measure, and store the figures in benchmarks/results/
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+up-local: servers ## start Kafka, Redis and the simulator on this machine, without containers
+	@$(BIN)/python -m deploy.local up
+
+down-local: $(DEMO) ## end them
+	@$(BIN)/python -m deploy.local down
+
+clean: ## delete what was made here: caches, the virtual environment, the demo's files
+	@if [ -d .local ] && [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; fi
+	rm -rf .venv .cache .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -f demo-report.json demo-signals.jsonl demo-audit.jsonl
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+format: $(TEST) ## format the code and mend what ruff can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+generate: $(TEST) ## write the generated files anew: schemas, docs/messages.md, docs/configuration.md
+	$(BIN)/python -m schemas.generate
+	$(BIN)/python -m services.core.settings_reference
+
+lock: ## resolve the packages of pyproject.toml anew
+	@deploy/setup/lock
+
+setup: $(TEST) ## only install what tests need
+
+test-setup: $(TEST) servers
+
+servers: $(DEMO)
+	@deploy/setup/system
+	@$(BIN)/python -m deploy.local fetch
+
+$(DEMO): deploy/locks/demo.txt $(SETUP)
+	@deploy/setup/install demo
+	@touch $@
+
+# The larger lock holds all of the smaller one.
+$(TEST): deploy/locks/test.txt $(SETUP)
+	@deploy/setup/install test
+	@touch $(DEMO) $@

@@ -1,0 +1,1 @@
+"""Measurements: each prints its figures and stores them in `benchmarks/results/`."""
