@@ -14,6 +14,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from services.core.bus.memory_group import Group, MemoryConsumer
 from services.core.bus.memory_log import Cursor, TopicLog, Topics, Waker, poll
 from services.core.bus.port import BusError, Headers, NewTopic, Position, Record, TopicInfo, TopicPartition
+from services.core.bus.refusals import closed, not_read, too_large
 from services.core.clock import Clock
 
 _partition_of: Final = DefaultPartitioner()
@@ -42,7 +43,7 @@ class MemoryProducer:
     ) -> Awaitable[Position]:
         """Append a record and return its acknowledgement."""
         if self._closed:
-            raise BusError(f"producer {self._client_id!r} is closed; make another one")
+            raise BusError(closed("producer", self._client_id))
         found = self._keyed.get((topic, key)) or self._place(topic, key)
         log, partition = found
         acknowledgement: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
@@ -108,9 +109,7 @@ class MemoryReader:
         """Return the next offset to be read."""
         offset = self._cursor.position(partition)
         if offset is None:
-            raise BusError(
-                f"reader {self._client_id!r} does not read {partition.topic}[{partition.partition}]; call `read` first"
-            )
+            raise BusError(not_read(self._client_id, partition))
         return offset
 
     async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
@@ -124,7 +123,7 @@ class MemoryReader:
 
     def _take(self, max_records: int) -> list[Record]:
         if self._closed:
-            raise BusError(f"reader {self._client_id!r} is closed; make another one")
+            raise BusError(closed("reader", self._client_id))
         return self._cursor.take(max_records)
 
     def _wakers(self) -> tuple[Waker, ...]:
@@ -196,11 +195,3 @@ class MemoryBus:
         """Wait for rebalances that are under way."""
         for group in self._groups.values():
             await group.settle()
-
-
-def too_large(topic: str, size: int, limit: int) -> str:
-    """Return what to say of a record that its topic does not take."""
-    return (
-        f"a record of {size} bytes is too large for topic {topic!r}, which takes {limit}; "
-        "make it smaller, or raise the topic's max.message.bytes"
-    )

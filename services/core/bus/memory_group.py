@@ -1,6 +1,7 @@
 """Consumer groups of the in-process broker: membership, rebalances and committed offsets.
 
-A rebalance runs in the background: every member's `on_revoked` has returned before any member's `on_assigned` is called.
+A rebalance runs in the background: every member's `on_revoked` has returned before any member's `on_assigned` is called. One that
+comes while `on_assigned` still runs cancels it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from services.core.bus.memory_log import Cursor, Topics, Waker, poll
 from services.core.bus.port import BusError, Committed, RebalanceListener, Record, TopicPartition
 from services.core.bus.ranges import assign_ranges
+from services.core.bus.refusals import closed, not_held
 
 
 class Group:
@@ -52,9 +54,11 @@ class Group:
             self._schedule()
 
     async def settle(self) -> None:
-        """Return once no rebalance is under way."""
+        """Return once no rebalance and no take-over is under way."""
         while self._rebalances:
             await asyncio.gather(*self._rebalances)
+        if taking_over := [member.take_over for member in self._members.values() if member.take_over is not None]:
+            await asyncio.wait(taking_over)
 
     def _schedule(self) -> None:
         task = asyncio.get_running_loop().create_task(self._rebalance(), name=f"rebalance {self.name}")
@@ -68,7 +72,8 @@ class Group:
             subscribed = {topic for member in members.values() for topic in member.subscription}
             partitions = {topic: len(self.topics.topic(topic).partitions) for topic in subscribed}
             assigned = assign_ranges({member_id: member.subscription for member_id, member in members.items()}, partitions)
-            await asyncio.gather(*(member.try_assign(assigned[member_id]) for member_id, member in members.items()))
+            for member_id, member in members.items():
+                member.assign(assigned[member_id])
 
 
 class MemoryConsumer:
@@ -77,6 +82,7 @@ class MemoryConsumer:
     def __init__(self, group: Group, client_id: str, instance_id: str | None) -> None:
         """Make a member that has not joined yet."""
         self.subscription: frozenset[str] = frozenset()
+        self.take_over: asyncio.Task[None] | None = None
         self._group = group
         self._client_id = client_id
         self._instance_id = instance_id
@@ -150,14 +156,20 @@ class MemoryConsumer:
     def fence(self, why: str) -> None:
         """Take everything from this member; its next poll or commit raises BusError."""
         self._ready = False
+        if self.take_over is not None:
+            self.take_over.cancel()
         self._assigned = frozenset()
         self._cursor.assign({})
         self._failure = BusError(f"member {self._client_id!r} is no longer in group {self._group.name!r}: {why}")
         self._changed.wake()
 
     async def revoke(self) -> None:
-        """Let the listener drain, then hold nothing."""
+        """End a take-over that still runs, let the listener drain, then hold nothing."""
         self._ready = False
+        if self.take_over is not None:
+            self.take_over.cancel()
+            await asyncio.wait([self.take_over])
+            self.take_over = None
         try:
             if self._assigned and self._listener is not None:
                 await self._listener.on_revoked(self._assigned)
@@ -172,8 +184,8 @@ class MemoryConsumer:
         except Exception as error:  # noqa: BLE001 - raised again by poll
             self._fail(error)
 
-    async def try_assign(self, partitions: frozenset[TopicPartition]) -> None:
-        """Hold `partitions` from their committed offsets on; what the listener raises is kept for `poll`."""
+    def assign(self, partitions: frozenset[TopicPartition]) -> None:
+        """Hold `partitions` from their committed offsets on, and let the listener take them over in the background."""
         if self._closed or self._listener is None:
             return
         committed = self._group.committed
@@ -181,19 +193,24 @@ class MemoryConsumer:
         self._cursor.assign(
             {partition: committed[partition].offset if partition in committed else None for partition in partitions}
         )
+        self.take_over = asyncio.get_running_loop().create_task(
+            self._take_over(self._listener, partitions), name=f"take over {self._client_id}"
+        )
+
+    async def _take_over(self, listener: RebalanceListener, partitions: frozenset[TopicPartition]) -> None:
         try:
-            await self._listener.on_assigned(partitions)
+            await listener.on_assigned(partitions)
         except Exception as error:  # noqa: BLE001 - raised again by poll
             self._fail(error)
         else:
-            self._ready = self._assigned == partitions
+            self._ready = True
             self._changed.wake()
 
     def _take(self, max_records: int) -> list[Record]:
         if self._failure is not None:
             raise self._failure
         if self._closed:
-            raise BusError(f"consumer {self._client_id!r} is closed; make another one")
+            raise BusError(closed("consumer", self._client_id))
         return self._cursor.take(max_records) if self._ready else []
 
     def _wakers(self) -> tuple[Waker, ...]:
@@ -206,12 +223,3 @@ class MemoryConsumer:
     def _check_held(self, partitions: Sequence[TopicPartition] | Mapping[TopicPartition, Committed], verb: str) -> None:
         if foreign := sorted(set(partitions) - self._assigned):
             raise BusError(not_held(self._client_id, self._group.name, verb, foreign))
-
-
-def not_held(client_id: str, group: str, verb: str, partitions: Sequence[TopicPartition]) -> str:
-    """Return what to say when a member acts on partitions that it does not hold."""
-    names = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions)
-    return (
-        f"member {client_id!r} of group {group!r} cannot {verb} {names}: it does not hold them (any more); "
-        "another member goes on from the last commit, so drop this work"
-    )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from services.core.bus.port import BusError, Headers, NewTopic, OffsetOutOfRangeError, Position, Record, TopicInfo, TopicPartition
+from services.core.bus.refusals import unknown_partition, unknown_topic
 
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588
 """Kafka's default of `max.message.bytes`."""
@@ -132,13 +133,8 @@ class Topics:
         """Return the partition's log; raise BusError when there is none."""
         logs = self.topic(partition.topic).partitions
         if not 0 <= partition.partition < len(logs):
-            raise BusError(f"topic {partition.topic!r} has partitions 0 to {len(logs) - 1}, and no {partition.partition}")
+            raise BusError(unknown_partition(partition, len(logs)))
         return logs[partition.partition]
-
-
-def unknown_topic(name: str) -> str:
-    """Return what to say of a topic that does not exist."""
-    return f"topic {name!r} does not exist and is not made on the fly; create it first (`aquiline topics create`)"
 
 
 class Cursor:

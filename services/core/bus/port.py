@@ -67,10 +67,17 @@ class OffsetOutOfRangeError(BusError):
 
 
 class RebalanceListener(Protocol):
-    """Told what a group member gains and loses. Both are awaited before the group goes on."""
+    """Told what a group member gains and loses.
+
+    No record is returned before `on_assigned` is done, and nobody else gets a partition before `on_revoked` is. What either
+    raises, the member's next `poll` raises.
+    """
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Take over `partitions`: all that are now assigned, not only the new ones."""
+        """Take over `partitions`: all that are now assigned, not only the new ones.
+
+        It may take long; a rebalance that comes before it is done cancels it, and `on_revoked` follows.
+        """
         ...
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:

@@ -1,0 +1,17 @@
+"""Chooses the bus by its URL."""
+
+from __future__ import annotations
+
+from services.core.bus.kafka import KafkaBus
+from services.core.bus.memory import MemoryBus
+from services.core.bus.port import Bus
+from services.core.clock import Clock
+from services.core.settings import BusSettings
+
+
+def connect(settings: BusSettings, clock: Clock) -> Bus:
+    """Return the bus at `settings.url`; raise BusError when certificates or log-in cannot be used.
+
+    `memory://` makes a new, empty bus each time: services in one process that share topics are handed the same object.
+    """
+    return MemoryBus(clock) if settings.url == "memory://" else KafkaBus(settings, clock)

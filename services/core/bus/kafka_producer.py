@@ -1,0 +1,244 @@
+"""The Kafka producer: hands over at once, keeps order, and lets no record leave after its delivery timeout.
+
+aiokafka's idempotent producer never gives a record up: it retries until it succeeds, however old the record is, and once a batch
+is lost its sequence numbers have a gap that kills the producer. So each record has a deadline here; when one passes it
+unacknowledged, or the broker refuses one, the inner producer is cut off from the network with all that it holds, and a new one
+takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
+
+from services.core.bus.kafka_client import TopicLookup
+from services.core.bus.kafka_errors import bus_error, sentences
+from services.core.bus.port import BusError, Headers, Position
+from services.core.bus.refusals import closed
+from services.core.clock import Clock
+
+MAX_QUEUED: Final = 10_000
+"""Records that wait inside `send` at most before it makes its caller wait."""
+_RETRY_S: Final = 0.1
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Handed:
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+    deadline: float
+    acknowledgement: asyncio.Future[Position]
+    inner: AIOKafkaProducer | None = None
+
+    def fail(self, error: BusError) -> None:
+        if not self.acknowledgement.done():
+            self.acknowledgement.set_exception(error)
+
+
+class KafkaProducer:
+    """See `Producer` for what each method promises."""
+
+    def __init__(self, make: Callable[[], AIOKafkaProducer], clock: Clock, client_id: str, delivery_timeout_ms: int) -> None:
+        """Make a producer; `make` returns inner ones, not started; `clock` stamps records on topics with CreateTime."""
+        self._make = make
+        self._clock = clock
+        self._client_id = client_id
+        self._timeout_ms = delivery_timeout_ms
+        self._inner: AIOKafkaProducer | None = None
+        self._lookup: TopicLookup | None = None
+        self._queue: deque[_Handed] = deque()
+        self._waiting: deque[_Handed] = deque()
+        """Everything not yet seen to be acknowledged, in order of deadlines."""
+        self._queued = asyncio.Event()
+        self._room = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._closings: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Connect; raise BusError when the broker cannot be reached."""
+        with sentences(f"starting producer {self._client_id!r}"):
+            await self._connect()
+        self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"producer {self._client_id}")
+
+    async def send(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        timestamp_ms: int | None = None,
+    ) -> Awaitable[Position]:
+        """Hand a record over and return its acknowledgement; waits only while `MAX_QUEUED` records do."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_ms / 1000
+        while len(self._queue) >= MAX_QUEUED:
+            self._room.clear()
+            await self._room.wait()
+        if self._closed:
+            raise BusError(closed("producer", self._client_id))
+        at_ms = self._clock.now_ms() if timestamp_ms is None else timestamp_ms
+        handed = _Handed(topic, key, value, headers, at_ms, deadline, loop.create_future())
+        self._queue.append(handed)
+        self._waiting.append(handed)
+        self._queued.set()
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._expire)
+        return handed.acknowledgement
+
+    async def flush(self) -> None:
+        """Return once everything handed over is acknowledged or has failed."""
+        if waiting := [handed.acknowledgement for handed in self._waiting if not handed.acknowledgement.done()]:
+            await asyncio.wait(waiting)
+
+    async def close(self) -> None:
+        """Flush and close."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pump is not None:
+            self._pump.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pump
+        if self._inner is not None:
+            await self._inner.stop()
+        if self._closings:
+            await asyncio.wait(self._closings)
+
+    async def _connect(self) -> AIOKafkaProducer:
+        if self._inner is None:
+            inner = self._make()
+            try:
+                async with asyncio.timeout(self._timeout_ms / 1000 + 10):
+                    await inner.start()
+            except BaseException:
+                await inner.stop()
+                raise
+            self._inner = inner
+            self._lookup = TopicLookup(inner.client)
+        return self._inner
+
+    def _uses(self, inner: AIOKafkaProducer) -> bool:
+        return self._inner is inner
+
+    async def _run(self) -> None:
+        while True:
+            while not self._queue:
+                self._queued.clear()
+                await self._queued.wait()
+            handed = self._queue[0]
+            if not handed.acknowledgement.done():
+                await self._pass_on(handed)
+            if handed.acknowledgement.done() or handed.inner is not None:
+                self._queue.popleft()
+                self._room.set()
+
+    async def _pass_on(self, handed: _Handed) -> None:
+        """Give a record to the inner producer; on a fault that may pass, return with nothing done."""
+        try:
+            inner = await self._connect()
+            if self._lookup is not None:
+                await self._lookup.partitions(handed.topic)
+            if handed.acknowledgement.done() or not self._uses(inner):
+                return
+            future = await inner.send(
+                handed.topic, handed.value, handed.key, timestamp_ms=handed.timestamp_ms, headers=list(handed.headers)
+            )
+        except BusError as error:
+            if isinstance(error.__cause__, KafkaError | OSError | TimeoutError):
+                await asyncio.sleep(_RETRY_S)
+            else:
+                handed.fail(error)
+        except MessageSizeTooLargeError as error:
+            handed.fail(bus_error(f"sending to {handed.topic!r}", error))
+        except KafkaTimeoutError:
+            return
+        except (KafkaError, OSError, TimeoutError, AssertionError) as error:
+            _log.warning("kafka_producer_retry", client_id=self._client_id, error=repr(error))
+            if self._inner is not None:
+                self._cut_off(self._inner, bus_error(f"sending to {handed.topic!r}", error))
+            await asyncio.sleep(_RETRY_S)
+        else:
+            handed.inner = inner
+            future.add_done_callback(lambda done: self._acknowledge(handed, inner, done))
+
+    def _acknowledge(self, handed: _Handed, inner: AIOKafkaProducer, done: asyncio.Future[Any]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            failure = bus_error(f"sending to {handed.topic!r}", error)
+            handed.fail(failure)
+            self._cut_off(inner, failure)
+        elif not handed.acknowledgement.done():
+            appended = done.result()
+            by_broker = appended.timestamp_type == 1
+            handed.acknowledgement.set_result(
+                Position(
+                    appended.topic,
+                    appended.partition,
+                    appended.offset,
+                    appended.timestamp if by_broker else handed.timestamp_ms,
+                )
+            )
+
+    def _expire(self) -> None:
+        """Fail what is past its deadline, and see to it that it cannot leave any more."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        waiting = self._waiting
+        while waiting and (waiting[0].acknowledgement.done() or waiting[0].deadline <= loop.time()):
+            handed = waiting.popleft()
+            if handed.acknowledgement.done():
+                continue
+            failure = BusError(
+                f"the broker did not acknowledge a record of topic {handed.topic!r} within {self._timeout_ms} ms; "
+                "it is given up, though it may have been appended: look at the broker"
+            )
+            handed.fail(failure)
+            if handed.inner is not None:
+                self._cut_off(handed.inner, failure)
+        if waiting:
+            self._timer = loop.call_at(waiting[0].deadline, self._expire)
+
+    def _cut_off(self, inner: AIOKafkaProducer, why: BusError) -> None:
+        """Drop `inner` with all it holds: no byte more leaves it, and what waits in sockets is reset."""
+        if not self._uses(inner):
+            return
+        self._inner = None
+        for handed in self._waiting:
+            if handed.inner is inner:
+                handed.fail(BusError(f"the producer was cut off while this record was on its way: {why}"))
+        if (sender := inner._sender.sender_task) is not None:  # noqa: SLF001 - stop() alone would send first
+            sender.cancel()
+        for connection in inner.client._conns.values():  # noqa: SLF001 - closing flushes, aborting does not
+            if connection._writer is not None:  # noqa: SLF001
+                connection._writer.transport.abort()  # noqa: SLF001
+        closing = asyncio.get_running_loop().create_task(_stop(inner), name=f"close producer {self._client_id}")
+        self._closings.add(closing)
+        closing.add_done_callback(self._closings.discard)
+
+
+async def _stop(inner: AIOKafkaProducer) -> None:
+    try:
+        await inner.stop()
+    except (KafkaError, OSError, asyncio.CancelledError) as error:
+        _log.debug("kafka_producer_closed", error=repr(error))

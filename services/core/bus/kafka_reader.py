@@ -1,0 +1,124 @@
+"""The Kafka reader: chosen partitions outside any group; and what reader and consumer share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import OffsetOutOfRangeError as KafkaOutOfRangeError
+from aiokafka.structs import TopicPartition as KafkaPartition
+
+from services.core.bus.kafka_client import TopicLookup
+from services.core.bus.kafka_errors import sentences
+from services.core.bus.port import BusError, OffsetOutOfRangeError, Record, TopicPartition
+from services.core.bus.refusals import not_read
+
+
+async def fetch(inner: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -> list[Record]:
+    """Return the next records of `inner`, none when `timeout_ms` passes; raise the bus's OffsetOutOfRangeError."""
+    subscription = inner._subscription  # noqa: SLF001 - see below
+    running = subscription._fetch_count  # noqa: SLF001
+    try:
+        # aiokafka's own timeout does not hold while a rebalance runs, so a second one stands around it.
+        async with asyncio.timeout(timeout_ms / 1000 + 0.05):
+            batches = await inner.getmany(timeout_ms=timeout_ms, max_records=max_records)
+    except TimeoutError:
+        return []
+    except KafkaOutOfRangeError as error:
+        raise await _out_of_range(inner, error.args[0]) from error
+    finally:
+        # Cancelled, aiokafka forgets to count the call out, and would never again see an idle member as idle.
+        subscription._fetch_count = running  # noqa: SLF001
+    return [
+        Record(record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
+        for batch in batches.values()
+        for record in batch
+    ]
+
+
+async def _out_of_range(inner: AIOKafkaConsumer, at: Mapping[KafkaPartition, int]) -> OffsetOutOfRangeError:
+    first = await inner.beginning_offsets(list(at))
+    last = await inner.end_offsets(list(at))
+    return OffsetOutOfRangeError(
+        {TopicPartition(*partition): max(first[partition] - offset, offset - last[partition]) for partition, offset in at.items()}
+    )
+
+
+class KafkaReader:
+    """See `Reader` for what each method promises."""
+
+    def __init__(self, inner: AIOKafkaConsumer, client_id: str) -> None:
+        """Make a reader over `inner`, which has no group and is not started."""
+        self._inner = inner
+        self._client_id = client_id
+        self._lookup = TopicLookup(inner._client)  # noqa: SLF001 - one connection less
+        self._reads: frozenset[TopicPartition] = frozenset()
+
+    async def start(self) -> None:
+        """Connect; raise BusError when the broker cannot be reached."""
+        try:
+            with sentences(f"starting reader {self._client_id!r}"):
+                await self._inner.start()
+        except BaseException:
+            await self._inner.stop()
+            raise
+
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return each partition's first offset."""
+        return self._ours(await self._ask("beginning_offsets", partitions, [KafkaPartition(*one) for one in partitions]))
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return each partition's next offset."""
+        return self._ours(await self._ask("end_offsets", partitions, [KafkaPartition(*one) for one in partitions]))
+
+    async def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
+        """Return each partition's first offset of at least that time."""
+        asked = {KafkaPartition(*partition): at_ms for partition, at_ms in times.items()}
+        found = await self._ask("offsets_for_times", list(times), asked)
+        return {TopicPartition(*partition): None if at is None else at.offset for partition, at in found.items()}
+
+    async def read(self, start: Mapping[TopicPartition, int]) -> None:
+        """Read from these offsets on."""
+        for partition in start:
+            await self._lookup.check(partition)
+        self._reads = frozenset(start)
+        if not start:
+            self._inner.unsubscribe()
+            return
+        with sentences("starting to read"):
+            self._inner.assign([KafkaPartition(*partition) for partition in start])
+            for partition, offset in start.items():
+                self._inner.seek(KafkaPartition(*partition), offset)
+
+    def position(self, partition: TopicPartition) -> int:
+        """Return the next offset to be read."""
+        if partition not in self._reads:
+            raise BusError(not_read(self._client_id, partition))
+        state = self._inner._subscription._assigned_state(KafkaPartition(*partition))  # noqa: SLF001 - position() is a coroutine
+        offset: int = state.position
+        return offset
+
+    async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
+        """Return the next records."""
+        with sentences("reading"):
+            if not self._reads:
+                await asyncio.sleep(timeout_ms / 1000)
+                return []
+            return await fetch(self._inner, timeout_ms=timeout_ms, max_records=max_records)
+
+    async def close(self) -> None:
+        """Close."""
+        await self._inner.stop()
+
+    async def _ask(self, what: str, partitions: Sequence[TopicPartition], argument: Any) -> dict[KafkaPartition, Any]:
+        for partition in partitions:
+            await self._lookup.check(partition)
+        with sentences(what.replace("_", " ")):
+            answer: dict[KafkaPartition, Any] = await getattr(self._inner, what)(argument)
+        return answer
+
+    @staticmethod
+    def _ours(offsets: Mapping[KafkaPartition, int]) -> dict[TopicPartition, int]:
+        return {TopicPartition(*partition): offset for partition, offset in offsets.items()}
