@@ -86,9 +86,7 @@ def check_multiple(lower: str, higher: str) -> None:
     """Raise ValueError when bars of `higher` cannot be built from bars of `lower`."""
     short, long = interval_ms(lower), interval_ms(higher)
     if long <= short or long % short:
-        raise ValueError(
-            f"{higher} bars cannot be built from {lower} bars; the higher interval must be a longer multiple of the lower"
-        )
+        raise ValueError(f"{higher} bars cannot be built from {lower} bars; the higher interval must be a longer multiple of the lower")
 
 
 def merge(lower: Iterable[Ohlcv], bounds: tuple[int, int]) -> Ohlcv | None:

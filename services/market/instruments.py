@@ -90,9 +90,7 @@ class Instruments:
                     self._instruments[instrument.symbol] = instrument
             except ValidationError as error:
                 # This is not the feed: one bad record must not stop the symbols whose records are good.
-                _log.error(
-                    "instrument_record_invalid", topic=record.topic, offset=record.offset, problem=str(error.errors()[0]["msg"])
-                )
+                _log.error("instrument_record_invalid", topic=record.topic, offset=record.offset, problem=str(error.errors()[0]["msg"]))
 
     def _fold_event(self, event: InstrumentEvent) -> None:
         known = self._splits[event.symbol]

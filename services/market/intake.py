@@ -48,10 +48,8 @@ def _objection(record: Record, candle: Candle, modes: frozenset[RunMode], latest
         return Refused(DeadLetterReason.WRONG_RUN_MODE, f"the candle is {candle.run_mode.value!r}; this service takes {wanted}")
     begun_ms = candle.ts_close_ms if candle.closed else candle.ts_open_ms
     if begun_ms > latest_ms:
-        return Refused(
-            DeadLetterReason.FUTURE, f"the bar {'closed' if candle.closed else 'began'} at {begun_ms}; now is {latest_ms}"
-        )
-    return candle
+        return Refused(DeadLetterReason.FUTURE, f"the bar {'closed' if candle.closed else 'began'} at {begun_ms}; now is {latest_ms}")
+    return None
 
 
 def _refusal(value: bytes, error: ValidationError) -> Refused:

@@ -161,9 +161,7 @@ class MarketService:
         if dealt.refused is not None:
             acks.append(_ack(await self._put_aside(record, dealt.refused)))
         for features in dealt.features:
-            sent = await self._producer.send(
-                self._features, key=record.key, value=features.encode(), timestamp_ms=record.timestamp_ms
-            )
+            sent = await self._producer.send(self._features, key=record.key, value=features.encode(), timestamp_ms=record.timestamp_ms)
             acks.append(_ack(sent))
             MARKET_FEATURES.labels("closed" if features.closed else "forming").inc()
         partition.begin(record.offset, acks)
