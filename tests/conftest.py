@@ -1,0 +1,51 @@
+"""What all tests share: one real Kafka and one real Redis a session, started on first use, and names that do not collide."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+
+from deploy.local import LocalError, LocalKafka, LocalRedis
+from services.core.settings import BusSettings
+
+Server = TypeVar("Server", LocalKafka, LocalRedis)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """Return the session's Kafka. Tests that kill or freeze a broker start their own."""
+    with _or_skip(LocalKafka(tmp_path_factory.mktemp("kafka"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
+    """Return the session's Redis."""
+    with _or_skip(LocalRedis(tmp_path_factory.mktemp("redis"))) as server:
+        yield server
+
+
+@pytest.fixture
+def kafka_bus_settings(kafka: LocalKafka) -> BusSettings:
+    """Return settings for the session's Kafka with short time-outs."""
+    return BusSettings(url=kafka.url, session_timeout_ms=3_000, rebalance_timeout_ms=15_000, request_timeout_ms=5_000)
+
+
+@pytest.fixture
+def unique() -> str:
+    """Return a prefix for topics and groups that no other test uses."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+def _or_skip(server: Server) -> Server:
+    """Start the server; where that is impossible skip, but never in continuous integration."""
+    try:
+        return server.start()
+    except LocalError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
