@@ -35,9 +35,7 @@ BUILD_INFO.info({"version": version("aquiline")})
 
 # Records read, by topic (its name in run mode `live`) and by what became of each: `folded duplicate filtered dead_lettered`.
 # The sum over outcomes is the number of records read.
-RECORDS: Final = Counter(
-    "aquiline_records_total", "Records read, by what became of them.", ["topic", "outcome"], registry=REGISTRY
-)
+RECORDS: Final = Counter("aquiline_records_total", "Records read, by what became of them.", ["topic", "outcome"], registry=REGISTRY)
 
 # Records put aside, by reason (schemas.DeadLetterReason). A new reason, or a rate that grows, is a producer gone wrong.
 DEAD_LETTERS: Final = Counter("aquiline_dead_letters_total", "Records put aside, by reason.", ["reason"], registry=REGISTRY)
@@ -51,9 +49,7 @@ UNKNOWN_FIELDS: Final = Counter("aquiline_unknown_fields_total", "Fields of mess
 TRIGGERS: Final = Counter("aquiline_triggers_total", "Triggers made, by kind.", ["kind"], registry=REGISTRY)
 
 # Triggers ended, by outcome and reason (`none` for published ones). Reasons are the worker's own names, never a message's.
-OUTCOMES: Final = Counter(
-    "aquiline_outcomes_total", "Triggers ended, by outcome and reason.", ["outcome", "reason"], registry=REGISTRY
-)
+OUTCOMES: Final = Counter("aquiline_outcomes_total", "Triggers ended, by outcome and reason.", ["outcome", "reason"], registry=REGISTRY)
 
 # Published signals by action, source and vision freshness: what consumers get to see.
 SIGNALS: Final = Counter("aquiline_signals_total", "Signals published.", ["action", "source", "vision"], registry=REGISTRY)
@@ -97,9 +93,7 @@ ACCEPT_LENGTH: Final = Histogram(
 )
 
 # Calls to the engine that failed, by reason (services.inference.engine.EngineError).
-ENGINE_FAILURES: Final = Counter(
-    "aquiline_engine_failures_total", "Engine calls that failed, by reason.", ["reason"], registry=REGISTRY
-)
+ENGINE_FAILURES: Final = Counter("aquiline_engine_failures_total", "Engine calls that failed, by reason.", ["reason"], registry=REGISTRY)
 
 # Lanes by state: `waiting queued running follow_up`. Queued ones that grow mean that the engine is too slow for the triggers.
 LANES: Final = Gauge("aquiline_lanes", "Lanes by state.", ["state"], registry=REGISTRY)
@@ -132,4 +126,37 @@ REDIS_BLOCKS: Final = Counter("aquiline_redis_blocks_total", "Prompt blocks aske
 # Bars published with their features, by state (`forming closed`); those built from lower intervals are among them.
 MARKET_FEATURES: Final = Counter(
     "aquiline_market_features_total", "Bars published with their features, by state.", ["state"], registry=REGISTRY
+)
+
+# --- Engines ----------------------------------------------------------------------------------------------------------------
+
+# Calls by engine (its kind, host and port) and by how they ended: `answered`, `abandoned` (the caller gave up) or the reason of an
+# EngineError. `engine_open` are those refused here because the address keeps failing.
+ENGINE_CALLS: Final = Counter("aquiline_engine_calls_total", "Engine calls, by how they ended.", ["engine", "end"], registry=REGISTRY)
+
+# 1 while an engine is left alone after failures, or is being tried again.
+ENGINE_LEFT_ALONE: Final = Gauge("aquiline_engine_left_alone", "1 while an engine is left alone.", ["engine"], registry=REGISTRY)
+
+# Aborts sent because a call ran out of time or its caller gave up, by whether the engine acknowledged: `delivered lost`.
+ENGINE_ABORTS: Final = Counter("aquiline_engine_aborts_total", "Aborts sent to engines.", ["engine", "end"], registry=REGISTRY)
+
+# --- The producer of vision features ----------------------------------------------------------------------------------------
+
+# Closed bars whose window was due, by what came of it: `published`, or why it was not drawn (`too_few_bars gaps suspected_split`).
+VISION_WINDOWS: Final = Counter(
+    "aquiline_vision_windows_total", "Windows that were due, by what came of each.", ["outcome"], registry=REGISTRY
+)
+
+# Images in a forward pass. Near `vision.batch`, the model is the bottleneck: bars wait for one another.
+VISION_BATCH_IMAGES: Final = Histogram(
+    "aquiline_vision_batch_images", "Images in a forward pass.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=REGISTRY
+)
+
+# Seconds by stage of a batch: `render forward patterns`; where to look when features come too late for `fusion.vision_wait_ms`.
+VISION_SECONDS: Final = Histogram(
+    "aquiline_vision_seconds",
+    "Seconds by stage of a batch.",
+    ["stage"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+    registry=REGISTRY,
 )

@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 import structlog
 
+from services.core import metrics
 from services.core.clock import Clock
 from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
 from services.inference.sse import DONE
@@ -70,13 +71,11 @@ class SGLangEngine:
         if self._info is None:
             said = await self._wire.get("/server_info")
             if not isinstance(said, dict):
-                raise EngineError(
-                    "engine_broke", f"{self._wire.where}/server_info answered {str(said)[:80]!r}; expected an object"
-                )
+                raise EngineError("engine_broke", f"{self._wire.where}/server_info answered {str(said)[:80]!r}; expected an object")
             if said.get("incremental_streaming_output"):
                 raise EngineError(
                     "engine_refused",
-                    f"{self._wire.where} runs with --incremental-streaming-output, where text is not cumulative; start it without",
+                    f"{self._wire.where} runs with --incremental-streaming-output, where text is not cumulative: start without it",
                 )
             self._info = EngineInfo(
                 name=self.name,
@@ -122,7 +121,7 @@ class SGLangEngine:
             ended = error.reason not in {"engine_timeout", "engine_broke"} or deadline.total_ms <= 0
             raise
         finally:
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()
             if not ended:
                 self._abort(request.rid)
 
@@ -183,12 +182,13 @@ class SGLangEngine:
         try:
             await self._wire.post("/abort_request", orjson.dumps({"rid": rid}), _ABORT_S)
         except EngineError as error:
+            metrics.ENGINE_ABORTS.labels(self.name, "lost").inc()
             log.warning("abort not delivered", engine=self.name, rid=rid, reason=error.reason, detail=error.detail)
+        else:
+            metrics.ENGINE_ABORTS.labels(self.name, "delivered").inc()
 
     def _fail_cut_off(self, characters: int) -> NoReturn:
-        raise EngineError(
-            "engine_broke", f"{self._wire.where} ended the stream after {characters} characters without a finish reason"
-        )
+        raise EngineError("engine_broke", f"{self._wire.where} ended the stream after {characters} characters without a finish reason")
 
     def _loads(self, payloads: list[bytes]) -> dict[str, Any] | None:
         if not payloads:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -80,15 +80,13 @@ class Wire:
                 await self._raise_for(response)
                 return await response.read()
 
-    async def events(self, path: str, body: bytes, deadline: Deadline, headers: Mapping[str, str]) -> AsyncIterator[list[bytes]]:
+    async def events(self, path: str, body: bytes, deadline: Deadline, headers: Mapping[str, str]) -> AsyncGenerator[list[bytes]]:
         """Send `body` and yield what comes as lists of event payloads, as many as came at once; raise EngineError.
 
         Ends where the server ends the stream; closing it early closes the connection.
         """
         if deadline.left_s() <= 0:
-            raise EngineError(
-                "engine_timeout", f"the deadline had passed {-deadline.left_s() * 1000:.0f} ms before {self.where} was asked"
-            )
+            raise EngineError("engine_timeout", f"the deadline had passed {-deadline.left_s() * 1000:.0f} ms before {self.where} was asked")
         parser = EventParser()
         waited = f"given a whole answer by the deadline, {deadline.total_ms} ms after it was asked"
         response: aiohttp.ClientResponse | None = None

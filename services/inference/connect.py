@@ -1,0 +1,35 @@
+"""From settings to an engine: the right client, a breaker for each address, several addresses as one."""
+
+from __future__ import annotations
+
+from services.core.clock import Clock
+from services.core.settings import EngineSettings
+from services.inference.breaker import Breaker
+from services.inference.engine import Engine
+from services.inference.guarded import GuardedEngine
+from services.inference.openai_client import OpenAIEngine
+from services.inference.pool import EnginePool
+from services.inference.rules import RulesEngine
+from services.inference.sglang_client import SGLangEngine
+
+
+def connect(settings: EngineSettings, clock: Clock) -> Engine:
+    """Return the engine that `settings` describe; nothing is opened before its first call. Raise ValueError for a bad address.
+
+    `clock` is the one that the deadlines of requests are on.
+    """
+    if settings.kind == "rules":
+        return RulesEngine(clock)
+    guarded = [_guarded(settings, url, clock) for url in settings.urls]
+    return guarded[0] if len(guarded) == 1 else EnginePool(guarded, settings.urls)
+
+
+def _guarded(settings: EngineSettings, url: str, clock: Clock) -> GuardedEngine:
+    api_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
+    timeout_ms = settings.connect_timeout_ms
+    client: Engine
+    if settings.kind == "openai":
+        client = OpenAIEngine(url, clock, model=settings.model, api_key=api_key, connect_timeout_ms=timeout_ms)
+    else:
+        client = SGLangEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms)
+    return GuardedEngine(client, Breaker(settings.breaker_failures, settings.breaker_open_ms), clock, patience_ms=timeout_ms)

@@ -1,0 +1,104 @@
+"""Several engines as one: each symbol has its engine, so that its prefix is cached in one place and nowhere else.
+
+Rendezvous hashing (Thaler and Ravishankar, 1996): every engine is weighed for a symbol and the heaviest serves it; when that one is
+left alone, the next heaviest does, and no other symbol moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.guarded import GuardedEngine
+
+
+def ranked(affinity: str, addresses: Sequence[str]) -> list[int]:
+    """Return the positions of `addresses`, the one that serves `affinity` first."""
+
+    def weight(position: int) -> bytes:
+        return hashlib.blake2b(f"{addresses[position]}\0{affinity}".encode(), digest_size=8).digest()
+
+    return sorted(range(len(addresses)), key=weight, reverse=True)
+
+
+class EnginePool:
+    """Engines that serve the same model, one an address."""
+
+    def __init__(self, engines: Sequence[GuardedEngine], addresses: Sequence[str]) -> None:
+        """Take the engines and their addresses, in the same order; the addresses' names decide who serves what."""
+        self._engines = engines
+        self._addresses = addresses
+
+    @property
+    def name(self) -> str:
+        """Return `pool of n`, with the first engine's name."""
+        return f"pool of {len(self._engines)}, {self._engines[0].name}"[:64]
+
+    @property
+    def accepts_ids(self) -> bool:
+        """Return whether the engines take ids."""
+        return self._engines[0].accepts_ids
+
+    async def info(self) -> EngineInfo:
+        """Return what those engines are that answer: the least context, the sum of their KV capacities.
+
+        Raises EngineError when none answers, or when they serve different models: a symbol's answers would change with its address.
+        """
+        asked = await asyncio.gather(*(engine.info() for engine in self._engines), return_exceptions=True)
+        for failure in asked:
+            if isinstance(failure, BaseException) and not isinstance(failure, EngineError):
+                raise failure
+        infos = [one for one in asked if isinstance(one, EngineInfo)]
+        if not infos:
+            raise next(one for one in asked if isinstance(one, EngineError))
+        if len({(one.model, one.source) for one in infos}) > 1:
+            served = ", ".join(f"{one.name}: {one.model}" for one in infos)
+            raise EngineError("engine_refused", f"engine.urls serve different models ({served}); let all serve the same")
+        contexts = [one.context_tokens for one in infos if one.context_tokens is not None]
+        capacities = [one.kv_capacity_tokens for one in infos if one.kv_capacity_tokens is not None]
+        return EngineInfo(
+            name=self.name,
+            source=infos[0].source,
+            model=infos[0].model,
+            context_tokens=min(contexts, default=None),
+            kv_capacity_tokens=sum(capacities) if len(capacities) == len(infos) else None,
+            raw={one.name: one.raw for one in infos},
+        )
+
+    async def stream(self, request: EngineRequest) -> AsyncIterator[Chunk]:
+        """Yield the answer of the symbol's engine; raise EngineError, `engine_open` when all are left alone."""
+        chunks = self._serving(request.affinity).stream(request)
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
+    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
+        """Have the symbol's engine prefill `input_ids`; raise EngineError."""
+        return await self._serving(affinity).warm(rid, affinity, input_ids)
+
+    async def load(self, affinity: str | None = None) -> EngineLoad | None:
+        """Return how busy the symbol's engine is, or all those together that are not left alone; raise EngineError."""
+        if affinity is not None:
+            return await self._serving(affinity).load(affinity)
+        loads = await asyncio.gather(*(engine.load() for engine in self._engines if engine.available))
+        told = [load for load in loads if load is not None]
+        if not told:
+            return None
+        return EngineLoad(
+            running=sum(load.running for load in told),
+            waiting=sum(load.waiting for load in told),
+            waiting_uncached_tokens=sum(load.waiting_uncached_tokens for load in told),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(*(engine.close() for engine in self._engines))
+
+    def _serving(self, affinity: str) -> GuardedEngine:
+        order = [self._engines[position] for position in ranked(affinity, self._addresses)]
+        return next((engine for engine in order if engine.available), order[0])
