@@ -32,6 +32,7 @@ def market() -> None:
 @app.command("replay")
 def replay_files(
     files: Annotated[list[Path], typer.Argument(help="`.csv`, `.csv.gz` or `.parquet`; several are merged by time.")],
+    *,
     bars_per_second: Annotated[float | None, typer.Option(min=0.001, help="So many bars a symbol each second.")] = None,
     speed: Annotated[float | None, typer.Option(min=0.001, help="Real time, so many times as fast.")] = None,
     interval: Annotated[str | None, typer.Option(help="The bars' length (`1m`, `1d`), where no column says it.")] = None,
@@ -62,9 +63,7 @@ def replay_files(
     """
     try:
         pace = _pace(bars_per_second, speed)
-        settings = load(config, {} if bus is None else {"bus": {"url": bus}})
-        if settings.bus.url.startswith("memory:"):
-            raise SettingsError("memory:// lives inside one process, so nobody would read what is replayed; name a kafka:// bus")
+        settings = _settings(config, bus)
         layout = Layout(settings.run_mode, symbol, interval, calendar)
         candles = in_event_time(candle for path in files for candle in read_candles(path, layout))
         instruments = [] if price_increment is None else _instruments(candles, price_increment, currency, calendar, settings)
@@ -73,6 +72,13 @@ def replay_files(
         _err.print(f"aquiline market replay: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from error
     _err.print(f"{count} candles published on {topic_name(Topic.CANDLES, settings.run_mode)}")
+
+
+def _settings(config: Path | None, bus: str | None) -> Settings:
+    settings = load(config, {} if bus is None else {"bus": {"url": bus}})
+    if settings.bus.url.startswith("memory:"):
+        raise SettingsError("memory:// lives inside one process, so nobody would read what is replayed; name a kafka:// bus")
+    return settings
 
 
 def _pace(bars_per_second: float | None, speed: float | None) -> Pace:

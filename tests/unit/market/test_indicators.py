@@ -1,0 +1,168 @@
+"""Indicators: the same as a plain computation over the whole series, finite whatever comes, undisturbed by forming bars."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean, pstdev
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import MAX_FEATURES, RunMode
+from services.market.indicators import WARM_UP_BARS, Bar, Indicators
+from services.market.samples import load_stocks
+
+NAMES = {
+    "ret_1", "ret_5", "atr", "rsi", "ema_fast", "ema_slow", "macd", "macd_signal", "macd_hist",
+    "bb_pos", "bb_width", "volume_z", "body", "upper_wick", "lower_wick",
+}  # fmt: skip
+
+
+@st.composite
+def bars(draw: st.DrawFn, *, price: st.SearchStrategy[float], volume: st.SearchStrategy[float]) -> Bar:
+    low, first, last, high = sorted(draw(st.lists(price, min_size=4, max_size=4)))
+    if draw(st.booleans()):
+        first, last = last, first
+    return Bar(first, high, low, last, draw(volume))
+
+
+SANE = bars(price=st.floats(1, 1_000), volume=st.floats(0, 1e9))
+ANY = bars(
+    price=st.floats(0, 1e12, exclude_min=True, exclude_max=True),
+    volume=st.one_of(st.just(0.0), st.floats(0, 1e18, exclude_max=True)),
+)
+
+
+def ema(values: list[float], period: int) -> list[float | None]:
+    out: list[float | None] = [None] * (period - 1)
+    for index in range(period - 1, len(values)):
+        before = out[-1] if out else None
+        seed = fmean(values[:period])
+        out.append(seed if before is None else before + 2 / (period + 1) * (values[index] - before))
+    return out[: len(values)]
+
+
+def reference(series: list[Bar]) -> dict[str, float]:
+    """The features of the last bar, computed over the whole series at once."""
+    closes = [bar.close for bar in series]
+    out: dict[str, float] = {}
+    if len(closes) > 1:
+        out["ret_1"] = closes[-1] / closes[-2] - 1
+    if len(closes) > 5:
+        out["ret_5"] = closes[-1] / closes[-6] - 1
+    spans = [max(bar.high, before) - min(bar.low, before) for before, bar in zip([series[0].low, *closes], series, strict=False)]
+    if len(spans) >= 14:
+        atr = fmean(spans[:14])
+        for span in spans[14:]:
+            atr += (span - atr) / 14
+        out["atr"] = atr
+    moves = [after - before for before, after in zip(closes, closes[1:], strict=False)]
+    if len(moves) >= 14:
+        gain = sum(max(move, 0) for move in moves[:13]) / 13
+        loss = sum(max(-move, 0) for move in moves[:13]) / 13
+        for move in moves[13:]:
+            gain += (max(move, 0) - gain) / 14
+            loss += (max(-move, 0) - loss) / 14
+        if gain + loss > 0:
+            out["rsi"] = 100 * gain / (gain + loss)
+    fast, slow = ema(closes, 12), ema(closes, 26)
+    lines = [quick - steady for quick, steady in zip(fast, slow, strict=True) if quick is not None and steady is not None]
+    for name, value in (("ema_fast", fast[-1]), ("ema_slow", slow[-1])):
+        if value is not None:
+            out[name] = value
+    if lines:
+        out["macd"] = lines[-1]
+        if (signal := ema(lines, 9)[-1]) is not None:
+            out["macd_signal"], out["macd_hist"] = signal, lines[-1] - signal
+    if len(closes) >= 20:
+        middle, deviation = fmean(closes[-20:]), pstdev(closes[-20:])
+        out["bb_width"] = 4 * deviation / middle
+        if deviation > 1e-9 * middle:
+            out["bb_pos"] = (closes[-1] - middle + 2 * deviation) / (4 * deviation)
+        volumes = [bar.volume for bar in series[-20:]]
+        if pstdev(volumes) > 1e-9 * fmean(volumes):
+            out["volume_z"] = (volumes[-1] - fmean(volumes)) / pstdev(volumes)
+    last = series[-1]
+    if last.high > last.low:
+        out["body"] = (last.close - last.open) / (last.high - last.low)
+        out["upper_wick"] = (last.high - max(last.open, last.close)) / (last.high - last.low)
+        out["lower_wick"] = (min(last.open, last.close) - last.low) / (last.high - last.low)
+    return out
+
+
+def assert_same(found: dict[str, float], expected: dict[str, float], scale: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        # Differences of close prices lose digits to cancellation: 1e-9 of the price is what is left of them.
+        assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-9 * scale), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(SANE, min_size=1, max_size=60))
+def test_each_bar_gives_what_a_computation_over_the_whole_series_gives(series: list[Bar]) -> None:
+    indicators = Indicators()
+    for count, bar in enumerate(series, 1):
+        assert_same(indicators.add(bar), reference(series[:count]), 1_000)
+
+
+def test_letting_history_go_changes_nothing_over_thousands_of_real_bars() -> None:
+    series = [Bar(c.open, c.high, c.low, c.close, c.volume) for c in load_stocks(RunMode.DEMO)["IBM.XNYS"]]
+    indicators = Indicators()
+    for count, bar in enumerate(series, 1):
+        features = indicators.add(bar)
+        if count % 97 == 0 or count < 40:
+            assert_same(features, reference(series[:count]), 1_000)
+    held = [len(indicators._closes), len(indicators._macd.input_values), len(indicators._rsi.avg_gain), len(indicators._atr.tr)]
+    assert max(held) < 200
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(ANY, min_size=1, max_size=50))
+def test_features_are_finite_whatever_the_bars(series: list[Bar]) -> None:
+    indicators = Indicators()
+    for bar in series:
+        for features in (indicators.peek(bar), indicators.add(bar)):
+            assert all(math.isfinite(value) for value in features.values())
+            assert features.keys() <= NAMES
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(SANE, st.lists(SANE, max_size=3)), min_size=1, max_size=40))
+def test_looking_at_forming_bars_changes_nothing(series: list[tuple[Bar, list[Bar]]]) -> None:
+    watched, alone = Indicators(), Indicators()
+    for bar, forming in series:
+        for glimpse in forming:
+            first = watched.peek(glimpse)
+            assert first == watched.peek(glimpse)
+        assert watched.peek(bar) == watched.add(bar) == alone.add(bar)
+    assert len(watched._rsi.avg_gain) == len(alone._rsi.avg_gain)
+
+
+def test_a_first_bar_has_its_shape_only() -> None:
+    assert Indicators().add(Bar(10, 14, 6, 12, 5)) == {"body": 0.25, "upper_wick": 0.25, "lower_wick": 0.5}
+
+
+def test_equal_bars_without_range_or_volume_leave_out_what_has_no_meaning() -> None:
+    indicators = Indicators()
+    features: dict[str, float] = {}
+    for _ in range(60):
+        features = indicators.add(Bar(0.1, 0.1, 0.1, 0.1, 0.0))
+    assert features.keys() == NAMES - {"rsi", "bb_pos", "volume_z", "body", "upper_wick", "lower_wick"}
+    assert features["atr"] == features["bb_width"] == features["ret_1"] == 0
+
+
+def test_a_rebuild_from_the_warm_up_agrees_with_an_unbroken_run() -> None:
+    series = [Bar(c.open, c.high, c.low, c.close, c.volume) for c in load_stocks(RunMode.DEMO)["IBM.XNYS"]][:1_500]
+    unbroken, rebuilt = Indicators(), Indicators()
+    expected = [unbroken.add(bar) for bar in series][-1]
+    found = [rebuilt.add(bar) for bar in series[-WARM_UP_BARS:]][-1]
+    assert_same(found, expected, 1)
+
+
+def test_all_names_are_there_after_enough_bars_and_fit_the_contract() -> None:
+    series = load_stocks(RunMode.DEMO)["FB.XNAS"]
+    indicators = Indicators()
+    found = [indicators.add(Bar(c.open, c.high, c.low, c.close, c.volume)).keys() for c in series]
+    assert found[-1] == NAMES
+    assert len(NAMES) <= MAX_FEATURES
