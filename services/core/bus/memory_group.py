@@ -28,6 +28,7 @@ class Group:
         self._numbers = itertools.count()
         self._one_at_a_time = asyncio.Lock()
         self._rebalances: set[asyncio.Task[None]] = set()
+        self._changed = False
 
     def join(self, member: MemoryConsumer, client_id: str, instance_id: str | None) -> str:
         """Take in a member and return its id; an older one of the same `instance_id` is fenced."""
@@ -61,13 +62,17 @@ class Group:
             await asyncio.wait(taking_over)
 
     def _schedule(self) -> None:
+        self._changed = True
         task = asyncio.get_running_loop().create_task(self._rebalance(), name=f"rebalance {self.name}")
         self._rebalances.add(task)
         task.add_done_callback(self._rebalances.discard)
 
     async def _rebalance(self) -> None:
         async with self._one_at_a_time:
+            if not self._changed:
+                return  # a rebalance that waited before this one has seen every change
             await asyncio.gather(*(member.try_revoke() for member in self._members.values()))
+            self._changed = False
             members = dict(self._members)
             subscribed = {topic for member in members.values() for topic in member.subscription}
             partitions = {topic: len(self.topics.topic(topic).partitions) for topic in subscribed}
