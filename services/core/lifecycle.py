@@ -60,11 +60,15 @@ def run_service(name: str, build: Build, argv: Sequence[str] | None = None) -> i
         settings = load(arguments.config)
         logs.configure(settings.log, service=name)
         asyncio.run(serve(settings, build))
-    except (SettingsError, BusError, ExceptionGroup) as error:
-        return _explain(name, error)
-    except Exception:  # noqa: BLE001 - the process ends here, and the log gets the whole story
-        _log.exception("service_failed")
-        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the process ends here, and the log gets the whole story
+        explained = explain(error)
+        if explained is None:
+            _log.exception("service_failed")
+            return EXIT_FAILED
+        code, sentences = explained
+        for sentence in sentences:
+            sys.stderr.write(f"aquiline {name}: {sentence}\n")
+        return code
     return EXIT_DONE
 
 
@@ -126,14 +130,16 @@ class _Life:
             self._service.stop()
 
 
-def _explain(name: str, error: SettingsError | BusError | ExceptionGroup[Exception]) -> int:
-    told = _leaves(error)
-    if any(not isinstance(leaf, SettingsError | BusError) for leaf in told):
-        _log.error("service_failed", exc_info=error)
-        return EXIT_FAILED
-    for sentence in dict.fromkeys(str(leaf) for leaf in told):
-        sys.stderr.write(f"aquiline {name}: {sentence}\n")
-    return EXIT_MISCONFIGURED if any(isinstance(leaf, SettingsError) for leaf in told) else EXIT_FAILED
+def explain(error: Exception) -> tuple[int, list[str]] | None:
+    """Return a process' exit code and what to tell its user, None for an error that nobody foresaw.
+
+    A group is explained when all that it holds is: what ends one task of a service often ends several.
+    """
+    leaves = _leaves(error)
+    if not all(isinstance(leaf, SettingsError | BusError) for leaf in leaves):
+        return None
+    code = EXIT_MISCONFIGURED if any(isinstance(leaf, SettingsError) for leaf in leaves) else EXIT_FAILED
+    return code, list(dict.fromkeys(map(str, leaves)))
 
 
 def _leaves(error: Exception) -> list[Exception]:

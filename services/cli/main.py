@@ -1,0 +1,99 @@
+"""The `aquiline` command: one line a sub-command, each imported only when it is asked for.
+
+`aquiline --help` has to answer at once, and the demo must run where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import version
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+
+class _Entry(NamedTuple):
+    where: str
+    """`module:attribute` of a `typer.Typer`."""
+    summary: str
+
+
+COMMANDS: Final[dict[str, _Entry]] = {
+    "demo": _Entry("services.cli.demo:app", "Show Aquiline at work, on real market data and a simulated engine."),
+    "config": _Entry("services.cli.config:app", "Check settings, or show those that hold."),
+    "topics": _Entry("services.cli.topics:app", "Create the topics, or compare them with what they should be."),
+    "market": _Entry("services.cli.market:app", "Market features: replay candles from files."),
+    "vision": _Entry("services.cli.vision:app", "Vision features: draw charts, train and judge the model that reads them."),
+    "engine": _Entry("services.cli.engine:app", "The engine: launch, tune or simulate it."),
+}
+
+
+_COMPLETION: Final = ("install_completion", "show_completion")
+
+
+class _LazyGroup(TyperGroup):
+    """Lists commands by their summaries, and imports the one that is run."""
+
+    # Typer keeps the click that it is built on to itself, so that its exact types cannot be named here.
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        del ctx
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name].summary) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, placeholder if name is None else load(name), rest
+
+
+def load(name: str) -> Any:
+    """Return the command of that name, importing its module; KeyError when there is none."""
+    module, attribute = COMMANDS[name].where.split(":")
+    command = get_command(getattr(importlib.import_module(module), attribute))
+    command.name = name
+    command.params = [option for option in command.params if option.name not in _COMPLETION]  # the root has them
+    return command
+
+
+app = typer.Typer(
+    name="aquiline",
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    # Local variables hold passwords, and whole messages.
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"aquiline {version('aquiline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+) -> None:
+    """Language models deciding on live market streams: features in, accountable strategy signals out."""
+
+
+def main() -> None:
+    """Run the command; what its user can mend is told in a sentence, and ends with 2 (settings) or 1."""
+    try:
+        app()
+    except Exception as error:
+        from services.core.lifecycle import explain  # noqa: PLC0415 - not before it is needed: it imports half of everything
+
+        explained = explain(error)
+        if explained is None:
+            raise
+        code, sentences = explained
+        for sentence in sentences:
+            typer.echo(f"aquiline: {sentence}", err=True)
+        sys.exit(code)
