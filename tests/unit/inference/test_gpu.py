@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.inference.simulator.gpu import Call, Gpu, PromptTooLongError
+from services.inference.simulator.gpu import Call, Gpu, PromptTooLongError, Step
 from services.inference.simulator.timing import Acceptance, Calibration, Point
 
 CALIBRATION = Calibration.from_file(Path("services/inference/data/calibration-h100.json"))
@@ -74,7 +74,7 @@ def test_decode_stands_still_while_a_long_cold_prompt_is_prefilled_in_chunks() -
     assert first is not None
     gpu.finish(first, 48.0)
     gpu.submit(call("b", [7] * 20_000))
-    steps = []
+    steps: list[Step] = []
     while not steps or not steps[-1].decoding:
         step = gpu.next_step(100.0)
         assert step is not None
@@ -101,8 +101,8 @@ def test_an_abort_frees_a_running_call_at_once_and_matches_by_prefix() -> None:
         gpu.submit(call(rid, [1, 2, 3, 4]))
     step = gpu.next_step(0.0)
     assert step is not None
-    assert ["aa", "ab"] == [one.rid for one in gpu.abort("a", 1.0)]
-    assert ["b"] == [one.rid for one in gpu.finish(step, 48.0)]
+    assert [one.rid for one in gpu.abort("a", 1.0)] == ["aa", "ab"]
+    assert [one.rid for one in gpu.finish(step, 48.0)] == ["b"]
     gpu.abort("b", 50.0)
     assert gpu.idle()
     assert gpu.used_tokens() == 0
