@@ -1,0 +1,137 @@
+"""`aquiline vision`: draw a chart, train the chart network, judge it, and record what the demo plays.
+
+torch is imported by `train`, `evaluate` and `record` alone, and only once they run.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from services.vision import png
+from services.vision.forecast import SHIPPED_WEIGHTS, ForecasterError, load_forecaster
+from services.vision.patterns import detect
+from services.vision.render import ChartSpec, image_hash, render
+
+app = typer.Typer(name="vision", help="Chart images and the network that looks at them.", no_args_is_help=True)
+
+_CARD: Final = Path("docs/vision-model-card.md")
+_PLOT: Final = Path("docs/img/vision-calibration.png")
+
+
+@app.command("render")
+def render_chart(
+    *,
+    symbol: Annotated[str, typer.Option(help="One of the shipped stocks: AAPL, FB, GOOG, IBM, MSFT.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    until: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day; the series' last when absent.")] = None,
+    bars: Annotated[int, typer.Option(help="Bars in the image: 5, 20 or 60.")] = 20,
+    scale: Annotated[int, typer.Option(min=1, max=40, help="Screen pixels for each of the image's.")] = 10,
+    moving_average: Annotated[bool, typer.Option(help="Draw the moving average.")] = True,
+    volume: Annotated[bool, typer.Option(help="Draw the volume.")] = True,
+    detections: Annotated[bool, typer.Option("--detections", help="Draw the patterns that were found.")] = False,
+) -> None:
+    """Draw a chart of real daily bars as the network sees it, enlarged."""
+    from services.cli.vision_data import stock_series  # noqa: PLC0415 - reads calendars and bars
+
+    try:
+        spec = ChartSpec(bars=bars, moving_average=moving_average, volume=volume)  # type: ignore[arg-type]
+    except ValueError as error:
+        _fail(str(error))
+    known = {series.symbol: series for series in stock_series()}
+    series = known.get(symbol) or next((one for name, one in known.items() if name.partition(".")[0] == symbol.upper()), None)
+    if series is None:
+        _fail(f"no bars of {symbol!r} are shipped; choose one of {', '.join(known)}")
+    last_ms = int(series.ts_close_ms[-1]) if until is None else int((until.replace(tzinfo=dt.UTC)).timestamp() * 1000) + 86_399_999
+    shown = series.adjusted()[series.ts_close_ms <= last_ms][-spec.history :]
+    if len(shown) < spec.bars:
+        _fail(f"{series.symbol} has {len(shown)} bars up to {until:%Y-%m-%d}; a chart needs {spec.bars}: choose a later day")
+    image = render(spec, shown[None])[0]
+    patterns = detect(shown[-spec.bars :])
+    day = dt.datetime.fromtimestamp(int(series.ts_close_ms[series.ts_close_ms <= last_ms][-1]) / 1000, tz=dt.UTC).date()
+    footer = f"{series.symbol} 1d {day} {spec.name}"
+    picture = png.annotate(image, patterns, scale=scale, footer=footer) if detections else png.enlarge(image, scale)
+    out.write_bytes(png.encode(picture))
+    typer.echo(f"{out}: {footer}, hash {image_hash(image)}")
+    for pattern in patterns:
+        typer.echo(f"  {pattern.label} {pattern.score:.3f} bars {pattern.first_bar} to {pattern.last_bar}")
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Weights file to write; its training log is written beside it.")] = SHIPPED_WEIGHTS,
+    seed: Annotated[int, typer.Option(help="Seed; the same one gives the same weights.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows at most.")] = 20,
+    every: Annotated[int, typer.Option(min=1, help="Learn from every n-th training window: for a quick check.")] = 1,
+) -> None:
+    """Train the chart network on the real daily bars, some five minutes on one CPU core."""
+    import numpy as np  # noqa: PLC0415
+
+    from services.cli.vision_data import MissingDataError, training_parts  # noqa: PLC0415
+
+    try:
+        from services.vision import training  # noqa: PLC0415 - torch
+
+        parts, _ = training_parts()
+    except MissingDataError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed; training needs: pip install 'aquiline[vision,vision-train]'")
+    learned = parts.train.where(np.arange(len(parts.train)) % every == 0)
+    typer.echo(f"train {len(learned)} windows, validation {len(parts.validation)}; the {len(parts.test)} of the test are not used")
+    trained = training.train(
+        learned,
+        parts.validation,
+        training.Plan(seed=seed, epochs=epochs),
+        lambda epoch: typer.echo(f"epoch {epoch.number}: train {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f} nats"),
+    )
+    out.write_bytes(trained.data)
+    _log_of(out).write_text(json.dumps(asdict(trained.facts), indent=1) + "\n")
+    typer.echo(f"{out}: {len(trained.data)} bytes, epoch {trained.facts.best_epoch}, sha256 {trained.facts.sha256}")
+
+
+@app.command()
+def evaluate(
+    weights: Annotated[Path, typer.Option(help="Weights file to judge.")] = SHIPPED_WEIGHTS,
+    card: Annotated[Path, typer.Option(help="Model card to write.")] = _CARD,
+    plot: Annotated[Path, typer.Option(help="Calibration plot to write.")] = _PLOT,
+) -> None:
+    """Judge the network out of sample beside its baselines, and write the model card."""
+    from services.cli.vision_data import MissingDataError, training_parts  # noqa: PLC0415
+    from services.vision import card as cards  # noqa: PLC0415
+    from services.vision.evaluation import evaluate as judge  # noqa: PLC0415
+
+    try:
+        forecaster = load_forecaster(weights)
+        parts, series = training_parts()
+        evaluation = judge(parts, forecaster)
+        for folder in (card.parent, plot.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        cards.draw_calibration(evaluation, plot)
+    except (ForecasterError, MissingDataError) as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed; the evaluation needs: pip install 'aquiline[vision,vision-train]'")
+    facts = cards.TrainingFacts(**json.loads(_log_of(weights).read_text()))
+    seen = os.path.relpath(plot, card.parent)
+    card.write_text(cards.markdown(evaluation, series, facts, forecaster.detector, seen))
+    typer.echo(cards.verdict(evaluation.models[0], evaluation.models[1]))
+    for model in evaluation.models:
+        figures = ", ".join(f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in model.figures.items())
+        typer.echo(f"{model.name}: {figures}")
+    typer.echo(f"written: {card}, {plot}")
+
+
+def _log_of(weights: Path) -> Path:
+    return weights.with_suffix(".training.json")
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(f"aquiline vision: {sentence}", err=True)
+    raise typer.Exit(1)

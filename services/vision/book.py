@@ -1,0 +1,151 @@
+"""One symbol's last closed bars of one interval, and the window that they make: pure, a function of the records folded.
+
+A window is drawn on the scale of its last bar, with a column for every slot of the session calendar, or it is refused by name.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+import numpy as np
+
+from schemas import Candle, Instrument, InstrumentEvent
+from services.core.calendar import SessionCalendar
+from services.vision.render import CLOSE, COLUMNS, VOLUME, ChartSpec, Floats
+
+
+class Fold(StrEnum):
+    """What became of a closed bar."""
+
+    APPENDED = "appended"
+    REVISED = "revised"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    LATE = "late"
+
+
+class Refusal(StrEnum):
+    """Why a window is not drawn."""
+
+    TOO_FEW_BARS = "too_few_bars"
+    GAPS = "gaps"
+    SUSPECTED_SPLIT = "suspected_split"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRules:
+    """What a window must be like: see the settings `vision.max_gap_bars` and `vision.max_jump`."""
+
+    spec: ChartSpec
+    max_gap_bars: int
+    max_jump: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window to draw: `bars` of the shape (spec.history, 5), NaN where a slot has no bar, as `render` takes them."""
+
+    symbol: str
+    interval: str
+    window_end_ms: int
+    bars: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    offset: int
+    candle: Candle
+
+    @property
+    def values(self) -> tuple[float, float, float, float, float]:
+        candle = self.candle
+        return candle.open, candle.high, candle.low, candle.close, candle.volume
+
+
+class ChartBook:
+    """The bars that the next image needs, and no more."""
+
+    def __init__(self, instrument: Instrument, interval: str, rules: WindowRules) -> None:
+        """Start without bars; raise CalendarError when the instrument's calendar is not known."""
+        self._calendar = SessionCalendar.of(instrument.calendar)
+        self._instrument = instrument
+        self._interval = interval
+        self._rules = rules
+        self._bars: deque[_Bar] = deque(maxlen=rules.spec.history)
+
+    def take(self, candle: Candle, offset: int) -> Fold:
+        """Fold a closed bar of this symbol and interval."""
+        bars = self._bars
+        if not bars or candle.ts_close_ms > bars[-1].candle.ts_close_ms:
+            bars.append(_Bar(offset, candle))
+            return Fold.APPENDED
+        index = bisect_left(bars, candle.ts_close_ms, key=lambda bar: bar.candle.ts_close_ms)
+        known = bars[index]
+        if known.candle.ts_close_ms != candle.ts_close_ms:
+            return Fold.LATE
+        if candle.revision > known.candle.revision:
+            bars[index] = _Bar(offset, candle)
+            return Fold.DUPLICATE if _Bar(offset, candle).values == known.values else Fold.REVISED
+        if candle.revision < known.candle.revision or _Bar(offset, candle).values == known.values:
+            return Fold.DUPLICATE
+        return Fold.CONFLICT
+
+    def needed_from(self) -> int | None:
+        """Return the least offset of the bars held, None without any: reading the log from there restores the book."""
+        return min((bar.offset for bar in self._bars), default=None)
+
+    @property
+    def window_end_ms(self) -> int:
+        """Return `ts_close_ms` of the last bar; raise IndexError without any."""
+        return self._bars[-1].candle.ts_close_ms
+
+    def window(self, splits: Sequence[InstrumentEvent]) -> Window | Refusal:
+        """Return the window that the last bar ends, or why there is no image; raise IndexError without any bar.
+
+        Slots that the calendar has and the log lacks, and those before the first bar, are NaN. `splits` are the symbol's, in
+        order of time; bars that opened before one that is in force are brought to the last bar's scale.
+        """
+        rules = self._rules
+        rows = self._adjusted(splits)
+        slots = self._slots()
+        if slots[-1] - slots[0] + 1 < rules.spec.bars:
+            return Refusal.TOO_FEW_BARS
+        placed = np.full((rules.spec.history, COLUMNS), np.nan)
+        last = slots[-1]
+        kept = [(rules.spec.history - 1 - (last - slot), row) for slot, row in zip(slots, rows, strict=True)]
+        drawn = [(place, row) for place, row in kept if place >= 0]
+        for place, row in drawn:
+            placed[place] = row
+        closes = [row[CLOSE] for _, row in drawn]
+        if any(max(after / before, before / after) > rules.max_jump for before, after in pairwise(closes)):
+            return Refusal.SUSPECTED_SPLIT
+        if int(np.isnan(placed[-rules.spec.bars :, CLOSE]).sum()) > rules.max_gap_bars:
+            return Refusal.GAPS
+        return Window(self._instrument.symbol, self._interval, self.window_end_ms, placed)
+
+    def _slots(self) -> list[int]:
+        """Return each bar's slot, counted from the first bar's; a bar is never on the slot of the one before."""
+        slots = [0]
+        for before, bar in pairwise(self._bars):
+            passed = self._calendar.slots_between(self._interval, before.candle.ts_close_ms, bar.candle.ts_close_ms)
+            slots.append(slots[-1] + max(1, passed))
+        return slots
+
+    def _adjusted(self, splits: Sequence[InstrumentEvent]) -> list[list[float]]:
+        rows = [list(bar.values) for bar in self._bars]
+        if self._instrument.price_adjustment != "none":
+            return rows
+        newest_ms = self._bars[-1].candle.ts_open_ms
+        for split in splits:
+            if split.effective_ms > newest_ms:
+                continue
+            for bar, row in zip(self._bars, rows, strict=True):
+                if bar.candle.ts_open_ms < split.effective_ms:
+                    row[:VOLUME] = [price / split.ratio for price in row[:VOLUME]]
+                    row[VOLUME] *= split.ratio
+        return rows

@@ -1,0 +1,52 @@
+"""Windows to vision features: drawn, looked at by the model in one pass, searched for patterns. What the worker thread runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from schemas import Image, RunMode, VisionFeatures
+from services.core.metrics import VISION_BATCH_IMAGES, VISION_SECONDS
+from services.vision.book import Window
+from services.vision.forecast import Forecaster
+from services.vision.patterns import detect
+from services.vision.render import image_hash, render
+
+_DECIMALS: Final = 4
+"""Of `p_up`: the same window in batches of different sizes differs in the seventh."""
+
+
+def look(windows: Sequence[Window], forecaster: Forecaster, run_mode: RunMode) -> list[VisionFeatures]:
+    """Return the features of each window, in order."""
+    started_s = time.perf_counter()
+    spec = forecaster.spec
+    images = render(spec, np.stack([window.bars for window in windows]))
+    rendered_s = time.perf_counter()
+    odds = forecaster.p_up(images)
+    looked_s = time.perf_counter()
+    features = [
+        VisionFeatures(
+            schema_version=1,
+            run_mode=run_mode,
+            symbol=window.symbol,
+            interval=window.interval,
+            window_end_ms=window.window_end_ms,
+            window_bars=spec.bars,
+            image=Image(spec=spec.name, width=spec.width, height=spec.height, hash=image_hash(image)),
+            detector=forecaster.detector,
+            p_up=round(float(p_up), _DECIMALS),
+            patterns=detect(window.bars[-spec.bars :]),
+        )
+        for window, image, p_up in zip(windows, images, odds, strict=True)
+    ]
+    VISION_BATCH_IMAGES.observe(len(windows))
+    for stage, seconds in (
+        ("render", rendered_s - started_s),
+        ("forward", looked_s - rendered_s),
+        ("patterns", time.perf_counter() - looked_s),
+    ):
+        VISION_SECONDS.labels(stage).observe(seconds)
+    return features

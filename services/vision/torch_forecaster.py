@@ -1,0 +1,53 @@
+"""The chart network as a forecaster, on the CPU or on CUDA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from schemas import Detector
+from services.vision.forecast import ForecasterError
+from services.vision.render import ChartSpec, Floats, Pixels
+from services.vision.weights import read_weights
+
+
+class TorchForecaster:
+    """See `services.vision.forecast.Forecaster` for what each method promises."""
+
+    def __init__(self, weights: Path, *, device: Literal["cpu", "cuda"]) -> None:
+        """Load the weights; raise ForecasterError when that cannot be done."""
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ForecasterError(
+                "vision.device is 'cuda', and torch finds no such device here; set it to 'cpu', or mend driver and container"
+            )
+        network, about, digest = read_weights(weights)
+        self._spec = ChartSpec(bars=about.bars, moving_average=about.moving_average, volume=about.volume)  # type: ignore[arg-type]
+        self._horizon_bars = about.horizon_bars
+        self._detector = Detector(name=f"chart-cnn-{about.bars}-{about.horizon_bars}", version=digest[:12])
+        self._device = torch.device(device)
+        self._network = network.to(self._device)
+
+    @property
+    def spec(self) -> ChartSpec:
+        """Return what images it was trained on."""
+        return self._spec
+
+    @property
+    def horizon_bars(self) -> int:
+        """Return how many bars ahead it looks."""
+        return self._horizon_bars
+
+    @property
+    def detector(self) -> Detector:
+        """Return its name, with bars and horizon, and the first 12 digits of its weights' hash."""
+        return self._detector
+
+    def p_up(self, images: Pixels) -> Floats:
+        """Return probabilities (n,) for images (n, height, width) of 0 and 255."""
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).to(self._device).unsqueeze(1).to(torch.float32) / 255
+            odds = torch.sigmoid(self._network(batch))
+        return np.asarray(odds.cpu().numpy(), dtype=np.float64)
