@@ -78,7 +78,8 @@ class Book:
         return min(needed, default=None)
 
     def _put(self, interval: str, bar: Ohlcv, *, closed: bool, offset: int, out: list[MarketFeatures]) -> Folded:
-        series = self._series.get(interval) or self._begin(interval)
+        if (series := self._series.get(interval)) is None:
+            series = self._begin(interval)
         self._apply_splits(interval, series, bar.ts_open_ms)
         folded = series.fold(bar, offset) if closed else series.form(bar)
         if folded.features is not None:

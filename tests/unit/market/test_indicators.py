@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import fmean, pstdev
 
 import pytest
@@ -44,20 +45,24 @@ def ema(values: list[float], period: int) -> list[float | None]:
 
 
 def reference(series: list[Bar]) -> dict[str, float]:
-    """The features of the last bar, computed over the whole series at once."""
+    """Return the features of the last bar, computed over the whole series at once."""
+    closes = [bar.close for bar in series]
+    return {**returns(closes), **wilder(series), **exponential(closes), **spreads(series), **shape(series[-1])}
+
+
+def returns(closes: list[float]) -> dict[str, float]:
+    return {f"ret_{back}": closes[-1] / closes[-1 - back] - 1 for back in (1, 5) if len(closes) > back}
+
+
+def wilder(series: list[Bar]) -> dict[str, float]:
     closes = [bar.close for bar in series]
     out: dict[str, float] = {}
-    if len(closes) > 1:
-        out["ret_1"] = closes[-1] / closes[-2] - 1
-    if len(closes) > 5:
-        out["ret_5"] = closes[-1] / closes[-6] - 1
     spans = [max(bar.high, before) - min(bar.low, before) for before, bar in zip([series[0].low, *closes], series, strict=False)]
     if len(spans) >= 14:
-        atr = fmean(spans[:14])
+        out["atr"] = fmean(spans[:14])
         for span in spans[14:]:
-            atr += (span - atr) / 14
-        out["atr"] = atr
-    moves = [after - before for before, after in zip(closes, closes[1:], strict=False)]
+            out["atr"] += (span - out["atr"]) / 14
+    moves = [after - before for before, after in pairwise(closes)]
     if len(moves) >= 14:
         gain = sum(max(move, 0) for move in moves[:13]) / 13
         loss = sum(max(-move, 0) for move in moves[:13]) / 13
@@ -66,29 +71,46 @@ def reference(series: list[Bar]) -> dict[str, float]:
             loss += (max(-move, 0) - loss) / 14
         if gain + loss > 0:
             out["rsi"] = 100 * gain / (gain + loss)
+    return out
+
+
+def exponential(closes: list[float]) -> dict[str, float]:
     fast, slow = ema(closes, 12), ema(closes, 26)
     lines = [quick - steady for quick, steady in zip(fast, slow, strict=True) if quick is not None and steady is not None]
-    for name, value in (("ema_fast", fast[-1]), ("ema_slow", slow[-1])):
-        if value is not None:
-            out[name] = value
-    if lines:
-        out["macd"] = lines[-1]
-        if (signal := ema(lines, 9)[-1]) is not None:
-            out["macd_signal"], out["macd_hist"] = signal, lines[-1] - signal
-    if len(closes) >= 20:
-        middle, deviation = fmean(closes[-20:]), pstdev(closes[-20:])
-        out["bb_width"] = 4 * deviation / middle
-        if deviation > 1e-9 * middle:
-            out["bb_pos"] = (closes[-1] - middle + 2 * deviation) / (4 * deviation)
-        volumes = [bar.volume for bar in series[-20:]]
-        if pstdev(volumes) > 1e-9 * fmean(volumes):
-            out["volume_z"] = (volumes[-1] - fmean(volumes)) / pstdev(volumes)
-    last = series[-1]
-    if last.high > last.low:
-        out["body"] = (last.close - last.open) / (last.high - last.low)
-        out["upper_wick"] = (last.high - max(last.open, last.close)) / (last.high - last.low)
-        out["lower_wick"] = (min(last.open, last.close) - last.low) / (last.high - last.low)
+    signal = ema(lines, 9)[-1] if lines else None
+    found = {
+        "ema_fast": fast[-1],
+        "ema_slow": slow[-1],
+        "macd": lines[-1] if lines else None,
+        "macd_signal": signal,
+        "macd_hist": None if signal is None else lines[-1] - signal,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def spreads(series: list[Bar]) -> dict[str, float]:
+    if len(series) < 20:
+        return {}
+    closes, volumes = [bar.close for bar in series[-20:]], [bar.volume for bar in series[-20:]]
+    middle, deviation = fmean(closes), pstdev(closes)
+    out = {"bb_width": 4 * deviation / middle}
+    if deviation > 1e-9 * middle:
+        out["bb_pos"] = (closes[-1] - middle + 2 * deviation) / (4 * deviation)
+    if pstdev(volumes) > 1e-9 * fmean(volumes):
+        out["volume_z"] = (volumes[-1] - fmean(volumes)) / pstdev(volumes)
     return out
+
+
+def shape(bar: Bar) -> dict[str, float]:
+    span = bar.high - bar.low
+    if not span:
+        return {}
+    parts = {
+        "body": bar.close - bar.open,
+        "upper_wick": bar.high - max(bar.open, bar.close),
+        "lower_wick": min(bar.open, bar.close) - bar.low,
+    }
+    return {name: part / span for name, part in parts.items()}
 
 
 def assert_same(found: dict[str, float], expected: dict[str, float], scale: float) -> None:
