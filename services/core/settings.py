@@ -260,6 +260,11 @@ class VisionSettings(Section):
     window_bars: Literal[5, 20, 60] = Field(20, description="Bars in an image.")
     stride: Positive = Field(1, description="Draw every n-th closed bar.")
     batch: Positive = Field(64, description="Images in one forward pass at most.")
+    max_gap_bars: NotNegative = Field(4, description="A window with more missing slots than this is not drawn.")
+    max_jump: Annotated[float, Field(gt=1)] = Field(
+        1.8,
+        description="A window in which a close is this many times the one before, or the inverse, without a split, is not drawn.",
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs.")
     weights_file: Path | None = Field(None, description="Weights in safetensors; those shipped when absent.")
 
