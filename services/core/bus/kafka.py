@@ -15,8 +15,8 @@ from services.core.bus.kafka_reader import KafkaReader
 from services.core.clock import Clock
 from services.core.settings import BusSettings
 
-MAX_REQUEST_BYTES: Final = 1_048_576
-"""The largest record that the producer takes; above Kafka's default of 1,048,588 for a batch the broker would refuse it."""
+MAX_REQUEST_BYTES: Final = 2_097_152
+"""The largest record that the producer takes: a dead letter holds a record as large as Kafka's default lets be, and headers."""
 _FETCH_WAIT_MS: Final = 100
 """How long the broker holds an empty fetch; it answers at once when a record arrives."""
 

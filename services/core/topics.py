@@ -1,0 +1,111 @@
+"""Creates the topics as they have to be, and refuses to start on topics that are not.
+
+Every topic stamps records with the broker's append time (LogAppendTime): staleness then has one clock, and recorded data is not
+deleted by retention the moment it is appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from schemas import SPECS, RunMode, Topic, topic_name
+from services.core.bus import Admin, BusError, NewTopic
+
+CO_PARTITIONED: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
+"""Topics whose partition p one worker reads and writes together."""
+
+_DAY_MS: Final = 86_400_000
+_FOREVER: Final = "-1"
+_RETENTION: Final[Mapping[Topic, str]] = {
+    Topic.CANDLES: str(30 * _DAY_MS),
+    # Books are rebuilt from these: the slowest interval's window has to be in them.
+    Topic.MARKET_FEATURES: str(90 * _DAY_MS),
+    Topic.VISION_FEATURES: str(90 * _DAY_MS),
+    Topic.INSTRUMENT_EVENTS: _FOREVER,
+    Topic.STRATEGY_SIGNALS: str(90 * _DAY_MS),
+    Topic.SIGNAL_AUDIT: str(365 * _DAY_MS),
+    Topic.SIGNAL_OUTCOMES: str(365 * _DAY_MS),
+    Topic.DEAD_LETTERS: str(30 * _DAY_MS),
+}
+_MAX_MESSAGE_BYTES: Final = 1_048_588
+_MAX_DEAD_LETTER_BYTES: Final = 2_097_164
+"""A dead letter holds the original record, however large its topic let it be, and headers."""
+
+_MEND: Final = (
+    "make new topics with one count and copy the records over (a topic's count cannot be lowered, "
+    "and raising it sends keys to other partitions)"
+)
+
+
+def topic_config(topic: Topic, replication: int) -> dict[str, str]:
+    """Return the topic's configuration by Kafka's names, everything said that matters."""
+    kept = {"cleanup.policy": "compact"} if SPECS[topic].compacted else {"cleanup.policy": "delete", "retention.bytes": _FOREVER}
+    return {
+        **kept,
+        **({"retention.ms": _RETENTION[topic]} if topic in _RETENTION else {}),
+        "max.message.bytes": str(_MAX_DEAD_LETTER_BYTES if topic is Topic.DEAD_LETTERS else _MAX_MESSAGE_BYTES),
+        "message.timestamp.type": "LogAppendTime",
+        "min.insync.replicas": str(max(1, replication - 1)),
+    }
+
+
+def wanted_topics(
+    run_mode: RunMode,
+    partitions: int,
+    replication: int = 1,
+    overrides: Mapping[Topic, Mapping[str, str]] | None = None,
+) -> list[NewTopic]:
+    """Return every topic of `run_mode` as it should be."""
+    return [
+        NewTopic(
+            topic_name(topic, run_mode),
+            partitions if spec.partitioned else 1,
+            {**topic_config(topic, replication), **(overrides or {}).get(topic, {})},
+            replication,
+        )
+        for topic, spec in SPECS.items()
+    ]
+
+
+async def ensure_topics(
+    admin: Admin,
+    run_mode: RunMode,
+    partitions: int,
+    replication: int = 1,
+    overrides: Mapping[Topic, Mapping[str, str]] | None = None,
+) -> list[str]:
+    """Create those topics of `run_mode` that do not exist, and return their names.
+
+    Partitioned topics get `partitions`, the others one; `overrides` adds to or replaces a topic's configuration. Raises
+    BusError when a topic exists with another partition count: that is never changed, since keys would move.
+    """
+    wanted = wanted_topics(run_mode, partitions, replication, overrides)
+    existing = await admin.describe([new.name for new in wanted])
+    differing = [
+        f"{new.name} has {existing[new.name].partitions} partitions and should have {new.partitions}"
+        for new in wanted
+        if new.name in existing and existing[new.name].partitions != new.partitions
+    ]
+    if differing:
+        raise BusError(f"topics exist with other partition counts: {'; '.join(differing)}. Ask for the count they have, or {_MEND}")
+    missing = [new for new in wanted if new.name not in existing]
+    await admin.create(missing)
+    return [new.name for new in missing]
+
+
+async def check_topics(admin: Admin, run_mode: RunMode) -> None:
+    """Raise BusError, naming the mend, unless the co-partitioned topics exist with one partition count."""
+    names = [topic_name(topic, run_mode) for topic in CO_PARTITIONED]
+    found = await admin.describe(names)
+    if missing := [name for name in names if name not in found]:
+        raise BusError(
+            f"topics {', '.join(missing)} do not exist; create them with `aquiline topics create --partitions N`, "
+            "N as many partitions as the others have or are to have"
+        )
+    if len({info.partitions for info in found.values()}) > 1:
+        counts = ", ".join(f"{name}: {found[name].partitions}" for name in names)
+        raise BusError(
+            f"topics that are read and written together must have one partition count, and have not ({counts}): "
+            f"a symbol's market and vision features would reach different workers; {_MEND}"
+        )

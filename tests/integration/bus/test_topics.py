@@ -1,0 +1,53 @@
+"""The topics come out the same on memory and on a real Kafka, and topics that do not fit are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.local import LocalKafka
+from schemas import RunMode, Topic, topic_name
+from services.core.bus import BusError, NewTopic
+from services.core.topics import CO_PARTITIONED, check_topics, ensure_topics, wanted_topics
+from tests.integration.bus.support import Site
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """Return a Kafka of this module's own: the topics' names are fixed."""
+    with LocalKafka(tmp_path_factory.mktemp("kafka-topics")) as server:
+        yield server
+
+
+async def test_topics_are_created_once_as_wanted_and_pass_the_check(site: Site) -> None:
+    overrides = {Topic.SIGNAL_AUDIT: {"retention.ms": "86400000"}}
+    created = await ensure_topics(site.admin, RunMode.DEMO, 3, overrides=overrides)
+    assert {topic_name(topic, RunMode.DEMO) for topic in Topic} == set(created)
+    await check_topics(site.admin, RunMode.DEMO)
+    assert await ensure_topics(site.admin, RunMode.DEMO, 3) == []
+    found = await site.admin.describe(created)
+    for wanted in wanted_topics(RunMode.DEMO, 3, overrides=overrides):
+        info = found[wanted.name]
+        assert wanted.partitions == info.partitions
+        assert wanted.config == {name: info.config[name] for name in wanted.config}
+
+
+async def test_shadow_reads_the_live_inputs_and_creates_its_own_outputs(site: Site) -> None:
+    created = await ensure_topics(site.admin, RunMode.SHADOW, 2)
+    assert {"market-features", "vision-features", "shadow.strategy-signals", "shadow.signal-audit"} <= set(created)
+    assert "strategy-signals" not in created
+
+
+async def test_missing_topics_are_named_with_the_mend(site: Site) -> None:
+    with pytest.raises(BusError, match=r"signal-audit do not exist; create them with `aquiline topics create"):
+        await check_topics(site.admin, RunMode.LIVE)
+
+
+async def test_counts_that_differ_are_refused(site: Site) -> None:
+    names = [topic_name(topic, RunMode.REPLAY) for topic in CO_PARTITIONED]
+    await site.admin.create([NewTopic(name, 2 + (name == names[1]), {}) for name in names])
+    with pytest.raises(BusError, match=r"replay\.vision-features: 3"):
+        await check_topics(site.admin, RunMode.REPLAY)
+    with pytest.raises(BusError, match=r"replay\.vision-features has 3 partitions and should have 2"):
+        await ensure_topics(site.admin, RunMode.REPLAY, 2)
