@@ -54,6 +54,7 @@ class SGLangEngine:
         self._wire = Wire(url, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
         self._clock = clock
         self._info: EngineInfo | None = None
+        self._flying: set[str] = set()
         self._aborts: set[asyncio.Task[None]] = set()
 
     @property
@@ -92,6 +93,7 @@ class SGLangEngine:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError."""
         body = generate_body(request)
         deadline = Deadline(request.deadline_ms, self._clock)
+        self._flying.add(request.rid)
         told_cached = False
         seen = 0
         ended = False
@@ -117,13 +119,15 @@ class SGLangEngine:
         except EngineError as error:
             if ended:
                 return
-            # What the server itself has ended needs no abort; what ran out of time, or was cut, does.
+            # What was never sent, or what the server itself has ended, needs no abort; what ran out of time, or was cut, does.
             ended = error.reason not in {"engine_timeout", "engine_broke"} or deadline.total_ms <= 0
             raise
         finally:
             await events.aclose()
-            if not ended:
+            # `close` has taken the call over when it is no longer among those in flight.
+            if request.rid in self._flying and not ended:
                 self._abort(request.rid)
+            self._flying.discard(request.rid)
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Prefill `input_ids`, within 60 s; raise EngineError.
@@ -167,7 +171,11 @@ class SGLangEngine:
         )
 
     async def close(self) -> None:
-        """Wait for aborts under way, each bounded in time, and close the connections."""
+        """Abort what is in flight, wait for it no longer than 1 s, and close the connections; calls in flight raise EngineError."""
+        for rid in self._flying:
+            self._abort(rid)
+        self._flying.clear()
+        self._wire.interrupt()
         if self._aborts:
             await asyncio.wait(self._aborts)
         await self._wire.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -32,15 +32,12 @@ class Deadline:
     def __init__(self, deadline_ms: int, clock: Clock) -> None:
         """Hold `deadline_ms`, milliseconds on `clock`."""
         self.total_ms = deadline_ms - clock.now_ms()
-        self._at = asyncio.get_running_loop().time() + self.total_ms / 1000
+        self.at = asyncio.get_running_loop().time() + self.total_ms / 1000
+        """The same moment on the event loop's clock, in seconds."""
 
     def left_s(self) -> float:
         """Return the seconds that are left, below zero when it has passed."""
-        return self._at - asyncio.get_running_loop().time()
-
-    def waiting(self) -> asyncio.Timeout:
-        """Return a context that raises TimeoutError at the deadline; put it around an await, never around a yield."""
-        return asyncio.timeout_at(self._at)
+        return self.at - asyncio.get_running_loop().time()
 
 
 class Wire:
@@ -56,7 +53,8 @@ class Wire:
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._connect_s = connect_timeout_ms / 1000
         self._session: aiohttp.ClientSession | None = None
-        self._closed = False
+        self._waits: set[asyncio.Timeout] = set()
+        self._closing = False
 
     @property
     def path(self) -> str:
@@ -66,7 +64,7 @@ class Wire:
     async def get(self, path: str) -> Any:
         """Return the JSON that `path` serves, within 5 s; raise EngineError."""
         with self._translated("answered"):
-            async with asyncio.timeout(_CONTROL_S), self._open().get(self._at(path), headers=self._headers) as response:
+            async with self._waiting(_soon(_CONTROL_S)), self._open().get(self._at(path), headers=self._headers) as response:
                 await self._raise_for(response)
                 return _loads(await response.read(), self.where)
 
@@ -74,7 +72,7 @@ class Wire:
         """Send `body` and return the answer's bytes; raise EngineError."""
         with self._translated(f"answered {path} within {timeout_s:.1f} s"):
             async with (
-                asyncio.timeout(timeout_s),
+                self._waiting(_soon(timeout_s)),
                 self._open().post(self._at(path), data=body, headers=self._headers) as response,
             ):
                 await self._raise_for(response)
@@ -85,6 +83,8 @@ class Wire:
 
         Ends where the server ends the stream; closing it early closes the connection.
         """
+        if self._closing:
+            raise EngineError("engine_unreachable", f"the connection to {self.where} has been closed here")
         if deadline.left_s() <= 0:
             raise EngineError("engine_timeout", f"the deadline had passed {-deadline.left_s() * 1000:.0f} ms before {self.where} was asked")
         parser = EventParser()
@@ -92,12 +92,12 @@ class Wire:
         response: aiohttp.ClientResponse | None = None
         try:
             with self._translated(waited):
-                async with deadline.waiting():
+                async with self._waiting(deadline.at):
                     response = await self._open().post(self._at(path), data=body, headers=self._headers | dict(headers))
                     await self._raise_for(response)
             while True:
                 with self._translated(waited):
-                    async with deadline.waiting():
+                    async with self._waiting(deadline.at):
                         data = await response.content.readany()
                 if not data:
                     return
@@ -112,9 +112,15 @@ class Wire:
                 else:
                     response.close()
 
+    def interrupt(self) -> None:
+        """Have everything that is being waited for raise EngineError now; a post may still be sent until `close`."""
+        self._closing = True
+        for wait in tuple(self._waits):
+            wait.reschedule(_soon(0))
+
     async def close(self) -> None:
         """Close every connection; calls in flight and later ones raise EngineError."""
-        self._closed = True
+        self.interrupt()
         if self._session is not None:
             await self._session.close()
 
@@ -122,8 +128,6 @@ class Wire:
         return self._url.with_path(f"{self._url.path.rstrip('/')}{path.partition('?')[0]}").with_query(path.partition("?")[2])
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise EngineError("engine_unreachable", f"the connection to {self.where} has been closed here")
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
@@ -133,6 +137,17 @@ class Wire:
             )
         return self._session
 
+    @contextlib.asynccontextmanager
+    async def _waiting(self, until: float) -> AsyncIterator[None]:
+        # Around an await, never around a yield: it would cancel whatever the caller then does. aiohttp does not wake the readers of
+        # connections that it closes, so that `interrupt` has to reach them here.
+        async with asyncio.timeout_at(until) as wait:
+            self._waits.add(wait)
+            try:
+                yield
+            finally:
+                self._waits.discard(wait)
+
     @contextlib.contextmanager
     def _translated(self, waited_for: str) -> Iterator[None]:
         try:
@@ -140,9 +155,10 @@ class Wire:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise EngineError("engine_unreachable", f"cannot connect to {self.where}: {_words(error)}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            what = "the connection was closed here" if self._closed else _words(error)
-            raise EngineError("engine_broke", f"the connection to {self.where} broke: {what}") from error
+            raise EngineError("engine_broke", f"the connection to {self.where} broke: {_words(error)}") from error
         except TimeoutError as error:
+            if self._closing:
+                raise EngineError("engine_broke", f"the connection to {self.where} was closed here") from error
             raise EngineError("engine_timeout", f"{self.where} had not {waited_for}") from error
 
     async def _raise_for(self, response: aiohttp.ClientResponse) -> None:
@@ -176,6 +192,10 @@ def _loads(body: bytes, where: str) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise EngineError("engine_broke", f"{where} answered what is not JSON: {body[:80]!r}") from error
+
+
+def _soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _words(error: BaseException) -> str:
