@@ -5,6 +5,7 @@ torch is imported by `train`, `evaluate` and `record` alone, and only once they 
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import os
@@ -17,6 +18,7 @@ import typer
 from services.vision import png
 from services.vision.forecast import SHIPPED_WEIGHTS, ForecasterError, load_forecaster
 from services.vision.patterns import detect
+from services.vision.recorded import RECORDED_FILE, save_recorded
 from services.vision.render import ChartSpec, image_hash, render
 
 app = typer.Typer(name="vision", help="Chart images and the network that looks at them.", no_args_is_help=True)
@@ -121,11 +123,28 @@ def evaluate(
     facts = cards.TrainingFacts(**json.loads(_log_of(weights).read_text()))
     seen = os.path.relpath(plot, card.parent)
     card.write_text(cards.markdown(evaluation, series, facts, forecaster.detector, seen))
-    typer.echo(cards.verdict(evaluation.models[0], evaluation.models[1]))
+    typer.echo(cards.verdict(evaluation.models))
     for model in evaluation.models:
         figures = ", ".join(f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in model.figures.items())
         typer.echo(f"{model.name}: {figures}")
     typer.echo(f"written: {card}, {plot}")
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="File to write.")] = RECORDED_FILE,
+    weights: Annotated[Path, typer.Option(help="Weights file to look with.")] = SHIPPED_WEIGHTS,
+) -> None:
+    """Record what the service publishes for the demo's bars, so that the demo needs no torch."""
+    from services.cli.vision_record import record as run_service  # noqa: PLC0415 - not before it is needed
+
+    try:
+        forecaster = load_forecaster(weights)
+    except ForecasterError as error:
+        _fail(str(error))
+    recorded = asyncio.run(run_service(forecaster))
+    save_recorded(recorded, out)
+    typer.echo(f"{out}: {len(recorded)} windows, {out.stat().st_size} bytes, by {forecaster.detector.name} {forecaster.detector.version}")
 
 
 def _log_of(weights: Path) -> Path:

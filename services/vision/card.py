@@ -54,7 +54,7 @@ def markdown(evaluation: Evaluation, series: Sequence[SeriesFacts], training: Tr
         "",
         "## In short",
         "",
-        verdict(network, evaluation.models[1]),
+        verdict(evaluation.models),
         f"Ninety per cent of its `p_up` on the test part lie between {low:.3f} and {high:.3f}.",
         "It is an example of a producer, to be replaced by your own model, and no ground to trade on.",
         "",
@@ -127,19 +127,20 @@ def markdown(evaluation: Evaluation, series: Sequence[SeriesFacts], training: Tr
     return "\n".join(lines)
 
 
-def verdict(network: Judged, regression: Judged) -> str:
-    """Return what the AUC's interval says, in a sentence or two."""
-    figure, other = network.figures["AUC"], regression.figures["AUC"]
+def verdict(models: Sequence[Judged]) -> str:
+    """Return what the network's AUC interval says, beside the baselines' figures; `models` as in an evaluation, network first."""
+    network, regression, majority = models
+    figure = network.figures["AUC"]
     if figure.low > 0.5:  # noqa: PLR2004 - a coin's
         said = "tells windows that go up from others better than chance does"
     elif figure.high < 0.5:  # noqa: PLR2004
         said = "is wrong more often than chance about which windows go up"
     else:
         said = "cannot be told from chance"
-    compared = "above" if figure.value > other.value else "not above"
     return (
-        f"Out of sample the network {said}: AUC {_estimate(figure)}. That is {compared} a logistic regression on the same "
-        f"numbers, {_estimate(other)}."
+        f"Out of sample the network {said}: AUC {_estimate(figure)}; a logistic regression on the same numbers has "
+        f"{_estimate(regression.figures['AUC'])}. It is right in {network.figures['accuracy'].value:.1%} of windows; always saying "
+        f"that the market goes up is right in {majority.figures['accuracy'].value:.1%}."
     )
 
 

@@ -1,0 +1,75 @@
+"""Records the demo's vision features by running the real service over the shipped bars on an in-process bus."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Final
+
+from schemas import Candle, RunMode, Topic, VisionFeatures, topic_name
+from services.core.bus import TopicPartition
+from services.core.bus.memory import MemoryBus
+from services.core.clock import SystemClock
+from services.core.health import Health
+from services.core.settings import Settings, VisionSettings
+from services.core.topics import ensure_topics
+from services.market.samples import INTERVAL, load_instruments, load_splits, load_stocks
+from services.vision.forecast import Forecaster
+from services.vision.service import VisionService
+
+RECORD_FROM: Final = dt.datetime(2012, 1, 1, tzinfo=dt.UTC)
+"""The test part's start: nothing recorded was learned from."""
+_LEAD_IN: Final = dt.timedelta(days=90)
+"""Enough sessions before it for a first window with its moving average."""
+_MODE: Final = RunMode.DEMO
+
+
+async def record(forecaster: Forecaster) -> list[VisionFeatures]:
+    """Return what the service publishes for every closed daily bar of the five stocks from 2012 on."""
+    settings = Settings(run_mode=_MODE, vision=VisionSettings(intervals=[INTERVAL]))
+    clock = SystemClock()
+    bus = MemoryBus(clock)
+    admin = await bus.admin()
+    await ensure_topics(admin, _MODE, partitions=1)
+    candles = _candles()
+    await _publish(bus, candles)
+    service = VisionService(bus, settings, clock, forecaster, Health())
+    running = asyncio.create_task(service.run())
+    try:
+        while service.counts.records < len(candles) and not running.done():  # noqa: ASYNC110 - a count has no event
+            await asyncio.sleep(0.05)
+    finally:
+        service.stop()
+        await running
+    features = await _published(bus, service.counts.published)
+    await bus.close()
+    from_ms = int(RECORD_FROM.timestamp() * 1000)
+    return [one for one in features if one.window_end_ms >= from_ms]
+
+
+def _candles() -> list[Candle]:
+    from_ms = int((RECORD_FROM - _LEAD_IN).timestamp() * 1000)
+    candles = [candle for series in load_stocks(_MODE).values() for candle in series if candle.ts_close_ms >= from_ms]
+    return sorted(candles, key=lambda candle: (candle.ts_close_ms, candle.symbol))
+
+
+async def _publish(bus: MemoryBus, candles: list[Candle]) -> None:
+    producer = await bus.producer(client_id="record")
+    for topic, messages in (
+        (Topic.INSTRUMENTS, load_instruments(_MODE)),
+        (Topic.INSTRUMENT_EVENTS, load_splits(_MODE)),
+        (Topic.CANDLES, candles),
+    ):
+        for message in messages:
+            await (await producer.send(topic_name(topic, _MODE), key=message.symbol.encode(), value=message.encode()))
+    await producer.close()
+
+
+async def _published(bus: MemoryBus, count: int) -> list[VisionFeatures]:
+    reader = await bus.reader(client_id="record")
+    await reader.read({TopicPartition(topic_name(Topic.VISION_FEATURES, _MODE), 0): 0})
+    features: list[VisionFeatures] = []
+    while len(features) < count:
+        features += [VisionFeatures.decode(record.value or b"") for record in await reader.poll(timeout_ms=1_000)]
+    await reader.close()
+    return features
