@@ -1,0 +1,99 @@
+"""Breakers and pools made from settings, against simulators that go away and come back."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from pydantic import SecretStr
+
+from services.core.clock import VirtualClock
+from services.core.settings import EngineSettings
+from services.inference.connect import connect
+from services.inference.engine import Engine, EngineError, EngineRequest
+from services.inference.pool import ranked
+from services.inference.simulator.server import Simulator
+
+from .conftest import CALIBRATION, TOKENIZER, prompt, request, simulated
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+async def outcome(engine: Engine, clock: VirtualClock, affinity: str = "A.X") -> str:
+    base = request(affinity=affinity)
+    asked = EngineRequest(base.rid, affinity, "fast", base.input_ids, base.sampling, clock.now_ms() + 20_000, base.text, base.view)
+    try:
+        chunks = [chunk async for chunk in engine.stream(asked)]
+    except EngineError as error:
+        return error.reason
+    return "answered" if chunks[-1].usage is not None else "no usage"
+
+
+async def test_the_breaker_opens_while_the_engine_is_away_and_one_call_finds_it_back() -> None:
+    clock, port = VirtualClock(), free_port()
+    settings = EngineSettings(urls=[f"http://127.0.0.1:{port}"], breaker_failures=2, breaker_open_ms=1_000)
+    engine = connect(settings, clock)
+    expected = ["engine_unreachable"] * 2 + ["engine_open"] * 2
+    assert expected == [await outcome(engine, clock) for _ in range(4)]
+    clock.advance_to(1_000)
+    assert await outcome(engine, clock) == "engine_unreachable"
+    assert await outcome(engine, clock) == "engine_open"
+    async with Simulator(CALIBRATION, TOKENIZER, time_scale=0.0).serving(port=port):
+        assert await outcome(engine, clock) == "engine_open"
+        clock.advance_to(2_000)
+        assert await outcome(engine, clock) == "answered"
+        assert await outcome(engine, clock) == "answered"
+        await engine.close()
+
+
+async def test_each_symbol_stays_at_its_engine_and_all_have_some() -> None:
+    clock = VirtualClock()
+    async with simulated() as (first, one), simulated() as (second, two):
+        engine = connect(EngineSettings(urls=[one, two]), clock)
+        for symbol in range(20):
+            for _ in range(2):
+                assert await outcome(engine, clock, f"S{symbol}") == "answered"
+        homes = [ranked(f"S{symbol}", [one, two])[0] for symbol in range(20)]
+        assert [2 * homes.count(0), 2 * homes.count(1)] == [first.totals.calls, second.totals.calls]
+        assert 0 < first.totals.calls < 40
+        load = await engine.load()
+        assert load is not None
+        assert load.running == 0
+        assert (await engine.info()).kv_capacity_tokens == 2_000_000
+        await engine.close()
+
+
+async def test_the_next_best_engine_serves_a_symbol_while_its_own_is_left_alone() -> None:
+    clock = VirtualClock()
+    async with simulated() as (server, alive):
+        urls = [f"http://127.0.0.1:{free_port()}", alive]
+        engine = connect(EngineSettings(urls=urls, breaker_failures=2, breaker_open_ms=1_000), clock)
+        symbol = next(f"S{number}" for number in range(100) if ranked(f"S{number}", urls)[0] == 0)
+        assert [await outcome(engine, clock, symbol) for _ in range(2)] == ["engine_unreachable"] * 2
+        assert [await outcome(engine, clock, symbol) for _ in range(3)] == ["answered"] * 3
+        assert server.totals.calls == 3
+        assert (await engine.info()).source == "simulator"
+        warmed = await engine.warm("w" * 32, symbol, prompt(200))
+        assert warmed.prompt_tokens == prompt(200).size
+        await engine.close()
+
+
+async def test_engines_that_serve_different_models_are_refused() -> None:
+    other = CALIBRATION.model_copy(update={"model": "another shape"})
+    async with simulated() as (_, one), Simulator(other, TOKENIZER).serving() as two:
+        engine = connect(EngineSettings(urls=[one, two]), VirtualClock())
+        with pytest.raises(EngineError, match="serve different models"):
+            await engine.info()
+        await engine.close()
+
+
+async def test_the_key_of_the_settings_is_sent() -> None:
+    clock = VirtualClock()
+    async with simulated(api_key="right") as (_, url):
+        engine = connect(EngineSettings(urls=[url], api_key=SecretStr("right")), clock)
+        assert await outcome(engine, clock) == "answered"
+        await engine.close()
