@@ -50,9 +50,7 @@ class LocalKafka(LocalServer):
 
     name = "kafka"
 
-    def __init__(
-        self, folder: Path, *, port: int | None = None, security: LocalSecurity | None = None, detached: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None, security: LocalSecurity | None = None, detached: bool = False) -> None:
         """Keep data, configuration and log in `folder`; listen on `port` of loopback, or a free one."""
         super().__init__(folder, port=port, detached=detached)
         self.security = security
@@ -94,8 +92,7 @@ class LocalKafka(LocalServer):
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "INTERNAL",
             "listeners": (
-                f"CLIENT://127.0.0.1:{self.port},INTERNAL://127.0.0.1:{self._internal_port},"
-                f"CONTROLLER://127.0.0.1:{self._controller_port}"
+                f"CLIENT://127.0.0.1:{self.port},INTERNAL://127.0.0.1:{self._internal_port},CONTROLLER://127.0.0.1:{self._controller_port}"
             ),
             "advertised.listeners": f"CLIENT://{self.bootstrap},INTERNAL://127.0.0.1:{self._internal_port}",
             "listener.security.protocol.map": (
@@ -124,9 +121,7 @@ class LocalKafka(LocalServer):
     def _java(self) -> list[str]:
         java = shutil.which("java")
         if java is None:
-            raise LocalError(
-                "Kafka needs Java 17 and `java` is not installed (Debian: `apt-get install openjdk-17-jre-headless`)"
-            )
+            raise LocalError("Kafka needs Java 17 and `java` is not installed (Debian: `apt-get install openjdk-17-jre-headless`)")
         return [java, *_JVM, "-cp", ":".join(str(jar) for jar in self._jars)]
 
     def _command(self) -> list[str]:

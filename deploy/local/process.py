@@ -47,6 +47,11 @@ class LocalServer(ABC):
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
+    @abstractmethod
+    def url(self) -> str:
+        """Return what the settings want."""
+
+    @property
     def log_file(self) -> Path:
         """Return where the server's output goes."""
         return self.folder / f"{self.name}.log"

@@ -22,9 +22,7 @@ class LocalRedis(LocalServer):
 
     name = "redis"
 
-    def __init__(
-        self, folder: Path, *, port: int | None = None, security: LocalSecurity | None = None, detached: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None, security: LocalSecurity | None = None, detached: bool = False) -> None:
         """Keep configuration and log in `folder`; listen on `port` of loopback, or a free one."""
         super().__init__(folder, port=port, detached=detached)
         self.security = security
