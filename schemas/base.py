@@ -5,6 +5,7 @@ Within a `schema_version` unknown fields are kept aside and counted, so that a n
 
 from __future__ import annotations
 
+import functools
 import re
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
@@ -38,6 +39,7 @@ class RunMode(StrEnum):
     DEMO = "demo"
 
 
+@functools.lru_cache(maxsize=4096)
 def interval_ms(interval: str) -> int:
     """Return the length of `interval` (`15m`) in milliseconds; raise ValueError with the value when it is none."""
     if not re.match(INTERVAL_PATTERN, interval):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis.asyncio as redis_async
 
 from services.core.settings import RedisSettings, SettingsError
@@ -18,7 +20,7 @@ def connect(settings: RedisSettings) -> redis_async.Redis | None:
             raise SettingsError("redis.url = 'memory://' needs the extra 'demo': pip install 'aquiline[demo]'") from error
         fake: redis_async.Redis = FakeAsyncRedis()
         return fake
-    tls = {"ssl_ca_certs": str(settings.ca_file)} if settings.ca_file is not None else {}
+    tls: dict[str, Any] = {"ssl_ca_certs": str(settings.ca_file)} if settings.ca_file is not None else {}
     return redis_async.Redis.from_url(
         settings.url,
         username=settings.username,

@@ -41,6 +41,7 @@ class Bars:
         "revision",
         "rsi",
         "scaled",
+        "total",
         "ts_close",
         "ts_open",
         "volume",
@@ -66,6 +67,8 @@ class Bars:
         self.forming: MarketFeatures | None = None
         self.scaled: set[tuple[int, float]] = set()
         """Splits (effective_ms, ratio) that these bars are already on the scale of."""
+        self.total = 0
+        """Closed bars folded, those let go included."""
 
     def __len__(self) -> int:
         return len(self.ts_close)
@@ -76,17 +79,10 @@ class Bars:
         return self.ts_close[-1] if self.ts_close else 0
 
     def place(self, bar: MarketFeatures) -> Fold:
-        """Return what `fold` would make of `bar`, changing nothing."""
+        """Return what becomes of `bar`, changing nothing."""
         last = self.last_close_ms
         if not bar.closed:
-            if bar.ts_close_ms <= last:
-                return Fold.DUPLICATE
-            forming = self.forming
-            if forming is None or bar.ts_close_ms > forming.ts_close_ms:
-                return Fold.FOLDED
-            if bar.ts_close_ms < forming.ts_close_ms:
-                return Fold.LATE
-            return Fold.DUPLICATE if bar == forming else Fold.FOLDED
+            return self._place_forming(bar)
         if bar.ts_close_ms > last:
             return Fold.FOLDED if bar.ts_open_ms >= last else Fold.CONFLICT
         index = bisect_left(self.ts_close, bar.ts_close_ms)
@@ -109,6 +105,7 @@ class Bars:
         self.revision.append(bar.revision)
         self.gap.append(gap)
         self._lines.append(None)
+        self.total += 1
         self.features = bar.features
         if self.forming is not None and self.forming.ts_close_ms <= bar.ts_close_ms:
             self.forming = None
@@ -193,6 +190,13 @@ class Bars:
     def missing_in(self, count: int) -> int:
         """Return how many scheduled slots are missing inside the last `count` bars."""
         return sum(self.gap[max(1, len(self) - count) :])
+
+    def _place_forming(self, bar: MarketFeatures) -> Fold:
+        """Say nothing new of a slot that has closed; call late what lies before the bar that forms now."""
+        forming = self.forming
+        if bar.ts_close_ms <= self.last_close_ms or bar == forming:
+            return Fold.DUPLICATE
+        return Fold.LATE if forming is not None and bar.ts_close_ms < forming.ts_close_ms else Fold.FOLDED
 
     def _same(self, index: int, bar: MarketFeatures) -> bool:
         ratio = 1.0

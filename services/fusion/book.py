@@ -19,10 +19,15 @@ _KEPT_VISION = 8
 
 
 def kept_bars(settings: FusionSettings, interval: str) -> int:
-    """Return how many closed bars of `interval` a book holds: what any prompt may show, and a margin."""
+    """Return how many closed bars of `interval` a book holds: what any prompt may show, and a margin.
+
+    A slower bar is shown as of up to two epochs back, so a rebuild must reach that much further.
+    """
+    margin = 2 * settings.epoch_slots
     if interval in settings.trigger_interval_set:
-        return settings.window_bars + 2 * settings.epoch_slots
-    return settings.slow_window_bars + 2
+        return settings.window_bars + margin
+    fastest = interval_ms(settings.intervals[0])
+    return settings.slow_window_bars + 2 + -(-margin * fastest // interval_ms(interval))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,11 @@ import hashlib
 from schemas import interval_ms
 
 
+def slot_of(ts_close_ms: int, interval: str) -> int:
+    """Return the slot of the bar of `interval` that closes at `ts_close_ms`."""
+    return (ts_close_ms - 1) // interval_ms(interval)
+
+
 class Epochs:
     """Epoch arithmetic of one symbol and interval."""
 

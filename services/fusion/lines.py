@@ -17,7 +17,7 @@ LEGEND: Final = (
 )
 
 
-def bar_line(
+def bar_line(  # noqa: PLR0917 - the columns of a bar, in their order
     ts_close_ms: int,
     length_ms: int,
     open_: float,

@@ -70,7 +70,7 @@ class PrefixStore:
             return missing
         try:
             async with asyncio.timeout(self._settings.budget_ms / 1000):
-                values = await self._client.mget([self._block(key) for key in keys])
+                values: list[bytes | None] = await self._client.mget([self._block(key) for key in keys])  # type: ignore[assignment]
         except (RedisError, OSError, TimeoutError) as error:
             self._breaker.settle(admission, "failed", self._clock.now_ms())
             metrics.REDIS_FAILURES.inc()
@@ -83,9 +83,7 @@ class PrefixStore:
         found = [None if value is None else unpack(value) for value in values]
         metrics.REDIS_BLOCKS.labels("hit").inc(sum(ids is not None for ids in found))
         metrics.REDIS_BLOCKS.labels("miss").inc(sum(value is None for value in values))
-        metrics.REDIS_BLOCKS.labels("corrupt").inc(
-            sum(value is not None and ids is None for value, ids in zip(values, found, strict=True))
-        )
+        metrics.REDIS_BLOCKS.labels("corrupt").inc(sum(value is not None and ids is None for value, ids in zip(values, found, strict=True)))
         return found
 
     def put(self, blocks: Mapping[bytes, TokenIds]) -> None:
@@ -116,14 +114,14 @@ class PrefixStore:
             return []
         try:
             async with asyncio.timeout(10):
-                names = await self._client.zrevrange(f"{self._space}:engine:{engine}", 0, count - 1)
+                names: list[bytes] = await self._client.zrevrange(f"{self._space}:engine:{engine}", 0, count - 1)  # type: ignore[assignment]
                 found: list[TokenIds] = []
                 for name in names:
-                    recipe = await self._client.get(f"{self._space}:prefix:{name.hex()}")
+                    recipe: bytes | None = await self._client.get(f"{self._space}:prefix:{name.hex()}")  # type: ignore[assignment]
                     if recipe is None:
                         continue
                     keys = [recipe[at : at + 16] for at in range(0, len(recipe), 16)]
-                    values = await self._client.mget([self._block(key) for key in keys])
+                    values: list[bytes | None] = await self._client.mget([self._block(key) for key in keys])  # type: ignore[assignment]
                     blocks = [unpack(value) for value in values if value is not None]
                     if len(blocks) == len(keys) and all(block is not None for block in blocks):
                         found.append(np.concatenate([block for block in blocks if block is not None]))

@@ -92,9 +92,10 @@ def chain(parent: bytes, pieces: Iterable[Piece]) -> list[Block]:
 class EpochPrefix:
     """The ids of one epoch's prefix: its base, then a block for each line since the boundary. It only grows."""
 
-    def __init__(self, blocks: list[Block], version: int, index: int) -> None:
-        """`blocks` are the base; `version` is the book's and `index` the epoch's when they were laid out."""
+    def __init__(self, blocks: list[Block], fixed: int, version: int, index: int) -> None:
+        """`blocks` are the base, `fixed` of them before its pages; `version` is the book's and `index` the epoch's."""
         self.blocks = blocks
+        self.fixed = fixed
         self.version = version
         self.index = index
         self.epoch = blocks[-1].key.hex()[:12]
@@ -145,6 +146,18 @@ class Plan:
     mode: Mode
 
 
+class Upcoming(NamedTuple):
+    """The next epoch's prefix as far as it is known: full pages only, while slots are left."""
+
+    blocks: list[Block]
+    fixed: int
+    """Blocks before the first page."""
+    left: int
+    """Scheduled slots until that epoch."""
+    total: int
+    """Scheduled slots of the current one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt: `ids` int32, shape (tokens,); `hash` is SHA-256 of them as little-endian int32."""
@@ -159,9 +172,7 @@ class Prompt:
 class PromptBuilder:
     """Plans prompts from books and turns plans into ids, through the caches."""
 
-    def __init__(
-        self, settings: FusionSettings, tokenizer: Tokenizer, template: str, store: PrefixStore, local_bytes: int
-    ) -> None:
+    def __init__(self, settings: FusionSettings, tokenizer: Tokenizer, template: str, store: PrefixStore, local_bytes: int) -> None:
         """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages."""
         self._settings = settings
         self.template = TEMPLATES[template]
@@ -203,11 +214,8 @@ class PromptBuilder:
         pieces = (answer[:2000], *self.template.next_user, REPAIR, *self.template.tail(mode))
         return np.concatenate([prompt.ids, *self._encoder.encode_all(pieces)])
 
-    def upcoming(self, book: Book, interval: str) -> tuple[list[Block], int, int]:
-        """Return the blocks known so far of the prefix that the next epoch will start with, in full pages only.
-
-        Also: how many scheduled slots are left until then, and how many the current epoch has in all.
-        """
+    def upcoming(self, book: Book, interval: str) -> Upcoming:
+        """Return the prefix that the next epoch will start with, as far as it is known now."""
         bars, epochs = book.bars[interval], book.epochs(interval)
         last_ms = bars.last_close_ms
         index = epochs.index(last_ms)
@@ -215,21 +223,27 @@ class PromptBuilder:
         left = book.calendar.slots_between(interval, last_ms, until_ms)
         total = book.calendar.slots_between(interval, epochs.start_ms(index), until_ms)
         lines = bars.lines_before(len(bars), max(0, self._settings.window_bars - left), book.decimals)
+        slow = book.next_slow(interval)
         if left:
             lines = lines[: len(lines) - len(lines) % PAGE_BARS]
-            slow = book.next_slow(interval)
         else:
             next_ms = book.calendar.next_closes(interval, last_ms, 1)[0]
-            slow = book.next_slow(interval) if epochs.index(next_ms) == index + 1 else book.slow_now(interval)
-        return self._blocks(book, slow, interval, lines), left, total
+            slow = slow if epochs.index(next_ms) == index + 1 else book.slow_now(interval)
+        blocks = self._blocks(book, slow, interval, lines)
+        return Upcoming(blocks, len(blocks) - -(-len(lines) // PAGE_BARS), left, max(1, total))
 
-    def current(self, book: Book, interval: str) -> list[Block]:
-        """Return the blocks of the current epoch's base."""
-        return self._current(book, interval)[0].blocks
+    def current(self, book: Book, interval: str) -> tuple[list[Block], int]:
+        """Return the blocks of the current epoch's base, and how many of them come before its pages."""
+        prefix = self._current(book, interval)[0]
+        return prefix.blocks, prefix.fixed
 
     async def ids_of(self, blocks: list[Block]) -> TokenIds:
         """Return the ids of `blocks`, from the caches where they have them."""
         return np.concatenate(await self._resolve(blocks))
+
+    def hottest(self) -> list[str]:
+        """Return the symbols whose prefixes are in use, the latest first."""
+        return list(dict.fromkeys(symbol for symbol, _ in reversed(self._prefixes)))
 
     def forget(self, symbol: str) -> None:
         """Drop the prefixes of `symbol`."""
@@ -255,7 +269,8 @@ class PromptBuilder:
         if found is None or found.index != index or found.version != book.version:
             lines = bars.lines_before(base_end, self._settings.window_bars, book.decimals)
             blocks = self._blocks(book, book.frozen_slow(interval), interval, lines)
-            found = self._prefixes[key] = EpochPrefix(blocks, book.version, index)
+            fixed = len(blocks) - -(-len(lines) // PAGE_BARS)
+            found = self._prefixes[key] = EpochPrefix(blocks, fixed, book.version, index)
         self._prefixes.move_to_end(key)
         return found, base_end
 

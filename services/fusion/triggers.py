@@ -98,9 +98,7 @@ class TriggerPolicy:
             self._last[LaneKey(seen.symbol, seen.interval, mode)] = _Last(seen.ts_event_ms, seen.price)
         return made
 
-    def on_vision(
-        self, symbol: str, interval: str, ts_event_ms: int, price: float, *, completes_wait: bool
-    ) -> list[tuple[str, Mode]]:
+    def on_vision(self, symbol: str, interval: str, ts_event_ms: int, price: float, *, completes_wait: bool) -> list[tuple[str, Mode]]:
         """Return the triggers that new vision features make; those that complete a waiting bar make none of their own."""
         if completes_wait or not self._settings.trigger_on_vision or interval not in self._intervals:
             return []

@@ -5,7 +5,7 @@ This is the one module of `services/inference` that `services/fusion` may import
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -123,7 +123,7 @@ class Engine(Protocol):
         """Return what the engine is, asking it when that is not known yet; raise EngineError."""
         ...
 
-    def stream(self, request: EngineRequest) -> AsyncIterator[Chunk]:
+    def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError.
 
         Closing the iterator early (cancellation included) aborts the call on the engine as well.

@@ -1,0 +1,71 @@
+"""From a record's bytes to a message, or to the reason why it is put aside. Pure, and the same for every service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from schemas import DeadLetterReason, Message, RunMode
+from services.core.bus import Record
+
+_SHOWN: Final = 200
+_VERSION: Final = 1
+
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a record is put aside."""
+
+    reason: DeadLetterReason
+    detail: str
+
+
+def accepted_modes(run_mode: RunMode) -> frozenset[RunMode]:
+    """Return the run modes of the records that a service in `run_mode` takes: `shadow` also looks on at `live`."""
+    return frozenset({RunMode.LIVE, RunMode.SHADOW}) if run_mode is RunMode.SHADOW else frozenset({run_mode})
+
+
+def decode(model: type[M], record: Record, modes: frozenset[RunMode], max_bytes: int) -> M | Refused:
+    """Return the message in `record`, whose key must be its `symbol`, or why it is refused.
+
+    A record of more than `max_bytes` is not parsed.
+    """
+    value = record.value
+    if not value:
+        return Refused(DeadLetterReason.EMPTY, "the record has no value")
+    if len(value) > max_bytes:
+        return Refused(DeadLetterReason.TOO_LARGE, f"{len(value)} bytes; at most {max_bytes} are parsed (bus.max_record_bytes)")
+    try:
+        message = model.model_validate_json(value)
+    except ValidationError as error:
+        return _refusal(value, error)
+    symbol: str = message.symbol  # type: ignore[attr-defined]
+    if record.key != symbol.encode():
+        return Refused(DeadLetterReason.KEY_MISMATCH, f"the key is {record.key!r:.{_SHOWN}}, the symbol {symbol!r}")
+    if message.run_mode not in modes:
+        wanted = " or ".join(sorted(modes))
+        return Refused(DeadLetterReason.WRONG_RUN_MODE, f"the message is {message.run_mode.value!r}; this service takes {wanted}")
+    return message
+
+
+def _refusal(value: bytes, error: ValidationError) -> Refused:
+    try:
+        content = orjson.loads(value)
+    except orjson.JSONDecodeError as broken:
+        return Refused(DeadLetterReason.MALFORMED, f"not JSON: {broken}")
+    if not isinstance(content, dict):
+        return Refused(DeadLetterReason.MALFORMED, f"a JSON {type(content).__name__}; an object is wanted")
+    version = content.get("schema_version")
+    if isinstance(version, int) and version != _VERSION:
+        return Refused(DeadLetterReason.UNSUPPORTED_VERSION, f"schema_version {version}; this service knows {_VERSION}")
+    problems = [
+        f"{'.'.join(map(str, item['loc'])) or 'message'} = {item['input']!r:.{_SHOWN}}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False)
+    ]
+    return Refused(DeadLetterReason.INVALID, "; ".join(problems))

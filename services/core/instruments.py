@@ -1,0 +1,80 @@
+"""Instruments and splits as tables: what every service must know of a symbol before its first bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+from pydantic import ValidationError
+
+from schemas import Instrument, InstrumentEvent, RunMode, Topic, topic_name
+from services.core.bus import Bus, Record
+from services.core.clock import Clock
+from services.core.tables import Tables
+
+_log = structlog.get_logger()
+
+
+class Instruments:
+    """What is known of each symbol."""
+
+    def __init__(self, bus: Bus, clock: Clock, run_mode: RunMode, client_id: str) -> None:
+        """Know nothing until `start`."""
+        self._instruments_topic = topic_name(Topic.INSTRUMENTS, run_mode)
+        self._events_topic = topic_name(Topic.INSTRUMENT_EVENTS, run_mode)
+        self._tables = Tables(bus, clock, [self._instruments_topic, self._events_topic], self._fold, client_id)
+        self._instruments: dict[str, Instrument] = {}
+        self._splits: dict[str, list[InstrumentEvent]] = {}
+        self.on_split: Callable[[InstrumentEvent], None] | None = None
+        """Called with each split as it arrives."""
+
+    async def start(self) -> None:
+        """Read both topics in full; raise BusError when one does not exist."""
+        await self._tables.start()
+        _log.info("instruments_read", instruments=len(self._instruments), splits=sum(map(len, self._splits.values())))
+
+    async def follow(self) -> None:
+        """Take in what arrives from now on; cancel to end."""
+        await self._tables.follow()
+
+    async def catch_up(self) -> None:
+        """Read on to where both topics end now."""
+        await self._tables.catch_up()
+
+    async def close(self) -> None:
+        """Close."""
+        await self._tables.close()
+
+    def get(self, symbol: str) -> Instrument | None:
+        """Return the instrument, None when it is not known or was deleted."""
+        return self._instruments.get(symbol)
+
+    def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
+        """Return the symbol's splits in order of time."""
+        return self._splits.get(symbol, ())
+
+    def calendars(self) -> set[str]:
+        """Return the names of all calendars in use."""
+        return {instrument.calendar for instrument in self._instruments.values()}
+
+    def _fold(self, record: Record) -> None:
+        try:
+            if record.topic == self._events_topic:
+                self._fold_event(InstrumentEvent.decode(record.value or b""))
+            elif record.value is None:
+                self._instruments.pop((record.key or b"").decode(errors="replace"), None)
+            else:
+                instrument = Instrument.decode(record.value)
+                self._instruments[instrument.symbol] = instrument
+        except ValidationError as error:
+            # This is not the feed: one bad record must not stop the symbols whose records are good.
+            _log.error("instrument_record_invalid", topic=record.topic, offset=record.offset, problem=error.errors()[0]["msg"])
+
+    def _fold_event(self, event: InstrumentEvent) -> None:
+        known = self._splits.setdefault(event.symbol, [])
+        if any(split.effective_ms == event.effective_ms for split in known):
+            return
+        known.append(event)
+        known.sort(key=lambda split: split.effective_ms)
+        if self.on_split is not None:
+            self.on_split(event)

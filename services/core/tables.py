@@ -1,0 +1,82 @@
+"""Topics read in full as tables, outside any group: what every member of a group must know, such as instruments and `control`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from services.core.bus import Bus, BusError, Reader, Record, TopicPartition
+from services.core.clock import Clock
+
+_log = structlog.get_logger()
+_POLL_MS: Final = 250
+_RETRY_MS: Final = 250
+
+
+class Tables:
+    """Follows topics from their beginning and hands each record to `fold`."""
+
+    def __init__(self, bus: Bus, clock: Clock, topics: Sequence[str], fold: Callable[[Record], None], client_id: str) -> None:
+        """`fold` takes each record in order within its topic; it must not raise."""
+        self._bus = bus
+        self._clock = clock
+        self._topics = list(topics)
+        self._fold = fold
+        self._client_id = client_id
+        self._reader: Reader | None = None
+        self._partitions: list[TopicPartition] = []
+        self.last_read_ms = 0
+        """When the broker last answered that everything there is has been read, on the clock handed in."""
+
+    async def start(self) -> None:
+        """Read every topic to where it ends now; raise BusError when one does not exist."""
+        admin = await self._bus.admin()
+        try:
+            found = await admin.describe(self._topics)
+        finally:
+            await admin.close()
+        for name in self._topics:
+            if name not in found:
+                raise BusError(f"topic {name!r} does not exist; create it first (aquiline topics create)")
+        self._partitions = [TopicPartition(name, number) for name in self._topics for number in range(found[name].partitions)]
+        self._reader = await self._bus.reader(client_id=self._client_id)
+        await self._reader.read(await self._reader.beginning_offsets(self._partitions))
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Read on to where every topic ends now."""
+        reader = self._running()
+        ends = await reader.end_offsets(self._partitions)
+        while any(reader.position(partition) < end for partition, end in ends.items()):
+            self._take(await reader.poll(timeout_ms=_POLL_MS))
+        self.last_read_ms = self._clock.now_ms()
+
+    async def follow(self) -> None:
+        """Read on for ever, through outages of the broker; cancel to end."""
+        reader = self._running()
+        while True:
+            try:
+                records = await reader.poll(timeout_ms=_POLL_MS)
+                self._take(records)
+                # A poll that returns nothing looks the same with the broker gone: ask it.
+                await reader.end_offsets(self._partitions)
+                self.last_read_ms = self._clock.now_ms()
+            except BusError as error:
+                _log.warning("tables_unreadable", topics=self._topics, error=str(error))
+                await self._clock.sleep_until(self._clock.now_ms() + _RETRY_MS)
+
+    async def close(self) -> None:
+        """Close."""
+        if self._reader is not None:
+            await self._reader.close()
+
+    def _running(self) -> Reader:
+        if self._reader is None:
+            raise RuntimeError(f"the tables of {self._topics} are not read yet; await start() first")
+        return self._reader
+
+    def _take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._fold(record)

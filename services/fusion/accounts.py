@@ -1,0 +1,89 @@
+"""The worker's books on itself: what became of each record and each trigger since it started."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from schemas import DeadLetterReason
+from services.core import metrics
+from services.core.settings import FusionSettings
+
+
+class PoisonedStreamError(Exception):
+    """Too many of the last records were bad: after a bad deployment it is better to stop than to put a whole stream aside."""
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Counts since the start. `records` is the sum of folded, duplicates, filtered and dead-lettered; a test holds it."""
+
+    records: Counter[str] = field(default_factory=Counter)
+    """By what became of them: `folded duplicate filtered dead_lettered`."""
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    triggers: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    unknown_fields: int = 0
+
+    def summary(self) -> dict[str, int | dict[str, int]]:
+        """Return the sums as a table."""
+        return {
+            "records": sum(self.records.values()),
+            "folded": self.records["folded"],
+            "duplicates": self.records["duplicate"],
+            "filtered": self.records["filtered"],
+            "dead_lettered": self.records["dead_lettered"],
+            "dead_letters": dict(self.dead_letters),
+            "triggers": self.triggers,
+            "outcomes": dict(self.outcomes),
+        }
+
+
+class RecordCounter:
+    """Counts records and stops the stream when too many of them are bad."""
+
+    def __init__(self, accounts: Accounts, settings: FusionSettings) -> None:
+        """Count into `accounts`, with the limit that `settings` give."""
+        self._accounts = accounts
+        self._window = settings.dead_letter_window
+        self._ratio = settings.max_dead_letter_ratio
+        self._seen = 0
+        self._bad = 0
+        self._by_topic: Counter[tuple[str, str]] = Counter()
+
+    def count(self, topic: str, outcome: str) -> None:
+        """Count one record that was not dead-lettered; metrics follow with `flush`, once a batch."""
+        self._accounts.records[outcome] += 1
+        self._by_topic[topic, outcome] += 1
+        self._advance()
+
+    def dead_letter(self, topic: str, reason: DeadLetterReason) -> None:
+        """Count a dead letter; raise PoisonedStreamError when too many of the last records are bad."""
+        self._accounts.records["dead_lettered"] += 1
+        self._accounts.dead_letters[reason.value] += 1
+        self._by_topic[topic, "dead_lettered"] += 1
+        metrics.DEAD_LETTERS.labels(reason.value).inc()
+        self._bad += 1
+        self._advance()
+
+    def flush(self) -> None:
+        """Bring the metrics up to date."""
+        for (topic, outcome), count in self._by_topic.items():
+            metrics.RECORDS.labels(topic, outcome).inc(count)
+        self._by_topic.clear()
+
+    def _advance(self) -> None:
+        self._seen += 1
+        if self._seen < self._window:
+            return
+        bad, seen = self._bad, self._seen
+        self._seen = self._bad = 0
+        if bad > self._ratio * seen:
+            reasons: Mapping[str, int] = self._accounts.dead_letters
+            raise PoisonedStreamError(
+                f"{bad} of the last {seen} records could not be used (so far by reason: {dict(reasons)}); the worker stops rather than "
+                "put the stream aside. Look at the newest dead letters, mend the producer, and start again; what was not committed is "
+                "read again. fusion.max_dead_letter_ratio sets the limit"
+            )

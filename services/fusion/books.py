@@ -1,0 +1,70 @@
+"""All books of a worker, by symbol and by the partition that feeds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schemas import DeadLetterReason
+from services.core import metrics
+from services.core.calendar import CalendarError, SessionCalendar
+from services.core.decode import Refused
+from services.core.instruments import Instruments
+from services.core.settings import FusionSettings
+from services.fusion.book import Book
+
+
+class Books:
+    """Makes a book for each symbol as it appears, up to a limit."""
+
+    def __init__(self, settings: FusionSettings, instruments: Instruments) -> None:
+        """Look symbols up in `instruments`."""
+        self._settings = settings
+        self._instruments = instruments
+        self._books: dict[str, Book] = {}
+        self._partitions: dict[int, set[str]] = {}
+
+    def get(self, symbol: str) -> Book | None:
+        """Return the book of `symbol`, None when it has none."""
+        return self._books.get(symbol)
+
+    def find(self, symbol: str, partition: int) -> Book | Refused:
+        """Return the book of `symbol`, made now when it is new, or why there is none."""
+        book = self._books.get(symbol)
+        if book is not None:
+            return book
+        instrument = self._instruments.get(symbol)
+        if instrument is None:
+            return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, f"topic 'instruments' has no record of {symbol}; publish one first")
+        if len(self._books) >= self._settings.max_symbols:
+            return Refused(
+                DeadLetterReason.TOO_MANY_SYMBOLS,
+                f"{len(self._books)} symbols have a book, as many as fusion.max_symbols allows",
+            )
+        try:
+            calendar = SessionCalendar.of(instrument.calendar)
+        except CalendarError as error:
+            return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, f"the instrument {symbol} cannot be used: {error}")
+        book = self._books[symbol] = Book(instrument, self._settings, calendar)
+        for split in self._instruments.splits(symbol):
+            book.add_split(split)
+        self._partitions.setdefault(partition, set()).add(symbol)
+        metrics.SYMBOLS.set(len(self._books))
+        return book
+
+    def symbols(self, partition: int) -> frozenset[str]:
+        """Return the symbols that `partition` feeds."""
+        return frozenset(self._partitions.get(partition, ()))
+
+    def drop(self, partition: int) -> frozenset[str]:
+        """Forget the books of `partition`; return their symbols."""
+        symbols = self._partitions.pop(partition, set())
+        for symbol in symbols:
+            del self._books[symbol]
+        metrics.SYMBOLS.set(len(self._books))
+        return frozenset(symbols)
+
+    def __iter__(self) -> Iterator[Book]:
+        return iter(self._books.values())
+
+    def __len__(self) -> int:
+        return len(self._books)

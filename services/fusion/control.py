@@ -1,0 +1,115 @@
+"""The halt state: the operator's switch as a table that every worker reads in full, and that counts as HALTED when unreadable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from pydantic import ValidationError
+
+from schemas import Control, HaltState, RunMode, Topic, topic_name
+from services.core import metrics
+from services.core.bus import Bus, Record
+from services.core.clock import Clock
+from services.core.tables import Tables
+
+UNREADABLE_MS: Final = 5_000
+GLOBAL: Final = "global"
+
+_log = structlog.get_logger()
+
+
+class ControlState:
+    """Who is halted. Run mode `live` starts halted until an operator's first resume of `global`."""
+
+    def __init__(self, run_mode: RunMode) -> None:
+        """Start as the run mode wants it."""
+        self._states: dict[str, Control] = {}
+        self._unset = HaltState.HALTED if run_mode is RunMode.LIVE else HaltState.ACTIVE
+        self.offset = -1
+        """Of the last record taken in; -1 before the first."""
+
+    def apply(self, control: Control) -> None:
+        """Take in an operator's word."""
+        self._states[control.scope] = control
+
+    def unset(self, scope: str) -> None:
+        """Forget a scope: its record was deleted."""
+        self._states.pop(scope, None)
+
+    def halted(self, symbol: str) -> str | None:
+        """Return why `symbol` is halted, None when it is not."""
+        held = self._states.get(GLOBAL)
+        if (held.state if held else self._unset) is HaltState.HALTED:
+            return held.reason if held else "live starts halted until an operator's first resume"
+        held = self._states.get(symbol)
+        return held.reason if held is not None and held.state is HaltState.HALTED else None
+
+    @property
+    def halted_symbols(self) -> list[str]:
+        """Return the symbols halted by name."""
+        return sorted(s for s, held in self._states.items() if s != GLOBAL and held.state is HaltState.HALTED)
+
+
+class ControlTable:
+    """Follows the `control` topic."""
+
+    def __init__(self, bus: Bus, clock: Clock, run_mode: RunMode, client_id: str) -> None:
+        """Know nothing until `start`: everything is halted then."""
+        self.state = ControlState(run_mode)
+        self._run_mode = run_mode
+        self._clock = clock
+        self._tables = Tables(bus, clock, [topic_name(Topic.CONTROL, run_mode)], self._fold, client_id)
+        self._started = False
+        self.on_change: Callable[[Control], None] | None = None
+        """Called with each word of an operator as it arrives, after it has been applied."""
+
+    async def start(self) -> None:
+        """Read the topic in full; raise BusError when it does not exist."""
+        await self._tables.start()
+        self._started = True
+        self._show()
+
+    async def follow(self) -> None:
+        """Take in what arrives from now on; cancel to end."""
+        await self._tables.follow()
+
+    async def close(self) -> None:
+        """Close."""
+        await self._tables.close()
+
+    @property
+    def offset(self) -> int:
+        """Return the offset of the last record taken in, -1 before the first."""
+        return self.state.offset
+
+    def halted(self, symbol: str) -> str | None:
+        """Return why `symbol` is halted, None when it is not."""
+        silent_ms = self._clock.now_ms() - self._tables.last_read_ms
+        if not self._started or silent_ms > UNREADABLE_MS:
+            return f"control has been unreadable for {silent_ms} ms" if self._started else "control has not been read yet"
+        return self.state.halted(symbol)
+
+    def _fold(self, record: Record) -> None:
+        self.state.offset = record.offset
+        try:
+            if record.value is None:
+                self.state.unset((record.key or b"").decode(errors="replace"))
+                return
+            control = Control.decode(record.value)
+        except ValidationError as error:
+            _log.error("control_record_invalid", offset=record.offset, problem=error.errors()[0]["msg"])
+            return
+        if control.run_mode is not self._run_mode:
+            _log.error("control_record_of_another_run_mode", offset=record.offset, run_mode=control.run_mode.value)
+            return
+        self.state.apply(control)
+        _log.info("control", scope=control.scope, state=control.state.value, reason=control.reason, actor=control.actor)
+        self._show()
+        if self.on_change is not None:
+            self.on_change(control)
+
+    def _show(self) -> None:
+        metrics.HALTED.set(self.state.halted("") is not None)
+        metrics.HALTED_SYMBOLS.set(len(self.state.halted_symbols))

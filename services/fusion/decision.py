@@ -1,0 +1,395 @@
+"""One decision: from a trigger whose turn has come to how it ended, with a signal handed over as soon as its decision part is there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+from schemas import Action, AsOf, Outcome, RunMode, Signal, Vision
+from services.core import metrics
+from services.core.bus import BusError, Headers
+from services.core.clock import Clock
+from services.core.settings import Settings
+from services.fusion.answer import ANSWER_SCHEMA, Abstain, Answer, AnswerError, AnswerReader, Entry, Prices, action_of, on_tick, prices
+from services.fusion.book import Book, SeenVision
+from services.fusion.control import ControlTable
+from services.fusion.guard import Block, Guard
+from services.fusion.prompt import Plan, Prompt, PromptBuilder
+from services.fusion.publisher import Handed, Publisher
+from services.fusion.skew import SkewMeter
+from services.fusion.triggers import Trigger
+from services.fusion.wording import PROMPT_VERSION, facts, tail
+from services.inference.engine import Engine, EngineError, EngineInfo, EngineRequest, Sampling, Usage
+
+_TRACE: Final = "traceparent"
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a trigger ended, and all that its audit record tells."""
+
+    outcome: Outcome
+    reason: str | None = None
+    detail: str = ""
+    deadline_ms: int | None = None
+    as_of: AsOf | None = None
+    control_offset: int | None = None
+    signal: Signal | None = None
+    prompt: Prompt | None = None
+    vision: Vision | None = None
+    engine: EngineInfo | None = None
+    usage: Usage | None = None
+    cached_tokens: int | None = None
+    answer: str | None = None
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What decisions are made with."""
+
+    settings: Settings
+    clock: Clock
+    prompts: PromptBuilder
+    engine: Engine
+    fallback: Engine | None
+    guard: Guard
+    control: ControlTable
+    publisher: Publisher
+    skew: SkewMeter
+
+
+class _Stopwatch:
+    """Milliseconds by stage, on the monotonic clock."""
+
+    def __init__(self, stages_ms: dict[str, float]) -> None:
+        self._stages_ms = stages_ms
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """End a stage: it took the time since the last one ended."""
+        now = time.perf_counter()
+        self._stages_ms[stage] = round((now - self._last) * 1000, 3)
+        self._last = now
+
+
+class Decision:
+    """One trigger's way through prompt, engine, guard and producer."""
+
+    def __init__(self, parts: Parts, book: Book, trigger: Trigger, last_as_of: AsOf | None, headers: Headers = ()) -> None:
+        """`last_as_of` is the lane's last one published: a decision that rests on less is not published."""
+        self._parts = parts
+        self._book = book
+        self._trigger = trigger
+        self._last_as_of = last_as_of
+        self._headers = headers
+        self._ending = Ending(Outcome.FAILED)
+        self._settling: asyncio.Task[float] | None = None
+        """Set once the signal has been handed over; yields the milliseconds until it was acknowledged."""
+        self._repaired = False
+
+    async def run(self, ready_ms: int) -> Ending:
+        """Return how the trigger ended. `ready_ms` is when it began to wait for a permit alone."""
+        ending, trigger = self._ending, self._trigger
+        now_ms = self._parts.clock.now_ms()
+        ending.stages_ms.update(
+            fold=float(trigger.made_ms - trigger.origin.ts_ms),
+            vision_wait=float(ready_ms - trigger.made_ms),
+            queue=float(now_ms - ready_ms),
+        )
+        block = self._stop_before_asking()
+        if block is not None:
+            return self._end(Outcome.BLOCKED, block.rule, block.detail)
+        if self._rests_on_less():
+            return self._end(Outcome.STALE, "as_of_behind", "a decision that rests on later records has been published")
+        late_ms = now_ms - (ending.deadline_ms or 0)
+        if late_ms > 0:
+            return self._end(Outcome.STALE, "deadline", f"its turn came {late_ms} ms after the deadline")
+        await self._ask()
+        if self._settling is not None:
+            await self._settled(self._settling)
+        return ending
+
+    def _stop_before_asking(self) -> Block | None:
+        """Take the book as it is now, and return why it is not asked about."""
+        parts, book, trigger, ending = self._parts, self._book, self._trigger, self._ending
+        assert book.market_ref is not None  # noqa: S101 - a trigger comes from a folded record
+        fusion = parts.settings.fusion
+        ending.as_of = AsOf(market=book.market_ref, vision=book.vision_ref)
+        ending.control_offset = parts.control.offset
+        halted = parts.control.halted(trigger.lane.symbol)
+        if halted is not None:
+            return Block("halted", halted)
+        block = parts.guard.on_clock(parts.skew.skew_ms)
+        if block is None:
+            lag_ms = trigger.origin.ts_ms - trigger.origin.ts_event_ms
+            block = parts.guard.on_book(book, trigger.lane.interval, lag_ms)
+        if block is None:
+            ending.deadline_ms = self._valid_until() - fusion.delivery_reserve_ms
+        return block
+
+    def _valid_until(self) -> int:
+        """Return the last instant to open a position: as-of plus the interval's validity, capped at the session's close."""
+        market = self._book.market_ref
+        assert market is not None  # noqa: S101
+        until_ms = market.ts_ms + self._parts.settings.fusion.entry_validity(self._trigger.lane.interval)
+        close_ms = self._book.calendar.session_close_ms(market.ts_event_ms)
+        # Event time and record time are apart in recorded data: what counts is how long the session still lasts after as-of.
+        return until_ms if close_ms is None else min(until_ms, market.ts_ms + close_ms - market.ts_event_ms)
+
+    def _rests_on_less(self) -> bool:
+        last, now = self._last_as_of, self._ending.as_of
+        if last is None or now is None:
+            return False
+        if now.market.offset < last.market.offset:
+            return True
+        return last.vision is not None and (now.vision is None or now.vision.offset < last.vision.offset)
+
+    async def _ask(self) -> None:
+        """Ask the engine, the stand-in where one is configured and the engine does not answer; fill in the ending."""
+        parts, ending, lane = self._parts, self._ending, self._trigger.lane
+        vision = self._book.seen_vision(lane.interval)
+        ending.vision = vision.state
+        view = facts(self._book, lane.interval, vision)
+        plan = parts.prompts.plan(self._book, lane.interval, lane.mode, tail(self._book, lane.interval, vision, view))
+        frame = _Frame(vision, view["close"], view["atr"], self._book.bars[lane.interval].last_close_ms, self._valid_until())
+        watch = _Stopwatch(ending.stages_ms)
+        try:
+            async with _until(parts.clock, ending.deadline_ms or 0):
+                ending.prompt = await parts.prompts.build(plan)
+                watch.lap("prompt")
+                for engine, degraded in ((parts.engine, False), (parts.fallback, True)):
+                    if engine is None:
+                        continue
+                    try:
+                        await self._ask_engine(engine, plan, frame, view, watch, degraded=degraded)
+                    except EngineError as error:
+                        metrics.ENGINE_FAILURES.labels(error.reason).inc()
+                        self._end(Outcome.FAILED, error.reason, error.detail)
+                        if self._settling is not None:
+                            return  # the decision had left already; only the rationale is lost
+                        continue
+                    return
+        except TimeoutError:
+            if self._settling is None:
+                asked = "first_token" in ending.stages_ms
+                self._end(
+                    Outcome.STALE if asked else Outcome.FAILED,
+                    "deadline" if asked else "engine_timeout",
+                    "the deadline passed before the decision was complete" if asked else "no answer came before the deadline",
+                )
+
+    async def _ask_engine(
+        self, engine: Engine, plan: Plan, frame: _Frame, view: Mapping[str, float], watch: _Stopwatch, *, degraded: bool
+    ) -> None:
+        parts, ending = self._parts, self._ending
+        prompt = ending.prompt
+        assert prompt is not None  # noqa: S101 - set by the caller
+        ending.engine = await engine.info()
+        if ending.engine.source == "simulator" and parts.settings.run_mode is RunMode.LIVE:
+            raise EngineError("engine_refused", f"run mode live never acts on the simulator, which {ending.engine.name} is")
+        fusion = parts.settings.fusion
+        deep = self._trigger.lane.mode == "deep"
+        request = EngineRequest(
+            rid=uuid4().hex,
+            affinity=self._trigger.lane.symbol,
+            mode=self._trigger.lane.mode,
+            input_ids=prompt.ids,
+            sampling=Sampling(
+                fusion.deep_max_new_tokens if deep else fusion.max_new_tokens,
+                fusion.temperature,
+                ANSWER_SCHEMA if fusion.grammar and not deep else None,
+            ),
+            deadline_ms=ending.deadline_ms or 0,
+            text=lambda: parts.prompts.text(plan),
+            view=view,
+            trace_headers={name: value.decode() for name, value in self._headers if name == _TRACE},
+        )
+        try:
+            await self._read(engine, request, frame, watch, degraded=degraded)
+        except AnswerError as error:
+            if self._settling is not None:
+                ending.detail = f"after the decision had left: {error}"
+                return
+            if not fusion.repair or self._repaired or not engine.accepts_ids:
+                self._end(Outcome.FAILED, error.reason, error.detail)
+                return
+            self._repaired = True
+            again = parts.prompts.repair(prompt, ending.answer or "", self._trigger.lane.mode)
+            repair = EngineRequest(
+                uuid4().hex, request.affinity, request.mode, again, request.sampling, request.deadline_ms, request.text, view
+            )
+            try:
+                await self._read(engine, repair, frame, watch, degraded=degraded)
+            except AnswerError as second:
+                if self._settling is None:
+                    self._end(Outcome.FAILED, second.reason, f"also when asked again: {second.detail}")
+
+    async def _read(self, engine: Engine, request: EngineRequest, frame: _Frame, watch: _Stopwatch, *, degraded: bool) -> None:
+        """Read one answer, handing the signal over as soon as its decision part is there."""
+        ending = self._ending
+        reader = AnswerReader(thinking=request.mode == "deep")
+        first_at = 0.0
+        async with aclosing(engine.stream(request)) as chunks:
+            async for chunk in chunks:
+                if not first_at and chunk.text:
+                    first_at = time.perf_counter()
+                    watch.lap("first_token")
+                if chunk.cached_tokens is not None:
+                    ending.cached_tokens = chunk.cached_tokens
+                if chunk.usage is not None:
+                    self._used(chunk.usage, first_at)
+                try:
+                    complete = reader.feed(chunk.text)
+                finally:
+                    ending.answer = reader.text
+                if complete and reader.decision is not None:
+                    watch.lap("decision")
+                    await self._decide(reader.decision, frame, degraded=degraded)
+                    if self._settling is None:
+                        return  # blocked or stale: closing the stream ends the call on the engine
+        answer = reader.finish(ending.usage.finish_reason if ending.usage else None)
+        if reader.decision is None:
+            watch.lap("decision")
+            await self._decide(answer, frame, degraded=degraded)
+
+    def _used(self, usage: Usage, first_at: float) -> None:
+        self._ending.usage = usage
+        purpose = "repair" if self._repaired else "decision"
+        metrics.PROMPT_TOKENS.labels(purpose).inc(usage.prompt_tokens)
+        metrics.OUTPUT_TOKENS.inc(usage.output_tokens)
+        if usage.cached_tokens is not None:
+            self._ending.cached_tokens = usage.cached_tokens
+            metrics.CACHED_TOKENS.labels(purpose).inc(usage.cached_tokens)
+        if usage.accept_length is not None:
+            metrics.ACCEPT_LENGTH.observe(usage.accept_length)
+        if first_at:
+            metrics.DECODE_SECONDS.inc(time.perf_counter() - first_at)
+
+    async def _decide(self, answer: Answer, frame: _Frame, *, degraded: bool) -> None:
+        """Guard the decision and hand its signal over."""
+        parts, ending, symbol = self._parts, self._ending, self._trigger.lane.symbol
+        action = action_of(answer)
+        priced = prices(answer, frame.close, frame.atr, self._book.instrument.price_increment) if isinstance(answer, Entry) else None
+        now_ms = parts.clock.now_ms()
+        halted = parts.control.halted(symbol)
+        block = Block("halted", halted) if halted is not None else None
+        block = block or parts.guard.on_clock(parts.skew.skew_ms)
+        block = block or parts.guard.on_action(symbol, action, self._trigger.origin.ts_event_ms, now_ms)
+        if block is not None:
+            self._end(Outcome.BLOCKED, block.rule, block.detail)
+            return
+        if now_ms > (ending.deadline_ms or 0):
+            self._end(Outcome.STALE, "deadline", f"the decision came {now_ms - (ending.deadline_ms or 0)} ms after the deadline")
+            return
+        ending.control_offset = parts.control.offset
+        signal = self._signal(answer, action, priced, frame, now_ms, degraded=degraded)
+        try:
+            handed = await parts.publisher.hand_over(signal, self._headers)
+        except BusError as error:
+            self._end(Outcome.FAILED, "publish_failed", str(error))
+            return
+        ending.signal = signal
+        self._settling = asyncio.create_task(self._settle(handed), name=f"settle-{signal.signal_id}")
+        parts.guard.published(symbol, action, self._trigger.origin.ts_event_ms, now_ms)
+
+    def _signal(self, answer: Answer, action: Action, priced: Prices | None, frame: _Frame, now_ms: int, *, degraded: bool) -> Signal:
+        ending, lane = self._ending, self._trigger.lane
+        assert ending.as_of is not None and ending.prompt is not None and ending.engine is not None  # noqa: S101, PT018
+        instrument = self._book.instrument
+        view = None if isinstance(answer, Abstain) else answer
+        last_close_ms = frame.last_close_ms
+        return Signal(
+            schema_version=1,
+            run_mode=self._parts.settings.run_mode,
+            symbol=lane.symbol,
+            interval=lane.interval,
+            mode=lane.mode,
+            signal_id=self._trigger.signal_id,
+            ts_decided_ms=now_ms,
+            trigger_id=self._trigger.trigger_id,
+            as_of=ending.as_of,
+            valid_until_ms=frame.valid_until_ms,
+            action=action,
+            abstain_reason=answer.reason if isinstance(answer, Abstain) else None,
+            conviction=None if view is None else view.conviction / 100,
+            horizon_bars=None if view is None else view.horizon,
+            horizon_end_ms=None if view is None else self._book.calendar.next_closes(lane.interval, last_close_ms, view.horizon)[-1],
+            ref_price=on_tick(frame.close, instrument.price_increment),
+            entry_type=priced.entry_type if priced else None,
+            entry=priced.entry if priced else None,
+            stop=priced.stop if priced else None,
+            target=priced.target if priced else None,
+            currency=instrument.currency,
+            vision=frame.vision.state,
+            vision_age_ms=frame.vision.age_ms,
+            source=ending.engine.source,
+            degraded=degraded,
+            engine=ending.engine.name,
+            model=ending.engine.model,
+            prompt_version=PROMPT_VERSION,
+            prompt_hash=ending.prompt.hash,
+            epoch=ending.prompt.epoch,
+            prompt_tokens=len(ending.prompt.ids),
+            cached_tokens=ending.cached_tokens,
+            latency_ms={**ending.stages_ms, "record_to_decision": float(now_ms - self._trigger.origin.ts_ms)},
+        )
+
+    async def _settle(self, handed: Handed) -> float:
+        started = time.perf_counter()
+        await self._parts.publisher.settle(handed)
+        return round((time.perf_counter() - started) * 1000, 3)
+
+    async def _settled(self, settling: asyncio.Task[float]) -> None:
+        try:
+            # Somebody who gives this decision up must not keep a late acknowledgement from being followed by its cancel.
+            publish_ms = await asyncio.shield(settling)
+        except BusError as error:
+            self._end(Outcome.FAILED, "publish_unacknowledged", str(error))
+            return
+        stages_ms = self._ending.stages_ms
+        stages_ms["publish"] = publish_ms
+        self._ending.outcome, self._ending.reason = Outcome.PUBLISHED, None
+        for stage, taken_ms in stages_ms.items():
+            metrics.STAGE_SECONDS.labels(stage).observe(taken_ms / 1000)
+
+    def _end(self, outcome: Outcome, reason: str, detail: str) -> Ending:
+        ending = self._ending
+        ending.outcome, ending.reason, ending.detail = outcome, reason, detail
+        return ending
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a decision is measured against, as the book was when its prompt was planned."""
+
+    vision: SeenVision
+    close: float
+    atr: float
+    last_close_ms: int
+    valid_until_ms: int
+
+
+@asynccontextmanager
+async def _until(clock: Clock, at_ms: int) -> AsyncIterator[None]:
+    """Raise TimeoutError in the body once `clock` has reached `at_ms`."""
+    async with asyncio.timeout(None) as timeout:
+
+        async def expire() -> None:
+            await clock.sleep_until(at_ms)
+            timeout.reschedule(asyncio.get_running_loop().time())
+
+        task = asyncio.create_task(expire())
+        try:
+            yield
+        finally:
+            task.cancel()

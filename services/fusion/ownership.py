@@ -1,0 +1,174 @@
+"""Which partitions the worker owns: taken over in the background, committed by watermark, handed back drained.
+
+Both input topics share their partitions, and a partition number is owned, read and handed back as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from services.core.bus import BusError, Committed, Consumer, Position, TopicPartition
+from services.fusion.intake import Intake
+from services.fusion.recovery import Known, Recovery, encode_metadata
+from services.fusion.watermark import Watermarks
+
+_POLLS_AT_END: Final = 5
+"""Polls in a row without a record after which a log's last offsets are taken to carry none (compaction, transactions)."""
+
+_log = structlog.get_logger()
+
+
+class Owner(Protocol):
+    """The worker, as ownership sees it."""
+
+    def taken_over(self, partition: int) -> None:
+        """Take note that a partition's books stand."""
+        ...
+
+    async def hand_back(self, partitions: frozenset[int]) -> None:
+        """Drain these partitions."""
+        ...
+
+
+@dataclass(slots=True)
+class Owned:
+    """One partition number of both input topics."""
+
+    known: Known = field(default_factory=Known)
+    behind: dict[TopicPartition, int] = field(default_factory=dict)
+    """Where the log ended at the takeover, for topics that have not been read up to there."""
+    taken_over: bool = False
+
+
+class Ownership:
+    """A RebalanceListener that takes partitions over and hands them back."""
+
+    def __init__(self, consumer: Consumer, recovery: Recovery, intake: Intake, owner: Owner) -> None:
+        """Read through `consumer`; tell `owner`."""
+        self._consumer = consumer
+        self._recovery = recovery
+        self._topics = (intake.market_topic, intake.vision_topic)
+        self._owner = owner
+        self.watermarks = Watermarks()
+        self._owned: dict[int, Owned] = {}
+        self._todo: asyncio.Queue[tuple[int, Owned]] = asyncio.Queue()
+        self._committed: dict[TopicPartition, tuple[int, str]] = {}
+        self._empty_polls = 0
+
+    def owned(self, partition: int) -> Owned | None:
+        """Return what is known of a partition number, None when it is not owned."""
+        return self._owned.get(partition)
+
+    @property
+    def rebuilt(self) -> bool:
+        """Return whether every partition's books stand."""
+        return all(owned.taken_over for owned in self._owned.values())
+
+    @property
+    def caught_up(self) -> bool:
+        """Return whether all was read that the log held when it was taken over: before that, nothing is asked.
+
+        A decision on half of what is known could rest on less than one that was published before the takeover.
+        """
+        return all(owned.taken_over and not owned.behind for owned in self._owned.values())
+
+    def readable(self, assigned: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Return those of `assigned` whose books stand."""
+        return [tp for tp in assigned if tp.partition in self._owned and self._owned[tp.partition].taken_over]
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Queue what is new for takeover; it is not read until its books stand."""
+        numbers = {tp.partition for tp in partitions}
+        for number in sorted(numbers):
+            if any(TopicPartition(topic, number) not in partitions for topic in self._topics):
+                raise BusError(
+                    f"partition {number} of {self._topics[0]!r} and of {self._topics[1]!r} went to different workers; both topics need "
+                    "the same partition count, and every member of the group the range assignor"
+                )
+            if number not in self._owned:
+                owned = self._owned[number] = Owned()
+                self._consumer.pause([TopicPartition(topic, number) for topic in self._topics])
+                self._todo.put_nowait((number, owned))
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Drain, commit and forget."""
+        numbers = frozenset(tp.partition for tp in partitions if tp.partition in self._owned)
+        if not numbers:
+            return
+        await self._owner.hand_back(numbers)
+        await self.commit()
+        for number in numbers:
+            del self._owned[number]
+            for topic in self._topics:
+                self.watermarks.revoke(TopicPartition(topic, number))
+                self._committed.pop(TopicPartition(topic, number), None)
+
+    async def run(self) -> None:
+        """Take over what is queued, one partition at a time, for ever; cancel to end."""
+        while True:
+            number, owned = await self._todo.get()
+            if self._owned.get(number) is not owned:
+                continue  # handed back before its turn came
+            await self._take_over(number, owned)
+
+    def polled(self, *, empty: bool) -> None:
+        """Take note of a poll: what lies below the log's end at the takeover may have been read by now."""
+        self._empty_polls = self._empty_polls + 1 if empty else 0
+        at_end = self._empty_polls >= _POLLS_AT_END
+        for owned in self._owned.values():
+            if owned.behind and owned.taken_over:
+                owned.behind = (
+                    {}
+                    if at_end  # offsets that carry no record end a log as well
+                    else {tp: end for tp, end in owned.behind.items() if (held := self.watermarks.get(tp)) and held.next_offset < end}
+                )
+
+    def acknowledged(self, position: Position, outputs: tuple[str, str]) -> None:
+        """Take note of an acknowledged output, so that commits name where outcomes are found."""
+        at = outputs.index(position.topic)
+        for topic in self._topics:
+            watermark = self.watermarks.get(TopicPartition(topic, position.partition))
+            if watermark is not None:
+                ends = list(watermark.output_ends)
+                ends[at] = max(ends[at], position.offset + 1)
+                watermark.output_ends = tuple(ends)
+
+    async def commit(self) -> None:
+        """Commit every watermark that has moved."""
+        offsets = {}
+        for watermark in self.watermarks:
+            offset, ends = watermark.committable()
+            wanted = (offset, encode_metadata(ends))
+            if self._committed.get(watermark.partition) != wanted:
+                offsets[watermark.partition] = Committed(*wanted)
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+        except BusError as error:
+            # Somebody else may own them by now: what is not committed is read again, by whoever does.
+            _log.warning("commit_failed", error=str(error))
+            return
+        for tp, committed in offsets.items():
+            self._committed[tp] = (committed.offset, committed.metadata)
+
+    async def _take_over(self, number: int, owned: Owned) -> None:
+        tps = [TopicPartition(topic, number) for topic in self._topics]
+        takeover = await self._recovery.take_over(number, await self._consumer.committed(tps))
+        if self._owned.get(number) is not owned:
+            return
+        owned.known = takeover.known
+        owned.behind = {tp: end for tp, end in takeover.ends.items() if takeover.start[tp] < end}
+        for tp in tps:
+            self.watermarks.assign(tp, takeover.start[tp], takeover.output_ends)
+            self._consumer.seek(tp, takeover.start[tp])
+        owned.taken_over = True
+        await self.commit()
+        self._consumer.resume(tps)
+        self._owner.taken_over(number)
+        _log.info("taken_over", partition=number, behind=sum(takeover.ends[tp] - takeover.start[tp] for tp in tps))

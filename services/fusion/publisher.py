@@ -1,0 +1,159 @@
+"""What leaves the worker: signals in time or not at all, cancels, audit records, dead letters.
+
+Signals have a producer of their own whose timeout is below the delivery reserve, so that none can leave from a buffer after its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from schemas import (
+    Action,
+    AuditRecord,
+    Cancel,
+    CancelReason,
+    DeadLetter,
+    DeadLetterReason,
+    RunMode,
+    Signal,
+    Topic,
+    topic_name,
+)
+from services.core import metrics
+from services.core.bus import BusError, Headers, Position, Producer, Record
+from services.core.clock import Clock
+from services.fusion.skew import SkewMeter
+
+_STANDING = frozenset({Action.BUY, Action.SELL, Action.EXIT})
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A signal that was handed to the producer."""
+
+    signal: Signal
+    acknowledgement: Awaitable[Position]
+
+
+class Publisher:
+    """Writes the worker's outputs and knows which signals are still open."""
+
+    def __init__(
+        self,
+        signals: Producer,
+        others: Producer,
+        *,
+        clock: Clock,
+        run_mode: RunMode,
+        skew: SkewMeter,
+        on_position: Callable[[Position], None],
+    ) -> None:
+        """`signals` is the producer with the short timeout; `on_position` is told of each signal and audit record acknowledged."""
+        self._signals = signals
+        self._others = others
+        self._clock = clock
+        self._run_mode = run_mode
+        self._skew = skew
+        self._on_position = on_position
+        self.signals_topic = topic_name(Topic.STRATEGY_SIGNALS, run_mode)
+        self.audit_topic = topic_name(Topic.SIGNAL_AUDIT, run_mode)
+        self._dead_letters_topic = topic_name(Topic.DEAD_LETTERS, run_mode)
+        self._open: dict[str, list[Signal]] = {}
+
+    async def hand_over(self, signal: Signal, headers: Headers = ()) -> Handed:
+        """Hand a signal to the producer. The caller has just checked its deadline."""
+        acknowledgement = await self._signals.send(self.signals_topic, key=signal.symbol.encode(), value=signal.encode(), headers=headers)
+        return Handed(signal, acknowledgement)
+
+    async def settle(self, handed: Handed) -> Position:
+        """Wait for a signal's acknowledgement; a late one, or none, is followed by a cancel. Raises BusError when there is none."""
+        signal = handed.signal
+        before_ms = self._clock.now_ms()
+        try:
+            position = await handed.acknowledgement
+        except BusError as error:
+            # It may have been appended all the same.
+            await self.cancel(signal, CancelReason.LATE_ACK, f"no acknowledgement: {error}")
+            raise
+        self._on_position(position)
+        now_ms = self._clock.now_ms()
+        self._skew.seen(before_ms, position.timestamp_ms, now_ms)
+        metrics.SIGNALS.labels(signal.action.value, signal.source, signal.vision).inc()
+        if now_ms > signal.valid_until_ms:
+            await self.cancel(signal, CancelReason.LATE_ACK, f"acknowledged {now_ms - signal.valid_until_ms} ms after its validity")
+        elif signal.action in _STANDING:
+            await self._supersede(signal)
+        return position
+
+    async def cancel_open(self, symbol: str | None, reason: CancelReason, detail: str) -> int:
+        """Cancel every unexpired signal of `symbol` (of all symbols when None); return how many."""
+        names = [symbol] if symbol is not None else list(self._open)
+        signals = [signal for name in names for signal in self._unexpired(name)]
+        for name in names:
+            self._open.pop(name, None)
+        for signal in signals:
+            await self.cancel(signal, reason, detail)
+        return len(signals)
+
+    async def cancel(self, signal: Signal, reason: CancelReason, detail: str) -> None:
+        """Withdraw one signal; a cancel is never dropped for lateness."""
+        message = Cancel(
+            schema_version=1,
+            run_mode=self._run_mode,
+            symbol=signal.symbol,
+            interval=signal.interval,
+            mode=signal.mode,
+            signal_id=signal.signal_id,
+            ts_decided_ms=self._clock.now_ms(),
+            reason=reason,
+            detail=detail[:500],
+        )
+        await self._others.send(self.signals_topic, key=signal.symbol.encode(), value=message.encode())
+        metrics.CANCELS.labels(reason.value).inc()
+        _log.info("cancel", signal_id=str(signal.signal_id), symbol=signal.symbol, reason=reason.value)
+
+    def restore(self, signal: Signal) -> None:
+        """Note a signal that an earlier life of this worker published."""
+        if signal.action in _STANDING:
+            self._open.setdefault(signal.symbol, []).append(signal)
+
+    def cancelled(self, symbol: str, signal_id: object) -> None:
+        """Note a cancel that an earlier life of this worker published."""
+        self._open[symbol] = [signal for signal in self._open.get(symbol, ()) if signal.signal_id != signal_id]
+
+    def forget(self, symbol: str) -> None:
+        """Leave the open signals of `symbol` to whoever owns it now."""
+        self._open.pop(symbol, None)
+
+    async def audit(self, record: AuditRecord, headers: Headers = ()) -> None:
+        """Write a trigger's outcome; return once it is acknowledged, and raise BusError when it is not."""
+        acknowledgement = await self._others.send(self.audit_topic, key=record.symbol.encode(), value=record.encode(), headers=headers)
+        self._on_position(await acknowledgement)
+
+    async def dead_letter(self, record: Record, reason: DeadLetterReason, detail: str) -> None:
+        """Put a record aside as it came; return once that is acknowledged, and raise BusError when it is not."""
+        letter = DeadLetter(reason, detail, record.topic, record.partition, record.offset, 1, self._clock.now_ms())
+        await (
+            await self._others.send(
+                self._dead_letters_topic, key=record.key, value=record.value, headers=[*record.headers, *letter.to_headers()]
+            )
+        )
+
+    def _unexpired(self, symbol: str) -> list[Signal]:
+        now_ms = self._clock.now_ms()
+        return [signal for signal in self._open.get(symbol, ()) if signal.valid_until_ms > now_ms]
+
+    async def _supersede(self, signal: Signal) -> None:
+        kept: list[Signal] = []
+        replaced: list[Signal] = []
+        for earlier in self._unexpired(signal.symbol):
+            same_lane = (earlier.interval, earlier.mode) == (signal.interval, signal.mode)
+            (replaced if same_lane and earlier.signal_id != signal.signal_id else kept).append(earlier)
+        self._open[signal.symbol] = [*kept, signal]
+        for earlier in replaced:
+            await self.cancel(earlier, CancelReason.SUPERSEDED, f"by {signal.signal_id}")

@@ -1,0 +1,74 @@
+"""Builds the worker for a process of its own: bus, engine, tokenizer and Redis as the settings say."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from importlib.resources import files
+from typing import Final, Protocol
+
+from services.core import redis
+from services.core.bus.connect import connect as connect_bus
+from services.core.bus.port import Bus
+from services.core.clock import Clock
+from services.core.health import Health
+from services.core.settings import EngineSettings, Settings, SettingsError
+from services.core.tokenizer import Tokenizer
+from services.fusion.worker import Around, FusionWorker
+from services.inference.engine import Engine
+
+_ENGINES: Final = "aquiline.engines"
+
+
+class Connect(Protocol):
+    """What an entry point of the group `aquiline.engines` is."""
+
+    def __call__(self, settings: EngineSettings, clock: Clock) -> Engine:
+        """Return an engine; nothing is opened before its first call."""
+        ...
+
+
+def connect_engine(settings: EngineSettings, clock: Clock) -> Engine:
+    """Return the engine that an entry point named after `settings.kind` makes; raise SettingsError when there is none."""
+    found = entry_points(group=_ENGINES, name=settings.kind)
+    if not found:
+        raise SettingsError(f"engine.kind = {settings.kind!r}: no installed package offers it (entry point group {_ENGINES!r})")
+    connect: Connect = next(iter(found)).load()
+    try:
+        return connect(settings, clock)
+    except ValueError as error:
+        raise SettingsError(f"engine: {error}") from error
+
+
+def load_tokenizer(settings: EngineSettings) -> Tokenizer:
+    """Return the tokenizer that prompts are made with; raise SettingsError when its file is none."""
+    try:
+        if settings.tokenizer_file is not None:
+            return Tokenizer.from_file(settings.tokenizer_file)
+        shipped = files("services.inference") / "data" / "tokenizer.json"
+        return Tokenizer(shipped.read_bytes(), "the simulator's tokenizer")
+    except ValueError as error:
+        raise SettingsError(f"engine.tokenizer_file: {error}") from error
+
+
+def make_worker(bus: Bus, settings: Settings, clock: Clock, health: Health) -> FusionWorker:
+    """Return a worker on `bus`; raise SettingsError when the settings cannot be used."""
+    fallback = connect_engine(settings.engine.model_copy(update={"kind": "rules"}), clock) if settings.fusion.fallback == "rules" else None
+    around = Around(
+        bus=bus,
+        settings=settings,
+        clock=clock,
+        health=health,
+        engine=connect_engine(settings.engine, clock),
+        fallback=fallback,
+        tokenizer=load_tokenizer(settings.engine),
+        redis=redis.connect(settings.redis),
+    )
+    try:
+        return FusionWorker(around)
+    except ValueError as error:
+        raise SettingsError(f"engine.chat_template = {settings.engine.chat_template!r}: {error}") from error
+
+
+async def build(settings: Settings, clock: Clock, health: Health) -> FusionWorker:
+    """Return a worker on the bus that the settings name."""
+    return make_worker(connect_bus(settings.bus, clock), settings, clock, health)

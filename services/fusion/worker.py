@@ -1,0 +1,419 @@
+"""The fusion worker: a thin shell of asyncio around the pure core. The poll loop folds and never waits for the model.
+
+poll -> intake -> lanes -> decisions (under permits) -> ledger -> audit acknowledged -> watermark -> commit
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Final
+
+import redis.asyncio as redis_async
+import structlog
+
+from schemas import CancelReason, Control, HaltState, InstrumentEvent, Outcome
+from services.core import metrics
+from services.core.bus import Bus, BusError, Consumer, Position, Producer, Record, TopicPartition
+from services.core.clock import Clock
+from services.core.decode import Refused
+from services.core.health import Health
+from services.core.instruments import Instruments
+from services.core.settings import Settings
+from services.core.tokenizer import Tokenizer
+from services.core.topics import check_topics
+from services.fusion.accounts import Accounts, RecordCounter
+from services.fusion.books import Books
+from services.fusion.control import GLOBAL, ControlTable
+from services.fusion.decision import Decision, Ending, Parts
+from services.fusion.guard import Guard
+from services.fusion.intake import Intake
+from services.fusion.lanes import Ended, Lanes, Started
+from services.fusion.ledger import Ledger
+from services.fusion.ownership import Ownership
+from services.fusion.prefix_store import PrefixStore
+from services.fusion.prewarm import Prewarmer
+from services.fusion.prompt import PromptBuilder, fingerprint
+from services.fusion.publisher import Publisher
+from services.fusion.recovery import Recovery
+from services.fusion.skew import SkewMeter
+from services.fusion.triggers import Trigger, TriggerPolicy
+from services.inference.engine import Engine, EngineError
+
+_POLL_MS: Final = 100
+_BATCH: Final = 500
+_DOWN: Final = frozenset({"engine_unreachable", "engine_broke", "engine_open"})
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a worker is given: everything outside it."""
+
+    bus: Bus
+    settings: Settings
+    clock: Clock
+    health: Health
+    engine: Engine
+    fallback: Engine | None
+    tokenizer: Tokenizer
+    redis: redis_async.Redis | None
+
+
+class FusionWorker:
+    """One member of the fusion group. `run` it once; `accounts` may be read at any time."""
+
+    def __init__(self, around: Around) -> None:
+        """Make a worker; raise ValueError when the tokenizer lacks a token of the chat template."""
+        bus, settings, clock = around.bus, around.settings, around.clock
+        self._around = around
+        self._bus, self._settings, self._clock, self._health = bus, settings, clock, around.health
+        self._health.require("control", "assigned", "rebuilt")
+        fusion, template = settings.fusion, settings.engine.chat_template
+        self.accounts = Accounts()
+        self._counter = RecordCounter(self.accounts, fusion)
+        self._instruments = Instruments(bus, clock, settings.run_mode, f"{fusion.group}-instruments")
+        self._instruments.on_split = self._on_split
+        self._control = ControlTable(bus, clock, settings.run_mode, f"{fusion.group}-control")
+        self._control.on_change = self._on_control
+        self._books = Books(fusion, self._instruments)
+        self._policy = TriggerPolicy(fusion)
+        self._intake = Intake(settings, clock, self._books, self._policy)
+        self._lanes = Lanes({"fast": fusion.permits, "deep": fusion.deep_permits}, fusion.max_staleness_ms)
+        self._guard = Guard(fusion)
+        self._skew = SkewMeter()
+        store = PrefixStore(around.redis, settings.redis, clock, fingerprint(around.tokenizer, template))
+        self._store = store
+        self._prompts = PromptBuilder(fusion, around.tokenizer, template, store, settings.redis.local_bytes)
+        self.prewarmer = Prewarmer(settings, around.engine, self._prompts, self._books)
+        self._stopping = asyncio.Event()
+        self._deciding: dict[asyncio.Task[None], Trigger] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._waker: asyncio.Task[None] | None = None
+        self._wakes_at_ms: int | None = None
+        self._engine_was_down = False
+        self._paused = False
+        self._consumer: Consumer
+        self._signals: Producer
+        self._others: Producer
+        self._publisher: Publisher
+        self._ledger: Ledger
+        self.ownership: Ownership
+
+    def stop(self) -> None:
+        """Have `run` start nothing new, finish or give up what runs within `fusion.drain_ms`, commit and return."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop`; raise BusError, EngineError or PoisonedStreamError when it cannot go on."""
+        await self._start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                helpers = [
+                    tasks.create_task(work, name=name)
+                    for name, work in (
+                        ("control", self._control.follow()),
+                        ("instruments", self._instruments.follow()),
+                        ("prewarm", self.prewarmer.run()),
+                        ("housekeeping", self._keep_house()),
+                        ("takeover", self.ownership.run()),
+                    )
+                ]
+                try:
+                    await self._poll()
+                finally:
+                    await self._consumer.close()
+                    for helper in helpers:
+                        helper.cancel()
+        finally:
+            await self._close()
+
+    async def _start(self) -> None:
+        fusion, clock = self._settings.fusion, self._clock
+        admin = await self._bus.admin()
+        try:
+            await check_topics(admin, self._settings.run_mode)
+        finally:
+            await admin.close()
+        await self._refuse_simulator()
+        await self._instruments.start()
+        await self._control.start()
+        self._health.set("control")
+        # Its own producer, with a timeout below the delivery reserve: a stale signal cannot leave from its buffer.
+        self._signals = await self._bus.producer(client_id=f"{fusion.group}-signals", delivery_timeout_ms=fusion.producer_timeout_ms)
+        self._others = await self._bus.producer(client_id=fusion.group)
+        self._publisher = Publisher(
+            self._signals,
+            self._others,
+            clock=clock,
+            run_mode=self._settings.run_mode,
+            skew=self._skew,
+            on_position=self._on_position,
+        )
+        self._ledger = Ledger(self._publisher, self.accounts, clock, self._settings.run_mode, self._prompts.version)
+        self._consumer = await self._bus.consumer(group=fusion.group, client_id=fusion.group, instance_id=self._settings.bus.instance_id)
+        self.ownership = Ownership(
+            self._consumer, Recovery(self._bus, self._settings, clock, self._intake, self._books), self._intake, self
+        )
+        await self._consumer.start([self._intake.market_topic, self._intake.vision_topic], self.ownership)
+
+    async def _refuse_simulator(self) -> None:
+        """Look at the engine; in run mode `live`, refuse the simulator. An engine that does not answer yet is no reason to wait."""
+        try:
+            info = await self._around.engine.info()
+        except EngineError as error:
+            _log.warning("engine_not_answering", reason=error.reason, detail=error.detail)
+            return
+        if info.source == "simulator" and self._settings.run_mode.value == "live":
+            raise EngineError("engine_refused", "run mode live refuses the simulator; set engine.urls to a real engine")
+        metrics.ENGINE_KV_TOKENS.set(info.kv_capacity_tokens or 0)
+        _log.info("engine", name=info.name, source=info.source, model=info.model, kv_tokens=info.kv_capacity_tokens)
+
+    async def _close(self) -> None:
+        await self._ledger.close()
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if self._waker is not None:
+            self._waker.cancel()
+        await self._signals.close()
+        await self._others.close()
+        await self._store.close()
+        await self._control.close()
+        await self._instruments.close()
+        self._counter.flush()
+        _log.info("fusion_done", **self.accounts.summary())
+
+    # --- Folding -------------------------------------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        while not self._stopping.is_set():
+            records = await self._consumer.poll(timeout_ms=_POLL_MS, max_records=_BATCH)
+            for record in records:
+                self._take(record)
+            self.ownership.polled(empty=not records)
+            self._bound_backlog()
+            self._counter.flush()
+            self._health.progress()
+            self.dispatch()
+            # A batch takes some milliseconds; whoever waits for the loop gets it between two.
+            await asyncio.sleep(0)
+
+    def _take(self, record: Record) -> None:
+        watermark = self.ownership.watermarks.get(TopicPartition(record.topic, record.partition))
+        if watermark is None:
+            return  # taken away between fetch and here; whoever owns it reads it again
+        watermark.seen(record.offset)
+        taken = self._intake.take(record, self)
+        if isinstance(taken, Refused):
+            self._ledger.put_aside(record, taken, watermark)
+            self._counter.dead_letter(record.topic, taken.reason)
+        else:
+            self._counter.count(record.topic, taken)
+
+    def trigger(self, trigger: Trigger, wait_until_ms: int, record: Record) -> None:
+        """Put a trigger in line, unless an earlier life of its partition has ended it."""
+        owned = self.ownership.owned(record.partition)
+        watermark = self.ownership.watermarks.get(TopicPartition(record.topic, record.partition))
+        if owned is None or watermark is None or trigger.trigger_id in owned.known.ended:
+            return
+        self._ledger.open(trigger, watermark, record)
+        signal = owned.known.signals.get(trigger.trigger_id)
+        if signal is not None:
+            # Published before a crash that came ahead of its audit record: that is its outcome, and asking again could change it.
+            detail = "published before a restart"
+            self._ledger.conclude(trigger, Ending(Outcome.PUBLISHED, detail=detail, as_of=signal.as_of, signal=signal))
+            return
+        ended = self._lanes.offer(trigger, self._clock.now_ms(), wait_until_ms)
+        if ended is not None:
+            self._end(ended)
+
+    def vision_arrived(self, symbol: str, interval: str, window_end_ms: int) -> bool:
+        """Let a waiting trigger go on; return True when one was waiting for this window."""
+        return self._lanes.complete_wait(symbol, interval, window_end_ms, self._clock.now_ms())
+
+    def rewritten(self, symbol: str) -> None:
+        """Cancel what rested on bars that have been revised."""
+        self._spawn(self._cancel_open(symbol, CancelReason.REVISED, "a bar that it rested on has been revised"))
+
+    def _bound_backlog(self) -> None:
+        fusion = self._settings.fusion
+        unfinished = self.ownership.watermarks.unfinished
+        while unfinished - fusion.max_unfinished > 0 and (ended := self._lanes.evict_oldest()) is not None:
+            self._end(ended)
+            unfinished -= 1
+        if not self._paused and unfinished > fusion.pause_at_unfinished:
+            self._paused = True
+            self._health.excuse("paused")
+            self._consumer.pause(sorted(self._consumer.assignment()))
+            _log.warning("paused", unfinished=unfinished)
+        elif self._paused and unfinished < fusion.pause_at_unfinished // 2:
+            self._paused = False
+            self._health.end_excuse("paused")
+            self._consumer.resume(sorted(self.ownership.readable(self._consumer.assignment())))
+            _log.info("resumed", unfinished=unfinished)
+
+    # --- Deciding ------------------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Start every trigger whose turn has come."""
+        if self._stopping.is_set() or not self.ownership.caught_up:
+            return
+        started, ended = self._lanes.start_ready(self._clock.now_ms())
+        for late in ended:
+            self._end(late)
+        for one in started:
+            task = asyncio.create_task(self._decide(one), name=f"decide-{one.trigger.trigger_id}")
+            self._deciding[task] = one.trigger
+            task.add_done_callback(lambda done: self._deciding.pop(done, None))
+        self._set_waker()
+
+    async def _decide(self, started: Started) -> None:
+        trigger = started.trigger
+        lane = trigger.lane
+        owned = self.ownership.owned(trigger.origin.partition)
+        book = self._books.get(lane.symbol)
+        if owned is None or book is None:
+            self._ledger.abandon(trigger)
+            self._lanes.finish(trigger)
+            return
+        parts = Parts(
+            self._settings,
+            self._clock,
+            self._prompts,
+            self._around.engine,
+            self._around.fallback,
+            self._guard,
+            self._control,
+            self._publisher,
+            self._skew,
+        )
+        decision = Decision(parts, book, trigger, owned.known.as_of.get(lane), self._ledger.headers(trigger))
+        try:
+            ending = await decision.run(started.ready_ms)
+        except asyncio.CancelledError:
+            self._ledger.abandon(trigger)
+            raise
+        except Exception as error:  # noqa: BLE001 - one symbol's trouble must not end the others'
+            _log.exception("decision_broke", symbol=lane.symbol, trigger_id=str(trigger.trigger_id))
+            ending = Ending(Outcome.FAILED, "internal_error", f"{type(error).__name__}: {error}")
+        finally:
+            self._lanes.finish(trigger)
+        self._ledger.conclude(trigger, ending)
+        if ending.outcome is Outcome.PUBLISHED and ending.as_of is not None:
+            owned.known.as_of[lane] = ending.as_of
+        self._after(trigger, ending)
+        self.dispatch()
+
+    def _after(self, trigger: Trigger, ending: Ending) -> None:
+        """Send prefixes ahead, and note for whoever restarts the engine what it holds."""
+        if ending.reason in _DOWN:
+            self._engine_was_down = True
+        elif ending.usage is not None and ending.prompt is not None and ending.engine is not None:
+            prefix = ending.prompt.prefix
+            self._store.used(ending.engine.name, prefix.blocks[-1].key, [block.key for block in prefix.blocks])
+            if self._engine_was_down:
+                self._engine_was_down = False
+                self.prewarmer.warm_current(self._prompts.hottest())
+            self.prewarmer.after_decision(trigger.lane.symbol, trigger.lane.interval)
+
+    def _end(self, ended: Ended) -> None:
+        self._ledger.conclude(ended.trigger, Ending(Outcome(ended.outcome), ended.reason))
+
+    def _set_waker(self) -> None:
+        at_ms = self._lanes.next_wake_ms()
+        if at_ms == self._wakes_at_ms and self._waker is not None and not self._waker.done():
+            return
+        if self._waker is not None:
+            self._waker.cancel()
+        self._wakes_at_ms = at_ms
+        self._waker = asyncio.create_task(self._wake(at_ms), name="wake") if at_ms is not None else None
+
+    async def _wake(self, at_ms: int) -> None:
+        await self._clock.sleep_until(at_ms)
+        self._waker = None
+        self.dispatch()
+
+    # --- Taking over and handing back ------------------------------------------------------------------------------------------
+
+    def taken_over(self, partition: int) -> None:
+        """Restore what the guard and the publisher remember of a partition, and warm the engine for it."""
+        owned = self.ownership.owned(partition)
+        if owned is None:
+            return
+        for signal in owned.known.signals.values():
+            if signal.signal_id not in owned.known.cancelled:
+                self._publisher.restore(signal)
+            self._guard.published(signal.symbol, signal.action, signal.as_of.market.ts_event_ms, signal.ts_decided_ms)
+        self._health.set("assigned")
+        if self.ownership.rebuilt:
+            self._health.set("rebuilt")
+        self._spawn(self._cancel_halted(partition))
+        self.prewarmer.warm_current(sorted(self._books.symbols(partition)))
+
+    async def hand_back(self, partitions: frozenset[int]) -> None:
+        """Finish or give up the work of `partitions` within the drain budget, commit it, and forget them."""
+        self._health.clear("rebuilt", "partitions are moving")
+        budget_ms = self._settings.fusion.drain_ms
+        for trigger in self._lanes.drop(lambda trigger: trigger.origin.partition in partitions):
+            self._ledger.abandon(trigger)
+        running = [task for task, trigger in self._deciding.items() if trigger.origin.partition in partitions]
+        if running:
+            _, late = await asyncio.wait(running, timeout=budget_ms * 0.7 / 1000)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=budget_ms * 0.1 / 1000)
+        await self._ledger.written(partitions, int(budget_ms * 0.2))
+        for partition in partitions:
+            for symbol in self._books.drop(partition):
+                self._policy.forget(symbol)
+                self._guard.forget(symbol)
+                self._publisher.forget(symbol)
+                self._prompts.forget(symbol)
+                self.prewarmer.forget(symbol)
+
+    # --- What comes from outside the inputs --------------------------------------------------------------------------------------
+
+    def _on_position(self, position: Position) -> None:
+        self.ownership.acknowledged(position, (self._publisher.signals_topic, self._publisher.audit_topic))
+
+    def _on_control(self, control: Control) -> None:
+        if control.state is HaltState.HALTED:
+            symbol = None if control.scope == GLOBAL else control.scope
+            self._spawn(self._cancel_open(symbol, CancelReason.HALTED, control.reason))
+
+    def _on_split(self, event: InstrumentEvent) -> None:
+        book = self._books.get(event.symbol)
+        if book is not None and book.add_split(event):
+            self._policy.rescale(event.symbol, event.ratio)
+            self._spawn(self._cancel_open(event.symbol, CancelReason.SPLIT, f"split {event.ratio}:1 at {event.effective_ms}"))
+
+    async def _cancel_open(self, symbol: str | None, reason: CancelReason, detail: str) -> None:
+        try:
+            await self._publisher.cancel_open(symbol, reason, detail)
+        except (BusError, AttributeError) as error:
+            _log.error("cancel_failed", reason=reason.value, error=str(error))
+
+    async def _cancel_halted(self, partition: int) -> None:
+        for symbol in sorted(self._books.symbols(partition)):
+            why = self._control.halted(symbol)
+            if why is not None:
+                await self._cancel_open(symbol, CancelReason.HALTED, why)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _keep_house(self) -> None:
+        """Commit and bring gauges up to date, for ever."""
+        while True:
+            await asyncio.sleep(self._settings.fusion.commit_interval_ms / 1000)
+            await self.ownership.commit()
+            for state, count in self._lanes.counts().items():
+                metrics.LANES.labels(state).set(count)
+            metrics.UNFINISHED_RECORDS.set(self.ownership.watermarks.unfinished)
+            metrics.LIVE_PREFIX_TOKENS.set(self._prompts.live_tokens)
