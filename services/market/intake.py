@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from schemas import Candle, DeadLetterReason, RunMode
 from services.core.bus import Record
 
-_VERSION: Final = 1
 _SHOWN: Final = 200
 
 
@@ -36,7 +35,7 @@ def decode(record: Record, *, modes: frozenset[RunMode], max_bytes: int, latest_
     try:
         candle = Candle.decode(record.value)
     except ValidationError as error:
-        return _refusal(record.value, error)
+        return _refusal(error)
     return _objection(record, candle, modes, latest_ms) or candle
 
 
@@ -52,18 +51,21 @@ def _objection(record: Record, candle: Candle, modes: frozenset[RunMode], latest
     return None
 
 
-def _refusal(value: bytes, error: ValidationError) -> Refused:
-    try:
-        content = orjson.loads(value)
-    except orjson.JSONDecodeError as broken:
-        return Refused(DeadLetterReason.MALFORMED, f"not JSON: {broken}")
-    if not isinstance(content, dict):
-        return Refused(DeadLetterReason.MALFORMED, f"a JSON {type(content).__name__}; an object is wanted")
-    version = content.get("schema_version")
-    if isinstance(version, int) and version != _VERSION:
-        return Refused(DeadLetterReason.UNSUPPORTED_VERSION, f"schema_version {version}; this service knows {_VERSION}")
-    problems = [
-        f"{'.'.join(map(str, item['loc'])) or 'candle'} = {item['input']!r:.{_SHOWN}}: {item['msg']}"
-        for item in error.errors(include_url=False, include_context=False)
-    ]
-    return Refused(DeadLetterReason.INVALID, "; ".join(problems))
+def _refusal(error: ValidationError) -> Refused:
+    problems = error.errors(include_url=False, include_context=False)
+    if problems[0]["type"] == "json_invalid":
+        return Refused(DeadLetterReason.MALFORMED, problems[0]["msg"])
+    if not problems[0]["loc"] and problems[0]["type"] == "model_type":
+        return Refused(DeadLetterReason.MALFORMED, f"not a JSON object but {problems[0]['input']!r:.{_SHOWN}}")
+    for problem in problems:
+        if problem["loc"] == ("schema_version",) and problem["type"] == "literal_error":
+            detail = f"schema_version {problem['input']!r:.{_SHOWN}}; this service knows 1"
+            return Refused(DeadLetterReason.UNSUPPORTED_VERSION, detail)
+    return Refused(DeadLetterReason.INVALID, "; ".join(_told(problem) for problem in problems))
+
+
+def _told(problem: ErrorDetails) -> str:
+    if not problem["loc"]:
+        return problem["msg"]
+    where = ".".join(map(str, problem["loc"]))
+    return f"{where}: {problem['msg']}" if problem["type"] == "missing" else f"{where} = {problem['input']!r:.{_SHOWN}}: {problem['msg']}"
