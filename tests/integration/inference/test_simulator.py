@@ -12,7 +12,9 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from .conftest import CALIBRATION, FACTS, simulated, until
+from services.inference.simulator.server import Simulator
+
+from .conftest import CALIBRATION, FACTS, TOKENIZER, connected, request, simulated, until
 
 
 async def test_a_call_without_streaming_has_the_fields_that_sglang_gives() -> None:
@@ -110,6 +112,18 @@ async def test_two_calls_cannot_have_one_rid() -> None:
             assert response.status == 400
         call.cancel()
         await asyncio.wait([call])
+
+
+async def test_an_outage_cuts_the_calls_in_flight_and_ends_at_the_same_address() -> None:
+    simulator = Simulator(CALIBRATION, TOKENIZER, time_scale=5.0)
+    async with simulator.serving() as url, connected(url) as engine:
+        call = engine.stream(request())
+        await anext(call)
+    assert simulator.gpu.idle()
+    async with simulator.serving(port=int(url.rpartition(":")[2])) as again, connected(again) as engine:
+        chunks = [chunk async for chunk in engine.stream(request())]
+    assert again == url
+    assert chunks[-1].usage is not None
 
 
 async def test_times_follow_the_calibration() -> None:
