@@ -17,7 +17,8 @@ from services.vision.render import HIGH, LOW, VOLUME, Floats, moving_average
 from services.vision.statistics import log_loss
 
 PENALTIES: Final = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
-_STEPS: Final = 25
+_STEPS: Final = 50
+_SMALL: Final = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +57,51 @@ def fit(train: Samples, validation: Samples, penalties: Sequence[float] = PENALT
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Return probabilities for logits, elementwise."""
-    odds: Floats = 1 / (1 + np.exp(-logits))
+    """Return probabilities for logits, elementwise, without overflow however large these are."""
+    odds: Floats = (1 + np.tanh(logits / 2)) / 2
     return odds
 
 
+def calibrate(raw: Floats, up: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return `scale` and `shift` so that `sigmoid(scale * raw + shift)` has the lowest log loss; `scale` is never below 0.
+
+    Source: Platt (1999). A scale of 0 means that the logits tell nothing, and leaves the share of ups.
+    """
+    scale, shift = _newton(np.stack([raw, np.ones_like(raw)], axis=1), up, np.full(2, 1e-9))
+    if scale < 0:
+        share = float(up.mean())
+        return 0.0, float(np.log(share / (1 - share)))
+    return float(scale), float(shift)
+
+
 def _fit_one(values: Floats, up: NDArray[np.bool_], penalty: float) -> Logistic:
-    """Newton's method; the intercept carries no penalty."""
     mean, spread = values.mean(axis=0), values.std(axis=0)
     scale = np.where(spread > 0, spread, 1.0)
     design = np.concatenate([(values - mean) / scale, np.ones((len(values), 1))], axis=1)
     ridge = np.full(design.shape[1], penalty)
-    ridge[-1] = 0.0
+    ridge[-1] = 0.0  # the intercept carries no penalty
+    weights = _newton(design, up, ridge)
+    return Logistic(mean=mean, scale=scale, weights=weights[:-1], intercept=float(weights[-1]), penalty=penalty)
+
+
+def _newton(design: Floats, up: NDArray[np.bool_], ridge: Floats) -> Floats:
+    """Return the weights of the lowest penalized log loss; steps are halved until they lower it, or logits far off diverge."""
+
+    def loss(weights: Floats) -> float:
+        logits = design @ weights
+        return float((np.logaddexp(0.0, logits) - up * logits).sum() + (ridge * weights**2).sum() / 2)
+
     weights = np.zeros(design.shape[1])
+    lowest = loss(weights)
     for _ in range(_STEPS):
         p_up = sigmoid(design @ weights)
         gradient = design.T @ (p_up - up) + ridge * weights
         curvature = (design * (p_up * (1 - p_up))[:, None]).T @ design + np.diag(ridge)
         step = np.linalg.solve(curvature, gradient)
-        weights -= step
-        if np.abs(step).max() < 1e-10:  # noqa: PLR2004 - far below what a probability shows
+        while loss(weights - step) > lowest and np.abs(step).max() > _SMALL:
+            step = step / 2
+        weights = weights - step
+        lowest = loss(weights)
+        if np.abs(step).max() <= _SMALL:
             break
-    return Logistic(mean=mean, scale=scale, weights=weights[:-1], intercept=float(weights[-1]), penalty=penalty)
+    return weights

@@ -101,15 +101,15 @@ def _hammer(window: _Window) -> Iterator[Pattern]:
     """Find, after a decline, a long lower shadow under a small body at the top of the bar.
 
     The lower shadow is at least 0.6 of the bar's range and twice the body, the upper shadow at most 0.15 of the range, the bar at
-    least half a unit long, and its low at least a unit below the close five bars before.
+    least half a unit long, and the close before it at least a unit below the one five bars earlier.
     """
     for bar in window.recent():
-        if bar < TREND_BARS:
+        if bar <= TREND_BARS:
             continue
         opened, high, low, close = window.opens[bar], window.highs[bar], window.lows[bar], window.closes[bar]
         length = high - low
         lower, upper = min(opened, close) - low, high - max(opened, close)
-        declined = low <= window.closes[bar - TREND_BARS] - window.unit
+        declined = window.closes[bar - 1] <= window.closes[bar - 1 - TREND_BARS] - window.unit
         small = upper <= HAMMER_UPPER * length and lower >= 2 * window.body(bar)
         if declined and small and length >= LEAST_BAR * window.unit and lower >= HAMMER_SHADOW * length:
             yield _pattern("hammer", (lower / length - HAMMER_SHADOW) / (0.9 - HAMMER_SHADOW), bar, bar)

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from services.vision.card import TrainingFacts
 from services.vision.dataset import Samples
-from services.vision.logistic import sigmoid
+from services.vision.logistic import calibrate, sigmoid
 from services.vision.network import ChartNetwork, folded
 from services.vision.render import Floats, Pixels
 from services.vision.statistics import log_loss
@@ -112,23 +112,6 @@ def logits(network: ChartNetwork, images: Pixels) -> Floats:
     with torch.inference_mode():
         parts = [network(_input(images[first : first + 256])).numpy() for first in range(0, len(images), 256)]
     return np.concatenate(parts).astype(np.float64)
-
-
-def calibrate(raw: Floats, up: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return `scale` and `shift` so that `sigmoid(scale * raw + shift)` has the lowest log loss; `scale` is never below 0.
-
-    Source: Platt (1999), by Newton's method. A scale of 0 would mean that the logits tell nothing.
-    """
-    design = np.stack([raw, np.ones_like(raw)], axis=1)
-    found = np.array([1.0, 0.0])
-    for _ in range(50):
-        p_up = sigmoid(design @ found)
-        curvature = (design * (p_up * (1 - p_up))[:, None]).T @ design + 1e-9 * np.eye(2)
-        found = found - np.linalg.solve(curvature, design.T @ (p_up - up))
-    if found[0] < 0:
-        share = float(up.mean())
-        return 0.0, float(np.log(share / (1 - share)))
-    return float(found[0]), float(found[1])
 
 
 def _one_pass(
