@@ -1,0 +1,220 @@
+"""What only a real Kafka can show: frozen and killed brokers, long drains and take-overs, TLS with log-in."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from pydantic import SecretStr
+
+from deploy.local import LocalKafka, LocalSecurity
+from deploy.local.process import free_port
+from services.core.bus import BusError, Consumer, Producer, TopicPartition
+from services.core.bus.connect import connect
+from services.core.bus.kafka_producer import KafkaProducer
+from services.core.clock import SystemClock
+from services.core.settings import BusSettings
+from tests.integration.bus.support import Listener, Site, poll_until, take
+from tests.integration.bus.test_contract_groups import Draining, Slow
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[LocalKafka]:
+    """Return a Kafka to freeze and kill."""
+    with LocalKafka(tmp_path / "kafka") as server:
+        yield server
+        server.thaw()
+
+
+@pytest.fixture
+async def fragile(broker: LocalKafka, unique: str) -> AsyncIterator[Site]:
+    """Return a site on that Kafka."""
+    settings = BusSettings(url=broker.url, session_timeout_ms=3_000, rebalance_timeout_ms=15_000, request_timeout_ms=2_000)
+    bus = connect(settings, SystemClock())
+    site = Site(bus, await bus.admin(), unique)
+    yield site
+    await site.close()
+
+
+@pytest.fixture
+async def hasty(kafka: LocalKafka, unique: str) -> AsyncIterator[Site]:
+    """Return a site whose requests and sessions end after a second."""
+    settings = BusSettings(url=kafka.url, session_timeout_ms=1_000, rebalance_timeout_ms=15_000, request_timeout_ms=1_000)
+    bus = connect(settings, SystemClock())
+    site = Site(bus, await bus.admin(), unique)
+    yield site
+    await site.close()
+
+
+async def test_what_a_frozen_broker_did_not_take_in_time_fails_and_leaves_no_later(fragile: Site, broker: LocalKafka) -> None:
+    topic = await fragile.topic()
+    producer = await fragile.producer(delivery_timeout_ms=400)
+    await (await producer.send(topic, key=b"k", value=b"before"))
+    broker.freeze()
+    on_the_wire = await producer.send(topic, key=b"k", value=b"on the wire")
+    await _in_flight(producer)
+    buffered = [await producer.send(topic, key=b"k", value=b"late") for _ in range(20)]
+    with pytest.raises(BusError, match="within 400 ms"):
+        await on_the_wire
+    queued = [await producer.send(topic, key=b"k", value=b"late") for _ in range(20)]
+    for acknowledgement in (*buffered, *queued):
+        with pytest.raises(BusError, match=r"within 400 ms|cut off"):
+            await acknowledgement
+    broker.thaw()
+    reader = await fragile.reader()
+    after = await (await (await fragile.producer()).send(topic, key=b"k", value=b"after"))
+    await reader.read({TopicPartition(topic, 0): 0})
+    values = [record.value for record in await take(reader, after.offset + 1)]
+    assert b"late" not in values
+    assert values[0] == b"before"
+
+
+async def _in_flight(producer: Producer) -> None:
+    """Return once a request of `producer` is on its way."""
+    assert isinstance(producer, KafkaProducer)
+    async with asyncio.timeout(30):
+        while producer._inner is None or not producer._inner._sender._in_flight:  # noqa: ASYNC110 - aiokafka has no event for it
+            await asyncio.sleep(0)
+
+
+async def test_a_producer_goes_on_after_records_were_given_up(fragile: Site, broker: LocalKafka) -> None:
+    topic = await fragile.topic()
+    producer = await fragile.producer(delivery_timeout_ms=1_000)
+    await (await producer.send(topic, key=b"k", value=b"before"))
+    broker.freeze()
+    with pytest.raises(BusError, match="within 1000 ms"):
+        await (await producer.send(topic, key=b"k", value=b"given up"))
+    broker.thaw()
+    async with asyncio.timeout(30):
+        for number in itertools.count():
+            try:
+                place = await (await producer.send(topic, key=b"k", value=str(number).encode()))
+            except BusError:
+                continue
+            break
+    assert place.offset >= 1
+
+
+async def test_order_holds_and_nothing_is_lost_or_doubled_when_the_broker_is_killed(fragile: Site, broker: LocalKafka) -> None:
+    topic = await fragile.topic()
+    producer = await fragile.producer(delivery_timeout_ms=60_000)
+    member = await fragile.member([topic], Listener(starts={TopicPartition(topic, 0): 0}))
+    sent = [await producer.send(topic, key=b"k", value=str(number).encode()) for number in range(500)]
+    await take(member, 100)
+    await asyncio.to_thread(broker.kill)
+    sent += [await producer.send(topic, key=b"k", value=str(number).encode()) for number in range(500, 1_000)]
+    await asyncio.to_thread(broker.start)
+    offsets = [(await acknowledgement).offset for acknowledgement in sent]
+    assert list(range(1_000)) == offsets
+    rest = await take(member, 900)
+    assert [str(number).encode() for number in range(100, 1_000)] == [record.value for record in rest]
+
+
+async def test_a_drain_longer_than_a_request_may_take_is_waited_for(hasty: Site) -> None:
+    topic = await hasty.topic(partitions=2)
+    draining, told = Draining(), Listener()
+    first = await hasty.member([topic], draining, client_id="a")
+    await poll_until(lambda: len(draining.assigned) == 1, first)
+    second = await hasty.member([topic], told, client_id="b")
+    await poll_until(draining.started.is_set, first, second)
+    await _poll_for(3.0, first, second)
+    assert told.assigned == []
+    draining.go_on.set()
+    await poll_until(lambda: len(second.assignment()) == 1 and len(first.assignment()) == 1, first, second)
+    assert len(draining.revoked) == 1
+
+
+async def test_a_take_over_longer_than_the_session_keeps_the_membership(hasty: Site) -> None:
+    topic = await hasty.topic()
+    await hasty.fill(topic, 3)
+    one = TopicPartition(topic, 0)
+    slow = Slow(starts={one: 0})
+    member = await hasty.member([topic], slow)
+    await poll_until(lambda: member.assignment() == {one}, member)
+    await _poll_for(3.0, member)
+    assert (slow.cancelled, slow.revoked) == (0, [])
+    slow.go_on.set()
+    assert [record.offset for record in await take(member, 3)] == [0, 1, 2]
+
+
+async def _poll_for(seconds: float, *members: Consumer) -> None:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    await poll_until(lambda: loop.time() > until, *members)
+
+
+async def test_a_readers_position_passes_offsets_that_carry_no_record(hasty: Site, kafka: LocalKafka) -> None:
+    topic = await hasty.topic()
+    transactional = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=hasty.name("transaction"))
+    async with transactional, transactional.transaction():
+        await transactional.send(topic, value=b"1", key=b"k")
+        await transactional.send(topic, value=b"2", key=b"k")
+    one = TopicPartition(topic, 0)
+    reader = await hasty.reader()
+    end = (await reader.end_offsets([one]))[one]
+    assert end == 3, "two records and the transaction's marker"
+    await reader.read({one: 0})
+    records = []
+    async with asyncio.timeout(30):
+        while reader.position(one) < end:
+            records += await reader.poll(timeout_ms=100)
+    assert [record.value for record in records] == [b"1", b"2"]
+
+
+async def test_tls_with_log_in_works_and_neither_can_be_left_out(tmp_path: Path, unique: str) -> None:
+    security = LocalSecurity(tmp_path / "security")
+    with LocalKafka(tmp_path / "kafka", security=security) as server:
+        settings = BusSettings(
+            url=server.url,
+            security="sasl_ssl",
+            ca_file=security.ca_file,
+            cert_file=security.cert_file,
+            key_file=security.key_file,
+            username=security.username,
+            password=SecretStr(security.password),
+            request_timeout_ms=5_000,
+        )
+        bus = connect(settings, SystemClock())
+        site = Site(bus, await bus.admin(), unique)
+        topic = await site.topic()
+        [place] = await site.fill(topic, 1)
+        assert place.offset == 0
+        assert security.password not in bus.address
+        await site.close()
+        for change in (
+            {"password": SecretStr("wrong")},
+            {"cert_file": None, "key_file": None},
+            {"ca_file": None},
+            {"security": "plaintext"},
+        ):
+            with pytest.raises(BusError, match="cannot be reached"):
+                await connect(settings.model_copy(update={**change, "request_timeout_ms": 2_000}), SystemClock()).admin()
+
+
+def test_certificates_and_log_in_are_checked_before_anything_connects(tmp_path: Path) -> None:
+    settings = BusSettings(url="kafka://127.0.0.1:1", security="ssl", ca_file=tmp_path / "absent.pem")
+    with pytest.raises(BusError, match=r"absent\.pem"):
+        connect(settings, SystemClock())
+    with pytest.raises(BusError, match="go together"):
+        connect(settings.model_copy(update={"ca_file": None, "cert_file": tmp_path}), SystemClock())
+    with pytest.raises(BusError, match=r"needs bus\.username"):
+        connect(settings.model_copy(update={"security": "sasl_plaintext"}), SystemClock())
+
+
+async def test_a_broker_that_is_not_there_is_told_in_a_sentence() -> None:
+    bus = connect(BusSettings(url=f"kafka://127.0.0.1:{free_port()}"), SystemClock())
+    with pytest.raises(BusError, match="cannot be reached"):
+        await bus.admin()
+    with pytest.raises(BusError, match="cannot be reached"):
+        await bus.reader(client_id="r")
+    with pytest.raises(BusError, match="cannot be reached"):
+        await bus.producer(client_id="p")
+    member = await bus.consumer(group="g", client_id="c")
+    with pytest.raises(BusError, match="cannot be reached"):
+        await member.start(["t"], Listener())
