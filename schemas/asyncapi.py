@@ -46,9 +46,7 @@ def retention(spec: TopicSpec) -> str:
         case Topic.INSTRUMENT_EVENTS:
             return "for ever: a book that is rebuilt needs every split since its first bar"
         case Topic.CANDLES | Topic.MARKET_FEATURES:
-            return (
-                "longer than the bars of a prompt's slowest interval span, or books cannot be rebuilt; 30 days are a good start"
-            )
+            return "longer than the bars of a prompt's slowest interval span, or books cannot be rebuilt; 30 days are a good start"
         case Topic.SIGNAL_AUDIT:
             return "as long as decisions must be accounted for"
         case _:
@@ -139,8 +137,6 @@ def _dead_letter() -> dict[str, Any]:
         "contentType": "application/octet-stream",
         "headers": {"type": "object", "properties": properties, "required": sorted(properties)},
         "payload": {"description": "The original bytes, whatever they were."},
-        "bindings": {
-            "kafka": {"key": {"type": "string", "description": "The original key, if any."}, "bindingVersion": _BINDING}
-        },
+        "bindings": {"kafka": {"key": {"type": "string", "description": "The original key, if any."}, "bindingVersion": _BINDING}},
         "examples": [{"name": "example", "headers": texts}],
     }

@@ -45,15 +45,11 @@ def files() -> dict[Path, str]:
 def drift(wanted: Mapping[Path, str], folder: Path, root: Path = ROOT) -> str:
     """Return a unified diff from the files on disk to `wanted`; files in `folder` that are not wanted count as well."""
     present = {path.relative_to(root) for path in (root / folder).glob("*.json")}
-    return "".join(
-        line for path in sorted(wanted.keys() | present) for line in _diff(path, _read(root / path), wanted.get(path, ""))
-    )
+    return "".join(line for path in sorted(wanted.keys() | present) for line in _diff(path, _read(root / path), wanted.get(path, "")))
 
 
 def _diff(path: Path, before: str, after: str) -> Iterable[str]:
-    return difflib.unified_diff(
-        before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), f"{path} (generated)"
-    )
+    return difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), f"{path} (generated)")
 
 
 def _read(path: Path) -> str:

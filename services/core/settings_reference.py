@@ -142,9 +142,7 @@ def _type(field: FieldInfo) -> str:
 
 
 def _limits(metadata: list[Any]) -> str:
-    said = [
-        f"{sign} {getattr(item, name):,g}" for item in metadata for of, (sign, name) in _LIMITS.items() if isinstance(item, of)
-    ]
+    said = [f"{sign} {getattr(item, name):,g}" for item in metadata for of, (sign, name) in _LIMITS.items() if isinstance(item, of)]
     return f" {', '.join(said)}" if said else ""
 
 

@@ -61,10 +61,7 @@ def test_each_example_is_valid_for_its_model_and_for_its_json_schema(model: type
 def _without_meaning(schema: dict[str, Any]) -> list[str]:
     tables = {"": schema, **{name: part for name, part in schema.get("$defs", {}).items() if "properties" in part}}
     return [
-        f"{name}.{field}"
-        for name, table in tables.items()
-        for field, said in table["properties"].items()
-        if not said.get("description")
+        f"{name}.{field}" for name, table in tables.items() for field, said in table["properties"].items() if not said.get("description")
     ]
 
 
