@@ -61,8 +61,7 @@ class Tokenizer:
         number: int | None = self._hf.token_to_id(token)
         if number is None:
             raise ValueError(
-                f"the tokenizer {self._where} has no token {token!r}; use the model's own tokenizer.json, or another "
-                "engine.chat_template"
+                f"the tokenizer {self._where} has no token {token!r}; use the model's own tokenizer.json, or another engine.chat_template"
             )
         return number
 

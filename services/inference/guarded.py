@@ -6,7 +6,7 @@ What says nothing of the address, such as a call that its caller gave up or a de
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import structlog
 
@@ -59,7 +59,7 @@ class GuardedEngine:
         """Return what the engine is; raise EngineError."""
         return await self._engine.info()
 
-    async def stream(self, request: EngineRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the engine's answer; raise EngineError, `engine_open` while the address is left alone."""
         with self._admitted() as call:
             chunks = self._engine.stream(request)
@@ -70,8 +70,7 @@ class GuardedEngine:
                         call.outcome = "answered"
                     yield chunk
             finally:
-                if isinstance(chunks, AsyncGenerator):
-                    await chunks.aclose()
+                await chunks.aclose()
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Have the engine prefill `input_ids`; raise EngineError, `engine_open` while the address is left alone."""

@@ -5,7 +5,7 @@ Such servers take no token ids and have no call to abort by: closing the connect
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import orjson
@@ -54,7 +54,7 @@ class OpenAIEngine:
             self._info = EngineInfo(self.name, "llm", model, context_tokens=length if isinstance(length, int) else None)
         return self._info
 
-    async def stream(self, request: EngineRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError.
 
         Where the server leaves usage out, the prompt's tokens are those of `input_ids` and the output's the pieces that came.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
 from services.inference.guarded import GuardedEngine
@@ -67,15 +67,14 @@ class EnginePool:
             raw={one.name: one.raw for one in infos},
         )
 
-    async def stream(self, request: EngineRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer of the symbol's engine; raise EngineError, `engine_open` when all are left alone."""
         chunks = self._serving(request.affinity).stream(request)
         try:
             async for chunk in chunks:
                 yield chunk
         finally:
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
+            await chunks.aclose()
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Have the symbol's engine prefill `input_ids`; raise EngineError."""

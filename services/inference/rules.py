@@ -5,7 +5,7 @@ They follow the trend and say so; they are there to exercise the path and as a l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -78,7 +78,7 @@ class RulesEngine:
         """Return what it is."""
         return EngineInfo(name=self.name, source="rules", model="fixed rules")
 
-    async def stream(self, request: EngineRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer in one chunk; raise EngineError after the deadline."""
         late_ms = self._clock.now_ms() - request.deadline_ms
         if late_ms >= 0:

@@ -6,7 +6,7 @@ The simulator speaks the same API. Field names are those of sglang 0.5.17, `mana
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -89,7 +89,7 @@ class SGLangEngine:
             )
         return self._info
 
-    async def stream(self, request: EngineRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError."""
         body = generate_body(request)
         deadline = Deadline(request.deadline_ms, self._clock)

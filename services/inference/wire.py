@@ -133,7 +133,6 @@ class Wire:
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),
                 read_bufsize=1 << 20,
-                auto_decompress=True,
             )
         return self._session
 

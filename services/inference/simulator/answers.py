@@ -56,10 +56,7 @@ class Author:
 
 def _thought(view: dict[str, float], action: str) -> str:
     facts = " ".join(f"{name} is {value:g}." for name, value in view.items())
-    return (
-        "This is the simulator; it does not think, it applies a fixed rule. "
-        f"The prompt's tail says: {facts or 'nothing.'} So {action}."
-    )
+    return f"This is the simulator; it does not think, it applies a fixed rule. The prompt's tail says: {facts or 'nothing.'} So {action}."
 
 
 def _end_id(tokenizer: Tokenizer) -> int:

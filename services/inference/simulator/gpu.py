@@ -81,8 +81,7 @@ class Gpu:
         limits = self.calibration.limits
         if call.input_ids.size >= limits.context_tokens:
             raise PromptTooLongError(
-                f"The input ({call.input_ids.size} tokens) is longer than the model's context length "
-                f"({limits.context_tokens} tokens)."
+                f"The input ({call.input_ids.size} tokens) is longer than the model's context length ({limits.context_tokens} tokens)."
             )
         room = min(limits.context_tokens, limits.kv_capacity_tokens) - call.input_ids.size - 1
         if room < 0:

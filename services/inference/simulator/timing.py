@@ -102,9 +102,7 @@ class Calibration(_Part):
     def prefill_ms(self, pieces: list[tuple[int, int]]) -> float:
         """Return the time of one prefill step over `pieces`, each (tokens before it, its tokens)."""
         timing = self.timing
-        computed = sum(
-            timing.prefill_token_ms * new + timing.prefill_pair_ms * ((before + new) ** 2 - before**2) for before, new in pieces
-        )
+        computed = sum(timing.prefill_token_ms * new + timing.prefill_pair_ms * ((before + new) ** 2 - before**2) for before, new in pieces)
         return max(timing.prefill_floor_ms, computed)
 
     def decode_ms(self, contexts: list[int]) -> float:

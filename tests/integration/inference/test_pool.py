@@ -14,7 +14,7 @@ from services.inference.engine import Engine, EngineError, EngineRequest
 from services.inference.pool import ranked
 from services.inference.simulator.server import Simulator
 
-from .conftest import CALIBRATION, TOKENIZER, prompt, request, simulated
+from .conftest import CALIBRATION, TOKENIZER, prompt, request, simulated, until
 
 
 def free_port() -> int:
@@ -96,4 +96,19 @@ async def test_the_key_of_the_settings_is_sent() -> None:
     async with simulated(api_key="right") as (_, url):
         engine = connect(EngineSettings(urls=[url], api_key=SecretStr("right")), clock)
         assert await outcome(engine, clock) == "answered"
+        await engine.close()
+
+
+async def test_closing_a_stream_of_the_pool_early_aborts_it_on_its_engine_and_speaks_against_nobody() -> None:
+    clock = VirtualClock()
+    async with simulated(time_scale=5.0) as (first, one), simulated(time_scale=5.0) as (second, two):
+        engine = connect(EngineSettings(urls=[one, two], breaker_failures=1), clock)
+        base = request()
+        for number in range(3):
+            asked = EngineRequest(f"{number:032x}", "A", "fast", base.input_ids, base.sampling, 20_000, base.text, base.view)
+            chunks = engine.stream(asked)
+            await anext(chunks)
+            assert len(first.gpu.running) + len(second.gpu.running) == 1
+            await chunks.aclose()
+            await until(lambda: first.gpu.idle() and second.gpu.idle())
         await engine.close()

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
 
 import numpy as np
 import orjson
@@ -92,7 +91,6 @@ async def test_closing_the_stream_early_aborts_the_call_on_the_server() -> None:
         chunks = engine.stream(request())
         await anext(chunks)
         assert len(server.gpu.running) == 1
-        assert isinstance(chunks, AsyncGenerator)
         await chunks.aclose()
         await until(server.gpu.idle)
         await until(lambda: server.totals.aborted == 1)
@@ -112,7 +110,7 @@ async def test_the_deadline_ends_the_call_here_and_there() -> None:
     async with simulated(time_scale=20.0) as (server, url), connected(url) as engine:
         reason, detail = await reason_of(engine, request(left_ms=300))
         assert reason == "engine_timeout"
-        assert "300 ms" in detail
+        assert "by the deadline" in detail
         await until(server.gpu.idle)
         await until(lambda: server.totals.aborted == 1)
 
