@@ -59,6 +59,7 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class _Bar:
     offset: int
+    """Of the record that brought it first."""
     candle: Candle
 
     @property
@@ -89,8 +90,8 @@ class ChartBook:
         if known.candle.ts_close_ms != candle.ts_close_ms:
             return Fold.LATE
         if candle.revision > known.candle.revision:
-            bars[index] = _Bar(offset, candle)
-            return Fold.DUPLICATE if _Bar(offset, candle).values == known.values else Fold.REVISED
+            bars[index] = _Bar(known.offset, candle)  # a rebuild from the correction on would take it for late
+            return Fold.DUPLICATE if bars[index].values == known.values else Fold.REVISED
         if candle.revision < known.candle.revision or _Bar(offset, candle).values == known.values:
             return Fold.DUPLICATE
         return Fold.CONFLICT

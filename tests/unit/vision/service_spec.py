@@ -1,0 +1,256 @@
+"""What the vision service promises on any bus; each bus' tests inherit it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+
+from schemas import Candle, DeadLetter, DeadLetterReason, Message, RunMode, Topic, VisionFeatures, topic_name
+from services.core.bus import Bus, BusError, Record, TopicPartition
+from services.core.clock import SystemClock
+from services.core.health import Health
+from services.core.settings import BusSettings, Settings, SettingsError, VisionSettings
+from services.core.topics import ensure_topics
+from services.vision.book import ChartBook, Refusal, Window, WindowRules
+from services.vision.books import Outcome
+from services.vision.look import look
+from services.vision.render import ChartSpec
+from services.vision.service import VisionService
+from tests.unit.vision.build import MINUTE, MODE, START, MeanForecaster, candle, instrument, split
+
+PARTITIONS = 4
+SPEC = ChartSpec(5)
+SYMBOLS = [f"COIN{number}-USD.CBSE" for number in range(8)]
+TOPICS = {topic: topic_name(topic, MODE) for topic in Topic}
+
+
+class Desk:
+    """A bus with the topics of a test, and what a test does to it."""
+
+    def __init__(self, bus: Bus, group: str) -> None:
+        self.bus = bus
+        self.settings = Settings(
+            run_mode=MODE, bus=BusSettings(url="memory://"), vision=VisionSettings(group=group, window_bars=5, batch=6, max_gap_bars=2)
+        )
+        self.model = MeanForecaster(SPEC)
+
+    async def set_up(self) -> None:
+        admin = await self.bus.admin()
+        there = await admin.describe(list(TOPICS.values()))
+        await ensure_topics(admin, MODE, PARTITIONS)
+        await admin.truncate(list(there))
+        await admin.close()
+        await self.publish(Topic.INSTRUMENTS, [instrument(symbol) for symbol in SYMBOLS])
+
+    async def publish(self, topic: Topic, messages: list[Message]) -> None:
+        await self.publish_raw(topic, [(str(orjson.loads(one.encode())["symbol"]).encode(), one.encode()) for one in messages])
+
+    async def publish_raw(self, topic: Topic, pairs: list[tuple[bytes | None, bytes | None]]) -> None:
+        producer = await self.bus.producer(client_id="test")
+        acks = [await producer.send(TOPICS[topic], key=key, value=value) for key, value in pairs]
+        await asyncio.gather(*acks)
+        await producer.close()
+
+    def service(self) -> VisionService:
+        return VisionService(self.bus, self.settings, SystemClock(), self.model, Health())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[VisionService]:
+        service = self.service()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(service.run())
+            yield service
+            service.stop()
+
+    async def read(self, topic: Topic) -> list[Record]:
+        admin, reader = await self.bus.admin(), await self.bus.reader(client_id="test")
+        info = (await admin.describe([TOPICS[topic]]))[TOPICS[topic]]
+        partitions = [TopicPartition(info.name, number) for number in range(info.partitions)]
+        ends = await reader.end_offsets(partitions)
+        await reader.read(await reader.beginning_offsets(partitions))
+        records: list[Record] = []
+        while any(reader.position(partition) < end for partition, end in ends.items()):
+            records += await reader.poll(timeout_ms=200)
+        await reader.close()
+        await admin.close()
+        return records
+
+    async def features(self) -> dict[str, list[VisionFeatures]]:
+        """Return what was published, by symbol, in order."""
+        found: dict[str, list[VisionFeatures]] = {}
+        for record in await self.read(Topic.VISION_FEATURES):
+            features = VisionFeatures.decode(record.value or b"")
+            assert record.key == features.symbol.encode()
+            found.setdefault(features.symbol, []).append(features)
+        return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - counters tell nobody of their changes
+            await asyncio.sleep(0.01)
+
+
+def market(count: int, start: int = 0) -> list[Message]:
+    return [
+        candle(slot, 100 + (slot * 7 + index) % 11, symbol=symbol)
+        for slot in range(start, start + count)
+        for index, symbol in enumerate(SYMBOLS)
+    ]
+
+
+def expected(candles: list[Message]) -> dict[str, list[VisionFeatures]]:
+    """Return what the pure core makes of the candles, one window at a time."""
+    rules = WindowRules(SPEC, max_gap_bars=2, max_jump=1.8)
+    books = {symbol: ChartBook(instrument(symbol), "1m", rules) for symbol in SYMBOLS}
+    out: dict[str, list[VisionFeatures]] = {symbol: [] for symbol in SYMBOLS}
+    for one in candles:
+        assert isinstance(one, Candle)
+        books[one.symbol].take(one, 0)
+        window = books[one.symbol].window(())
+        if isinstance(window, Window):
+            out[one.symbol] += look([window], MeanForecaster(SPEC), MODE)
+    return out
+
+
+class VisionServiceSpec:
+    """Inherited by one class for each bus, which gives the fixture `desk`."""
+
+    async def test_each_closed_bar_comes_out_as_what_the_model_sees_in_its_window(self, desk: Desk) -> None:
+        candles = market(30)
+        await desk.publish(Topic.CANDLES, candles)
+        async with desk.running() as service:
+            await until(lambda: service.counts.records == len(candles))
+        assert await desk.features() == expected(candles)
+        assert service.counts.outcomes == {Outcome.FOLDED: len(candles)}
+        assert service.counts.refused == {Refusal.TOO_FEW_BARS: 4 * len(SYMBOLS)}
+        assert service.counts.published + service.counts.refused.total() == len(candles)
+
+    async def test_symbols_share_passes_of_the_model_up_to_the_batch(self, desk: Desk) -> None:
+        candles = market(12)
+        await desk.publish(Topic.CANDLES, candles)
+        async with desk.running() as service:
+            await until(lambda: service.counts.records == len(candles))
+        assert max(desk.model.batches) == 6
+        assert sum(desk.model.batches) == service.counts.published
+
+    async def test_forming_bars_other_intervals_and_repeats_are_ignored(self, desk: Desk) -> None:
+        symbol = SYMBOLS[0]
+        ignored: list[Message] = [
+            candle(9, symbol=symbol, closed=False),
+            candle(0, symbol=symbol, interval="1h"),
+            candle(5, symbol=symbol),
+        ]
+        await desk.publish(Topic.CANDLES, [*[candle(slot, symbol=symbol) for slot in range(6)], *ignored])
+        async with desk.running() as service:
+            await until(lambda: service.counts.records == 9)
+        assert service.counts.outcomes == {Outcome.FOLDED: 6, Outcome.FILTERED: 2, Outcome.DUPLICATE: 1}
+        assert service.counts.published == 2
+
+    async def test_a_stride_draws_every_so_manieth_bar(self, desk: Desk) -> None:
+        desk.settings = desk.settings.model_copy(update={"vision": desk.settings.vision.model_copy(update={"stride": 3})})
+        candles = market(30)
+        await desk.publish(Topic.CANDLES, candles)
+        async with desk.running() as service:
+            await until(lambda: service.counts.records == len(candles))
+        ends = {one.window_end_ms for one in (await desk.features())[SYMBOLS[0]]}
+        assert ends == {START + slot * MINUTE for slot in range(5, 31) if (START // MINUTE + slot - 1) % 3 == 0}
+
+    async def test_every_bad_record_is_put_aside_with_its_bytes_and_reason(self, desk: Desk) -> None:
+        symbol = SYMBOLS[0]
+        key, value = symbol.encode(), candle(0, symbol=symbol).encode()
+        fields = orjson.loads(value)
+
+        def changed(**changes: object) -> bytes:
+            return orjson.dumps(fields | changes)
+
+        bad: list[tuple[bytes | None, bytes | None, DeadLetterReason]] = [
+            (key, b"not json", DeadLetterReason.MALFORMED),
+            (key, None, DeadLetterReason.EMPTY),
+            (key, changed(high=1.0), DeadLetterReason.INVALID),
+            (key, changed(schema_version=2), DeadLetterReason.UNSUPPORTED_VERSION),
+            (key, b'{"pad":"' + b"x" * 1_000_000 + b'"}', DeadLetterReason.TOO_LARGE),
+            (SYMBOLS[1].encode(), value, DeadLetterReason.KEY_MISMATCH),
+            (key, changed(run_mode="live"), DeadLetterReason.WRONG_RUN_MODE),
+            (b"NO.XNAS", changed(symbol="NO.XNAS"), DeadLetterReason.UNKNOWN_INSTRUMENT),
+            (key, changed(ts_open_ms=32_000_000_000_000, ts_close_ms=32_000_000_060_000), DeadLetterReason.FUTURE),
+        ]
+        await desk.publish_raw(Topic.CANDLES, [(one, two) for one, two, _ in bad])
+        late = candle(-1, symbol=symbol).encode()
+        conflict = candle(0, 101.0, symbol=symbol).encode()
+        await desk.publish_raw(Topic.CANDLES, [(key, value), (key, conflict), (key, late)])
+        async with desk.running() as service:
+            await until(lambda: service.counts.records == len(bad) + 3)
+        assert service.counts.outcomes == {Outcome.FOLDED: 1, Outcome.DEAD_LETTERED: len(bad) + 2}
+        wanted = [(reason.value, two) for _, two, reason in bad] + [("conflict", conflict), ("late", late)]
+        letters = await desk.read(Topic.DEAD_LETTERS)
+        found = [(DeadLetter.from_headers(letter.headers).reason.value, letter.value) for letter in letters]
+        assert sorted(found, key=repr) == sorted(wanted, key=repr)
+
+    async def test_a_correction_draws_the_newest_window_again(self, desk: Desk) -> None:
+        symbol = SYMBOLS[0]
+        bars: list[Message] = [candle(slot, symbol=symbol) for slot in range(6)]
+        await desk.publish(Topic.CANDLES, [*bars, candle(4, 101.0, symbol=symbol, revision=1)])
+        async with desk.running() as service:
+            await until(lambda: service.counts.records == 7)
+        first, second = (await desk.features())[symbol][-2:]
+        assert first.window_end_ms == second.window_end_ms
+        assert first.image.hash != second.image.hash
+
+    async def test_a_split_announced_just_before_its_first_bar_is_known(self, desk: Desk) -> None:
+        """And one that is not announced is refused by name, while other symbols go on."""
+        announced, silent = SYMBOLS[:2]
+        async with desk.running() as service:
+            await desk.publish(Topic.CANDLES, [candle(slot, symbol=symbol) for symbol in (announced, silent) for slot in range(8)])
+            await until(lambda: service.counts.records == 16)
+            await desk.publish(Topic.INSTRUMENT_EVENTS, [split(START + 8 * MINUTE, 2.0, announced)])
+            await desk.publish(Topic.CANDLES, [candle(8, 50.0, symbol=announced)])
+            await until(lambda: service.counts.records == 17)
+            await desk.publish(Topic.CANDLES, [candle(8, 50.0, symbol=silent)])
+            await until(lambda: service.counts.records == 18)
+        features = await desk.features()
+        assert features[announced][-1].window_end_ms == START + 9 * MINUTE
+        assert features[silent][-1].window_end_ms == START + 8 * MINUTE
+        assert service.counts.refused[Refusal.SUSPECTED_SPLIT] == 1
+
+    async def test_a_restarted_service_goes_on_where_the_first_one_stopped(self, desk: Desk) -> None:
+        first, second = market(20), market(10, start=20)
+        await desk.publish(Topic.CANDLES, first)
+        async with desk.running() as service:
+            await until(lambda: service.counts.records == len(first))
+        await desk.publish(Topic.CANDLES, second)
+        async with desk.running() as service:
+            await until(lambda: service.counts.records == len(second))
+        assert await desk.features() == expected(first + second)
+        assert service.counts.outcomes == {Outcome.FOLDED: len(second)}
+
+    async def test_members_that_come_and_go_lose_nothing_and_keep_each_symbol_in_order(self, desk: Desk) -> None:
+        candles = market(60)
+        third = len(candles) // 3
+        async with desk.running() as one:
+            await desk.publish(Topic.CANDLES, candles[:third])
+            await until(lambda: one.counts.records > 0)
+            async with desk.running() as two:
+                await until(lambda: bool(two._held) and bool(one._held))
+                await desk.publish(Topic.CANDLES, candles[third : 2 * third])
+                await until(lambda: two.counts.records > 0)
+            await desk.publish(Topic.CANDLES, candles[2 * third :])
+            await until(lambda: one.counts.records + two.counts.records >= len(candles))
+        found = await desk.features()
+        for symbol, wanted in expected(candles).items():
+            # At least once: what is published and not committed when a member leaves is published again.
+            assert list({seen.window_end_ms: seen for seen in found[symbol]}.values()) == wanted
+
+    async def test_a_model_for_other_images_is_refused(self, desk: Desk) -> None:
+        desk.model = MeanForecaster(ChartSpec(20))
+        with pytest.raises(SettingsError, match=r"vision\.window_bars is 5, and the weights are for images of 20 bars"):
+            desk.service()
+
+    async def test_topics_that_are_missing_are_named(self, desk: Desk) -> None:
+        desk.settings = desk.settings.model_copy(update={"run_mode": RunMode.REPLAY})
+        with pytest.raises(BusError, match=r"topic 'replay\.candles' does not exist on .*; create it"):
+            await desk.service().run()
