@@ -14,6 +14,7 @@ from typing import Final
 from deploy.local.process import LocalError, LocalServer
 from deploy.local.security import LocalSecurity
 
+_STARTED: Final = "Ready to accept connections"
 _INSTALL: Final = ("apt-get", "install", "-y", "--no-install-recommends", "redis-server")
 
 
@@ -56,6 +57,8 @@ class LocalRedis(LocalServer):
         return [redis_server(), str(self.folder / "redis.conf")]
 
     def _serves(self) -> bool:
+        if _STARTED not in self.log_file.read_text(errors="replace"):
+            return False  # another server may answer on the port
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as plain:
                 if self.security is None:

@@ -199,6 +199,8 @@ class KafkaProducer:
                     appended.timestamp if by_broker else handed.timestamp_ms,
                 )
             )
+        while self._waiting and self._waiting[0].acknowledgement.done():
+            self._waiting.popleft()  # now, not when its deadline passes: seconds of records would be held
 
     def _expire(self) -> None:
         """Fail what is past its deadline, and see to it that it cannot leave any more."""
