@@ -10,11 +10,10 @@ import orjson
 import pytest
 
 from schemas import Candle, DeadLetter, DeadLetterReason, Message, RunMode, Topic, VisionFeatures, topic_name
-from services.core.bus import Bus, BusError, Record, TopicPartition
+from services.core.bus import Bus, BusError, NewTopic, Record, TopicPartition
 from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import BusSettings, Settings, SettingsError, VisionSettings
-from services.core.topics import ensure_topics
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
 from services.vision.books import Outcome
 from services.vision.look import look
@@ -40,8 +39,16 @@ class Desk:
 
     async def set_up(self) -> None:
         admin = await self.bus.admin()
-        there = await admin.describe(list(TOPICS.values()))
-        await ensure_topics(admin, MODE, PARTITIONS)
+        used = [
+            (Topic.CANDLES, PARTITIONS),
+            (Topic.VISION_FEATURES, PARTITIONS),
+            (Topic.INSTRUMENTS, 1),
+            (Topic.INSTRUMENT_EVENTS, 1),
+            (Topic.DEAD_LETTERS, 1),
+        ]
+        there = await admin.describe([TOPICS[topic] for topic, _ in used])
+        # Without compaction, unlike the real ones: a compacted topic cannot be emptied between tests.
+        await admin.create([NewTopic(TOPICS[topic], partitions, {}) for topic, partitions in used])
         await admin.truncate(list(there))
         await admin.close()
         await self.publish(Topic.INSTRUMENTS, [instrument(symbol) for symbol in SYMBOLS])
