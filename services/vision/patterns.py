@@ -23,7 +23,7 @@ RECENT_BARS: Final = 5
 DOJI_BODY: Final = 0.1
 HAMMER_SHADOW: Final = 0.6
 HAMMER_UPPER: Final = 0.15
-TREND_BARS: Final = 5
+TREND_BARS: Final = 8
 ENGULFED_BODY: Final = 0.1
 SWING_BARS: Final = 2
 PEAK_DISTANCE: Final = 4
@@ -101,7 +101,7 @@ def _hammer(window: _Window) -> Iterator[Pattern]:
     """Find, after a decline, a long lower shadow under a small body at the top of the bar.
 
     The lower shadow is at least 0.6 of the bar's range and twice the body, the upper shadow at most 0.15 of the range, the bar at
-    least half a unit long, and the close before it at least a unit below the one five bars earlier.
+    least half a unit long, and the close before it at least a unit below the one eight bars earlier.
     """
     for bar in window.recent():
         if bar <= TREND_BARS:

@@ -1,0 +1,122 @@
+"""What works where torch is not installed: everything but looking."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from schemas import Pattern, RunMode
+from services.cli.vision import app
+from services.market.samples import SYMBOLS, load_stocks
+from services.vision import png
+from services.vision.recorded import load_recorded, save_recorded
+from services.vision.render import ChartSpec, render
+from tests.unit.vision.build import walk
+
+_BLOCKED = "import sys; sys.modules['torch'] = sys.modules['safetensors'] = None\n"
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "services.cli.vision",
+        "services.cli.vision_record",
+        "services.vision.service",
+        "services.vision.evaluation",
+        "services.vision.__main__",
+    ],
+)
+def test_importing_it_imports_no_torch(module: str) -> None:
+    ended = python(f"import sys, {module}; assert not {{'torch', 'safetensors', 'matplotlib', 'arch'}} & set(sys.modules)")
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["record"]])
+def test_commands_that_need_torch_say_what_to_install(command: list[str]) -> None:
+    ended = python(f"{_BLOCKED}from services.cli.vision import app\napp({command})")
+    assert ended.returncode == 1
+    assert "is not installed" in ended.stderr
+    assert "pip install 'aquiline[vision" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_service_says_what_to_install() -> None:
+    ended = python(
+        f"{_BLOCKED}from services.vision.__main__ import build\nfrom services.core.lifecycle import run_service\n"
+        "sys.exit(run_service('vision', build, []))"
+    )
+    assert ended.returncode == 2
+    assert "pip install 'aquiline[vision]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_recorded_features_cover_the_demo() -> None:
+    """Every daily bar of 2012 and 2013 that ends a window of 20 has its features."""
+    recorded = load_recorded()
+    first_ms = min(end_ms for _, end_ms in recorded)
+    for symbol, candles in load_stocks(RunMode.DEMO).items():
+        wanted = {bar.ts_close_ms for bar in candles[19:] if bar.ts_close_ms >= first_ms}
+        assert wanted == {end_ms for name, end_ms in recorded if name == symbol}
+    assert {name for name, _ in recorded} == set(SYMBOLS.values())
+
+
+def test_recorded_features_are_written_as_the_same_bytes_in_any_order(tmp_path: Path) -> None:
+    recorded = list(load_recorded().values())[:50]
+    save_recorded(recorded, tmp_path / "one.gz")
+    save_recorded(reversed(recorded), tmp_path / "two.gz")
+    assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "two.gz").read_bytes()
+    assert list(load_recorded(tmp_path / "one.gz").values()) == sorted(recorded, key=lambda one: (one.window_end_ms, one.symbol))
+
+
+def test_a_png_holds_the_pixels() -> None:
+    image = render(ChartSpec(5), walk(9)[None])[0]
+    data = png.encode(png.enlarge(image, 2))
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    body = data[data.index(b"IDAT") + 4 : data.index(b"IEND") - 8]
+    rows = np.frombuffer(zlib.decompress(body), dtype=np.uint8).reshape(64, 1 + 30 * 3)
+    assert not rows[:, 0].any(), "no row is filtered"
+    assert (rows[::2, 1::6] == image).all()
+    with pytest.raises(ValueError, match=r"expected \(height, width\)"):
+        png.encode(np.zeros((2, 2, 4), dtype=np.uint8))
+
+
+def test_annotations_leave_the_charts_own_pixels_alone() -> None:
+    image = render(ChartSpec(), walk(39)[None])[0]
+    patterns = [Pattern(label="double_top", score=0.7, first_bar=0, last_bar=19)]
+    picture = png.annotate(image, patterns, scale=4, footer="A.X 1d")
+    plain = png.enlarge(image, 4)
+    assert picture.shape[0] > plain.shape[0]
+    assert (picture[: plain.shape[0]][plain > 0] == 255).all()
+
+
+def test_render_draws_a_chart_of_real_bars(tmp_path: Path) -> None:
+    out = tmp_path / "chart.png"
+    ended = CliRunner().invoke(app, ["render", "--symbol", "AAPL", "--out", str(out), "--until", "2012-11-20", "--detections"])
+    assert ended.exit_code == 0, ended.output
+    assert "AAPL.XNAS 1d 2012-11-20 jkx-20/1+ma+vol" in ended.output
+    assert "hammer" in ended.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--symbol", "TSLA"], "no bars of 'TSLA' are shipped"),
+        (["--symbol", "FB", "--until", "2012-05-25"], "has 6 bars up to 2012-05-25"),
+        (["--symbol", "IBM", "--bars", "7"], "7 bars has no specification"),
+    ],
+)
+def test_render_refuses_what_it_cannot_draw(tmp_path: Path, options: list[str], said: str) -> None:
+    ended = CliRunner().invoke(app, ["render", "--out", str(tmp_path / "x.png"), *options])
+    assert ended.exit_code == 1
+    assert said in ended.output
