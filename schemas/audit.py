@@ -51,9 +51,7 @@ class AuditRecord(Message):
         default=None, description="Identity of the span in which the symbol's prompt only grows."
     )
     prompt_tokens: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Tokens in the prompt.")
-    cached_tokens: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Prompt tokens that the engine already held."
-    )
+    cached_tokens: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Prompt tokens that the engine already held.")
     output_tokens: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Tokens in the answer.")
     accept_length: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Mean tokens a verification step, bonus token included."

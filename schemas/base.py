@@ -25,7 +25,7 @@ Price = Annotated[float, Field(gt=0, lt=1e12, allow_inf_nan=False)]
 DecimalPrice = Annotated[str, Field(pattern=DECIMAL_PATTERN, description="A price as a decimal string on the instrument's tick.")]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:+ -]*$")]
+Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:+@,() -]*$")]
 
 _UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 

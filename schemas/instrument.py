@@ -14,9 +14,7 @@ class Instrument(Message):
 
     symbol: Symbol
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3,5}$", description="The currency that prices are in.")]
-    price_increment: Annotated[
-        str, Field(pattern=DECIMAL_PATTERN, description="The tick: the smallest price step, as a decimal string.")
-    ]
+    price_increment: Annotated[str, Field(pattern=DECIMAL_PATTERN, description="The tick: the smallest price step, as a decimal string.")]
     calendar: Annotated[
         str,
         Field(

@@ -24,9 +24,7 @@ class Candle(Message):
     close: Price = Field(description="The last price of the bar, so far while it is forming.")
     volume: Annotated[float, Field(ge=0, lt=1e18, allow_inf_nan=False, description="Units traded in the bar.")]
     closed: bool = Field(description="False while the bar is forming, True once it is final.")
-    revision: Annotated[
-        int, Field(ge=0, le=1_000_000, description="0 at first; each correction of a closed bar has a higher one.")
-    ] = 0
+    revision: Annotated[int, Field(ge=0, le=1_000_000, description="0 at first; each correction of a closed bar has a higher one.")] = 0
 
     @model_validator(mode="after")
     def _sane(self) -> Self:

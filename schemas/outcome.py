@@ -35,9 +35,7 @@ class SignalOutcome(Message):
     vision: Vision = Field(description="The signal's vision field.")
     conviction: Unit = Field(description="The signal's conviction.")
     exit_reason: ExitReason = Field(strict=False, description="Why the paper position ended.")
-    ts_entry_ms: TimeMs | None = Field(
-        default=None, description="Event time of the paper position's opening; absent when unfilled."
-    )
+    ts_entry_ms: TimeMs | None = Field(default=None, description="Event time of the paper position's opening; absent when unfilled.")
     ts_exit_ms: TimeMs
     entry: DecimalPrice | None = Field(default=None, description="The price it opened at; absent when unfilled.")
     exit: DecimalPrice | None = Field(default=None, description="The price it ended at; absent when unfilled.")

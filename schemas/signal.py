@@ -52,9 +52,7 @@ class AsOf(Part):
     """The last records of both inputs that a decision rests on."""
 
     market: OffsetRef = Field(description="The last market-features record.")
-    vision: OffsetRef | None = Field(
-        default=None, description="The last vision-features record; absent when there is none to rest on."
-    )
+    vision: OffsetRef | None = Field(default=None, description="The last vision-features record; absent when there is none to rest on.")
 
 
 class _About(Message):
@@ -81,17 +79,11 @@ class Signal(_About):
     abstain_reason: Annotated[str, Field(max_length=200)] | None = Field(
         default=None, description="Why there is no view; with `abstain` only."
     )
-    conviction: Unit | None = Field(
-        default=None, description="An ordinal from 0 to 1, not a probability; absent when abstaining."
-    )
-    horizon_bars: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="For how many bars the view holds."
-    )
+    conviction: Unit | None = Field(default=None, description="An ordinal from 0 to 1, not a probability; absent when abstaining.")
+    horizon_bars: Annotated[int, Field(ge=1, le=1000)] | None = Field(default=None, description="For how many bars the view holds.")
     horizon_end_ms: TimeMs | None = Field(default=None, description="Event time at which the view ends.")
     ref_price: DecimalPrice = Field(description="The last close that the prices are measured from.")
-    entry_type: Literal["market", "limit"] | None = Field(
-        default=None, description="How to open: at once, or not beyond `entry`."
-    )
+    entry_type: Literal["market", "limit"] | None = Field(default=None, description="How to open: at once, or not beyond `entry`.")
     entry: DecimalPrice | None = Field(default=None, description="The worst acceptable price to open at.")
     stop: DecimalPrice | None = Field(default=None, description="The price at which the view is wrong.")
     target: DecimalPrice | None = Field(default=None, description="The price at which the view is fulfilled.")
@@ -106,9 +98,7 @@ class Signal(_About):
     engine: Label = Field(description="The engine's name.")
     model: Annotated[str, Field(min_length=1, max_length=256, description="The model, as the engine names it.")]
     prompt_version: Label = Field(description="The version of the prompt's layout and wording.")
-    prompt_hash: Annotated[
-        str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the prompt's int32 little-endian token ids.")
-    ]
+    prompt_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the prompt's int32 little-endian token ids.")]
     epoch: Annotated[
         str,
         Field(pattern=r"^[0-9a-f]{12}$", description="Identity of the span in which the symbol's prompt only grows."),

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from deploy.local import LocalError, LocalKafka, LocalRedis
+from deploy.local import LocalKafka, LocalRedis, MissingError
 from services.core.settings import BusSettings
 
 Server = TypeVar("Server", LocalKafka, LocalRedis)
@@ -45,7 +45,7 @@ def _or_skip(server: Server) -> Server:
     """Start the server; where that is impossible skip, but never in continuous integration."""
     try:
         return server.start()
-    except LocalError as error:
+    except MissingError as error:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(error))

@@ -66,12 +66,8 @@ class BusSettings(Section):
         60_000, description="How long a member may take to drain when partitions move; longer than `fusion.drain_ms`."
     )
     request_timeout_ms: Positive = Field(10_000, description="How long one request to the broker may take.")
-    max_record_bytes: Positive = Field(
-        262_144, description="Larger input records are dead-lettered (`too_large`) without being parsed."
-    )
-    instance_id: str | None = Field(
-        None, description="Stable name of this group member (static membership), such as the pod's name."
-    )
+    max_record_bytes: Positive = Field(262_144, description="Larger input records are dead-lettered (`too_large`) without being parsed.")
+    instance_id: str | None = Field(None, description="Stable name of this group member (static membership), such as the pod's name.")
 
 
 class RedisSettings(Section):
@@ -165,31 +161,21 @@ class FusionSettings(Section):
         description="From a bar's record to the last instant to open a position, by interval; a twentieth of the interval, at least 2 s, where not given.",
     )
     delivery_reserve_ms: Positive = Field(500, description="The deadline is this long before `valid_until_ms`.")
-    producer_timeout_ms: Positive = Field(
-        400, description="The signals' own producer gives up after this; below `delivery_reserve_ms`."
-    )
+    producer_timeout_ms: Positive = Field(400, description="The signals' own producer gives up after this; below `delivery_reserve_ms`.")
     permits: Positive = Field(3, description="Calls to the engine at once in mode `fast`.")
     deep_permits: Positive = Field(1, description="Calls to the engine at once in mode `deep`.")
-    max_unfinished: Positive = Field(
-        10_000, description="Past this many unfinished records the oldest waiting trigger ends `stale`."
-    )
-    pause_at_unfinished: Positive = Field(
-        20_000, description="Past this many unfinished records reading pauses until half are done."
-    )
+    max_unfinished: Positive = Field(10_000, description="Past this many unfinished records the oldest waiting trigger ends `stale`.")
+    pause_at_unfinished: Positive = Field(20_000, description="Past this many unfinished records reading pauses until half are done.")
     max_new_tokens: Positive = Field(160, description="Longest answer in mode `fast`, in tokens.")
     deep_max_new_tokens: Positive = Field(2_048, description="Longest answer in mode `deep`, in tokens.")
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(0.0, description="Sampling temperature.")
     grammar: bool = Field(True, description="Constrain answers by JSON schema where the engine can.")
     repair: bool = Field(True, description="Ask once more, inside the deadline, after an answer that does not parse.")
-    fallback: Literal["none", "rules"] = Field(
-        "none", description="What answers when the engine does not; `rules` is labelled `degraded`."
-    )
+    fallback: Literal["none", "rules"] = Field("none", description="What answers when the engine does not; `rules` is labelled `degraded`.")
     prewarm: bool = Field(True, description="Send the next epoch's prefix ahead in slices.")
     drain_ms: Positive = Field(10_000, description="How long unfinished calls may take on SIGTERM or when partitions move.")
     commit_interval_ms: Positive = Field(1_000, description="How often offsets are committed.")
-    max_skew_ms: Positive = Field(
-        2_000, description="More difference than this between worker's and broker's clock blocks signals."
-    )
+    max_skew_ms: Positive = Field(2_000, description="More difference than this between worker's and broker's clock blocks signals.")
     max_event_lag_ms: Positive | None = Field(
         None,
         description="A closed bar appended later than this after its end blocks; off when absent, as for recorded data.",
@@ -203,9 +189,7 @@ class FusionSettings(Section):
         3, description="More changes of side than this within `flip_flop_window_ms` block; 0 for no limit."
     )
     flip_flop_window_ms: Positive = Field(3_600_000, description="Event time over which changes of side are counted.")
-    rate_limit_per_min: Positive = Field(
-        600, description="More published signals than this in a minute of a worker's clock block."
-    )
+    rate_limit_per_min: Positive = Field(600, description="More published signals than this in a minute of a worker's clock block.")
 
     @property
     def trigger_interval_set(self) -> frozenset[str]:
@@ -222,9 +206,7 @@ class FusionSettings(Section):
         if sorted(set(lengths)) != lengths:
             raise ValueError(f"fusion.intervals {self.intervals} must be distinct and go from the fastest to the slowest")
         if unknown := set(self.trigger_intervals) - set(self.intervals):
-            raise ValueError(
-                f"fusion.trigger_intervals names {sorted(unknown)}, which fusion.intervals {self.intervals} does not hold"
-            )
+            raise ValueError(f"fusion.trigger_intervals names {sorted(unknown)}, which fusion.intervals {self.intervals} does not hold")
         if self.window_bars <= self.epoch_slots:
             raise ValueError(
                 f"fusion.window_bars ({self.window_bars}) must be above fusion.epoch_slots ({self.epoch_slots}): slower bars are frozen an epoch back, and the window must reach there"
@@ -247,9 +229,7 @@ class MarketSettings(Section):
     """The producer of market features."""
 
     group: str = Field("aquiline-market", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group.")
-    aggregate: dict[Interval, list[Interval]] = Field(
-        {"1m": ["15m", "1h"]}, description="Higher intervals to build from each lower one."
-    )
+    aggregate: dict[Interval, list[Interval]] = Field({"1m": ["15m", "1h"]}, description="Higher intervals to build from each lower one.")
 
 
 class VisionSettings(Section):
@@ -277,9 +257,7 @@ class ScoringSettings(Section):
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
         description="Faust application id, also its consumer group.",
     )
-    cost_bps: Annotated[float, Field(ge=0)] = Field(
-        2.0, description="Cost of each side of a trade, in basis points of its price."
-    )
+    cost_bps: Annotated[float, Field(ge=0)] = Field(2.0, description="Cost of each side of a trade, in basis points of its price.")
     data_dir: Path = Field(Path(".aquiline/scoring"), description="Where the tables are kept between restarts.")
 
 

@@ -50,7 +50,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a worker is given: everything outside it."""
+    """What a worker is given: everything outside it. It closes engines and Redis when it ends, and leaves the bus open."""
 
     bus: Bus
     settings: Settings
@@ -181,6 +181,9 @@ class FusionWorker:
         await self._signals.close()
         await self._others.close()
         await self._store.close()
+        for engine in (self._around.engine, self._around.fallback):
+            if engine is not None:
+                await engine.close()
         await self._control.close()
         await self._instruments.close()
         self._counter.flush()

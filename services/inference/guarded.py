@@ -12,7 +12,7 @@ import structlog
 
 from services.core import metrics
 from services.core.clock import Clock
-from services.inference.breaker import Breaker, Outcome
+from services.core.breaker import Breaker, Outcome
 from services.inference.engine import Chunk, Engine, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
 
 log = structlog.get_logger()

@@ -43,9 +43,7 @@ class KafkaAdmin:
             known = {name: parts for name, parts in (await self._partitions()).items() if name in set(topics)}
             if not known:
                 return {}
-            answers = await self._inner.describe_configs(
-                [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(known)]
-            )
+            answers = await self._inner.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(known)])
         config: dict[str, dict[str, str]] = {}
         for answer in answers:
             for code, _, _, name, entries in answer.resources:
@@ -79,11 +77,7 @@ class KafkaAdmin:
                 if name not in known:
                     raise BusError(unknown_topic(name))
             await self._inner.delete_records(
-                {
-                    KafkaPartition(name, part["partition"]): RecordsToDelete(_UP_TO_THE_END)
-                    for name in topics
-                    for part in known[name]
-                }
+                {KafkaPartition(name, part["partition"]): RecordsToDelete(_UP_TO_THE_END) for name in topics for part in known[name]}
             )
 
     async def close(self) -> None:

@@ -42,9 +42,7 @@ class ShutRange(RangePartitionAssignor):  # type: ignore[misc] # aiokafka has no
 class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
     """See `Consumer` for what each method promises."""
 
-    def __init__(
-        self, make: Callable[[ShutRange], AIOKafkaConsumer], group: str, client_id: str, request_timeout_ms: int
-    ) -> None:
+    def __init__(self, make: Callable[[ShutRange], AIOKafkaConsumer], group: str, client_id: str, request_timeout_ms: int) -> None:
         """Make a member that has not joined yet, over the inner consumer that `make` returns for an assignor."""
         self._inner = make(ShutRange(self._shut))
         self._group = group

@@ -195,9 +195,7 @@ class MemoryConsumer:
             return
         committed = self._group.committed
         self._assigned = partitions
-        self._cursor.assign(
-            {partition: committed[partition].offset if partition in committed else None for partition in partitions}
-        )
+        self._cursor.assign({partition: committed[partition].offset if partition in committed else None for partition in partitions})
         self.take_over = asyncio.get_running_loop().create_task(
             self._take_over(self._listener, partitions), name=f"take over {self._client_id}"
         )

@@ -12,9 +12,7 @@ from collections.abc import Set as AbstractSet
 from services.core.bus.port import TopicPartition
 
 
-def assign_ranges(
-    subscriptions: Mapping[str, AbstractSet[str]], partitions: Mapping[str, int]
-) -> dict[str, frozenset[TopicPartition]]:
+def assign_ranges(subscriptions: Mapping[str, AbstractSet[str]], partitions: Mapping[str, int]) -> dict[str, frozenset[TopicPartition]]:
     """Return each member's partitions.
 
     `subscriptions` maps a member's id to its topics, `partitions` a topic to its partition count. The first

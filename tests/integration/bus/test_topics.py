@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from typer.testing import CliRunner
 
 from deploy.local import LocalKafka
 from schemas import RunMode, Topic, topic_name
+from services.cli.topics import app
 from services.core.bus import BusError, NewTopic
 from services.core.topics import CO_PARTITIONED, check_topics, ensure_topics, wanted_topics
 from tests.integration.bus.support import Site
@@ -51,3 +53,19 @@ async def test_counts_that_differ_are_refused(site: Site) -> None:
         await check_topics(site.admin, RunMode.REPLAY)
     with pytest.raises(BusError, match=r"replay\.vision-features has 3 partitions and should have 2"):
         await ensure_topics(site.admin, RunMode.REPLAY, 2)
+
+
+@pytest.mark.integration
+def test_the_command_creates_and_compares(kafka: LocalKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQUILINE_RUN_MODE", "shadow")
+    monkeypatch.setenv("COLUMNS", "200")
+    with_bus = ["--bus", kafka.url]
+    run = CliRunner().invoke
+    created = run(app, ["create", "--partitions", "2", *with_bus])
+    assert created.exit_code == 0, created.output
+    described = run(app, ["describe", *with_bus])
+    assert described.exit_code == 0, described.output
+    assert "does not exist" not in described.output
+    assert "every topic is there" in run(app, ["create", "--partitions", "2", *with_bus]).output
+    refused = run(app, ["create", "--partitions", "5", *with_bus])
+    assert isinstance(refused.exception, BusError)

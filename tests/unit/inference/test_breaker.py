@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.breaker import Admission, Breaker, Outcome
+from services.core.breaker import Admission, Breaker, Outcome
 
 OUTCOMES: list[Outcome] = ["answered", "failed", "unknown"]
 EVENTS = st.lists(st.one_of(st.just("call"), st.tuples(st.integers(0, 5), st.sampled_from(OUTCOMES)), st.integers(1, 60)), max_size=80)

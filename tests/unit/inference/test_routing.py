@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from services.core.clock import VirtualClock
 from services.core.settings import EngineSettings
-from services.inference.breaker import Breaker
+from services.core.breaker import Breaker
 from services.inference.connect import connect
 from services.inference.engine import Chunk, EngineError, EngineRequest, Sampling, Usage
 from services.inference.guarded import GuardedEngine

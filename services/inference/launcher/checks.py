@@ -1,0 +1,167 @@
+"""What is checked before the engine starts: each finding is a sentence that says what is wrong and what to do.
+
+All of these end, unchecked, in a crash after a minute of loading or, worse, in an engine that answers and accepts no drafts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.inference.launcher.folders import ModelFolder
+from services.inference.launcher.presets import Preset
+
+GIB = 1024**3
+_EAGLE3_BACKENDS = ("flashinfer", "fa3", "trtllm_mha")
+_DRAFT_ARCHITECTURE = "LlamaForCausalLMEagle3"
+_SLOW = "makes EAGLE3 slower than no speculation at all (34 against 65 tokens/s at 32K tokens on an H100)"
+_TARGETS = ("MiniCPMForCausalLM", "LlamaForCausalLM")
+_OWNED = {
+    "--model-path": "--model-path", "--speculative-draft-model-path": "--draft-path",
+    "--context-length": "--context", "--port": "--port", "--host": "--host",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where the card's memory goes, in bytes, and what is left for the KV cache, in tokens."""
+
+    card: int
+    weights: int
+    draft: int
+    kv_a_token: int
+    kv_tokens: int
+    wanted_tokens: int
+
+    def sentence(self) -> str:
+        """Return the estimate in words."""
+        return (
+            f"{self.card / GIB:.1f} GiB card: {self.weights / GIB:.1f} GiB weights, {self.draft / GIB:.1f} GiB draft, room for "
+            f"{max(self.kv_tokens, 0):,} tokens of KV cache at {self.kv_a_token / 1024:.0f} KiB each; {self.wanted_tokens:,} are wanted"
+        )
+
+
+def memory(preset: Preset, target: ModelFolder, draft: ModelFolder | None, *, card_bytes: int, context: int, permits: int) -> Memory:
+    """Estimate the memory: `permits` calls of `context` tokens each must fit in the KV cache at once.
+
+    `mem_fraction` of the card holds weights, draft and KV cache; SGLang keeps the rest for activations and graphs.
+    """
+    engine = preset.engine
+    element = 2 if engine.kv_cache_dtype == "auto" else 1
+    weights = target.bytes_on_card // (2 if engine.quantization == "fp8" else 1)
+    drafted = draft.bytes_on_card if draft else 0
+    kv = target.kv_bytes_a_token(element) + (draft.kv_bytes_a_token(element) if draft else 0)
+    free = int(card_bytes * engine.mem_fraction) - weights - drafted
+    return Memory(card_bytes, weights, drafted, kv, free // kv, context * permits)
+
+
+def findings(
+    preset: Preset,
+    target: ModelFolder,
+    draft: ModelFolder | None,
+    *,
+    card_bytes: int,
+    context: int,
+    permits: int,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """Return what is wrong, in sentences; empty when the engine can start. `draft` None serves without speculation."""
+    found = _of_target(target, context)
+    if draft is not None:
+        found += _of_draft(target, draft) + _of_speculation(preset)
+    found += _of_arguments([*preset.arguments, *extra], preset, draft)
+    estimate = memory(preset, target, draft, card_bytes=card_bytes, context=context, permits=permits)
+    if estimate.kv_tokens < estimate.wanted_tokens:
+        fits = max(estimate.kv_tokens // permits // 1_024 * 1_024, 0)
+        advice = (
+            f"give --context {fits}, fewer --permits, or a preset with kv_cache_dtype or quantization fp8"
+            if fits
+            else "the weights leave no room: take a larger card, or quantization fp8 in the preset"
+        )
+        found.append(f"{permits} calls of {context:,} tokens do not fit ({estimate.sentence()}): {advice}")
+    return found
+
+
+def _of_target(target: ModelFolder, context: int) -> list[str]:
+    found = []
+    if target.architecture not in _TARGETS:
+        found.append(
+            f"{target.path}: architecture {target.architecture!r} was not tried with EAGLE3 here; expected {' or '.join(_TARGETS)}"
+        )
+    if target.weight_bytes == 0:
+        found.append(f"{target.path}: there are no weight files (*.safetensors); is the download complete?")
+    if not target.has_tokenizer:
+        found.append(f"{target.path}: there is neither tokenizer.json nor tokenizer.model; is the download complete?")
+    if context > target.max_position_embeddings:
+        found.append(
+            f"a context of {context:,} tokens is past the model's rope table of {target.max_position_embeddings:,}: "
+            f"give --context {target.max_position_embeddings} or less"
+        )
+    return found
+
+
+def _of_draft(target: ModelFolder, draft: ModelFolder) -> list[str]:
+    found = []
+    if draft.architecture != _DRAFT_ARCHITECTURE:
+        found.append(f"{draft.path}: architecture {draft.architecture!r} is no EAGLE3 draft; expected {_DRAFT_ARCHITECTURE!r}")
+    if draft.weight_bytes == 0:
+        found.append(f"{draft.path}: there are no weight files (*.safetensors); is the download complete?")
+    reads = draft.target_hidden_size or draft.hidden_size
+    if reads != target.hidden_size:
+        found.append(
+            f"{draft.path}: the draft reads hidden states of {reads}, but the target's are {target.hidden_size}: it is another model's"
+        )
+    if draft.vocab_size != target.vocab_size:
+        found.append(
+            f"{draft.path}: the draft's vocabulary of {draft.vocab_size:,} is not the target's of {target.vocab_size:,}: "
+            "it is another model's draft"
+        )
+    if draft.draft_vocab_size is None:
+        found.append(
+            f"{draft.path}: config.json has no draft_vocab_size, which SGLang needs: add the number of rows of the draft's lm_head "
+            "(32000 for MiniCPM4.1-8B)"
+        )
+    if draft.max_position_embeddings < target.max_position_embeddings:
+        found.append(
+            f"{draft.path}: the draft's max_position_embeddings of {draft.max_position_embeddings:,} is below the target's of "
+            f"{target.max_position_embeddings:,}, so that its rope table ends too early: set it to the target's in the draft's config.json"
+        )
+    return found
+
+
+def _of_speculation(preset: Preset) -> list[str]:
+    backend = preset.engine.attention_backend
+    if backend not in _EAGLE3_BACKENDS:
+        known = ", ".join(_EAGLE3_BACKENDS)
+        return [f"attention backend {backend!r} {_SLOW}: use one of {known}"]
+    if backend == "trtllm_mha" and preset.speculation.topk > 1:
+        return [f"attention backend 'trtllm_mha' takes a chain only: topk must be 1, not {preset.speculation.topk}"]
+    return []
+
+
+def _of_arguments(arguments: Sequence[str], preset: Preset, draft: ModelFolder | None) -> list[str]:
+    told = _told(arguments)
+    found = [f"{name} is set by the launcher: say {own} instead" for name, own in _OWNED.items() if name in told]
+    if draft is None:
+        return found
+    algorithm = told.get("--speculative-algorithm", "EAGLE3")
+    if algorithm.upper() != "EAGLE3":
+        found.append(
+            f"--speculative-algorithm {algorithm} with an EAGLE3 draft answers but accepts no draft token (acceptance 1.00): leave it out"
+        )
+    page = told.get("--page-size", "1")
+    if page != "1" and preset.speculation.topk == 1:
+        found.append(f"an explicit --page-size {page} with topk 1 silently changes the attention backend: leave it out")
+    backends = ("--attention-backend", "--decode-attention-backend", "--speculative-draft-attention-backend")
+    found += [f"{name} triton {_SLOW}: use flashinfer or fa3, in the preset" for name in backends if told.get(name) == "triton"]
+    return found
+
+
+def _told(arguments: Sequence[str]) -> dict[str, str]:
+    """Return options with their values; `--name=value` and `--name value` both, an empty value for switches."""
+    told: dict[str, str] = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument.startswith("--"):
+            name, _, value = argument.partition("=")
+            told[name] = value or ("" if following.startswith("--") else following)
+    return told

@@ -1,0 +1,1 @@
+"""Tests of the engine's launcher, plug-in, converter, tuner and calibration."""

@@ -1,0 +1,75 @@
+"""The converted model gives the logits of the original, in transformers' Llama."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from services.inference import convert
+from tests.unit.inference_engine.minicpm import PlainMiniCPM
+
+
+def _write(model: PlainMiniCPM, folder: Path, *, shards: int) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(model.config))
+    (folder / "tokenizer.json").write_text("{}")
+    names = sorted(model.weights)
+    for shard in range(shards):
+        part = {name: model.weights[name] for name in names[shard::shards]}
+        save_file(part, str(folder / f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"))
+
+
+@pytest.mark.parametrize(("shards", "tied"), [(1, False), (3, False), (2, True)])
+def test_logits_are_the_same_in_llama_s_form(tmp_path: Path, shards: int, tied: bool) -> None:  # noqa: FBT001 - a parameter
+    model = PlainMiniCPM.random(11)
+    if tied:
+        model.config["tie_word_embeddings"] = True
+        model.weights["lm_head.weight"] = model.weights["model.embed_tokens.weight"]
+        stored = PlainMiniCPM(model.config, {name: w for name, w in model.weights.items() if name != "lm_head.weight"})
+    else:
+        stored = model
+    _write(stored, tmp_path / "minicpm", shards=shards)
+    scaled = convert.convert(tmp_path / "minicpm", tmp_path / "llama")
+    assert scaled == 2 + 2 * 6
+    llama = AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.float32)
+    assert type(llama).__name__ == "LlamaForCausalLM"
+    ids = torch.arange(23) * 5 % 97
+    with torch.no_grad():
+        torch.testing.assert_close(llama(ids[None]).logits[0], model.logits(ids), rtol=1e-4, atol=1e-4)
+    assert (tmp_path / "llama" / "tokenizer.json").is_file()
+    assert (tmp_path / "llama" / "model.safetensors.index.json").is_file() == (shards > 1)
+
+
+def test_other_tensors_keep_their_bits_and_their_type(tmp_path: Path) -> None:
+    model = PlainMiniCPM.random(5)
+    model.weights = {name: weight.bfloat16() for name, weight in model.weights.items()}
+    _write(model, tmp_path / "minicpm", shards=1)
+    convert.convert(tmp_path / "minicpm", tmp_path / "llama")
+    written = load_file(tmp_path / "llama" / "model-00001-of-00001.safetensors")
+    assert set(written) == set(model.weights)
+    for name, weight in model.weights.items():
+        assert written[name].dtype == torch.bfloat16
+        if convert.factor(name, model.config) == 1.0:
+            assert torch.equal(written[name], weight)
+
+
+def test_what_is_no_minicpm_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    model = PlainMiniCPM.random(1)
+    _write(model, tmp_path / "minicpm", shards=1)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(convert.ConvertError, match="exists"):
+        convert.convert(tmp_path / "minicpm", tmp_path / "there")
+    with pytest.raises(convert.ConvertError, match=r"config\.json cannot be read"):
+        convert.convert(tmp_path / "there", tmp_path / "llama")
+    with pytest.raises(convert.ConvertError, match="only \\['MiniCPMForCausalLM'\\]"):
+        convert.llama_config(model.config | {"architectures": ["LlamaForCausalLM"]})
+    with pytest.raises(convert.ConvertError, match="8 experts"):
+        convert.llama_config(model.config | {"num_experts": 8})
+    with pytest.raises(convert.ConvertError, match="lacks scale_depth"):
+        convert.llama_config({key: value for key, value in model.config.items() if key != "scale_depth"})
+    assert not (tmp_path / "llama").exists()
