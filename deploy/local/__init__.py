@@ -4,8 +4,8 @@
 """
 
 from deploy.local.kafka import LocalKafka
-from deploy.local.process import LocalError
+from deploy.local.process import LocalError, MissingError
 from deploy.local.redis import LocalRedis
 from deploy.local.security import LocalSecurity
 
-__all__ = ["LocalError", "LocalKafka", "LocalRedis", "LocalSecurity"]
+__all__ = ["LocalError", "LocalKafka", "LocalRedis", "LocalSecurity", "MissingError"]

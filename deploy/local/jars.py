@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from deploy.local.process import LocalError
+from deploy.local.process import LocalError, MissingError
 
 LOCK_FILE: Final = Path(__file__).with_name("kafka.lock")
 CACHE: Final = Path(__file__).parents[2] / ".cache" / "kafka"
@@ -56,7 +56,7 @@ def _jar_name(coordinates: str) -> str:
 def _fetch(locked: Mapping[str, str], folder: Path) -> None:
     mvn = shutil.which("mvn")
     if mvn is None:
-        raise LocalError(
+        raise MissingError(
             "Kafka's jars are fetched with Maven, and `mvn` is not installed; "
             "install it (Debian: `apt-get install maven openjdk-17-jre-headless`)"
         )
@@ -75,7 +75,7 @@ def _fetch(locked: Mapping[str, str], folder: Path) -> None:
                 copied += 1
                 _progress(f"fetching Kafka: {copied} of {len(locked)} jars")
     if fetching.returncode != 0:
-        raise LocalError(
+        raise MissingError(
             f"Maven could not fetch Kafka's jars (status {fetching.returncode}); check its settings. It said:\n{''.join(tail)}"
         )
     shutil.rmtree(CACHE / "repository", ignore_errors=True)

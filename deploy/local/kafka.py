@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.jars import kafka_jars
-from deploy.local.process import LocalError, LocalServer, free_port
+from deploy.local.process import LocalError, LocalServer, MissingError, free_port
 from deploy.local.security import LocalSecurity
 
 _CLUSTER_ID: Final = "YXF1aWxpbmUtbG9jYWwtMQ"
@@ -121,7 +121,7 @@ class LocalKafka(LocalServer):
     def _java(self) -> list[str]:
         java = shutil.which("java")
         if java is None:
-            raise LocalError("Kafka needs Java 17 and `java` is not installed (Debian: `apt-get install openjdk-17-jre-headless`)")
+            raise MissingError("Kafka needs Java 17 and `java` is not installed (Debian: `apt-get install openjdk-17-jre-headless`)")
         return [java, *_JVM, "-cp", ":".join(str(jar) for jar in self._jars)]
 
     def _command(self) -> list[str]:

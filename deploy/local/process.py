@@ -6,8 +6,8 @@ another process can end it later.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,10 +19,23 @@ from typing import Final, Self
 
 _STOP_S: Final = 20.0
 _POLL_S: Final = 0.02
+_TIED: Final = """
+exec 3<&0
+(read -r _ <&3 && exit; [ "$(readlink "/proc/$$/cwd")" = "$PWD" ] && kill -9 $$) &
+exec "$@" 3<&- </dev/null
+"""
+"""A shell that becomes the server and leaves a guard, which kills it when its owner's end of stdin closes without a word.
+
+The kernel's parent-death signal would not do: it comes when the thread that started the server ends, such as an event loop's.
+"""
 
 
 class LocalError(Exception):
     """A local server cannot be had; the text says what to do."""
+
+
+class MissingError(LocalError):
+    """What a local server needs is not on this machine and cannot be fetched."""
 
 
 def free_port() -> int:
@@ -67,15 +80,16 @@ class LocalServer(ABC):
         """Start and return once it serves; raise LocalError with the end of its log when it doesn't."""
         if self.pid is not None:
             return self
+        self._untie()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._prepare()
-        tie = () if self._detached or not (setpriv := shutil.which("setpriv")) else (setpriv, "--pdeathsig", "KILL", "--")
+        tie = [] if self._detached else ["/bin/sh", "-c", _TIED, self.name]
         with self.log_file.open("wb") as log:
             self._child = subprocess.Popen(  # noqa: S603 - the command is ours
                 [*tie, *self._command()],
                 cwd=self.folder,
                 env={**os.environ, **self._environment()},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if self._detached else subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -126,8 +140,17 @@ class LocalServer(ABC):
                 if time.monotonic() > until:
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL_S)
-        self._child = None
+        self._untie()
         (self.folder / f"{self.name}.pid").unlink(missing_ok=True)
+
+    def _untie(self) -> None:
+        """Let the guard go: the server has ended, and another process may get its pid."""
+        if self._child is not None and self._child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._child.stdin.write(b"\n")
+                self._child.stdin.flush()
+            self._child.stdin.close()
+        self._child = None
 
     def _wait_until_serving(self) -> None:
         until = time.monotonic() + self.start_timeout_s

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from deploy.local.process import LocalError, LocalServer
+from deploy.local.process import LocalServer, MissingError
 from deploy.local.security import LocalSecurity
 
 _STARTED: Final = "Ready to accept connections"
@@ -71,7 +71,7 @@ class LocalRedis(LocalServer):
 
 
 def redis_server() -> str:
-    """Return redis-server's path, installed first when it is missing and we may; raise LocalError when it cannot be had."""
+    """Return redis-server's path, installed first when it is missing and we may; raise MissingError when it cannot be had."""
     found = shutil.which("redis-server")
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         sys.stderr.write("redis-server is missing: installing it with apt-get\n")
@@ -79,7 +79,7 @@ def redis_server() -> str:
         subprocess.run(_INSTALL, check=False, stdout=subprocess.DEVNULL, env=environment)  # noqa: S603 - ours
         found = shutil.which("redis-server")
     if found is None:
-        raise LocalError("redis-server is not installed; install it (Debian: `apt-get install redis-server`)")
+        raise MissingError("redis-server is not installed; install it (Debian: `apt-get install redis-server`)")
     return found
 
 

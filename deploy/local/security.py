@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.local.process import LocalError
+from deploy.local.process import LocalError, MissingError
 
 
 def _password() -> str:
@@ -78,7 +78,7 @@ class LocalSecurity:
 def _openssl(*arguments: str) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
-        raise LocalError("local certificates are made with openssl, which is not installed (Debian: `apt-get install openssl`)")
+        raise MissingError("local certificates are made with openssl, which is not installed (Debian: `apt-get install openssl`)")
     done = subprocess.run([openssl, *arguments], capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode != 0:
         raise LocalError(f"openssl {arguments[0]} failed: {done.stderr[-1_000:]}")
