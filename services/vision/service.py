@@ -84,7 +84,7 @@ class VisionService:
         self._working = asyncio.Lock()
         self._stopping = False
         self._caught_up_s = float("-inf")
-        # One thread: the model is called from one at a time, and torch spreads a pass over cores by itself.
+        # One thread: the model is called from one at a time, and the loop goes on meanwhile.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vision")
         self._producer: Producer
         self._reader: Reader
