@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import orjson
 from pydantic import ValidationError
 
 from schemas import DeadLetterReason, Message, RunMode
 from services.core.bus import Record
 
 _SHOWN: Final = 200
-_VERSION: Final = 1
 
 
 M = TypeVar("M", bound=Message)
@@ -44,7 +42,7 @@ def decode(model: type[M], record: Record, modes: frozenset[RunMode], max_bytes:
     try:
         message = model.model_validate_json(value)
     except ValidationError as error:
-        return _refusal(value, error)
+        return _refusal(error)
     symbol: str = message.symbol  # type: ignore[attr-defined]
     if record.key != symbol.encode():
         return Refused(DeadLetterReason.KEY_MISMATCH, f"the key is {record.key!r:.{_SHOWN}}, the symbol {symbol!r}")
@@ -54,18 +52,15 @@ def decode(model: type[M], record: Record, modes: frozenset[RunMode], max_bytes:
     return message
 
 
-def _refusal(value: bytes, error: ValidationError) -> Refused:
-    try:
-        content = orjson.loads(value)
-    except orjson.JSONDecodeError as broken:
-        return Refused(DeadLetterReason.MALFORMED, f"not JSON: {broken}")
-    if not isinstance(content, dict):
-        return Refused(DeadLetterReason.MALFORMED, f"a JSON {type(content).__name__}; an object is wanted")
-    version = content.get("schema_version")
-    if isinstance(version, int) and version != _VERSION:
-        return Refused(DeadLetterReason.UNSUPPORTED_VERSION, f"schema_version {version}; this service knows {_VERSION}")
-    problems = [
-        f"{'.'.join(map(str, item['loc'])) or 'message'} = {item['input']!r:.{_SHOWN}}: {item['msg']}"
-        for item in error.errors(include_url=False, include_context=False)
-    ]
-    return Refused(DeadLetterReason.INVALID, "; ".join(problems))
+def _refusal(error: ValidationError) -> Refused:
+    problems = error.errors(include_url=False, include_context=False)
+    first = problems[0]
+    if first["type"] == "json_invalid":
+        return Refused(DeadLetterReason.MALFORMED, f"not JSON: {first['msg']}")
+    if not first["loc"] and first["type"] == "model_type":
+        return Refused(DeadLetterReason.MALFORMED, f"a JSON {type(first['input']).__name__}; an object is wanted")
+    for problem in problems:
+        if problem["loc"] == ("schema_version",) and problem["type"] == "literal_error":
+            return Refused(DeadLetterReason.UNSUPPORTED_VERSION, f"schema_version {problem['input']!r:.{_SHOWN}}; this service knows 1")
+    told = [f"{'.'.join(map(str, one['loc'])) or 'message'} = {one['input']!r:.{_SHOWN}}: {one['msg']}" for one in problems]
+    return Refused(DeadLetterReason.INVALID, "; ".join(told))

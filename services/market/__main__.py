@@ -7,7 +7,6 @@ from services.core.clock import Clock
 from services.core.health import Health
 from services.core.lifecycle import Service, run_service
 from services.core.settings import Settings
-from services.market.instruments import Instruments
 from services.market.service import MarketService
 
 
@@ -16,7 +15,7 @@ class _Process:
 
     def __init__(self, settings: Settings, clock: Clock, health: Health) -> None:
         self._bus = connect(settings.bus, clock)
-        self._service = MarketService(self._bus, settings, clock, Instruments(self._bus, settings.run_mode), health)
+        self._service = MarketService(self._bus, settings, clock, health)
 
     async def run(self) -> None:
         try:

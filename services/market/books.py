@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
-from schemas import DeadLetterReason, Instrument, InstrumentEvent, MarketFeatures, RunMode
+from schemas import Candle, DeadLetterReason, Instrument, InstrumentEvent, MarketFeatures, RunMode
 from services.core.bus import Record
 from services.core.calendar import CalendarError
+from services.core.decode import Refused, decode
 from services.market.book import Book, Plan
-from services.market.intake import Refused, decode
 from services.market.series import Fold
 
 _REFUSALS: Final = {Fold.CONFLICT: DeadLetterReason.CONFLICT, Fold.LATE: DeadLetterReason.LATE}
@@ -68,10 +68,7 @@ class Books:
 
     def take(self, record: Record) -> Dealt:
         """Deal with a record. One that is refused changes nothing, so that it may be tried again."""
-        rules = self._rules
-        # Measured against the record's own timestamp, not a clock, so that a rebuild decides as the first run did.
-        latest_ms = record.timestamp_ms + rules.max_skew_ms
-        candle = decode(record, modes=rules.modes, max_bytes=rules.max_bytes, latest_ms=latest_ms)
+        candle = self._decode(record)
         if isinstance(candle, Refused):
             return Dealt(Outcome.DEAD_LETTERED, refused=candle)
         book = self._book(candle.symbol)
@@ -91,6 +88,18 @@ class Books:
         """Return the offset from which reading the log again restores these books, None when they are empty."""
         needed = [offset for book in self._books.values() if (offset := book.needed_from()) is not None]
         return min(needed, default=None)
+
+    def _decode(self, record: Record) -> Candle | Refused:
+        candle = decode(Candle, record, self._rules.modes, self._rules.max_bytes)
+        if isinstance(candle, Refused):
+            return candle
+        # Measured against the record's own timestamp, not a clock, so that a rebuild decides as the first run did.
+        ahead_ms = (candle.ts_close_ms if candle.closed else candle.ts_open_ms) - record.timestamp_ms
+        if ahead_ms > self._rules.max_skew_ms:
+            return Refused(
+                DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; taken in, it would make honest bars late"
+            )
+        return candle
 
     def _book(self, symbol: str) -> Book | Refused:
         if (book := self._books.get(symbol)) is not None:

@@ -14,17 +14,17 @@ from typing import Final
 
 import structlog
 
-from schemas import DeadLetter, DeadLetterReason, RunMode, Topic, topic_name
+from schemas import DeadLetter, DeadLetterReason, Topic, topic_name
 from services.core.bus import Bus, BusError, Consumer, Position, Producer, Reader, Record, TopicPartition
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import Clock
+from services.core.decode import Refused, accepted_modes
 from services.core.health import Health
+from services.core.instruments import Instruments
 from services.core.metrics import DEAD_LETTERS, MARKET_FEATURES, RECORDS, UNKNOWN_FIELDS
 from services.core.settings import Settings, SettingsError
 from services.market.book import check_plan
 from services.market.books import Books, Dealt, Outcome, Rules
-from services.market.instruments import Instruments
-from services.market.intake import Refused
 from services.market.partition import Ack, Partition, rebuild_from
 
 _log = structlog.get_logger()
@@ -49,7 +49,7 @@ class Counts:
 class MarketService:
     """One member of the market group. `run` it once; `counts` may be read at any time."""
 
-    def __init__(self, bus: Bus, settings: Settings, clock: Clock, instruments: Instruments, health: Health) -> None:
+    def __init__(self, bus: Bus, settings: Settings, clock: Clock, health: Health) -> None:
         """Make a service; raise SettingsError when `market.aggregate` cannot be built."""
         try:
             check_plan(settings.market.aggregate)
@@ -59,14 +59,14 @@ class MarketService:
         self._bus = bus
         self._settings = settings
         self._clock = clock
-        self._instruments = instruments
+        self._instruments = Instruments(bus, clock, settings.run_mode, f"{_CLIENT}-instruments")
         self._health = health
         self._health.require("instruments", "assigned")
         self._candles = topic_name(Topic.CANDLES, settings.run_mode)
         self._features = topic_name(Topic.MARKET_FEATURES, settings.run_mode)
         self._dead_letters = topic_name(Topic.DEAD_LETTERS, settings.run_mode)
         self._rules = Rules(
-            modes=_accepted_modes(settings.run_mode),
+            modes=accepted_modes(settings.run_mode),
             max_bytes=settings.bus.max_record_bytes,
             max_skew_ms=settings.fusion.max_skew_ms,
             plan=settings.market.aggregate,
@@ -148,7 +148,7 @@ class MarketService:
                 if loop.time() >= due_s:
                     due_s = loop.time() + _HOUSEKEEPING_S
                     await self._commit(self._partitions)
-                    await self._instruments.follow()
+                    await self._instruments.catch_up()
             self._health.progress()
 
     async def _take(self, record: Record) -> None:
@@ -271,10 +271,6 @@ class MarketService:
                 f"topic {self._features!r} has {features} partitions and {self._candles!r} has {candles}; a symbol must have the "
                 "same partition in both, so make them anew with the same count"
             )
-
-
-def _accepted_modes(run_mode: RunMode) -> frozenset[RunMode]:
-    return frozenset({RunMode.LIVE, RunMode.SHADOW}) if run_mode is RunMode.SHADOW else frozenset({run_mode})
 
 
 def _ack(sent: Awaitable[Position]) -> Ack:

@@ -17,7 +17,6 @@ from services.core.health import Health
 from services.core.settings import BusSettings, MarketSettings, Settings
 from services.market.book import Book
 from services.market.books import Outcome
-from services.market.instruments import Instruments
 from services.market.service import MarketService
 from tests.unit.market.build import MINUTE, MODE, MONDAY, candle, instrument
 
@@ -63,8 +62,7 @@ class Desk:
         await self.publish(Topic.CANDLES, [(one.symbol.encode(), one.encode()) for one in candles])
 
     def service(self) -> MarketService:
-        instruments = Instruments(self.bus, self.settings.run_mode)
-        return MarketService(self.bus, self.settings, SystemClock(), instruments, Health())
+        return MarketService(self.bus, self.settings, SystemClock(), Health())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[MarketService]:

@@ -10,7 +10,6 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import MarketSettings, Settings, SettingsError
-from services.market.instruments import Instruments
 from services.market.service import MarketService
 from tests.unit.market.service_spec import Desk, MarketServiceSpec
 
@@ -31,7 +30,7 @@ async def test_topics_with_other_partition_counts_are_refused() -> None:
     admin = await bus.admin()
     names = [topic_name(topic, RunMode.DEMO) for topic in (Topic.CANDLES, Topic.MARKET_FEATURES, Topic.DEAD_LETTERS)]
     await admin.create([NewTopic(name, count, {}) for name, count in zip(names, (4, 3, 1), strict=True)])
-    service = MarketService(bus, Settings(run_mode=RunMode.DEMO), SystemClock(), Instruments(bus, RunMode.DEMO), Health())
+    service = MarketService(bus, Settings(run_mode=RunMode.DEMO), SystemClock(), Health())
     with pytest.raises(BusError, match=r"demo\.market-features' has 3 partitions and 'demo\.candles' has 4"):
         await service.run()
 
@@ -40,4 +39,4 @@ def test_an_aggregation_that_cannot_be_built_is_refused() -> None:
     bus = MemoryBus(SystemClock())
     settings = Settings(market=MarketSettings(aggregate={"1h": ["15m"]}))
     with pytest.raises(SettingsError, match=r"market\.aggregate: 15m bars cannot be built from 1h bars"):
-        MarketService(bus, settings, SystemClock(), Instruments(bus, settings.run_mode), Health())
+        MarketService(bus, settings, SystemClock(), Health())
