@@ -22,6 +22,7 @@ _COLOURS: Final = ((255, 196, 0), (0, 200, 255), (255, 110, 180), (120, 230, 90)
 _BAR_WIDTH: Final = 3
 _LINE: Final = 10
 _TEXT_SCALE: Final = 2
+_MARGIN: Final = 6
 _GREY_DIMENSIONS: Final = 2
 _CHANNELS: Final = 3
 
@@ -69,8 +70,11 @@ def annotate(image: Pixels, patterns: Sequence[Pattern], *, scale: int, footer: 
 
 
 def _write(canvas: NDArray[np.uint8], top: int, text: str, colour: NDArray[np.uint8]) -> None:
-    drawn = text_pixels(text).repeat(_TEXT_SCALE, axis=0).repeat(_TEXT_SCALE, axis=1)
-    room = canvas[top + 2 : top + 2 + drawn.shape[0], 6 : 6 + drawn.shape[1]]
+    """Write a line at double size, or at its own where it would not fit."""
+    drawn = text_pixels(text)
+    scale = _TEXT_SCALE if drawn.shape[1] * _TEXT_SCALE + _MARGIN <= canvas.shape[1] else 1
+    drawn = drawn.repeat(scale, axis=0).repeat(scale, axis=1)
+    room = canvas[top + 2 : top + 2 + drawn.shape[0], _MARGIN : _MARGIN + drawn.shape[1]]
     room[drawn[: room.shape[0], : room.shape[1]]] = colour
 
 
