@@ -130,6 +130,27 @@ def interruptions(server: Server, schema: str, length: int, repeats: int) -> dic
     }
 
 
+def prefill_only(server: Server, length: int) -> dict[str, Any]:
+    """Send a prefix ahead with `max_new_tokens` 0, as pre-warming does, and see how much of it the next call finds cached."""
+    rows = []
+    for number in range(4):
+        ids = measure.prefix(length, 500 + number)
+        body = {"rid": f"4{number:031x}", "input_ids": ids, "sampling_params": {"max_new_tokens": 0, "temperature": 0.0}}
+        began = time.perf_counter()
+        sent = server.request("POST", "/generate", body)["meta_info"]
+        ahead_ms = (time.perf_counter() - began) * 1000
+        answer = measure.checked([server.generate(ids + measure.tail(f"p{number}"))])[0]
+        rows.append(
+            {
+                "ahead_ms": round(ahead_ms, 1),
+                "ahead_tokens": sent.get("completion_tokens"),
+                "then_ms": round(answer.first_ms, 1),
+                "then_cached": answer.meta.get("cached_tokens"),
+            }
+        )
+    return {"length": length, "rows": rows}
+
+
 def main() -> None:
     """Measure the server at `--url` and write what was found into `--results`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -153,6 +174,7 @@ def main() -> None:
     asked = partial(grammar, server, schema, length=arguments.length, total=arguments.answers, count=arguments.at_once, keep=keep)
     stage("grammar", 60, asked)
     stage("interruptions", 40, partial(interruptions, server, schema, arguments.length, 5))
+    stage("prefill only", 10, partial(prefill_only, server, 8_192))
     stage("decode without grammar", 10, partial(measure.decode, server, arguments.length, 256, 3))
     stage("end", 1, partial(measure.describe, server))
 

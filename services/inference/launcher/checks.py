@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from services.inference.launcher.folders import ModelFolder
 from services.inference.launcher.presets import Preset
@@ -160,7 +161,7 @@ def _of_arguments(arguments: Sequence[str], preset: Preset, draft: ModelFolder |
 def _told(arguments: Sequence[str]) -> dict[str, str]:
     """Return options with their values; `--name=value` and `--name value` both, an empty value for switches."""
     told: dict[str, str] = {}
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         if argument.startswith("--"):
             name, _, value = argument.partition("=")
             told[name] = value or ("" if following.startswith("--") else following)

@@ -113,6 +113,12 @@ def write_ready(file: Path | None, url: str) -> None:
         partial.replace(file)
 
 
+def forget_ready(file: Path | None) -> None:
+    """Take readiness back."""
+    if file is not None:
+        file.unlink(missing_ok=True)
+
+
 def _alive(group: int) -> bool:
     try:
         os.killpg(group, 0)

@@ -1,4 +1,4 @@
-"""The converted model gives the logits of the original, in transformers' Llama."""
+"""The converted model, run as a Llama, gives the logits of the original."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from services.inference import convert
 from tests.unit.inference_engine.minicpm import PlainMiniCPM
 
 
-def _write(model: PlainMiniCPM, folder: Path, *, shards: int) -> None:
+def write_model(model: PlainMiniCPM, folder: Path, *, shards: int) -> None:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(model.config))
     (folder / "tokenizer.json").write_text("{}")
     names = sorted(model.weights)
     for shard in range(shards):
         part = {name: model.weights[name] for name in names[shard::shards]}
-        save_file(part, str(folder / f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"))
+        name = "model.safetensors" if shards == 1 else f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        save_file(part, str(folder / name))
 
 
 @pytest.mark.parametrize(("shards", "tied"), [(1, False), (3, False), (2, True)])
@@ -33,14 +33,18 @@ def test_logits_are_the_same_in_llama_s_form(tmp_path: Path, shards: int, tied: 
         stored = PlainMiniCPM(model.config, {name: w for name, w in model.weights.items() if name != "lm_head.weight"})
     else:
         stored = model
-    _write(stored, tmp_path / "minicpm", shards=shards)
+    write_model(stored, tmp_path / "minicpm", shards=shards)
     scaled = convert.convert(tmp_path / "minicpm", tmp_path / "llama")
     assert scaled == 2 + 2 * 6
-    llama = AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.float32)
-    assert type(llama).__name__ == "LlamaForCausalLM"
+    config = json.loads((tmp_path / "llama" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert not {"scale_emb", "scale_depth", "dim_model_base", "auto_map", "tie_word_embeddings"} & {k for k, v in config.items() if v}
+    # A MiniCPM whose scales are all 1 is a Llama.
+    llama = PlainMiniCPM(config | {"scale_emb": 1, "scale_depth": 6**0.5, "dim_model_base": config["hidden_size"]})
+    for file in (tmp_path / "llama").glob("*.safetensors"):
+        llama.weights |= load_file(file)
     ids = torch.arange(23) * 5 % 97
-    with torch.no_grad():
-        torch.testing.assert_close(llama(ids[None]).logits[0], model.logits(ids), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(llama.logits(ids), model.logits(ids), rtol=1e-4, atol=1e-4)
     assert (tmp_path / "llama" / "tokenizer.json").is_file()
     assert (tmp_path / "llama" / "model.safetensors.index.json").is_file() == (shards > 1)
 
@@ -48,9 +52,9 @@ def test_logits_are_the_same_in_llama_s_form(tmp_path: Path, shards: int, tied: 
 def test_other_tensors_keep_their_bits_and_their_type(tmp_path: Path) -> None:
     model = PlainMiniCPM.random(5)
     model.weights = {name: weight.bfloat16() for name, weight in model.weights.items()}
-    _write(model, tmp_path / "minicpm", shards=1)
+    write_model(model, tmp_path / "minicpm", shards=1)
     convert.convert(tmp_path / "minicpm", tmp_path / "llama")
-    written = load_file(tmp_path / "llama" / "model-00001-of-00001.safetensors")
+    written = load_file(tmp_path / "llama" / "model.safetensors")
     assert set(written) == set(model.weights)
     for name, weight in model.weights.items():
         assert written[name].dtype == torch.bfloat16
@@ -60,7 +64,7 @@ def test_other_tensors_keep_their_bits_and_their_type(tmp_path: Path) -> None:
 
 def test_what_is_no_minicpm_is_refused_with_a_sentence(tmp_path: Path) -> None:
     model = PlainMiniCPM.random(1)
-    _write(model, tmp_path / "minicpm", shards=1)
+    write_model(model, tmp_path / "minicpm", shards=1)
     (tmp_path / "there").mkdir()
     with pytest.raises(convert.ConvertError, match="exists"):
         convert.convert(tmp_path / "minicpm", tmp_path / "there")
