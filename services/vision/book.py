@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
@@ -60,6 +60,8 @@ class Window:
 class _Bar:
     offset: int
     """Of the record that brought it first."""
+    slot: int
+    """Its place in the session calendar, counted from the first bar folded: missing bars leave numbers out."""
     candle: Candle
 
     @property
@@ -83,16 +85,16 @@ class ChartBook:
         """Fold a closed bar of this symbol and interval."""
         bars = self._bars
         if not bars or candle.ts_close_ms > bars[-1].candle.ts_close_ms:
-            bars.append(_Bar(offset, candle))
+            bars.append(_Bar(offset, self._next_slot(candle), candle))
             return Fold.APPENDED
         index = bisect_left(bars, candle.ts_close_ms, key=lambda bar: bar.candle.ts_close_ms)
         known = bars[index]
         if known.candle.ts_close_ms != candle.ts_close_ms:
             return Fold.LATE
         if candle.revision > known.candle.revision:
-            bars[index] = _Bar(known.offset, candle)  # a rebuild from the correction on would take it for late
+            bars[index] = replace(known, candle=candle)  # a rebuild from the correction on would take it for late
             return Fold.DUPLICATE if bars[index].values == known.values else Fold.REVISED
-        if candle.revision < known.candle.revision or _Bar(offset, candle).values == known.values:
+        if candle.revision < known.candle.revision or replace(known, candle=candle).values == known.values:
             return Fold.DUPLICATE
         return Fold.CONFLICT
 
@@ -113,29 +115,27 @@ class ChartBook:
         """
         rules = self._rules
         rows = self._adjusted(splits)
-        slots = self._slots()
-        if slots[-1] - slots[0] + 1 < rules.spec.bars:
+        first = self._bars[-1].slot - rules.spec.history + 1
+        if self._bars[0].slot > first + rules.spec.history - rules.spec.bars:
             return Refusal.TOO_FEW_BARS
         placed = np.full((rules.spec.history, COLUMNS), np.nan)
-        last = slots[-1]
-        kept = [(rules.spec.history - 1 - (last - slot), row) for slot, row in zip(slots, rows, strict=True)]
-        drawn = [(place, row) for place, row in kept if place >= 0]
-        for place, row in drawn:
-            placed[place] = row
-        closes = [row[CLOSE] for _, row in drawn]
+        closes = []
+        for bar, row in zip(self._bars, rows, strict=True):
+            if bar.slot >= first:
+                placed[bar.slot - first] = row
+                closes.append(row[CLOSE])
         if any(max(after / before, before / after) > rules.max_jump for before, after in pairwise(closes)):
             return Refusal.SUSPECTED_SPLIT
         if int(np.isnan(placed[-rules.spec.bars :, CLOSE]).sum()) > rules.max_gap_bars:
             return Refusal.GAPS
         return Window(self._instrument.symbol, self._interval, self.window_end_ms, placed)
 
-    def _slots(self) -> list[int]:
-        """Return each bar's slot, counted from the first bar's; a bar is never on the slot of the one before."""
-        slots = [0]
-        for before, bar in pairwise(self._bars):
-            passed = self._calendar.slots_between(self._interval, before.candle.ts_close_ms, bar.candle.ts_close_ms)
-            slots.append(slots[-1] + max(1, passed))
-        return slots
+    def _next_slot(self, candle: Candle) -> int:
+        if not self._bars:
+            return 0
+        last = self._bars[-1]
+        # A bar that the calendar does not schedule still takes a column of its own.
+        return last.slot + max(1, self._calendar.slots_between(self._interval, last.candle.ts_close_ms, candle.ts_close_ms))
 
     def _adjusted(self, splits: Sequence[InstrumentEvent]) -> list[list[float]]:
         rows = [list(bar.values) for bar in self._bars]
