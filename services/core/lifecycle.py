@@ -19,6 +19,7 @@ import structlog
 from services.core import logs
 from services.core.bus.port import BusError
 from services.core.clock import Clock, SystemClock
+from services.core.errors import ServiceError
 from services.core.health import Health, HealthServer
 from services.core.settings import Settings, SettingsError, load
 
@@ -136,7 +137,7 @@ def explain(error: Exception) -> tuple[int, list[str]] | None:
     A group is explained when all that it holds is: what ends one task of a service often ends several.
     """
     leaves = _leaves(error)
-    if not all(isinstance(leaf, SettingsError | BusError) for leaf in leaves):
+    if not all(isinstance(leaf, SettingsError | BusError | ServiceError) for leaf in leaves):
         return None
     code = EXIT_MISCONFIGURED if any(isinstance(leaf, SettingsError) for leaf in leaves) else EXIT_FAILED
     return code, list(dict.fromkeys(map(str, leaves)))

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from schemas import DeadLetterReason
 from services.core import metrics
+from services.core.errors import ServiceError
 from services.core.settings import FusionSettings
 
 
-class PoisonedStreamError(Exception):
+class PoisonedStreamError(ServiceError):
     """Too many of the last records were bad: after a bad deployment it is better to stop than to put a whole stream aside."""
 
 

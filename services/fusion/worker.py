@@ -20,7 +20,7 @@ from services.core.clock import Clock
 from services.core.decode import Refused
 from services.core.health import Health
 from services.core.instruments import Instruments
-from services.core.settings import Settings
+from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topics import check_topics
 from services.fusion.accounts import Accounts, RecordCounter
@@ -107,7 +107,7 @@ class FusionWorker:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Work until `stop`; raise BusError, EngineError or PoisonedStreamError when it cannot go on."""
+        """Work until `stop`; raise BusError, SettingsError or PoisonedStreamError when it cannot go on."""
         await self._start()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -167,7 +167,7 @@ class FusionWorker:
             _log.warning("engine_not_answering", reason=error.reason, detail=error.detail)
             return
         if info.source == "simulator" and self._settings.run_mode.value == "live":
-            raise EngineError("engine_refused", "run mode live refuses the simulator; set engine.urls to a real engine")
+            raise SettingsError("run_mode = 'live' refuses the simulator, which answers at engine.urls; name a real engine there")
         metrics.ENGINE_KV_TOKENS.set(info.kv_capacity_tokens or 0)
         _log.info("engine", name=info.name, source=info.source, model=info.model, kv_tokens=info.kv_capacity_tokens)
 

@@ -1,0 +1,7 @@
+"""What a service raises when it cannot go on for a reason that its operator can mend."""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """A service cannot go on; the text says in one sentence why, and what to do. The process ends with it."""
