@@ -25,6 +25,7 @@ from services.core.tokenizer import Tokenizer
 from services.core.topics import check_topics
 from services.fusion.accounts import Accounts, RecordCounter
 from services.fusion.books import Books
+from services.fusion.capacity import CapacityWatch
 from services.fusion.control import GLOBAL, ControlTable
 from services.fusion.decision import Decision, Ending, Parts
 from services.fusion.guard import Guard
@@ -94,6 +95,8 @@ class FusionWorker:
         self._waker: asyncio.Task[None] | None = None
         self._wakes_at_ms: int | None = None
         self._engine_was_down = False
+        self._capacity = CapacityWatch(fusion.window_bars, prewarm=fusion.prewarm)
+        self._kv_tokens: int | None = None
         self._paused = False
         self._consumer: Consumer
         self._signals: Producer
@@ -168,7 +171,7 @@ class FusionWorker:
             return
         if info.source == "simulator" and self._settings.run_mode.value == "live":
             raise SettingsError("run_mode = 'live' refuses the simulator, which answers at engine.urls; name a real engine there")
-        metrics.ENGINE_KV_TOKENS.set(info.kv_capacity_tokens or 0)
+        self._kv_tokens = info.kv_capacity_tokens
         _log.info("engine", name=info.name, source=info.source, model=info.model, kv_tokens=info.kv_capacity_tokens)
 
     async def _close(self) -> None:
@@ -315,6 +318,7 @@ class FusionWorker:
         if ending.reason in _DOWN:
             self._engine_was_down = True
         elif ending.usage is not None and ending.prompt is not None and ending.engine is not None:
+            self._kv_tokens = ending.engine.kv_capacity_tokens
             prefix = ending.prompt.prefix
             self._store.used(ending.engine.name, prefix.blocks[-1].key, [block.key for block in prefix.blocks])
             if self._engine_was_down:
@@ -419,4 +423,4 @@ class FusionWorker:
             for state, count in self._lanes.counts().items():
                 metrics.LANES.labels(state).set(count)
             metrics.UNFINISHED_RECORDS.set(self.ownership.watermarks.unfinished)
-            metrics.LIVE_PREFIX_TOKENS.set(self._prompts.live_tokens)
+            self._capacity.look(self._prompts.live_tokens, self._kv_tokens)
