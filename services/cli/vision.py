@@ -109,6 +109,9 @@ def evaluate(
     from services.vision import card as cards  # noqa: PLC0415
     from services.vision.evaluation import evaluate as judge  # noqa: PLC0415
 
+    log = _log_of(weights)
+    if not log.is_file():
+        _fail(f"the training log {str(log)!r} is not there; `aquiline vision train` writes it beside the weights")
     try:
         forecaster = load_forecaster(weights)
         parts, series = training_parts()
@@ -120,7 +123,7 @@ def evaluate(
         _fail(str(error))
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed; the evaluation needs: pip install 'aquiline[vision,vision-train]'")
-    facts = cards.TrainingFacts(**json.loads(_log_of(weights).read_text()))
+    facts = cards.TrainingFacts(**json.loads(log.read_text()))
     seen = os.path.relpath(plot, card.parent)
     card.write_text(cards.markdown(evaluation, series, facts, forecaster.detector, seen))
     typer.echo(cards.verdict(evaluation.models))

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from schemas import Pattern, RunMode
 from services.cli.vision import app
+from services.cli.vision_data import MissingDataError, index_series
 from services.market.samples import SYMBOLS, load_stocks
 from services.vision import png
 from services.vision.recorded import load_recorded, save_recorded
@@ -58,6 +59,12 @@ def test_the_service_says_what_to_install() -> None:
     assert ended.returncode == 2
     assert "pip install 'aquiline[vision]'" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_training_data_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "arch", None)
+    with pytest.raises(MissingDataError, match="arch is not installed.*aquiline\\[vision-train\\]"):
+        index_series()
 
 
 def test_recorded_features_cover_the_demo() -> None:
