@@ -54,7 +54,7 @@ def index_series() -> list[Series]:
             frame = importlib.import_module(module).load()
         except ModuleNotFoundError as error:
             raise MissingDataError(
-                f"{error.name} is not installed, and the index series {symbol} comes from the package arch; "
+                f"the index series {symbol} comes from the package arch, which is not installed ({error}); "
                 "install it with: pip install 'aquiline[vision-train]'"
             ) from error
         closes = []
