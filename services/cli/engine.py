@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
 
-from services.cli import engine_serve
+from services.cli import engine_serve, engine_tune
+from services.inference.calibrate import CalibrationError
+from services.inference.engine import EngineError
 from services.inference.launcher import checks, command, folders, presets
 from services.inference.launcher.card import card_bytes
 from services.inference.simulator.__main__ import main as simulator
+from services.inference.tuner import grid, prompts, report
+from services.inference.tuner.sweep import Plan, sweep
 
 app = typer.Typer(name="engine", help="The engine: launch, tune or simulate it.", no_args_is_help=True)
 
@@ -93,6 +98,95 @@ def serve(
     raise typer.Exit(status)
 
 
+@app.command(context_settings={"allow_extra_args": True})
+def tune(
+    ctx: typer.Context,
+    *,
+    preset: Annotated[str, typer.Option(help="The preset to start from: a name, or the path of a TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder for results, preset and plot.")],
+    model_path: Annotated[Path, typer.Option(help="Folder of the target's weights.")] = _MODEL,
+    draft_path: Annotated[Path, typer.Option(help="Folder of the EAGLE3 draft's weights.")] = _DRAFT,
+    prompt_file: Annotated[Path | None, typer.Option(help="JSON Lines of {input_ids}; made-up prompts when absent.")] = None,
+    steps: Annotated[str, typer.Option(help="Draft steps to try.")] = "2,3,5",
+    topk: Annotated[str, typer.Option(help="Top-k of the draft to try; 1 is a chain.")] = "1",
+    draft_tokens: Annotated[str, typer.Option(help="Draft tokens to try with a top-k above 1.")] = "8",
+    windows: Annotated[str, typer.Option(help="Draft windows to try, in tokens; 0 is none.")] = "0,4096",
+    backends: Annotated[str, typer.Option(help="Attention backends to try.")] = "flashinfer",
+    lengths: Annotated[str, typer.Option(help="Context lengths, in tokens.")] = "8192,32768",
+    at_once: Annotated[str, typer.Option(help="Calls at once.")] = "1,3,8",
+    answer_tokens: Annotated[int, typer.Option(min=2, help="Longest answer.")] = 80,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of calls for each cell of the table.")] = 5,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port for the engines.")] = 30_010,
+    budget_s: Annotated[float | None, typer.Option(help="Start no combination that would not end within so many seconds.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the combinations; start nothing.")] = False,
+) -> None:
+    """Try combinations of EAGLE3's settings on prompts, print a table, and write the best one as a preset.
+
+    Arguments after `--` reach SGLang as they are.
+    """
+    try:
+        candidates = grid.candidates(
+            presets.load(preset),
+            steps=_numbers(steps),
+            topks=_numbers(topk),
+            draft_tokens=_numbers(draft_tokens),
+            windows=[window or None for window in _numbers(windows)],
+            backends=backends.split(","),
+        )
+        wanted = _numbers(lengths)
+        texts = prompts.synthetic(max(_numbers(at_once)), max(wanted)) if prompt_file is None else prompts.read(prompt_file)
+    except (presets.LaunchError, ValueError) as error:
+        _fail(str(error))
+    if dry_run:
+        for candidate in candidates:
+            typer.echo(grid.label(candidate))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    plan = Plan(texts, wanted, _numbers(at_once), answer_tokens=answer_tokens, rounds=rounds)
+    starter = engine_tune.Starter(model_path, draft_path, plan, port, ctx.args)
+    try:
+        rows = asyncio.run(
+            sweep(candidates, plan, starter, out=out / "tuned.json", say=lambda line: typer.echo(line, err=True), budget_s=budget_s)
+        )
+    except presets.LaunchError as error:
+        _fail(str(error))
+    Console().print(report.table(rows))
+    if not report.plot(rows, out / "tuned.png"):
+        typer.echo("no plot: matplotlib is not installed", err=True)
+    if not rows or rows[0].score is None:
+        _fail("no combination could be measured; what each said stands above")
+    presets.write(rows[0].preset, out / "tuned.toml")
+    typer.echo(f"best: {grid.label(rows[0].preset)}, written to {out / 'tuned.toml'}: aquiline engine serve --preset {out / 'tuned.toml'}")
+
+
+@app.command()
+def calibrate(
+    *,
+    url: Annotated[str, typer.Option(help="The engine's address; nothing else should be using it.")],
+    out: Annotated[Path, typer.Option(help="The calibration file to write.")],
+    accelerator: Annotated[str, typer.Option(help="The card, in words.")],
+    lengths: Annotated[str, typer.Option(help="Context lengths, in tokens: at least two.")] = "8192,32768",
+    at_once: Annotated[str, typer.Option(help="Calls at once.")] = "1,3,8",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of calls for each point.")] = 5,
+) -> None:
+    """Measure a live engine and write the simulator's calibration file."""
+    try:
+        made = asyncio.run(
+            engine_tune.calibrated(
+                url,
+                lengths=_numbers(lengths),
+                at_once=_numbers(at_once),
+                rounds=rounds,
+                accelerator=accelerator,
+                say=lambda line: typer.echo(line, err=True),
+            )
+        )
+    except (EngineError, CalibrationError, ValueError) as error:
+        _fail(str(error))
+    out.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    typer.echo(f"{out}: the simulator reproduces the {len(made.points)} points within {made.tolerance:.0%}")
+
+
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="Folder of a MiniCPM4 / 4.1 model in safetensors.")],
@@ -114,6 +208,13 @@ def convert(
 def simulate(ctx: typer.Context) -> None:
     """Serve SGLang's API without a model and without a GPU (`aquiline engine simulate --help`)."""
     raise typer.Exit(simulator(ctx.args))
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} must be whole numbers with commas between them, such as 1,3,8") from None
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -33,6 +33,8 @@ class Sampling:
     max_new_tokens: int
     temperature: float = 0.0
     json_schema: str | None = None
+    ignore_eos: bool = False
+    """Go on to `max_new_tokens` whatever the model says, for measurements."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,6 +232,8 @@ def generate_body(request: EngineRequest) -> bytes:
     sampling: dict[str, Any] = {"max_new_tokens": request.sampling.max_new_tokens, "temperature": request.sampling.temperature}
     if request.sampling.json_schema is not None:
         sampling["json_schema"] = request.sampling.json_schema
+    if request.sampling.ignore_eos:
+        sampling["ignore_eos"] = True
     return _dumps(request.rid, request.input_ids, sampling, stream=True)
 
 

@@ -67,9 +67,16 @@ def findings(
     extra: Sequence[str] = (),
 ) -> list[str]:
     """Return what is wrong, in sentences; empty when the engine can start. `draft` None serves without speculation."""
+    dummy = _told([*preset.arguments, *extra]).get("--load-format") == "dummy"
     found = _of_target(target, context)
     if draft is not None:
         found += _of_draft(target, draft) + _of_speculation(preset)
+    if not dummy:
+        found += [
+            f"{folder.path}: there are no weight files (*.safetensors); is the download complete?"
+            for folder in (target, draft)
+            if folder is not None and folder.weight_bytes == 0
+        ]
     found += _of_arguments([*preset.arguments, *extra], preset, draft)
     estimate = memory(preset, target, draft, card_bytes=card_bytes, context=context, permits=permits)
     if estimate.kv_tokens < estimate.wanted_tokens:
@@ -89,8 +96,6 @@ def _of_target(target: ModelFolder, context: int) -> list[str]:
         found.append(
             f"{target.path}: architecture {target.architecture!r} was not tried with EAGLE3 here; expected {' or '.join(_TARGETS)}"
         )
-    if target.weight_bytes == 0:
-        found.append(f"{target.path}: there are no weight files (*.safetensors); is the download complete?")
     if not target.has_tokenizer:
         found.append(f"{target.path}: there is neither tokenizer.json nor tokenizer.model; is the download complete?")
     if context > target.max_position_embeddings:
@@ -105,8 +110,6 @@ def _of_draft(target: ModelFolder, draft: ModelFolder) -> list[str]:
     found = []
     if draft.architecture != _DRAFT_ARCHITECTURE:
         found.append(f"{draft.path}: architecture {draft.architecture!r} is no EAGLE3 draft; expected {_DRAFT_ARCHITECTURE!r}")
-    if draft.weight_bytes == 0:
-        found.append(f"{draft.path}: there are no weight files (*.safetensors); is the download complete?")
     reads = draft.target_hidden_size or draft.hidden_size
     if reads != target.hidden_size:
         found.append(

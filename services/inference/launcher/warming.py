@@ -25,7 +25,7 @@ PrefixSource = Callable[[], Awaitable[Sequence[TokenIds]]]
 """Returns the prefixes that were in use on this engine, hottest first: `PrefixStore.hottest` of the fusion service."""
 
 _LIMIT_MS = 600_000
-_FIRST_ID, _LAST_ID = 300, 1_300
+_FIRST_ID, _LAST_ID = 300, 780
 """Made-up prompts are of ids that every vocabulary has and that are no special tokens."""
 
 

@@ -91,7 +91,11 @@ def test_folders_that_lack_something_are_refused(tmp_path: Path) -> None:
         folders.read(tmp_path / "broken", what="model")
     bare = folders.read(folder(tmp_path / "bare", TARGET, weights=False, tokenizer=False), what="model")
     sentences = checks.findings(presets.load("h100"), bare, None, card_bytes=80 * GIB, context=8_192, permits=1)
-    assert [("weight files" in sentence, "tokenizer.json" in sentence) for sentence in sentences] == [(True, False), (False, True)]
+    assert [("weight files" in sentence, "tokenizer.json" in sentence) for sentence in sentences] == [(False, True), (True, False)]
+    sentences = checks.findings(
+        presets.load("h100"), bare, None, card_bytes=80 * GIB, context=8_192, permits=1, extra=["--load-format", "dummy"]
+    )
+    assert ["tokenizer.json" in sentence for sentence in sentences] == [True]
 
 
 def test_the_computed_size_is_close_to_the_files(tmp_path: Path) -> None:
