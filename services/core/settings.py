@@ -173,6 +173,10 @@ class FusionSettings(Section):
     repair: bool = Field(True, description="Ask once more, inside the deadline, after an answer that does not parse.")
     fallback: Literal["none", "rules"] = Field("none", description="What answers when the engine does not; `rules` is labelled `degraded`.")
     prewarm: bool = Field(True, description="Send the next epoch's prefix ahead in slices.")
+    prewarm_before_open_ms: NotNegative = Field(
+        600_000,
+        description="In `live` and `shadow`, each symbol's prefix is sent ahead again this long before its session opens; 0 for never.",
+    )
     drain_ms: Positive = Field(10_000, description="How long unfinished calls may take on SIGTERM or when partitions move.")
     commit_interval_ms: Positive = Field(1_000, description="How often offsets are committed.")
     max_skew_ms: Positive = Field(2_000, description="More difference than this between worker's and broker's clock blocks signals.")

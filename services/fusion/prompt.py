@@ -222,20 +222,34 @@ class PromptBuilder:
         until_ms = epochs.start_ms(index + 1)
         left = book.calendar.slots_between(interval, last_ms, until_ms)
         total = book.calendar.slots_between(interval, epochs.start_ms(index), until_ms)
-        lines = bars.lines_before(len(bars), max(0, self._settings.window_bars - left), book.decimals)
-        slow = book.next_slow(interval)
         if left:
+            lines = bars.lines_before(len(bars), max(0, self._settings.window_bars - left), book.decimals)
             lines = lines[: len(lines) - len(lines) % PAGE_BARS]
+            blocks, fixed = self._based(book, book.next_slow(interval), interval, lines)
         else:
-            next_ms = book.calendar.next_closes(interval, last_ms, 1)[0]
-            slow = slow if epochs.index(next_ms) == index + 1 else book.slow_now(interval)
-        blocks = self._blocks(book, slow, interval, lines)
-        return Upcoming(blocks, len(blocks) - -(-len(lines) // PAGE_BARS), left, max(1, total))
+            blocks, fixed = self._base_at(book, interval, book.calendar.next_closes(interval, last_ms, 1)[0])
+        return Upcoming(blocks, fixed, left, max(1, total))
+
+    def opening(self, book: Book, interval: str, open_ms: int) -> tuple[list[Block], int] | None:
+        """Return the base of the prefix of the first bar after `open_ms`, when no bar comes before it, and its fixed blocks.
+
+        None when that bar belongs to the current epoch, whose prefix `current_ids` returns.
+        """
+        epochs = book.epochs(interval)
+        first_ms = book.calendar.next_closes(interval, open_ms, 1)[0]
+        return (
+            None if epochs.index(first_ms) == epochs.index(book.bars[interval].last_close_ms) else self._base_at(book, interval, first_ms)
+        )
 
     def current(self, book: Book, interval: str) -> tuple[list[Block], int]:
         """Return the blocks of the current epoch's base, and how many of them come before its pages."""
         prefix = self._current(book, interval)[0]
         return prefix.blocks, prefix.fixed
+
+    async def current_ids(self, book: Book, interval: str) -> TokenIds:
+        """Return the ids of the current prefix as far as it has grown: its base, and the lines since the boundary."""
+        prompt = await self.build(self.plan(book, interval, "fast", ""))
+        return prompt.ids[: prompt.prefix_tokens]
 
     async def ids_of(self, blocks: list[Block]) -> TokenIds:
         """Return the ids of `blocks`, from the caches where they have them."""
@@ -268,18 +282,25 @@ class PromptBuilder:
         found = self._prefixes.get(key)
         if found is None or found.index != index or found.version != book.version:
             lines = bars.lines_before(base_end, self._settings.window_bars, book.decimals)
-            blocks = self._blocks(book, book.frozen_slow(interval), interval, lines)
-            fixed = len(blocks) - -(-len(lines) // PAGE_BARS)
+            blocks, fixed = self._based(book, book.frozen_slow(interval), interval, lines)
             found = self._prefixes[key] = EpochPrefix(blocks, fixed, book.version, index)
         self._prefixes.move_to_end(key)
         return found, base_end
 
-    def _blocks(self, book: Book, slow: SlowBars, interval: str, lines: list[str]) -> list[Block]:
+    def _base_at(self, book: Book, interval: str, first_ms: int) -> tuple[list[Block], int]:
+        """Return the base of the later epoch whose first bar closes at `first_ms` and follows the last bar directly."""
+        bars, epochs = book.bars[interval], book.epochs(interval)
+        lines = bars.lines_before(len(bars), self._settings.window_bars, book.decimals)
+        adjacent = epochs.index(first_ms) == epochs.index(bars.last_close_ms) + 1
+        return self._based(book, book.next_slow(interval) if adjacent else book.slow_now(interval), interval, lines)
+
+    def _based(self, book: Book, slow: SlowBars, interval: str, lines: list[str]) -> tuple[list[Block], int]:
+        """Return the blocks of a base, and how many of them come before its pages."""
         pieces: list[Piece] = [*self.template.head, RULES, *self.template.middle, instrument_block(book.instrument)]
         pieces.extend(f"{name} bars:\n{''.join(rows)}" for name, rows in slow.lines)
         pieces.append(f"{interval} bars:\n")
         pieces.extend("".join(lines[at : at + PAGE_BARS]) for at in range(0, len(lines), PAGE_BARS))
-        return chain(self._root, pieces)
+        return chain(self._root, pieces), len(pieces) - -(-len(lines) // PAGE_BARS)
 
     async def _fill(self, prefix: EpochPrefix) -> None:
         if prefix.filled:

@@ -88,7 +88,7 @@ class FusionWorker:
         store = PrefixStore(around.redis, settings.redis, clock, fingerprint(around.tokenizer, template))
         self._store = store
         self._prompts = PromptBuilder(fusion, around.tokenizer, template, store, settings.redis.local_bytes)
-        self.prewarmer = Prewarmer(settings, around.engine, self._prompts, self._books)
+        self.prewarmer = Prewarmer(settings, clock, around.engine, self._prompts, self._books)
         self._stopping = asyncio.Event()
         self._deciding: dict[asyncio.Task[None], Trigger] = {}
         self._background: set[asyncio.Task[None]] = set()
