@@ -54,6 +54,10 @@ begin() {
       mkdir -p "$SITE/flashinfer/data/aot"
       tar xJf "$REPO/.gpu/kernels.tar.xz" -C "$SITE/flashinfer/data/aot" && say "kernels of an earlier run unpacked"
     fi
+    if [ -e "$REPO/.gpu/caches.tar.xz" ]; then
+      # SGLang's own kernels (tvm-ffi) and Triton's, with their times to the nanosecond, which ninja compares.
+      tar xJf "$REPO/.gpu/caches.tar.xz" -C "$HOME" && say "caches of an earlier run unpacked"
+    fi
     touch "$SITE/.complete"
   fi
   export PYTHONPATH="$SITE:$REPO${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -120,21 +124,34 @@ stop_all() {
   done
 }
 
-# Keep the kernels that flashinfer compiled, for later runs to carry as .gpu/kernels.tar.xz; small enough or not at all.
+# Keep what was compiled, for later runs to carry as .gpu/kernels.tar.xz (flashinfer) and .gpu/caches.tar.xz (SGLang, Triton):
+# each small enough or not at all.
 save_kernels() {
-  local cached
-  [ "$(left)" -lt 5 ] && return 0
-  cached=$(find "${HOME}/.cache/flashinfer" -type d -name cached_ops 2>/dev/null | head -n 1)
-  [ -z "$cached" ] && { say "flashinfer compiled nothing"; return 0; }
-  local stage=$GPU_ROOT/kernels
-  rm -rf "$stage" && mkdir -p "$stage"
-  (cd "$cached" && find . -name '*.so' -exec cp --parents {} "$stage" \;)
-  find "$stage" -name '*.so' -exec strip --strip-unneeded {} \; 2>/dev/null
-  du -sh "$stage" && (cd "$stage" && find . -name '*.so' | sort)
-  timeout 25 tar cf - -C "$stage" . | timeout 25 xz -T0 -5 > "$GPU_ROOT/kernels.tar.xz" || return 0
-  if [ "$(stat -c %s "$GPU_ROOT/kernels.tar.xz")" -lt 8000000 ]; then
-    cp "$GPU_ROOT/kernels.tar.xz" "$OUT/kernels.tar.xz"
+  [ "$(left)" -lt 25 ] && { say "no time is left to keep the kernels"; return 0; }
+  local cached stage=$GPU_ROOT/kernels folders=() folder
+  du -sh "$HOME"/.cache/* "$HOME"/.triton 2>/dev/null
+  cached=$(find "$HOME/.cache/flashinfer" -type d -name cached_ops 2>/dev/null | head -n 1)
+  if [ -n "$cached" ]; then
+    rm -rf "$stage" && mkdir -p "$stage"
+    (cd "$cached" && find . -name '*.so' -exec cp --parents {} "$stage" \;)
+    find "$stage" -name '*.so' -exec strip --strip-unneeded {} \; 2>/dev/null
+    # What was carried here is kept as well, since nothing compiled it again.
+    [ -d "$SITE/flashinfer/data/aot" ] && cp -rn "$SITE/flashinfer/data/aot/." "$stage/"
+    du -sh "$stage" && (cd "$stage" && find . -name '*.so' -printf '%s %p\n' | sort)
+    pack "$OUT/kernels.tar.xz" "$stage" .
+  fi
+  for folder in .cache/tvm-ffi .triton/cache; do [ -d "$HOME/$folder" ] && folders+=("$folder"); done
+  [ "${#folders[@]}" -gt 0 ] && pack "$OUT/caches.tar.xz" "$HOME" "${folders[@]}"
+}
+
+# pack ARCHIVE FOLDER NAME...: within 20 seconds and 14 MB, or not at all.
+pack() {
+  local archive=$1 folder=$2 made=$GPU_ROOT/packed.tar.xz
+  shift 2
+  timeout 20 tar cf - --format=posix -C "$folder" "$@" | timeout 20 xz -T0 -6 > "$made" || return 0
+  if [ "$(stat -c %s "$made")" -lt 14000000 ]; then
+    cp "$made" "$archive" && say "$(basename "$archive"): $(stat -c %s "$made") bytes"
   else
-    say "the kernels are too large to carry: $(stat -c %s "$GPU_ROOT/kernels.tar.xz") bytes"
+    say "$(basename "$archive") would be too large to carry: $(stat -c %s "$made") bytes"
   fi
 }

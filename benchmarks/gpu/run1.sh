@@ -3,7 +3,7 @@
 # without EAGLE3. Ends within 10 minutes. Results: $OUT/run1.json, logs beside it.
 # Both servers start at the same time, since compiling kernels is most of the start; they are measured one after the other.
 source "$(dirname "$0")/common.sh"
-begin "${RUN_S:-565}"
+begin "${RUN_S:-560}"
 
 SGLANG_SIMULATE_ACC_LEN=2.5 SGLANG_SIMULATE_ACC_TOKEN_MODE=real-draft-token start eagle3 30001 "${EAGLE_ARGS[@]}"
 eagle_up=1
