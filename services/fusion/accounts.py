@@ -55,14 +55,12 @@ class RecordCounter:
         self._by_topic: Counter[tuple[str, str]] = Counter()
 
     def count(self, topic: str, outcome: str) -> None:
-        """Count one record that was not dead-lettered; metrics follow with `flush`, once a batch."""
-        self._accounts.records[outcome] += 1
+        """Count one record that was not dead-lettered; accounts and metrics follow with `flush`, once a batch."""
         self._by_topic[topic, outcome] += 1
         self._advance()
 
     def dead_letter(self, topic: str, reason: DeadLetterReason) -> None:
         """Count a dead letter; raise PoisonedStreamError when too many of the last records are bad."""
-        self._accounts.records["dead_lettered"] += 1
         self._accounts.dead_letters[reason.value] += 1
         self._by_topic[topic, "dead_lettered"] += 1
         metrics.DEAD_LETTERS.labels(reason.value).inc()
@@ -70,8 +68,9 @@ class RecordCounter:
         self._advance()
 
     def flush(self) -> None:
-        """Bring the metrics up to date."""
+        """Bring accounts and metrics up to date."""
         for (topic, outcome), count in self._by_topic.items():
+            self._accounts.records[outcome] += count
             metrics.RECORDS.labels(topic, outcome).inc(count)
         self._by_topic.clear()
 

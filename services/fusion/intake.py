@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final, Literal, Protocol
 
-from schemas import DeadLetterReason, MarketFeatures, OffsetRef, Topic, VisionFeatures, topic_name
+from schemas import DeadLetterReason, MarketFeatures, Topic, VisionFeatures, topic_name
 from services.core import metrics
 from services.core.bus import Record
 from services.core.clock import Clock
 from services.core.decode import Refused, accepted_modes, decode
 from services.core.settings import Settings
 from services.fusion.bars import Fold
-from services.fusion.book import Book
+from services.fusion.book import At, Book
 from services.fusion.books import Books
 from services.fusion.epochs import slot_of
 from services.fusion.triggers import LaneKey, Observation, Trigger, TriggerIds, TriggerPolicy
@@ -97,16 +97,11 @@ class Intake:
             )
         fold = book.fold_market(bar)
         if fold is Fold.FOLDED or fold is Fold.REVISED:
-            book.market_ref = OffsetRef.model_construct(
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                ts_ms=record.timestamp_ms,
-                ts_event_ms=bar.ts_close_ms if bar.closed else max(book.bars[bar.interval].last_close_ms, bar.ts_open_ms),
-            )
+            event_ms = bar.ts_close_ms if bar.closed else max(book.bars[bar.interval].last_close_ms, bar.ts_open_ms)
+            book.market_at = At(record.topic, record.partition, record.offset, record.timestamp_ms, event_ms)
             if fold is Fold.REVISED:
                 sink.rewritten(bar.symbol)
-            elif bar.interval in self._triggering:
+            elif (bar.closed or self._policy.heeds_forming) and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
             return "folded"
         if fold is Fold.DUPLICATE:
@@ -150,16 +145,10 @@ class Intake:
             return "duplicate"
         if fold is Fold.LATE:
             return Refused(DeadLetterReason.LATE, f"{features.symbol} {features.interval} window that ended at {features.window_end_ms}")
-        book.vision_ref = OffsetRef.model_construct(
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            ts_ms=record.timestamp_ms,
-            ts_event_ms=features.window_end_ms,
-        )
+        book.vision_at = At(record.topic, record.partition, record.offset, record.timestamp_ms, features.window_end_ms)
         completes = sink.vision_arrived(features.symbol, features.interval, features.window_end_ms)
         bars = book.bars[features.interval]
-        if len(bars) and book.market_ref is not None:
+        if len(bars) and book.market_at is not None:
             made = self._policy.on_vision(
                 features.symbol, features.interval, features.window_end_ms, bars.close[-1], completes_wait=completes
             )
@@ -179,13 +168,7 @@ class Intake:
             self._ids.of(record.topic, record.partition, record.offset, kind),
             kind,
             lane,
-            OffsetRef.model_construct(
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                ts_ms=record.timestamp_ms,
-                ts_event_ms=ts_event_ms,
-            ),
+            At(record.topic, record.partition, record.offset, record.timestamp_ms, ts_event_ms).ref(),
             book.bars[lane.interval].last_close_ms,
             self._clock.now_ms(),
         )

@@ -77,6 +77,8 @@ class TriggerPolicy:
         self._settings = settings
         self._intervals = settings.trigger_interval_set
         self._last: dict[LaneKey, _Last] = {}
+        self.heeds_forming = settings.trigger_on_move_atr is not None
+        """Whether a bar that is still forming can make a trigger."""
 
     def on_market(self, seen: Observation) -> list[tuple[str, Mode]]:
         """Return (kind, mode) of each trigger that a folded market record makes."""

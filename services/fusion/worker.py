@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 import redis.asyncio as redis_async
@@ -197,8 +199,7 @@ class FusionWorker:
     async def _poll(self) -> None:
         while not self._stopping.is_set():
             records = await self._consumer.poll(timeout_ms=_POLL_MS, max_records=_BATCH)
-            for record in records:
-                self._take(record)
+            self._take(records)
             self.ownership.polled(empty=not records)
             self._bound_backlog()
             self._counter.flush()
@@ -207,17 +208,19 @@ class FusionWorker:
             # A batch takes some milliseconds; whoever waits for the loop gets it between two.
             await asyncio.sleep(0)
 
-    def _take(self, record: Record) -> None:
-        watermark = self.ownership.watermarks.get(TopicPartition(record.topic, record.partition))
-        if watermark is None:
-            return  # taken away between fetch and here; whoever owns it reads it again
-        watermark.seen(record.offset)
-        taken = self._intake.take(record, self)
-        if isinstance(taken, Refused):
-            self._ledger.put_aside(record, taken, watermark)
-            self._counter.dead_letter(record.topic, taken.reason)
-        else:
-            self._counter.count(record.topic, taken)
+    def _take(self, records: list[Record]) -> None:
+        for (topic, partition), batch in groupby(records, attrgetter("topic", "partition")):
+            watermark = self.ownership.watermarks.get(TopicPartition(topic, partition))
+            if watermark is None:
+                continue  # taken away between fetch and here; whoever owns it reads it again
+            for record in batch:
+                watermark.seen(record.offset)
+                taken = self._intake.take(record, self)
+                if isinstance(taken, Refused):
+                    self._ledger.put_aside(record, taken, watermark)
+                    self._counter.dead_letter(topic, taken.reason)
+                else:
+                    self._counter.count(topic, taken)
 
     def trigger(self, trigger: Trigger, wait_until_ms: int, record: Record) -> None:
         """Put a trigger in line, unless an earlier life of its partition has ended it."""

@@ -1,0 +1,139 @@
+"""Records a second that a fusion worker decodes and folds from Kafka, against a bare loop that only decodes them.
+
+The worker is the real one, in its group, with watermarks and accounts; no bar triggers, so that what is measured ends with the fold.
+The bare loop is aiokafka's `getmany` and pydantic's `model_validate_json`, with nothing around them. Both read the same records of
+the same local broker, by turns, in one process; the ratio is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from benchmarks.feed import MARKET, MODE, UPDATES, load, minutes, publish_instruments, symbols
+from benchmarks.harness import Measured, Target, run_alone, say
+from benchmarks.local import kafka
+from schemas import MarketFeatures
+from services.core.bus.kafka import KafkaBus
+from services.core.clock import SystemClock
+from services.core.health import Health
+from services.core.settings import BusSettings, EngineSettings, FusionSettings, RedisSettings, Settings
+from services.fusion.service import make_worker
+
+SYMBOLS: Final = (5, 200)
+PARTITIONS: Final = 1
+"""One, so that the pace is one of folding: several are taken over one after another, while the first are being read."""
+WANTED: Final = 0.5
+_BATCH: Final = 500
+"""Records that both take at once: the worker's own choice."""
+_LOOK_S: Final = 0.002
+
+
+class Pace(NamedTuple):
+    """Records and the seconds that they took, after the first batch."""
+
+    records: int
+    seconds: float
+
+    @property
+    def per_s(self) -> float:
+        """Return records a second."""
+        return self.records / self.seconds
+
+
+async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls it
+    """Measure with few symbols and with many."""
+    wanted, rounds = (24_000, 3) if quick else (120_000, 7)
+    measured = Measured(
+        rows=[],
+        setting={
+            "records": f"{UPDATES} forming updates to each closed bar of 1m",
+            "partitions": PARTITIONS,
+            "rounds": rounds,
+            "target": "the worker reaches at least half of the bare loop's pace",
+        },
+    )
+    for count in SYMBOLS:
+        async with kafka(PARTITIONS) as server:
+            names = symbols(count)
+            settings = BusSettings(url=server.url)
+            await publish_instruments(KafkaBus(settings, SystemClock()), names)
+            total, size = await load(server.bootstrap, minutes(names, wanted // count // (UPDATES + 1)), PARTITIONS)
+            say(f"{total} records of {size:.0f} bytes on average, {count} symbols")
+            paces: dict[str, list[Pace]] = {"worker": [], "bare": []}
+            turns: list[tuple[str, Callable[[BusSettings, int], Awaitable[Pace]]]] = [("bare", bare), ("worker", worker)]
+            for turn in range(rounds + 1):
+                for name, run in turns if turn % 2 else reversed(turns):
+                    pace = await run(settings, total)
+                    if turn:  # the first round warms caches up
+                        paces[name].append(pace)
+                if turn:
+                    say(f"round {turn}: bare {paces['bare'][-1].per_s:,.0f}/s, worker {paces['worker'][-1].per_s:,.0f}/s")
+        ratio = statistics.median(w.per_s / b.per_s for w, b in zip(paces["worker"], paces["bare"], strict=True))
+        measured.rows.append(
+            {
+                "symbols": count,
+                "records": total,
+                "bytes a record": round(size),
+                "worker records/s": round(statistics.median(pace.per_s for pace in paces["worker"])),
+                "bare records/s": round(statistics.median(pace.per_s for pace in paces["bare"])),
+                "ratio": round(ratio, 3),
+            }
+        )
+        measured.targets.append(Target(f"worker's pace over the bare loop's, {count} symbols", WANTED, at_least=True, got=round(ratio, 3)))
+    return measured
+
+
+async def bare(settings: BusSettings, total: int) -> Pace:
+    """Read and validate every record."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.url.removeprefix("kafka://"), auto_offset_reset="earliest", fetch_max_wait_ms=100)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(MARKET, partition) for partition in range(PARTITIONS)])
+        await consumer.seek_to_beginning()
+        done, first, started = 0, 0, 0.0
+        while done < total:
+            for records in (await consumer.getmany(timeout_ms=100, max_records=_BATCH)).values():
+                for record in records:
+                    MarketFeatures.model_validate_json(record.value)
+                done += len(records)
+            if done and not first:
+                first, started = done, time.perf_counter()
+        return Pace(done - first, time.perf_counter() - started)
+    finally:
+        await consumer.stop()
+
+
+async def worker(settings: BusSettings, total: int) -> Pace:
+    """Have a fusion worker of a new group read everything."""
+    clock = SystemClock()
+    tree = Settings(
+        run_mode=MODE,
+        bus=settings,
+        redis=RedisSettings(url="none://"),
+        engine=EngineSettings(kind="rules"),
+        fusion=FusionSettings(group=f"fold-{uuid4().hex[:8]}", start_from="earliest", trigger_on_closed_bar=False),
+    )
+    fusion = make_worker(KafkaBus(settings, clock), tree, clock, Health())
+    running = asyncio.create_task(fusion.run())
+    folded, first, started = fusion.accounts.records, 0, 0.0
+    while (done := sum(folded.values())) < total and not running.done():
+        if done and not first:
+            first, started = done, time.perf_counter()
+        await asyncio.sleep(_LOOK_S)
+    ended = time.perf_counter()
+    fusion.stop()
+    await running
+    assert folded["folded"] == total, fusion.accounts.summary()
+    return Pace(total - first, ended - started)
+
+
+if __name__ == "__main__":
+    sys.exit(run_alone("fold", __doc__, measure))
