@@ -5,6 +5,7 @@ Packed, because 1,000 symbols of 512 bars take about 180 MB so and 767 MB as pyd
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left, bisect_right
 from enum import Enum
@@ -86,7 +87,8 @@ class Bars:
         if bar.ts_close_ms > last:
             return Fold.FOLDED if bar.ts_open_ms >= last else Fold.CONFLICT
         index = bisect_left(self.ts_close, bar.ts_close_ms)
-        if self.ts_close[index] != bar.ts_close_ms:
+        # How much more than `keep` is held depends on when the book was begun; what becomes of a record must not.
+        if index < len(self) - self.keep or self.ts_close[index] != bar.ts_close_ms:
             return Fold.LATE
         if self._same(index, bar):
             return Fold.DUPLICATE
@@ -94,13 +96,14 @@ class Bars:
 
     def append(self, bar: MarketFeatures, gap: int) -> None:
         """Add a closed bar for which `place` said FOLDED, after `gap` missing slots."""
+        ratio = self._ratio(bar.ts_open_ms)
         self.ts_open.append(bar.ts_open_ms)
         self.ts_close.append(bar.ts_close_ms)
-        self.open.append(bar.open)
-        self.high.append(bar.high)
-        self.low.append(bar.low)
-        self.close.append(bar.close)
-        self.volume.append(bar.volume)
+        self.open.append(bar.open / ratio)
+        self.high.append(bar.high / ratio)
+        self.low.append(bar.low / ratio)
+        self.close.append(bar.close / ratio)
+        self.volume.append(bar.volume * ratio)
         self.rsi.append(bar.features.get("rsi", -1.0))
         self.revision.append(bar.revision)
         self.gap.append(gap)
@@ -115,12 +118,13 @@ class Bars:
     def revise(self, bar: MarketFeatures) -> None:
         """Put a bar for which `place` said REVISED in place of the one it corrects."""
         index = bisect_left(self.ts_close, bar.ts_close_ms)
+        ratio = self._ratio(bar.ts_open_ms)
         self.ts_open[index] = bar.ts_open_ms
-        self.open[index] = bar.open
-        self.high[index] = bar.high
-        self.low[index] = bar.low
-        self.close[index] = bar.close
-        self.volume[index] = bar.volume
+        self.open[index] = bar.open / ratio
+        self.high[index] = bar.high / ratio
+        self.low[index] = bar.low / ratio
+        self.close[index] = bar.close / ratio
+        self.volume[index] = bar.volume * ratio
         self.rsi[index] = bar.features.get("rsi", -1.0)
         self.revision[index] = bar.revision
         self._lines[index] = None
@@ -187,6 +191,13 @@ class Bars:
             lines.append(self.line(index, decimals))
         return lines
 
+    def jump_in(self, count: int, limit: float) -> int | None:
+        """Return when the latest of the last `count` bars closed that jumped by more than `limit` times either way, None if none did."""
+        for index in range(len(self) - 1, max(0, len(self) - 1 - count), -1):
+            if not 1 / limit <= self.close[index] / self.close[index - 1] <= limit:
+                return self.ts_close[index]
+        return None
+
     def missing_in(self, count: int) -> int:
         """Return how many scheduled slots are missing inside the last `count` bars."""
         return sum(self.gap[max(1, len(self) - count) :])
@@ -204,12 +215,16 @@ class Bars:
         return Fold.DUPLICATE if bar.volume == forming.volume and bar == forming else Fold.FOLDED
 
     def _same(self, index: int, bar: MarketFeatures) -> bool:
-        ratio = 1.0
-        for effective_ms, split in self.scaled:
-            if bar.ts_open_ms < effective_ms:
-                ratio *= split
+        ratio = self._ratio(bar.ts_open_ms)
         if ratio != 1.0:
-            return abs(self.close[index] * ratio - bar.close) <= 1e-9 * bar.close and self.revision[index] == bar.revision
+            pairs = (
+                (self.open[index] * ratio, bar.open),
+                (self.high[index] * ratio, bar.high),
+                (self.low[index] * ratio, bar.low),
+                (self.close[index] * ratio, bar.close),
+                (self.volume[index] / ratio, bar.volume),
+            )
+            return all(math.isclose(held, seen, rel_tol=1e-9) for held, seen in pairs)
         return (
             self.close[index] == bar.close
             and self.open[index] == bar.open
@@ -217,6 +232,10 @@ class Bars:
             and self.low[index] == bar.low
             and self.volume[index] == bar.volume
         )
+
+    def _ratio(self, ts_open_ms: int) -> float:
+        """Return by what a bar that opens then is divided: a record is on the scale that was in force at its bar's open."""
+        return math.prod(ratio for effective_ms, ratio in sorted(self.scaled) if ts_open_ms < effective_ms)
 
     def _trim(self, count: int) -> None:
         for column in (

@@ -22,13 +22,25 @@ _KEPT_VISION = 8
 def kept_bars(settings: FusionSettings, interval: str) -> int:
     """Return how many closed bars of `interval` a book holds: what any prompt may show, and a margin.
 
-    A slower bar is shown as of up to two epochs back, so a rebuild must reach that much further.
+    A slower bar is shown as of up to two epochs of a faster trigger interval back.
     """
-    margin = 2 * settings.epoch_slots
-    if interval in settings.trigger_interval_set:
-        return settings.window_bars + margin
-    fastest = interval_ms(settings.intervals[0])
-    return settings.slow_window_bars + 2 + -(-margin * fastest // interval_ms(interval))
+    own = settings.window_bars if interval in settings.trigger_interval_set else settings.slow_window_bars + 2
+    return own + _bars_in(settings, interval, epochs=2)
+
+
+def bars_to_rebuild(settings: FusionSettings, interval: str) -> int:
+    """Return from how many closed bars of `interval` a book can be built anew that shows what one built from all of them would.
+
+    It must hold all that a revision may change for as long as what followed from a revision is to be seen: three epochs.
+    """
+    return kept_bars(settings, interval) + _bars_in(settings, interval, epochs=3)
+
+
+def _bars_in(settings: FusionSettings, interval: str, epochs: int) -> int:
+    """Return how many bars of `interval` close in so many epochs of any trigger interval that is as fast or faster."""
+    length = interval_ms(interval)
+    faster = [other_ms for other in settings.trigger_interval_set if (other_ms := interval_ms(other)) <= length]
+    return -(-epochs * settings.epoch_slots * max(faster, default=length) // length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +104,6 @@ class Book:
         """The same of vision records."""
         self.version = 0
         """Grows whenever something already shown in a prompt changes; local to this process."""
-        self.jumped: dict[str, int] = {}
-        """Per interval, `ts_close_ms` of the last bar that jumped beyond `max_jump`."""
         self._settings = settings
         self._epochs = {i: Epochs(instrument.symbol, i, settings.epoch_slots) for i in settings.trigger_interval_set}
         self._frozen: dict[str, _Frozen] = {}
@@ -153,7 +163,6 @@ class Book:
             if bars.last_close_ms > event.effective_ms:
                 changed += bars.rescale(event.effective_ms, event.ratio)
         if changed:
-            self.jumped = {i: at for i, at in self.jumped.items() if not self._explained(i, at, event)}
             self._rewritten()
         return changed > 0
 
@@ -178,13 +187,9 @@ class Book:
         return frozen.current if frozen else self._slow_state(interval)
 
     def next_slow(self, interval: str) -> SlowBars:
-        """Return the slower bars of `interval`'s next epoch, when that is the one right after the current."""
+        """Return the slower bars of `interval`'s next epoch, whenever that begins."""
         frozen = self._frozen.get(interval)
         return frozen.entered if frozen else self._slow_state(interval)
-
-    def slow_now(self, interval: str) -> SlowBars:
-        """Return the slower bars as an epoch would freeze them that begins after a pause of more than an epoch."""
-        return self._slow_state(interval)
 
     def _close(self, bars: Bars, bar: MarketFeatures) -> None:
         last = bars.last_close_ms
@@ -194,8 +199,6 @@ class Book:
                 self._rewritten()
         if bar.interval in self._epochs:
             self._enter(bar)
-        if last and not 1 / self._settings.max_jump <= bar.close / bars.close[-1] <= self._settings.max_jump:
-            self.jumped[bar.interval] = bar.ts_close_ms
         bars.append(bar, gap)
 
     def _missing(self, bar: MarketFeatures, last_ms: int) -> int:
@@ -207,8 +210,8 @@ class Book:
     def _enter(self, bar: MarketFeatures) -> None:
         """Freeze the slower bars when `bar` is the first of a new epoch.
 
-        An epoch shows them as of the boundary before it, so that its prefix is known an epoch ahead and can be sent ahead;
-        the fast bars reach back further than that, so nothing is missing from the prompt.
+        An epoch shows them as they were when the one before it that had bars began, so that its prefix is known that much ahead
+        and can be sent ahead, over a closed session too; the fast bars reach back further, so nothing is missing from the prompt.
         """
         epoch = self._epochs[bar.interval].index(bar.ts_close_ms)
         frozen = self._frozen.get(bar.interval)
@@ -217,8 +220,7 @@ class Book:
             self._frozen[bar.interval] = _Frozen(epoch, now, now)
         elif epoch > frozen.epoch:
             now = self._slow_state(bar.interval)
-            frozen.current = frozen.entered if epoch == frozen.epoch + 1 else now
-            frozen.entered = now
+            frozen.current, frozen.entered = frozen.entered, now
             frozen.epoch = epoch
 
     def _rewritten(self) -> None:
@@ -238,9 +240,6 @@ class Book:
         if bars.forming is not None:
             lines.append(forming_line(bars.forming, self.decimals))
         return tuple(lines)
-
-    def _explained(self, interval: str, jump_ms: int, event: InstrumentEvent) -> bool:
-        return jump_ms - interval_ms(interval) <= event.effective_ms < jump_ms
 
 
 def forming_line(bar: MarketFeatures, decimals: int) -> str:

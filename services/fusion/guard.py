@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -47,8 +48,8 @@ class Guard:
         missing = bars.missing_in(settings.window_bars)
         if missing > settings.max_gap_bars:
             return Block("max_gap_bars", f"{missing} bars of {interval} are missing in the window; at most {settings.max_gap_bars} may be")
-        jumped_ms = book.jumped.get(interval)
-        if jumped_ms is not None and bars.first_after(jumped_ms - 1) >= len(bars) - settings.min_bars:
+        jumped_ms = bars.jump_in(settings.min_bars, settings.max_jump)
+        if jumped_ms is not None:
             return Block("suspected_split", f"the close of {jumped_ms} jumped by more than {settings.max_jump} times without a split")
         if settings.max_event_lag_ms is not None and event_lag_ms > settings.max_event_lag_ms:
             return Block("event_lag", f"the bar came {event_lag_ms} ms after its end; at most {settings.max_event_lag_ms} are allowed")
@@ -87,7 +88,7 @@ class Guard:
 
     def published(self, symbol: str, action: Action, ts_event_ms: int, now_ms: int) -> None:
         """Remember a published signal, also one of an earlier life of this worker."""
-        self._published.append(now_ms)
+        insort(self._published, now_ms)  # those of an earlier life come late
         if action not in _ENTRIES:
             return
         trades = self._trades.setdefault(symbol, _Trades())

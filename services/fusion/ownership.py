@@ -15,7 +15,7 @@ import structlog
 from services.core.bus import BusError, Committed, Consumer, Position, TopicPartition
 from services.fusion.intake import Intake
 from services.fusion.recovery import Known, Recovery, encode_metadata
-from services.fusion.watermark import Watermarks
+from services.fusion.watermark import PartitionWatermark, Watermarks
 
 _POLLS_AT_END: Final = 5
 """Polls in a row without a record after which a log's last offsets are taken to carry none (compaction, transactions)."""
@@ -165,7 +165,9 @@ class Ownership:
         owned.known = takeover.known
         owned.behind = {tp: end for tp, end in takeover.ends.items() if takeover.start[tp] < end}
         for tp in tps:
-            self.watermarks.assign(tp, takeover.start[tp], takeover.output_ends)
+            self.watermarks.assign(
+                PartitionWatermark(tp, takeover.start[tp], takeover.output_ends, (takeover.outputs_read_from, takeover.ends[tp]))
+            )
             self._consumer.seek(tp, takeover.start[tp])
         owned.taken_over = True
         await self.commit()

@@ -227,7 +227,7 @@ class PromptBuilder:
             lines = lines[: len(lines) - len(lines) % PAGE_BARS]
             blocks, fixed = self._based(book, book.next_slow(interval), interval, lines)
         else:
-            blocks, fixed = self._base_at(book, interval, book.calendar.next_closes(interval, last_ms, 1)[0])
+            blocks, fixed = self._next_base(book, interval)
         return Upcoming(blocks, fixed, left, max(1, total))
 
     def opening(self, book: Book, interval: str, open_ms: int) -> tuple[list[Block], int] | None:
@@ -237,9 +237,7 @@ class PromptBuilder:
         """
         epochs = book.epochs(interval)
         first_ms = book.calendar.next_closes(interval, open_ms, 1)[0]
-        return (
-            None if epochs.index(first_ms) == epochs.index(book.bars[interval].last_close_ms) else self._base_at(book, interval, first_ms)
-        )
+        return None if epochs.index(first_ms) == epochs.index(book.bars[interval].last_close_ms) else self._next_base(book, interval)
 
     def current(self, book: Book, interval: str) -> tuple[list[Block], int]:
         """Return the blocks of the current epoch's base, and how many of them come before its pages."""
@@ -287,12 +285,11 @@ class PromptBuilder:
         self._prefixes.move_to_end(key)
         return found, base_end
 
-    def _base_at(self, book: Book, interval: str, first_ms: int) -> tuple[list[Block], int]:
-        """Return the base of the later epoch whose first bar closes at `first_ms` and follows the last bar directly."""
-        bars, epochs = book.bars[interval], book.epochs(interval)
+    def _next_base(self, book: Book, interval: str) -> tuple[list[Block], int]:
+        """Return the base of the next epoch, when no bar of the current one is to come any more."""
+        bars = book.bars[interval]
         lines = bars.lines_before(len(bars), self._settings.window_bars, book.decimals)
-        adjacent = epochs.index(first_ms) == epochs.index(bars.last_close_ms) + 1
-        return self._based(book, book.next_slow(interval) if adjacent else book.slow_now(interval), interval, lines)
+        return self._based(book, book.next_slow(interval), interval, lines)
 
     def _based(self, book: Book, slow: SlowBars, interval: str, lines: list[str]) -> tuple[list[Block], int]:
         """Return the blocks of a base, and how many of them come before its pages."""

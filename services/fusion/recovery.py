@@ -22,7 +22,7 @@ from schemas import AsOf, AuditRecord, Cancel, Outcome, Signal, Topic, decode_si
 from services.core.bus import Bus, Committed, OffsetOutOfRangeError, Reader, Record, TopicPartition
 from services.core.clock import Clock
 from services.core.settings import Settings
-from services.fusion.book import kept_bars
+from services.fusion.book import bars_to_rebuild
 from services.fusion.books import Books
 from services.fusion.intake import Intake, Quiet
 from services.fusion.triggers import LaneKey
@@ -81,12 +81,15 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """Where a partition's work goes on: offsets by topic, where the log ended, where the outputs ended, and what is known."""
+    """Where a partition's work goes on: offsets by topic, where the log ended, and what the partition's own outputs say."""
 
     partition: int
     start: Mapping[TopicPartition, int]
     ends: Mapping[TopicPartition, int]
+    outputs_read_from: tuple[int, int]
+    """A commit names these until it has passed the log's end: behind them lie outcomes of records that it has not passed."""
     output_ends: tuple[int, int]
+    """Next offsets of signals and audit."""
     known: Known
 
 
@@ -111,8 +114,8 @@ class Recovery:
             start = {tp: self._start(committed.get(tp), begins[tp], ends[tp]) for tp in inputs}
             self._refuse_lost(start, begins, ends, committed)
             await self._rebuild(reader, partition, begins, start)
-            known, output_ends = await self._read_outputs(reader, partition, [committed.get(tp) for tp in inputs])
-            return Takeover(partition, start, ends, output_ends, known)
+            known, read_from, output_ends = await self._read_outputs(reader, partition, [committed.get(tp) for tp in inputs])
+            return Takeover(partition, start, ends, read_from, output_ends, known)
         finally:
             await reader.close()
 
@@ -169,28 +172,29 @@ class Recovery:
         return folded
 
     def _reaches_far_enough(self, partition: int) -> bool:
-        """Return whether every symbol's every interval has a bar older than any that a prompt can show.
-
-        A book trims itself to what prompts can show and a margin; one that has had to trim has seen more than that.
-        """
+        """Return whether every symbol's every interval has bars enough that nothing older can show in a prompt."""
         for symbol in self._books.symbols(partition):
             book = self._books.get(symbol)
             if book is None:
                 continue
             for interval, bars in book.bars.items():
-                if bars.total < kept_bars(self._settings.fusion, interval):
+                if bars.total < bars_to_rebuild(self._settings.fusion, interval):
                     return False
         return True
 
-    async def _read_outputs(self, reader: Reader, partition: int, committed: Sequence[Committed | None]) -> tuple[Known, tuple[int, int]]:
-        """Read signals and audit from where the commits point; signals also from as far back as one may still be open."""
+    async def _read_outputs(
+        self, reader: Reader, partition: int, committed: Sequence[Committed | None]
+    ) -> tuple[Known, tuple[int, int], tuple[int, int]]:
+        """Read signals and audit from where the commits point; signals also from as far back as one may still be open.
+
+        Commits that somebody else made, such as an operator who moved the group, point nowhere: all outputs are read then.
+        """
         signals, audit = outputs = [TopicPartition(topic, partition) for topic in self._outputs]
         begins, ends = await reader.beginning_offsets(outputs), await reader.end_offsets(outputs)
-        named = [found for found in (decode_metadata(held.metadata) for held in committed if held is not None) if found is not None]
-        first = {
-            signals: min([ends[signals], *(found[0] for found in named)]),
-            audit: min([ends[audit], *(found[1] for found in named)]),
-        }
+        whole = (begins[signals], begins[audit])
+        named = [decode_metadata(held.metadata) or whole for held in committed if held is not None]
+        read_from = (min([ends[signals], *(found[0] for found in named)]), min([ends[audit], *(found[1] for found in named)]))
+        first = {signals: read_from[0], audit: read_from[1]}
         recent = (await reader.offsets_for_times({signals: max(0, self._clock.now_ms() - self._memory_ms())}))[signals]
         if recent is not None:
             first[signals] = min(first[signals], recent)
@@ -201,7 +205,7 @@ class Recovery:
         while any(reader.position(tp) < ends[tp] for tp in wanted):
             for record in await reader.poll(timeout_ms=_POLL_MS, max_records=_BATCH):
                 self._note(record, known)
-        return known, (ends[signals], ends[audit])
+        return known, read_from, (ends[signals], ends[audit])
 
     def _memory_ms(self) -> int:
         """Return for how long a signal matters after it was published."""

@@ -15,16 +15,24 @@ from services.core.bus import TopicPartition
 class PartitionWatermark:
     """One partition's watermark, for one span of owning it: a release that comes after the partition was lost goes nowhere."""
 
-    __slots__ = ("_held", "_next", "output_ends", "partition")
+    __slots__ = ("_held", "_inherited", "_inherited_until", "_next", "output_ends", "partition")
 
-    def __init__(self, partition: TopicPartition, next_offset: int, output_ends: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        partition: TopicPartition,
+        next_offset: int,
+        output_ends: tuple[int, ...] = (),
+        inherited: tuple[tuple[int, ...], int] = ((), 0),
+    ) -> None:
         """Start at `next_offset`, the first record to come.
 
         `output_ends` are the next offsets of the output partitions as far as acknowledged; keep them up to date. What a
-        commit names of them is such that no outcome of an uncommitted record lies before it.
+        commit names of them is such that no outcome of an uncommitted record lies before it: for records below the offset in
+        `inherited`, whose outcomes an earlier owner may have written, that is the output ends beside it.
         """
         self.partition = partition
         self.output_ends = output_ends
+        self._inherited, self._inherited_until = inherited
         self._next = next_offset
         self._held: OrderedDict[int, tuple[int, tuple[int, ...]]] = OrderedDict()
 
@@ -46,7 +54,7 @@ class PartitionWatermark:
 
     def hold(self, offset: int) -> None:
         """Add a holder to the record at `offset`, the one last seen or about to be seen."""
-        holders, ends = self._held.get(offset, (0, self.output_ends))
+        holders, ends = self._held.get(offset, (0, self._ends_before(offset)))
         if not holders and self._held and offset < next(reversed(self._held)):
             raise ValueError(f"{self.partition.topic}[{self.partition.partition}]: offset {offset} is held out of order")
         self._held[offset] = (holders + 1, ends)
@@ -62,9 +70,12 @@ class PartitionWatermark:
     def committable(self) -> tuple[int, tuple[int, ...]]:
         """Return the offset to commit (the first unfinished record's, else the next one) and the output ends to name with it."""
         if not self._held:
-            return self._next, self.output_ends
+            return self._next, self._ends_before(self._next)
         first = next(iter(self._held))
         return first, self._held[first][1]
+
+    def _ends_before(self, offset: int) -> tuple[int, ...]:
+        return self._inherited if offset < self._inherited_until else self.output_ends
 
 
 class Watermarks:
@@ -74,11 +85,9 @@ class Watermarks:
         """Start owning nothing."""
         self._owned: dict[TopicPartition, PartitionWatermark] = {}
 
-    def assign(self, partition: TopicPartition, next_offset: int, output_ends: tuple[int, ...] = ()) -> PartitionWatermark:
-        """Own `partition` from `next_offset` on, forgetting what was held there before."""
-        watermark = PartitionWatermark(partition, next_offset, output_ends)
-        self._owned[partition] = watermark
-        return watermark
+    def assign(self, watermark: PartitionWatermark) -> None:
+        """Own a partition from where `watermark` starts, forgetting what was held there before."""
+        self._owned[watermark.partition] = watermark
 
     def revoke(self, partition: TopicPartition) -> None:
         """Own `partition` no longer."""
