@@ -84,6 +84,9 @@ def _schema() -> str:
 ANSWER_SCHEMA: Final = _schema()
 """The grammar for engines that constrain their output, as JSON text."""
 
+_MAX_PRICE: Final = Decimal(10) ** 12
+"""As in the contracts."""
+
 _THOUGHT_END: Final = "</think>"
 _DECISION_END: Final = re.compile(r',\s*"rationale"\s*:')
 
@@ -117,9 +120,10 @@ class AnswerReader:
         body_at = self._body_at()
         if body_at is None:
             return False
-        match = _DECISION_END.search(self.text, max(body_at, self._scanned - 16))
-        self._scanned = len(self.text)
+        match = _DECISION_END.search(self.text, max(body_at, self._scanned))
         if match is None:
+            # Whatever is completed later starts at the last comma so far, however much white space follows it.
+            self._scanned = max(self._scanned, self.text.rfind(","))
             return False
         self.decision = _parse(self.text[body_at : match.start()] + "}")
         return True
@@ -138,7 +142,7 @@ class AnswerReader:
     def _body_at(self) -> int | None:
         if not self._thinking:
             return 0
-        end = self.text.rfind(_THOUGHT_END)
+        end = self.text.find(_THOUGHT_END)
         return None if end < 0 else end + len(_THOUGHT_END)
 
 
@@ -177,7 +181,8 @@ def prices(answer: Entry, close: float, atr: float, tick: str) -> Prices:
     """Return the prices that `answer` means.
 
     They are rounded so that none becomes more generous: entry towards the last close's worse side never passes what was said, the
-    stop is rounded away from the entry and the target towards it. Raises AnswerError when they collapse or fall to zero.
+    stop is rounded away from the entry and the target towards it. Raises AnswerError when they collapse, fall to zero or leave the
+    range of prices.
     """
     increment, one = Decimal(tick), Decimal(10)
     last, unit = Decimal(repr(close)), Decimal(repr(atr)) / one
@@ -187,17 +192,17 @@ def prices(answer: Entry, close: float, atr: float, tick: str) -> Prices:
     stop = _on_tick(last + answer.stop * unit, increment, down if buy else up)
     target = _on_tick(last + answer.target * unit, increment, down if buy else up)
     side = 1 if buy else -1
-    if min(entry, stop, target) <= 0 or not side * stop < side * entry < side * target:
+    if min(entry, stop, target) <= 0 or max(entry, stop, target) >= _MAX_PRICE or not side * stop < side * entry < side * target:
         raise AnswerError(
             "answer_invalid",
             f"prices collapse on the tick {tick}: entry {entry}, stop {stop}, target {target} (close {close}, atr {atr})",
         )
-    return Prices("market" if side * answer.entry >= 0 else "limit", str(entry), str(stop), str(target))
+    return Prices("market" if side * answer.entry >= 0 else "limit", f"{entry:f}", f"{stop:f}", f"{target:f}")
 
 
 def on_tick(price: float, tick: str) -> str:
     """Return `price` on the nearest tick, as a decimal string."""
-    return str(_on_tick(Decimal(repr(price)), Decimal(tick), ROUND_HALF_EVEN))
+    return f"{_on_tick(Decimal(repr(price)), Decimal(tick), ROUND_HALF_EVEN):f}"
 
 
 def _on_tick(price: Decimal, tick: Decimal, rounding: str) -> Decimal:

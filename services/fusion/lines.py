@@ -44,7 +44,8 @@ def clock_label(ts_ms: int, length_ms: int) -> str:
 
 def basis_points(price: float, close: float) -> int:
     """Return `price` in basis points from `close`, clipped to four digits."""
-    return max(-_MAX_BP, min(_MAX_BP, round((price / close - 1) * 10_000)))
+    # Clipped before it is rounded: a quotient of two lawful prices may be infinite.
+    return round(max(-_MAX_BP, min(_MAX_BP, (price / close - 1) * 10_000)))
 
 
 def compact(value: float) -> str:

@@ -37,6 +37,9 @@ RULES: Final = (
 
 FACTS: Final = ("atr", "rsi", "ema_fast", "ema_slow", "ret_1", "ret_5", "macd_hist", "bb_pos", "volume_z")
 
+_HUGE: Final = 1e9
+"""Features may be any number; one of 300 digits would cost as much as ten bars."""
+
 REPAIR: Final = "That was not the one JSON object asked for. Answer again with it alone.\n"
 
 
@@ -90,4 +93,6 @@ def _vision(vision: SeenVision, interval: str) -> str:
 def _number(name: str, value: float, decimals: int) -> str:
     if name == "close":
         return f"{value:.{decimals}f}"
+    if abs(value) >= _HUGE:
+        return f"{value:.3e}"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
