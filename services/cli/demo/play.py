@@ -1,0 +1,66 @@
+"""Plays an act onto the bus: its bars when they are due, and the recorded vision features of each a moment later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Final
+
+from schemas import Candle, Topic, VisionFeatures
+from services.cli.demo.script import Act
+from services.cli.demo.stage import Stage
+
+SEEN_MS: Final = (20, 60)
+"""How long after its bar a chart has been read, at least and at most."""
+
+
+class Player:
+    """Publishes acts. `bars` and `charts` count what was handed over."""
+
+    def __init__(self, stage: Stage, recorded: Mapping[tuple[str, int], VisionFeatures], *, late_ms: int, seed: int) -> None:
+        """Play charts from `recorded`, by symbol and window end (empty for none), each `late_ms` later than it could come."""
+        self._stage = stage
+        self._recorded = recorded
+        self._late_ms = late_ms
+        self._random = Random(seed)  # noqa: S311 - a demo's jitter
+        self._following: set[asyncio.Task[None]] = set()
+        self.bars = 0
+        self.charts = 0
+
+    async def play(self, act: Act, on_bar: Callable[[Candle], None], stopped: asyncio.Event) -> None:
+        """Publish the act's bars when they are due, until its time is over or `stopped` is set."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for due_s, candle in act.bars:
+            if await _slept(began + due_s - loop.time(), stopped):
+                return
+            await self._stage.publish(Topic.CANDLES, [(candle.symbol, candle)])
+            self.bars += 1
+            on_bar(candle)
+            chart = self._recorded.get((candle.symbol, candle.ts_close_ms))
+            if chart is not None:
+                task = asyncio.create_task(self._show(chart))
+                self._following.add(task)
+                task.add_done_callback(self._following.discard)
+        await _slept(began + act.duration_s - loop.time(), stopped)
+
+    async def finish(self) -> None:
+        """Return once every chart is out."""
+        await asyncio.gather(*self._following)
+
+    async def _show(self, chart: VisionFeatures) -> None:
+        await asyncio.sleep((self._random.uniform(*SEEN_MS) + self._late_ms) / 1000)
+        await self._stage.publish(Topic.VISION_FEATURES, [(chart.symbol, chart)])
+        self.charts += 1
+
+
+async def _slept(seconds: float, stopped: asyncio.Event) -> bool:
+    """Sleep, unless `stopped` is set before; return whether it is."""
+    if seconds > 0 and not stopped.is_set():
+        try:
+            async with asyncio.timeout(seconds):
+                await stopped.wait()
+        except TimeoutError:
+            return False
+    return stopped.is_set()

@@ -1,0 +1,119 @@
+"""The demo's files: `demo-report.json`, and the signals and audit records as they stand on their topics, a line each."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from schemas import Outcome
+from services.cli.demo.script import Phase
+from services.cli.demo.sums import RECORD_ENDS, Sum
+from services.cli.demo.tally import Tally, hit_ratio, latencies
+from services.core.settings import Settings
+from services.fusion.accounts import Accounts
+from services.fusion.prewarm import WarmCount
+from services.inference.engine import EngineInfo
+
+REPORT: Final = "demo-report.json"
+SIGNALS: Final = "demo-signals.jsonl"
+AUDIT: Final = "demo-audit.jsonl"
+_DIGITS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What the run itself knows beside the topics."""
+
+    settings: Settings
+    bus: str
+    redis: str
+    engine: EngineInfo | None
+    own_engine: bool
+    setup_s: float
+    duration_s: float
+    outage_s: float | None
+    interrupted: bool
+    warm_paced: WarmCount
+    """Sent ahead until the paced part's end, set-up included."""
+    warm: WarmCount
+    """Sent ahead in all."""
+
+
+def make_report(course: Course, accounts: Accounts, tally: Tally, sums: Sequence[Sum]) -> dict[str, Any]:
+    """Return the report; ratios are 0 to 1, None where no call was made."""
+    paced = tally.published(Phase.PACED)
+    records = accounts.records
+    return {
+        "records": sum(records.values()),
+        **dict(zip(("folded", "duplicates", "filtered", "dead_lettered"), (records[end] for end in RECORD_ENDS), strict=True)),
+        "dead_letters": dict(accounts.dead_letters),
+        "triggers": len(tally.audits),
+        "outcomes": {outcome.value: tally.outcomes[outcome] for outcome in Outcome},
+        "outcomes_by_phase": {
+            phase.value: {outcome.value: counts[outcome] for outcome in Outcome} for phase, counts in tally.by_phase.items()
+        },
+        "reasons": {f"{outcome.value}/{reason}": count for (outcome, reason), count in sorted(tally.reasons.items())},
+        "actions": dict(sorted(Counter(signal.action.value for signal in tally.signals.values()).items())),
+        "cancels": dict(sorted(Counter(cancel.reason.value for cancel in tally.cancels).items())),
+        "vision": {state: sum(audit.vision == state for audit in tally.published()) for state in ("fresh", "stale", "absent")},
+        "prefix_hit_ratio": _rounded(hit_ratio(paced)),
+        "prefix_hit_ratio_all": _rounded(
+            hit_ratio(tally.calls(Phase.PACED), course.warm_paced.prompt_tokens, course.warm_paced.cached_tokens)
+        ),
+        "prefix_hit_ratio_whole_run": _rounded(hit_ratio(tally.calls(), course.warm.prompt_tokens, course.warm.cached_tokens)),
+        "prompt_tokens": {
+            "decisions": sum(audit.prompt_tokens or 0 for audit in tally.calls()),
+            "decisions_cached": sum(audit.cached_tokens or 0 for audit in tally.calls()),
+            "sent_ahead": course.warm.prompt_tokens,
+            "sent_ahead_cached": course.warm.cached_tokens,
+            "sent_ahead_calls": course.warm.calls,
+        },
+        "latency_ms": latencies(paced),
+        "sums": [{"what": one.what, "said": one.said, "ok": one.ok} for one in sums],
+        "interrupted": course.interrupted,
+        "setup_s": round(course.setup_s, 2),
+        "duration_s": round(course.duration_s, 2),
+        "engine_outage_s": None if course.outage_s is None else round(course.outage_s, 2),
+        "bus": course.bus,
+        "redis": course.redis,
+        "engine": _engine(course),
+        "machine": _machine(),
+        "settings": course.settings.model_dump(mode="json"),
+    }
+
+
+def write_files(folder: Path, report: dict[str, Any], signals: Sequence[bytes], audit: Sequence[bytes]) -> None:
+    """Write the three files, replacing those of an earlier run; raise OSError."""
+    (folder / REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    for name, lines in ((SIGNALS, signals), (AUDIT, audit)):
+        (folder / name).write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def _engine(course: Course) -> dict[str, Any]:
+    info = course.engine
+    if info is None:
+        return {"name": None, "source": None, "model": None, "started_by_the_demo": course.own_engine}
+    return {"name": info.name, "source": info.source, "model": info.model, "started_by_the_demo": course.own_engine}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cpus": len(_usable_cpus()),
+    }
+
+
+def _usable_cpus() -> Sequence[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+
+
+def _rounded(ratio: float | None) -> float | None:
+    return None if ratio is None else round(ratio, _DIGITS)
