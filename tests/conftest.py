@@ -18,14 +18,14 @@ Server = TypeVar("Server", LocalKafka, LocalRedis)
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     """Return the session's Kafka. Tests that kill or freeze a broker start their own."""
-    with _or_skip(LocalKafka(tmp_path_factory.mktemp("kafka"))) as server:
+    with start_or_skip(LocalKafka(tmp_path_factory.mktemp("kafka"))) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
     """Return the session's Redis."""
-    with _or_skip(LocalRedis(tmp_path_factory.mktemp("redis"))) as server:
+    with start_or_skip(LocalRedis(tmp_path_factory.mktemp("redis"))) as server:
         yield server
 
 
@@ -41,7 +41,7 @@ def unique() -> str:
     return f"t{uuid.uuid4().hex[:10]}"
 
 
-def _or_skip(server: Server) -> Server:
+def start_or_skip(server: Server) -> Server:
     """Start the server; where that is impossible skip, but never in continuous integration."""
     try:
         return server.start()

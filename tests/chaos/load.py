@@ -1,0 +1,66 @@
+"""Load that follows what comes of it: bars are published as outcomes arrive, so that nothing is paced by time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from schemas import MarketFeatures, Topic, VisionFeatures
+from services.core.bus import BusError
+from tests.integration.fusion.feed import SYMBOLS, bar, window
+from tests.integration.fusion.site import Site
+from tests.integration.fusion.waiting import until
+
+
+class Load:
+    """Publishes bars, every third with vision features, with at most `ahead` bars without an outcome."""
+
+    def __init__(self, site: Site, symbols: Sequence[str] = SYMBOLS, ahead: int = 24) -> None:
+        """Publish on `site`."""
+        self._site = site
+        self._symbols = symbols
+        self._ahead = ahead
+        self._turn = 0
+        self.published = 0
+
+    async def until(self, holds: Callable[[], bool], what: str) -> None:
+        """Keep the load up until `holds`, looking at the topics all the while."""
+
+        async def step() -> bool:
+            await self.step()
+            return holds()
+
+        await until(step, what, told=lambda: self._site.logs.summary() + "\n" + self._site.tails())
+
+    async def step(self) -> None:
+        """Publish what may be published now, and look at what has come."""
+        await self._site.logs.look()
+        while self.published - len(self._site.logs.ended) < self._ahead:
+            await self.publish()
+
+    async def publish(self) -> None:
+        """Publish the next bar, of the next symbol in turn."""
+        symbol = self._symbols[self._turn % len(self._symbols)]
+        self._turn += 1
+        number = self._site.numbers.take(symbol)
+        await self._until_taken(Topic.MARKET_FEATURES, bar(symbol, number, self._site.run_mode))
+        self.published += 1
+        if number % 3 == 0:
+            await self._until_taken(Topic.VISION_FEATURES, window(symbol, number, self._site.run_mode))
+
+    async def settled(self) -> None:
+        """Publish no more, and return once every bar has an outcome."""
+        logs = self._site.logs
+        await logs.until(
+            lambda: len(logs.ended) >= self.published,
+            f"outcomes of all {self.published} bars",
+            told=lambda: logs.summary() + "\n" + self._site.tails(),
+        )
+
+    async def _until_taken(self, topic: Topic, message: MarketFeatures | VisionFeatures) -> None:
+        """Publish as a real feed does, again and again through an outage; a bar that arrives twice is a duplicate and no trigger."""
+        while True:
+            try:
+                await self._site.publish(topic, [message])
+            except BusError:
+                continue
+            return

@@ -1,0 +1,43 @@
+"""The worker is killed in the middle of its calls, again and again, and starts again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.invariants import judge
+from tests.chaos.load import Load
+from tests.integration.fusion.engines import PacedSimulator
+from tests.integration.fusion.site import Site
+from tests.integration.fusion.waiting import until
+
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(3_600)]
+
+
+async def test_a_worker_killed_in_mid_call_loses_and_doubles_nothing(site: Site, engine: PacedSimulator, rounds: int) -> None:
+    """A static member: its next life takes its partitions over at once."""
+    worker = site.worker(bus={"instance_id": "worker-0"})
+    await worker.start().ready()
+    load = Load(site)
+    for _ in range(4 * rounds):
+        goal = len(site.logs.ended) + 40
+        await load.until(lambda goal=goal: len(site.logs.ended) >= goal, "outcomes under load")  # type: ignore[misc]
+        await engine.hang()
+        goal = len(site.logs.ended) + 20
+
+        async def in_call(goal: int = goal) -> bool:
+            """Calls are in flight, and behind them others have ended (`conflated`)."""
+            await load.step()
+            return len(site.logs.ended) >= goal and await engine.calls() > 0
+
+        await until(in_call, "calls in flight", told=site.tails)
+        worker.kill()
+        # A life in which nothing that was begun can end: what its commits say has to hold for the next.
+        await worker.start().ready()
+        await until(in_call, "calls in flight again", told=site.tails)
+        worker.kill()
+        await engine.go_on()
+        await worker.start().ready()
+    await load.settled()
+    verdict = judge(site.logs, site.settings(), await site.instruments(), site.first)
+    print(f"killed in mid-call {8 * rounds} times: {verdict}")
+    assert verdict.broken == []
