@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,3 +31,17 @@ async def kafka(partitions: int) -> AsyncIterator[LocalKafka]:
             yield server
         finally:
             server.stop()
+
+
+@contextlib.asynccontextmanager
+async def module(name: str, *arguments: str) -> AsyncIterator[str]:
+    """Run `python -m name` in a process of its own and yield the address at the end of the first line that it prints."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", name, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            line = await process.stdout.readline()
+        yield line.decode().split()[-1]
+    finally:
+        process.terminate()
+        await process.wait()

@@ -1,0 +1,30 @@
+"""Windows of a wanted size: how many bars make a prompt of so many tokens with the shipped tokenizer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.feed import MINUTE_MS, START_MS, Walk, instrument
+from schemas import MarketFeatures
+from services.core.calendar import SessionCalendar
+from services.core.settings import FusionSettings
+from services.core.tokenizer import Tokenizer
+from services.fusion.book import Book
+from services.fusion.wording import RULES, facts, instrument_block, tail
+
+_LOOKED_AT: Final = 200
+
+
+def window_for(tokens: int, epoch_slots: int, tokenizer: Tokenizer, symbol: str) -> int:
+    """Return the `window_bars` with which prompts of `symbol` have `tokens` tokens in the middle of an epoch."""
+    settings = FusionSettings(intervals=["1m"], window_bars=_LOOKED_AT, epoch_slots=epoch_slots)
+    book = Book(instrument(symbol), settings, SessionCalendar.of("24x7"))
+    walk = Walk(symbol, 0)
+    for number in range(_LOOKED_AT):
+        book.fold_market(MarketFeatures.decode(walk.bar(START_MS + number * MINUTE_MS)))
+    vision = book.seen_vision("1m")
+    around = tail(book, "1m", vision, facts(book, "1m", vision))
+    fixed = sum(map(len, tokenizer.encode_batch([RULES, instrument_block(book.instrument), around])))
+    lines = book.bars["1m"].lines_before(_LOOKED_AT, _LOOKED_AT, book.decimals)
+    a_line = sum(map(len, tokenizer.encode_batch(lines))) / len(lines)
+    return round((tokens - fixed) / a_line - epoch_slots / 2)
