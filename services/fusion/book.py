@@ -158,13 +158,7 @@ class Book:
         if self.instrument.price_adjustment != "none" or event in self._splits:
             return False
         self._splits.append(event)
-        changed = 0
-        for bars in self.bars.values():
-            if bars.last_close_ms > event.effective_ms:
-                changed += bars.rescale(event.effective_ms, event.ratio)
-        if changed:
-            self._rewritten()
-        return changed > 0
+        return any(bars.last_close_ms > event.effective_ms for bars in self.bars.values()) and self._rescale(event)
 
     def seen_vision(self, interval: str) -> SeenVision:
         """Return the newest vision features of a window that ends with or before the last closed bar."""
@@ -195,8 +189,8 @@ class Book:
         last = bars.last_close_ms
         gap = self._missing(bar, last) if last else 0
         for split in self._splits:
-            if bar.ts_close_ms > split.effective_ms and bars.rescale(split.effective_ms, split.ratio):
-                self._rewritten()
+            if bar.ts_close_ms > split.effective_ms:
+                self._rescale(split)
         if bar.interval in self._epochs:
             self._enter(bar)
         bars.append(bar, gap)
@@ -222,6 +216,13 @@ class Book:
             now = self._slow_state(bar.interval)
             frozen.current, frozen.entered = frozen.entered, now
             frozen.epoch = epoch
+
+    def _rescale(self, split: InstrumentEvent) -> bool:
+        """Put all intervals on the scale after `split` at once, so that no prompt shows two; return whether that changed a bar."""
+        changed = sum([bars.rescale(split.effective_ms, split.ratio) for bars in self.bars.values()])
+        if changed:
+            self._rewritten()
+        return changed > 0
 
     def _rewritten(self) -> None:
         """Start every epoch's frozen part anew from what is known now: what it showed has changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 from schemas import DeadLetterReason
 from services.core import metrics
@@ -39,6 +40,11 @@ class Books:
             return Refused(
                 DeadLetterReason.TOO_MANY_SYMBOLS,
                 f"{len(self._books)} symbols have a book, as many as fusion.max_symbols allows",
+            )
+        if Decimal(instrument.price_increment) <= 0:
+            return Refused(
+                DeadLetterReason.UNKNOWN_INSTRUMENT,
+                f"the instrument {symbol} cannot be used: its price_increment is {instrument.price_increment} and must be above 0",
             )
         try:
             calendar = SessionCalendar.of(instrument.calendar)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import uuid4
 
@@ -161,7 +161,8 @@ class Decision:
         ending.vision = vision.state
         view = facts(self._book, lane.interval, vision)
         plan = parts.prompts.plan(self._book, lane.interval, lane.mode, tail(self._book, lane.interval, vision, view))
-        frame = _Frame(vision, view["close"], view["atr"], self._book.bars[lane.interval].last_close_ms, self._valid_until())
+        last_close_ms = self._book.bars[lane.interval].last_close_ms
+        frame = _Frame(vision, view["close"], view["atr"], last_close_ms, self._valid_until(), self._book.version)
         watch = _Stopwatch(ending.stages_ms)
         try:
             async with _until(parts.clock, ending.deadline_ms or 0):
@@ -225,9 +226,7 @@ class Decision:
                 return
             self._repaired = True
             again = parts.prompts.repair(prompt, ending.answer or "", self._trigger.lane.mode)
-            repair = EngineRequest(
-                uuid4().hex, request.affinity, request.mode, again, request.sampling, request.deadline_ms, request.text, view
-            )
+            repair = replace(request, rid=uuid4().hex, input_ids=again)
             try:
                 await self._read(engine, repair, frame, watch, degraded=degraded)
             except AnswerError as second:
@@ -237,6 +236,7 @@ class Decision:
     async def _read(self, engine: Engine, request: EngineRequest, frame: _Frame, watch: _Stopwatch, *, degraded: bool) -> None:
         """Read one answer, handing the signal over as soon as its decision part is there."""
         ending = self._ending
+        ending.usage = None
         reader = AnswerReader(thinking=request.mode == "deep")
         first_at = 0.0
         async with aclosing(engine.stream(request)) as chunks:
@@ -284,15 +284,22 @@ class Decision:
         halted = parts.control.halted(symbol)
         block = Block("halted", halted) if halted is not None else None
         block = block or parts.guard.on_clock(parts.skew.skew_ms)
-        block = block or parts.guard.on_action(symbol, action, self._trigger.origin.ts_event_ms, now_ms)
+        assert ending.as_of is not None  # noqa: S101 - set before the engine was asked
+        ts_event_ms = ending.as_of.market.ts_event_ms
+        block = block or parts.guard.on_action(symbol, action, ts_event_ms, now_ms)
         if block is not None:
             self._end(Outcome.BLOCKED, block.rule, block.detail)
             return
         if now_ms > (ending.deadline_ms or 0):
             self._end(Outcome.STALE, "deadline", f"the decision came {now_ms - (ending.deadline_ms or 0)} ms after the deadline")
             return
+        if self._book.version != frame.version:
+            self._end(Outcome.STALE, "rewritten", "bars that the decision rests on were revised or rescaled while it was made")
+            return
         ending.control_offset = parts.control.offset
         signal = self._signal(answer, action, priced, frame, now_ms, degraded=degraded)
+        # Remembered before it leaves: two decisions on one symbol must not pass the same rule while the producer makes them wait.
+        parts.guard.published(symbol, action, ts_event_ms, now_ms)
         try:
             handed = await parts.publisher.hand_over(signal, self._headers)
         except BusError as error:
@@ -300,7 +307,6 @@ class Decision:
             return
         ending.signal = signal
         self._settling = asyncio.create_task(self._settle(handed), name=f"settle-{signal.signal_id}")
-        parts.guard.published(symbol, action, self._trigger.origin.ts_event_ms, now_ms)
 
     def _signal(self, answer: Answer, action: Action, priced: Prices | None, frame: _Frame, now_ms: int, *, degraded: bool) -> Signal:
         ending, lane = self._ending, self._trigger.lane
@@ -377,6 +383,8 @@ class _Frame:
     atr: float
     last_close_ms: int
     valid_until_ms: int
+    version: int
+    """The book's: another one means that bars in the prompt have been revised or rescaled since."""
 
 
 @asynccontextmanager

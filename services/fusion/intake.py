@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, Protocol
 
-from schemas import DeadLetterReason, MarketFeatures, Topic, VisionFeatures, topic_name
+from schemas import CancelReason, DeadLetterReason, MarketFeatures, Topic, VisionFeatures, topic_name
 from services.core import metrics
 from services.core.bus import Record
 from services.core.clock import Clock
@@ -35,8 +35,8 @@ class Sink(Protocol):
         """Return True when a trigger was waiting for the vision features of this window."""
         ...
 
-    def rewritten(self, symbol: str) -> None:
-        """Take note that bars which decisions rested on have been revised."""
+    def rewritten(self, symbol: str, reason: CancelReason) -> None:
+        """Take note that bars which decisions rested on are others now: revised, or on the scale after a split."""
         ...
 
 
@@ -51,8 +51,8 @@ class Quiet:
         del symbol, interval, window_end_ms
         return False
 
-    def rewritten(self, symbol: str) -> None:
-        """Let the revision pass: its cancels were sent."""
+    def rewritten(self, symbol: str, reason: CancelReason) -> None:
+        """Let it pass: its cancels were sent."""
 
 
 class Intake:
@@ -75,6 +75,11 @@ class Intake:
         self.vision_topic = topic_name(Topic.VISION_FEATURES, settings.run_mode)
         self.unknown_fields = 0
 
+    def start_over(self, partition: int) -> None:
+        """Forget all that was folded of `partition`."""
+        for symbol in self._books.drop(partition):
+            self._policy.forget(symbol)
+
     def take(self, record: Record, sink: Sink) -> Taken | Refused:
         """Fold one record; return what became of it."""
         if record.topic == self.market_topic:
@@ -95,13 +100,14 @@ class Intake:
             return Refused(
                 DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; taken in, it would make honest bars late"
             )
+        version = book.version
         fold = book.fold_market(bar)
         if fold is Fold.FOLDED or fold is Fold.REVISED:
             event_ms = bar.ts_close_ms if bar.closed else max(book.bars[bar.interval].last_close_ms, bar.ts_open_ms)
             book.market_at = At(record.topic, record.partition, record.offset, record.timestamp_ms, event_ms)
-            if fold is Fold.REVISED:
-                sink.rewritten(bar.symbol)
-            elif (bar.closed or self._policy.heeds_forming) and bar.interval in self._triggering:
+            if book.version != version:
+                sink.rewritten(bar.symbol, CancelReason.REVISED if fold is Fold.REVISED else CancelReason.SPLIT)
+            if fold is Fold.FOLDED and (bar.closed or self._policy.heeds_forming) and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
             return "folded"
         if fold is Fold.DUPLICATE:

@@ -93,9 +93,10 @@ class Lanes:
         place = lane.pending
         if place is not None:
             replaced, place.trigger = place.trigger, trigger
-            place.wait_until_ms = min(place.wait_until_ms, wait_until_ms)
             place.ready_ms = now_ms
-            self._line_up(trigger.lane, lane, place)
+            if wait_until_ms < place.wait_until_ms:
+                place.wait_until_ms = wait_until_ms
+                self._line_up(trigger.lane, lane, place)
             return Ended(replaced, "conflated", "newer_trigger")
         lane.pending = place = _Place(trigger, next(self._orders), wait_until_ms, now_ms)
         self._pending += 1

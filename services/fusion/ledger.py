@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 
 from schemas import AuditRecord, Outcome, RunMode
 from services.core import metrics
@@ -74,7 +75,12 @@ class Ledger:
             return  # its partition went elsewhere: whoever owns it now makes the trigger again
         self._accounts.outcomes[ending.outcome.value] += 1
         metrics.OUTCOMES.labels(ending.outcome.value, ending.reason or "none").inc()
-        record = self._audit_record(trigger, ending)
+        try:
+            record = self._audit_record(trigger, ending)
+        except ValidationError as error:
+            # An engine may say of itself what the contract has no room for; the outcome is told all the same.
+            _log.error("audit_record_cut_short", problem=error.errors()[0]["msg"], trigger_id=str(trigger.trigger_id))
+            record = self._audit_record(trigger, Ending(ending.outcome, ending.reason, as_of=ending.as_of, signal=ending.signal))
         _log.info(
             "trigger",
             symbol=trigger.lane.symbol,
@@ -150,7 +156,7 @@ class Ledger:
             mode=trigger.lane.mode,
             outcome=ending.outcome,
             reason=ending.reason,
-            detail=ending.detail[:2000],
+            detail=_utf8(ending.detail)[:2000],
             ts_done_ms=self._clock.now_ms(),
             deadline_ms=ending.deadline_ms,
             signal_id=signal.signal_id if signal is not None and published else None,
@@ -170,5 +176,10 @@ class Ledger:
             engine=ending.engine.name if ending.engine else None,
             model=ending.engine.model if ending.engine else None,
             latency_ms=ending.stages_ms,
-            answer=ending.answer[:65_536] if ending.answer is not None else None,
+            answer=_utf8(ending.answer)[:65_536] if ending.answer is not None else None,
         )
+
+
+def _utf8(text: str) -> str:
+    """Return `text` without what has no UTF-8: an engine's JSON may hold half a surrogate pair."""
+    return text.encode(errors="replace").decode()

@@ -1,12 +1,15 @@
-"""What leaves the worker: signals in time or not at all, cancels, audit records, dead letters.
+"""What leaves the worker: signals in time or not at all, cancels for sure, audit records, dead letters.
 
 Signals have a producer of their own whose timeout is below the delivery reserve, so that none can leave from a buffer after its time.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -27,7 +30,8 @@ from services.core.bus import BusError, Headers, Position, Producer, Record
 from services.core.clock import Clock
 from services.fusion.skew import SkewMeter
 
-_STANDING = frozenset({Action.BUY, Action.SELL, Action.EXIT})
+_STANDING: Final = frozenset({Action.BUY, Action.SELL, Action.EXIT})
+_RETRY_MS: Final = 500
 
 _log = structlog.get_logger()
 
@@ -64,10 +68,22 @@ class Publisher:
         self.audit_topic = topic_name(Topic.SIGNAL_AUDIT, run_mode)
         self._dead_letters_topic = topic_name(Topic.DEAD_LETTERS, run_mode)
         self._open: dict[str, list[Signal]] = {}
+        self._in_flight: dict[UUID, Signal] = {}
+        """Handed over and not acknowledged yet."""
+        self._withdrawn: dict[UUID, tuple[CancelReason, str]] = {}
+        """Signals in flight that are to be cancelled once they are acknowledged, so that the cancel comes after them."""
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     async def hand_over(self, signal: Signal, headers: Headers = ()) -> Handed:
         """Hand a signal to the producer. The caller has just checked its deadline."""
-        acknowledgement = await self._signals.send(self.signals_topic, key=signal.symbol.encode(), value=signal.encode(), headers=headers)
+        self._in_flight[signal.signal_id] = signal
+        try:
+            acknowledgement = await self._signals.send(
+                self.signals_topic, key=signal.symbol.encode(), value=signal.encode(), headers=headers
+            )
+        except BaseException:
+            self._landed(signal)
+            raise
         return Handed(signal, acknowledgement)
 
     async def settle(self, handed: Handed) -> Position:
@@ -78,30 +94,36 @@ class Publisher:
             position = await handed.acknowledgement
         except BusError as error:
             # It may have been appended all the same.
-            await self.cancel(signal, CancelReason.LATE_ACK, f"no acknowledgement: {error}")
+            self._landed(signal)
+            self.cancel(signal, CancelReason.LATE_ACK, f"no acknowledgement: {error}")
             raise
+        withdrawn = self._landed(signal)
         self._on_position(position)
         now_ms = self._clock.now_ms()
         self._skew.seen(before_ms, position.timestamp_ms, now_ms)
         metrics.SIGNALS.labels(signal.action.value, signal.source, signal.vision).inc()
         if now_ms > signal.valid_until_ms:
-            await self.cancel(signal, CancelReason.LATE_ACK, f"acknowledged {now_ms - signal.valid_until_ms} ms after its validity")
+            self.cancel(signal, CancelReason.LATE_ACK, f"acknowledged {now_ms - signal.valid_until_ms} ms after its validity")
+        elif withdrawn is not None:
+            self.cancel(signal, *withdrawn)
         elif signal.action in _STANDING:
-            await self._supersede(signal)
+            self._supersede(signal)
         return position
 
-    async def cancel_open(self, symbol: str | None, reason: CancelReason, detail: str) -> int:
-        """Cancel every unexpired signal of `symbol` (of all symbols when None); return how many."""
+    def cancel_open(self, symbol: str | None, reason: CancelReason, detail: str) -> int:
+        """Cancel every unexpired signal of `symbol` (of all symbols when None), those in flight included; return how many."""
         names = [symbol] if symbol is not None else list(self._open)
         signals = [signal for name in names for signal in self._unexpired(name)]
         for name in names:
             self._open.pop(name, None)
         for signal in signals:
-            await self.cancel(signal, reason, detail)
-        return len(signals)
+            self.cancel(signal, reason, detail)
+        in_flight = [one for one in self._in_flight.values() if symbol in {None, one.symbol} and one.action in _STANDING]
+        self._withdrawn.update((one.signal_id, (reason, detail)) for one in in_flight)
+        return len(signals) + len(in_flight)
 
-    async def cancel(self, signal: Signal, reason: CancelReason, detail: str) -> None:
-        """Withdraw one signal; a cancel is never dropped for lateness."""
+    def cancel(self, signal: Signal, reason: CancelReason, detail: str) -> None:
+        """Withdraw one signal, in the background; a cancel is never dropped for lateness, and tried until it is acknowledged."""
         message = Cancel(
             schema_version=1,
             run_mode=self._run_mode,
@@ -113,9 +135,22 @@ class Publisher:
             reason=reason,
             detail=detail[:500],
         )
-        await self._others.send(self.signals_topic, key=signal.symbol.encode(), value=message.encode())
+        task = asyncio.create_task(self._until_acknowledged(message), name=f"cancel-{signal.signal_id}")
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
         metrics.CANCELS.labels(reason.value).inc()
         _log.info("cancel", signal_id=str(signal.signal_id), symbol=signal.symbol, reason=reason.value)
+
+    async def cancelled_all(self, timeout_ms: int) -> None:
+        """Return once every cancel so far is acknowledged, or the time is up."""
+        if self._cancelling:
+            await asyncio.wait(self._cancelling, timeout=timeout_ms / 1000)
+
+    async def close(self) -> None:
+        """Give up cancels that the broker does not take."""
+        for task in list(self._cancelling):
+            task.cancel()
+        await asyncio.gather(*self._cancelling, return_exceptions=True)
 
     def restore(self, signal: Signal) -> None:
         """Note a signal that an earlier life of this worker published."""
@@ -144,11 +179,26 @@ class Publisher:
             )
         )
 
+    def _landed(self, signal: Signal) -> tuple[CancelReason, str] | None:
+        """Take a signal out of flight; return why it was withdrawn meanwhile."""
+        self._in_flight.pop(signal.signal_id, None)
+        return self._withdrawn.pop(signal.signal_id, None)
+
+    async def _until_acknowledged(self, message: Cancel) -> None:
+        while True:
+            try:
+                await (await self._others.send(self.signals_topic, key=message.symbol.encode(), value=message.encode()))
+            except BusError as error:
+                _log.warning("cancel_failed", signal_id=str(message.signal_id), error=str(error))
+                await self._clock.sleep_until(self._clock.now_ms() + _RETRY_MS)
+            else:
+                return
+
     def _unexpired(self, symbol: str) -> list[Signal]:
         now_ms = self._clock.now_ms()
         return [signal for signal in self._open.get(symbol, ()) if signal.valid_until_ms > now_ms]
 
-    async def _supersede(self, signal: Signal) -> None:
+    def _supersede(self, signal: Signal) -> None:
         kept: list[Signal] = []
         replaced: list[Signal] = []
         for earlier in self._unexpired(signal.symbol):
@@ -156,4 +206,4 @@ class Publisher:
             (replaced if same_lane and earlier.signal_id != signal.signal_id else kept).append(earlier)
         self._open[signal.symbol] = [*kept, signal]
         for earlier in replaced:
-            await self.cancel(earlier, CancelReason.SUPERSEDED, f"by {signal.signal_id}")
+            self.cancel(earlier, CancelReason.SUPERSEDED, f"by {signal.signal_id}")

@@ -149,7 +149,7 @@ class Recovery:
         quiet = Quiet()
         while True:
             first = {tp: max(begins[tp], start[tp] - look_back) for tp in start}
-            self._books.drop(partition)
+            self._intake.start_over(partition)
             folded = await self._fold_range(reader, first, start, quiet)
             whole = all(first[tp] == begins[tp] for tp in first)
             if whole or self._reaches_far_enough(partition):

@@ -6,7 +6,7 @@ poll -> intake -> lanes -> decisions (under permits) -> ledger -> audit acknowle
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -17,7 +17,7 @@ import structlog
 
 from schemas import CancelReason, Control, HaltState, InstrumentEvent, Outcome
 from services.core import metrics
-from services.core.bus import Bus, BusError, Consumer, Position, Producer, Record, TopicPartition
+from services.core.bus import Bus, Consumer, Position, Producer, Record, TopicPartition
 from services.core.clock import Clock
 from services.core.decode import Refused
 from services.core.health import Health
@@ -80,7 +80,6 @@ class FusionWorker:
         self._instruments = Instruments(bus, clock, settings.run_mode, f"{fusion.group}-instruments")
         self._instruments.on_split = self._on_split
         self._control = ControlTable(bus, clock, settings.run_mode, f"{fusion.group}-control")
-        self._control.on_change = self._on_control
         self._books = Books(fusion, self._instruments)
         self._policy = TriggerPolicy(fusion)
         self._intake = Intake(settings, clock, self._books, self._policy)
@@ -93,7 +92,7 @@ class FusionWorker:
         self.prewarmer = Prewarmer(settings, clock, around.engine, self._prompts, self._books)
         self._stopping = asyncio.Event()
         self._deciding: dict[asyncio.Task[None], Trigger] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._opened = AsyncExitStack()
         self._waker: asyncio.Task[None] | None = None
         self._wakes_at_ms: int | None = None
         self._engine_was_down = False
@@ -113,8 +112,8 @@ class FusionWorker:
 
     async def run(self) -> None:
         """Work until `stop`; raise BusError, SettingsError or PoisonedStreamError when it cannot go on."""
-        await self._start()
         try:
+            await self._start()
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
                     tasks.create_task(work, name=name)
@@ -133,22 +132,32 @@ class FusionWorker:
                     for helper in helpers:
                         helper.cancel()
         finally:
-            await self._close()
+            await self._opened.aclose()
+            self._counter.flush()
+            _log.info("fusion_done", **self.accounts.summary())
 
     async def _start(self) -> None:
-        fusion, clock = self._settings.fusion, self._clock
+        fusion, clock, opened = self._settings.fusion, self._clock, self._opened
+        for engine in (self._around.engine, self._around.fallback):
+            if engine is not None:
+                opened.push_async_callback(engine.close)
+        opened.push_async_callback(self._store.close)
         admin = await self._bus.admin()
         try:
             await check_topics(admin, self._settings.run_mode)
         finally:
             await admin.close()
         await self._refuse_simulator()
+        opened.push_async_callback(self._instruments.close)
         await self._instruments.start()
+        opened.push_async_callback(self._control.close)
         await self._control.start()
         self._health.set("control")
         # Its own producer, with a timeout below the delivery reserve: a stale signal cannot leave from its buffer.
         self._signals = await self._bus.producer(client_id=f"{fusion.group}-signals", delivery_timeout_ms=fusion.producer_timeout_ms)
+        opened.push_async_callback(self._signals.close)
         self._others = await self._bus.producer(client_id=fusion.group)
+        opened.push_async_callback(self._others.close)
         self._publisher = Publisher(
             self._signals,
             self._others,
@@ -157,11 +166,16 @@ class FusionWorker:
             skew=self._skew,
             on_position=self._on_position,
         )
+        opened.push_async_callback(self._publisher.close)
+        self._control.on_change = self._on_control
         self._ledger = Ledger(self._publisher, self.accounts, clock, self._settings.run_mode, self._prompts.version)
+        opened.push_async_callback(self._ledger.close)
+        opened.callback(self._stop_waker)
         self._consumer = await self._bus.consumer(group=fusion.group, client_id=fusion.group, instance_id=self._settings.bus.instance_id)
         self.ownership = Ownership(
             self._consumer, Recovery(self._bus, self._settings, clock, self._intake, self._books), self._intake, self
         )
+        opened.push_async_callback(self._consumer.close)
         await self._consumer.start([self._intake.market_topic, self._intake.vision_topic], self.ownership)
 
     async def _refuse_simulator(self) -> None:
@@ -175,24 +189,6 @@ class FusionWorker:
             raise SettingsError("run_mode = 'live' refuses the simulator, which answers at engine.urls; name a real engine there")
         self._kv_tokens = info.kv_capacity_tokens
         _log.info("engine", name=info.name, source=info.source, model=info.model, kv_tokens=info.kv_capacity_tokens)
-
-    async def _close(self) -> None:
-        await self._ledger.close()
-        for task in list(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        if self._waker is not None:
-            self._waker.cancel()
-        await self._signals.close()
-        await self._others.close()
-        await self._store.close()
-        for engine in (self._around.engine, self._around.fallback):
-            if engine is not None:
-                await engine.close()
-        await self._control.close()
-        await self._instruments.close()
-        self._counter.flush()
-        _log.info("fusion_done", **self.accounts.summary())
 
     # --- Folding -------------------------------------------------------------------------------------------------------------
 
@@ -243,9 +239,10 @@ class FusionWorker:
         """Let a waiting trigger go on; return True when one was waiting for this window."""
         return self._lanes.complete_wait(symbol, interval, window_end_ms, self._clock.now_ms())
 
-    def rewritten(self, symbol: str) -> None:
-        """Cancel what rested on bars that have been revised."""
-        self._spawn(self._cancel_open(symbol, CancelReason.REVISED, "a bar that it rested on has been revised"))
+    def rewritten(self, symbol: str, reason: CancelReason) -> None:
+        """Cancel what rested on bars that are others now, and send the prefix that shows them anew before it is asked for."""
+        self.prewarmer.warm_current([symbol])
+        self._publisher.cancel_open(symbol, reason, "bars that it rested on have been revised or rescaled")
 
     def _bound_backlog(self) -> None:
         fusion = self._settings.fusion
@@ -336,10 +333,13 @@ class FusionWorker:
         at_ms = self._lanes.next_wake_ms()
         if at_ms == self._wakes_at_ms and self._waker is not None and not self._waker.done():
             return
-        if self._waker is not None:
-            self._waker.cancel()
+        self._stop_waker()
         self._wakes_at_ms = at_ms
         self._waker = asyncio.create_task(self._wake(at_ms), name="wake") if at_ms is not None else None
+
+    def _stop_waker(self) -> None:
+        if self._waker is not None:
+            self._waker.cancel()
 
     async def _wake(self, at_ms: int) -> None:
         await self._clock.sleep_until(at_ms)
@@ -360,7 +360,10 @@ class FusionWorker:
         self._health.set("assigned")
         if self.ownership.rebuilt:
             self._health.set("rebuilt")
-        self._spawn(self._cancel_halted(partition))
+        for symbol in sorted(self._books.symbols(partition)):
+            why = self._control.halted(symbol)
+            if why is not None:
+                self._publisher.cancel_open(symbol, CancelReason.HALTED, why)
         self.prewarmer.warm_current(sorted(self._books.symbols(partition)))
 
     async def hand_back(self, partitions: frozenset[int]) -> None:
@@ -376,7 +379,8 @@ class FusionWorker:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=budget_ms * 0.1 / 1000)
-        await self._ledger.written(partitions, int(budget_ms * 0.2))
+        await self._ledger.written(partitions, int(budget_ms * 0.15))
+        await self._publisher.cancelled_all(int(budget_ms * 0.05))
         for partition in partitions:
             for symbol in self._books.drop(partition):
                 self._policy.forget(symbol)
@@ -393,30 +397,14 @@ class FusionWorker:
     def _on_control(self, control: Control) -> None:
         if control.state is HaltState.HALTED:
             symbol = None if control.scope == GLOBAL else control.scope
-            self._spawn(self._cancel_open(symbol, CancelReason.HALTED, control.reason))
+            self._publisher.cancel_open(symbol, CancelReason.HALTED, control.reason)
 
     def _on_split(self, event: InstrumentEvent) -> None:
         book = self._books.get(event.symbol)
         if book is not None and book.add_split(event):
             self._policy.rescale(event.symbol, event.ratio)
-            self._spawn(self._cancel_open(event.symbol, CancelReason.SPLIT, f"split {event.ratio}:1 at {event.effective_ms}"))
-
-    async def _cancel_open(self, symbol: str | None, reason: CancelReason, detail: str) -> None:
-        try:
-            await self._publisher.cancel_open(symbol, reason, detail)
-        except (BusError, AttributeError) as error:
-            _log.error("cancel_failed", reason=reason.value, error=str(error))
-
-    async def _cancel_halted(self, partition: int) -> None:
-        for symbol in sorted(self._books.symbols(partition)):
-            why = self._control.halted(symbol)
-            if why is not None:
-                await self._cancel_open(symbol, CancelReason.HALTED, why)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+            self.prewarmer.warm_current([event.symbol])
+            self._publisher.cancel_open(event.symbol, CancelReason.SPLIT, f"split {event.ratio}:1 at {event.effective_ms}")
 
     async def _keep_house(self) -> None:
         """Commit and bring gauges up to date, for ever."""
