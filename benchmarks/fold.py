@@ -93,7 +93,9 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
 
 async def bare(settings: BusSettings, total: int) -> Pace:
     """Read and validate every record."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.url.removeprefix("kafka://"), auto_offset_reset="earliest", fetch_max_wait_ms=100)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.url.removeprefix("kafka://"), auto_offset_reset="earliest", fetch_max_wait_ms=100
+    )
     await consumer.start()
     try:
         consumer.assign([TopicPartition(MARKET, partition) for partition in range(PARTITIONS)])
