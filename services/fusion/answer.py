@@ -206,7 +206,7 @@ def on_tick(price: float, tick: str) -> str:
 
 
 def _on_tick(price: Decimal, tick: Decimal, rounding: str) -> Decimal:
-    return (price / tick).to_integral_value(rounding) * tick
+    return ((price / tick).to_integral_value(rounding) * tick).quantize(tick)
 
 
 def action_of(answer: Answer) -> Action:
