@@ -2,7 +2,8 @@
 
 1. `control`, instruments and splits have been read in full before the worker joined its group.
 2. Each partition's books are rebuilt from both input topics without triggering, from far enough back that whatever a prompt can
-   show lies inside: the look-back doubles until every symbol and interval has bars to spare, or the log starts.
+   show lies inside: the look-back grows, as far as what it showed makes likely, until every symbol and interval has bars to spare, or
+   the log starts.
 3. The partition's own signals and audit are read from where the last commit's metadata points: what has an outcome is not asked
    again, and guard state, open signals and the lanes' last as-of are restored.
 4. The trigger policy was evaluated silently on the way, so that what comes after the commit triggers as it would have.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final
 
 import structlog
@@ -30,6 +32,10 @@ from services.fusion.triggers import LaneKey
 _POLL_MS: Final = 250
 _BATCH: Final = 2_000
 _FIRST_LOOK_BACK: Final = 4_096
+_SPARE: Final = 1.1
+"""The look-back grows by this much more than what it showed asks for, as records are not spread evenly."""
+_MOST_STRETCH: Final = 32
+"""It grows by no more than this at once: a symbol with one bar in it says little."""
 _METADATA_VERSION: Final = "a1"
 
 _log = structlog.get_logger()
@@ -152,10 +158,12 @@ class Recovery:
             self._intake.start_over(partition)
             folded = await self._fold_range(reader, first, start, quiet)
             whole = all(first[tp] == begins[tp] for tp in first)
-            if whole or self._reaches_far_enough(partition):
+            short = self._falls_short_by(partition)
+            if whole or short <= 1:
                 _log.info("rebuilt", partition=partition, records=folded, symbols=len(self._books.symbols(partition)), whole_log=whole)
                 return
-            look_back *= 2
+            # Doubling alone would fold most records twice: the log of 1,000 symbols took 1.9 times its own length.
+            look_back *= max(2, min(_MOST_STRETCH, ceil(_SPARE * short)))
 
     async def _fold_range(
         self, reader: Reader, first: Mapping[TopicPartition, int], stop: Mapping[TopicPartition, int], quiet: Quiet
@@ -171,16 +179,20 @@ class Recovery:
                     folded += 1
         return folded
 
-    def _reaches_far_enough(self, partition: int) -> bool:
-        """Return whether every symbol's every interval has bars enough that nothing older can show in a prompt."""
-        for symbol in self._books.symbols(partition):
-            book = self._books.get(symbol)
-            if book is None:
-                continue
-            for interval, bars in book.bars.items():
-                if bars.total < bars_to_rebuild(self._settings.fusion, interval):
-                    return False
-        return True
+    def _falls_short_by(self, partition: int) -> float:
+        """Return how many times further back every symbol's every interval would have a bar older than any that a prompt can show.
+
+        A book trims itself to what prompts can show and a margin; one that has had to trim has seen more than that.
+        """
+        books = filter(None, map(self._books.get, self._books.symbols(partition)))
+        return max(
+            (
+                bars_to_rebuild(self._settings.fusion, interval) / max(1, bars.total)
+                for book in books
+                for interval, bars in book.bars.items()
+            ),
+            default=0.0,
+        )
 
     async def _read_outputs(
         self, reader: Reader, partition: int, committed: Sequence[Committed | None]
