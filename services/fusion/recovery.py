@@ -180,10 +180,7 @@ class Recovery:
         return folded
 
     def _falls_short_by(self, partition: int) -> float:
-        """Return how many times further back every symbol's every interval would have a bar older than any that a prompt can show.
-
-        A book trims itself to what prompts can show and a margin; one that has had to trim has seen more than that.
-        """
+        """Return how many times as far back every symbol's every interval has bars enough that nothing older shows in a prompt."""
         books = filter(None, map(self._books.get, self._books.symbols(partition)))
         return max(
             (
