@@ -63,7 +63,12 @@ def _schema() -> str:
     def shape(**properties: dict[str, Any]) -> dict[str, Any]:
         return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
-    rationale = {"type": "string", "maxLength": 160}
+    # A grammar's plain string lets raw control characters through, which no JSON parser takes: printable ASCII without quote and
+    # backslash it is.
+    def text(low: int, high: int) -> dict[str, Any]:
+        return {"type": "string", "pattern": rf"^[ !#-\[\]-~]{{{low},{high}}}$"}
+
+    rationale = text(0, 160)
     shared = {"conviction": integer(0, 100), "horizon": integer(1, 99)}
     offsets = {name: integer(-99, 99) for name in ("entry", "stop", "target")}
     return orjson.dumps(
@@ -73,7 +78,7 @@ def _schema() -> str:
                 shape(action={"type": "string", "enum": ["exit", "hold"]}, **shared, rationale=rationale),
                 shape(
                     action={"type": "string", "const": "abstain"},
-                    reason={"type": "string", "minLength": 1, "maxLength": 80},
+                    reason=text(1, 80),
                     rationale=rationale,
                 ),
             ]
