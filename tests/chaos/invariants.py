@@ -183,4 +183,3 @@ def _together(logs: Logs, verdict: Verdict) -> None:
     for signal in logs.signals:
         if signal.as_of.vision is None or signal.as_of.vision.partition != signal.as_of.market.partition:
             verdict.broken.append(f"signal {signal.signal_id} of {signal.symbol} rests on partitions of different workers")
-

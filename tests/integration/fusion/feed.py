@@ -31,9 +31,7 @@ def instrument(symbol: str, run_mode: RunMode = RunMode.DEMO, *, price_adjustmen
 
 def split(symbol: str, ratio: float, effective_ms: int) -> InstrumentEvent:
     """Return a split."""
-    return InstrumentEvent(
-        schema_version=1, run_mode=RunMode.DEMO, symbol=symbol, event="split", ratio=ratio, effective_ms=effective_ms
-    )
+    return InstrumentEvent(schema_version=1, run_mode=RunMode.DEMO, symbol=symbol, event="split", ratio=ratio, effective_ms=effective_ms)
 
 
 def bar(symbol: str, number: int, run_mode: RunMode = RunMode.DEMO, *, closed: bool = True, revision: int = 0) -> MarketFeatures:

@@ -56,7 +56,9 @@ class Logs:
         for record in records:
             self._take(record)
 
-    async def until(self, holds: Callable[[], bool], what: str, *, patience_s: float = PATIENCE_S, told: Callable[[], object] | None = None) -> None:
+    async def until(
+        self, holds: Callable[[], bool], what: str, *, patience_s: float = PATIENCE_S, told: Callable[[], object] | None = None
+    ) -> None:
         """Return once `holds` does, looking all the while."""
 
         async def looked() -> bool:

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.integration
 async def test_every_bar_becomes_an_outcome_and_the_sums_close(site: Site) -> None:
     worker = await site.worker().start().ready()
     made = await site.feed(bars=3)
-    await site.logs.until(lambda: len(site.logs.ended) >= len(made), "an outcome for every bar", told=lambda: site.logs.summary() + site.tails())
+    await site.logs.until(
+        lambda: len(site.logs.ended) >= len(made), "an outcome for every bar", told=lambda: site.logs.summary() + site.tails()
+    )
     assert site.logs.outcomes()["published"] >= len(SYMBOLS)
     assert sum(site.logs.outcomes().values()) == len(made)
     assert await worker.metric("aquiline_records_total", outcome="folded") == len(made)
