@@ -16,7 +16,7 @@ SEEN_MS: Final = (20, 60)
 
 
 class Player:
-    """Publishes acts. `bars` and `charts` count what was handed over."""
+    """Publishes acts. `bars` counts what was handed over; close it with `finish`."""
 
     def __init__(self, stage: Stage, recorded: Mapping[tuple[str, int], VisionFeatures], *, late_ms: int, seed: int) -> None:
         """Play charts from `recorded`, by symbol and window end (empty for none), each `late_ms` later than it could come."""
@@ -24,9 +24,9 @@ class Player:
         self._recorded = recorded
         self._late_ms = late_ms
         self._random = Random(seed)  # noqa: S311 - a demo's jitter
-        self._following: set[asyncio.Task[None]] = set()
+        self._queues: dict[str, asyncio.Queue[tuple[float, VisionFeatures]]] = {}
+        self._readers: list[asyncio.Task[None]] = []
         self.bars = 0
-        self.charts = 0
 
     async def play(self, act: Act, on_bar: Callable[[Candle], None], stopped: asyncio.Event) -> None:
         """Publish the act's bars when they are due, until its time is over or `stopped` is set."""
@@ -40,19 +40,32 @@ class Player:
             on_bar(candle)
             chart = self._recorded.get((candle.symbol, candle.ts_close_ms))
             if chart is not None:
-                task = asyncio.create_task(self._show(chart))
-                self._following.add(task)
-                task.add_done_callback(self._following.discard)
+                delay_ms = self._random.uniform(*SEEN_MS) + self._late_ms
+                self._queue(candle.symbol).put_nowait((loop.time() + delay_ms / 1000, chart))
         await _slept(began + act.duration_s - loop.time(), stopped)
 
     async def finish(self) -> None:
         """Return once every chart is out."""
-        await asyncio.gather(*self._following)
+        for queue in self._queues.values():
+            await queue.join()
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
 
-    async def _show(self, chart: VisionFeatures) -> None:
-        await asyncio.sleep((self._random.uniform(*SEEN_MS) + self._late_ms) / 1000)
-        await self._stage.publish(Topic.VISION_FEATURES, [(chart.symbol, chart)])
-        self.charts += 1
+    def _queue(self, symbol: str) -> asyncio.Queue[tuple[float, VisionFeatures]]:
+        if symbol not in self._queues:
+            self._queues[symbol] = asyncio.Queue()
+            self._readers.append(asyncio.create_task(self._read(self._queues[symbol]), name=f"charts of {symbol}"))
+        return self._queues[symbol]
+
+    async def _read(self, queue: asyncio.Queue[tuple[float, VisionFeatures]]) -> None:
+        """Publish one symbol's charts in their order, as one detector does, however late this loop gets its turns."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s, chart = await queue.get()
+            await asyncio.sleep(due_s - loop.time())
+            await self._stage.publish(Topic.VISION_FEATURES, [(chart.symbol, chart)])
+            queue.task_done()
 
 
 async def _slept(seconds: float, stopped: asyncio.Event) -> bool:

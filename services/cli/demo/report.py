@@ -26,14 +26,15 @@ SIGNALS: Final = "demo-signals.jsonl"
 AUDIT: Final = "demo-audit.jsonl"
 _DIGITS: Final = 4
 
+Report = dict[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Facts:
     """What the run itself knows beside the topics."""
 
     settings: Settings
     bus: str
-    redis: str
     engine: EngineInfo | None
     own_engine: bool
     setup_s: float
@@ -46,7 +47,7 @@ class Course:
     """Sent ahead in all."""
 
 
-def make_report(course: Course, accounts: Accounts, tally: Tally, sums: Sequence[Sum]) -> dict[str, Any]:
+def make_report(facts: Facts, accounts: Accounts, tally: Tally, sums: Sequence[Sum]) -> Report:
     """Return the report; ratios are 0 to 1, None where no call was made."""
     paced = tally.published(Phase.PACED)
     records = accounts.records
@@ -65,42 +66,42 @@ def make_report(course: Course, accounts: Accounts, tally: Tally, sums: Sequence
         "vision": {state: sum(audit.vision == state for audit in tally.published()) for state in ("fresh", "stale", "absent")},
         "prefix_hit_ratio": _rounded(hit_ratio(paced)),
         "prefix_hit_ratio_all": _rounded(
-            hit_ratio(tally.calls(Phase.PACED), course.warm_paced.prompt_tokens, course.warm_paced.cached_tokens)
+            hit_ratio(tally.calls(Phase.PACED), facts.warm_paced.prompt_tokens, facts.warm_paced.cached_tokens)
         ),
-        "prefix_hit_ratio_whole_run": _rounded(hit_ratio(tally.calls(), course.warm.prompt_tokens, course.warm.cached_tokens)),
+        "prefix_hit_ratio_whole_run": _rounded(hit_ratio(tally.calls(), facts.warm.prompt_tokens, facts.warm.cached_tokens)),
         "prompt_tokens": {
             "decisions": sum(audit.prompt_tokens or 0 for audit in tally.calls()),
             "decisions_cached": sum(audit.cached_tokens or 0 for audit in tally.calls()),
-            "sent_ahead": course.warm.prompt_tokens,
-            "sent_ahead_cached": course.warm.cached_tokens,
-            "sent_ahead_calls": course.warm.calls,
+            "sent_ahead": facts.warm.prompt_tokens,
+            "sent_ahead_cached": facts.warm.cached_tokens,
+            "sent_ahead_calls": facts.warm.calls,
         },
         "latency_ms": latencies(paced),
         "sums": [{"what": one.what, "said": one.said, "ok": one.ok} for one in sums],
-        "interrupted": course.interrupted,
-        "setup_s": round(course.setup_s, 2),
-        "duration_s": round(course.duration_s, 2),
-        "engine_outage_s": None if course.outage_s is None else round(course.outage_s, 2),
-        "bus": course.bus,
-        "redis": course.redis,
-        "engine": _engine(course),
+        "interrupted": facts.interrupted,
+        "setup_s": round(facts.setup_s, 2),
+        "duration_s": round(facts.duration_s, 2),
+        "engine_outage_s": None if facts.outage_s is None else round(facts.outage_s, 2),
+        "bus": facts.bus,
+        "redis": facts.settings.redis.url,
+        "engine": _engine(facts),
         "machine": _machine(),
-        "settings": course.settings.model_dump(mode="json"),
+        "settings": facts.settings.model_dump(mode="json"),
     }
 
 
-def write_files(folder: Path, report: dict[str, Any], signals: Sequence[bytes], audit: Sequence[bytes]) -> None:
+def write_files(folder: Path, report: Report, signals: Sequence[bytes], audit: Sequence[bytes]) -> None:
     """Write the three files, replacing those of an earlier run; raise OSError."""
     (folder / REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
     for name, lines in ((SIGNALS, signals), (AUDIT, audit)):
         (folder / name).write_bytes(b"".join(line + b"\n" for line in lines))
 
 
-def _engine(course: Course) -> dict[str, Any]:
-    info = course.engine
+def _engine(facts: Facts) -> dict[str, Any]:
+    info = facts.engine
     if info is None:
-        return {"name": None, "source": None, "model": None, "started_by_the_demo": course.own_engine}
-    return {"name": info.name, "source": info.source, "model": info.model, "started_by_the_demo": course.own_engine}
+        return {"name": None, "source": None, "model": None, "started_by_the_demo": facts.own_engine}
+    return {"name": info.name, "source": info.source, "model": info.model, "started_by_the_demo": facts.own_engine}
 
 
 def _machine() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Self
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas import AuditRecord, Outcome, Signal
+from services.cli.demo.loglines import LogLines
 from services.cli.demo.script import Phase
 from services.cli.demo.sums import Sum
 from services.cli.demo.tally import STAGES, Tally, hit_ratio, percentile, total_ms
@@ -38,11 +38,12 @@ _WIDTH_WITHOUT_TERMINAL: Final = 200
 class Screen:
     """Shows a run as it goes. Use as a context manager; `refresh` draws the panel anew."""
 
-    def __init__(self, console: Console, banner: str) -> None:
-        """Write to `console`, under `banner`."""
+    def __init__(self, console: Console, banner: str, log_lines: LogLines) -> None:
+        """Write to `console`, under `banner`; `log_lines` share the terminal."""
         self._console = console
         self._live: Live | None = None
         self.banner = banner
+        self.log_lines = log_lines
         self.phase = "setting up"
         self.done = 0
         self.total = 0
@@ -77,7 +78,9 @@ class Screen:
     def begin(self, phase: str, title: str, total: int) -> None:
         """Begin a part of the run with `total` bars to go."""
         self.phase, self.done, self.total = phase, 0, total
-        self.line(Text(f"── {title}", "bold"))
+        # Without a panel the banner would be read once and forgotten.
+        mark = "" if self._console.is_terminal else f"{self.banner.partition(':')[0]} "
+        self.line(Text(f"── {mark}{title}", "bold"))
         self.refresh()
 
     def note(self, text: str) -> None:
@@ -145,25 +148,6 @@ def make_console() -> Console:
     """Return standard output's console; lines are not folded where nobody looks at them on a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
-
-
-class LogLines(io.StringIO):
-    """Log lines, to be written above the panel instead of across it."""
-
-    def __init__(self, console: Console) -> None:
-        """Write to `console`, which shares the terminal with the panel."""
-        super().__init__()
-        self._console = console
-
-    def isatty(self) -> bool:
-        """Return whether a person reads along."""
-        return self._console.is_terminal
-
-    def write(self, text: str) -> int:
-        """Write whole lines."""
-        if text.strip():
-            self._console.print(Text.from_ansi(text.rstrip("\n")), highlight=False, soft_wrap=True)
-        return len(text)
 
 
 def _stages(published: Sequence[AuditRecord]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -17,7 +17,7 @@ from services.core.settings import SettingsError
 BURST_S: Final = 10.0
 BURST_FACTOR: Final = 10.0
 OUTAGE_S: Final = 3.0
-RECOVERY_S: Final = 4.0
+RECOVERY_S: Final = 6.0
 
 
 class Phase(StrEnum):
@@ -69,6 +69,7 @@ class Wanted:
 
     bars: int
     pace: float
+    _: KW_ONLY
     burst: bool
     outage: bool
     start: dt.date | None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from schemas import Action, AuditRecord, Outcome, Signal
 from services.cli.demo.script import Act, Phase
@@ -36,7 +37,7 @@ _BLOCKS: Final = {
 def banner(source: str | None, engine: str) -> str:
     """Return the banner; `source` is what the engine says it is, None while that is not known."""
     if source == "llm":
-        return f"DEMO on old prices, answered by the model behind {engine}. Nothing on this screen is advice."
+        return f"DEMO: old prices, answered by the model behind {engine}. Nothing on this screen is advice."
     return SIMULATED
 
 
@@ -53,15 +54,15 @@ def action_style(action: Action) -> str:
 def signal_sentence(signal: Signal, audit: AuditRecord) -> str:
     """Return a published signal as a sentence."""
     valid_s = (signal.valid_until_ms - signal.as_of.market.ts_ms) / 1000
-    parts = [f"{_view(signal)}; valid {valid_s:.1f} s"]
+    parts = [f"{_view(signal)}; valid {valid_s:g} s"]
     if signal.conviction is not None:
-        parts.append(f"conviction {signal.conviction:.2f} for {signal.horizon_bars} bars")
+        parts.append(f"conviction {signal.conviction:.2f}, {signal.horizon_bars} bars")
     chart: str = signal.vision
     if signal.vision == "stale" and signal.vision_age_ms is not None:
         chart = f"{chart} by {signal.vision_age_ms / 86_400_000:.0f} d"
     parts.extend((f"chart {chart}", f"{total_ms(audit):.0f} ms"))
     if audit.prompt_tokens and audit.cached_tokens is not None:
-        parts.append(f"{audit.cached_tokens / audit.prompt_tokens:.1%} of {audit.prompt_tokens} tokens cached")
+        parts.append(f"{audit.cached_tokens / audit.prompt_tokens:.0%} cached")
     return ", ".join(parts)
 
 
@@ -83,13 +84,13 @@ def _view(signal: Signal) -> str:
     name, money = signal.symbol, signal.currency
     match signal.action:
         case Action.BUY | Action.SELL:
-            limit = "at most" if signal.action is Action.BUY else "at least"
+            limit = "up to" if signal.action is Action.BUY else "down to"
             side = signal.action.value.upper()
-            return f"{side} {name} for {limit} {signal.entry} {money}, stop {signal.stop}, target {signal.target}"
+            return f"{side} {name} {limit} {signal.entry} {money}, stop {signal.stop}, target {signal.target}"
         case Action.EXIT:
             return f"EXIT {name}: close what is held, last {signal.ref_price} {money}"
         case Action.HOLD:
-            return f"HOLD {name}: leave everything standing, last {signal.ref_price} {money}"
+            return f"HOLD {name}: leave all standing, last {signal.ref_price} {money}"
         case _:
             return f"ABSTAIN on {name}: {signal.abstain_reason}, last {signal.ref_price} {money}"
 
@@ -112,3 +113,30 @@ def title(act: Act, settings: Settings) -> str:
             return f"Engine outage: {act.duration_s:.0f} s, {days}; triggers end `failed`, and no failure becomes a hold"
         case Phase.RECOVERY:
             return f"Recovery: {act.duration_s:.0f} s, {days}; prefixes are sent ahead to the empty engine"
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Return the run in one sentence."""
+    outcomes, latency = report["outcomes"], report["latency_ms"].get("total")
+    parts = [f"{outcomes['published']} signals out of {report['triggers']} triggers in {report['duration_s']:.0f} s"]
+    if latency is not None:
+        parts.append(
+            f"paced part: {latency['p50']:.0f} ms at the median, {latency['p95']:.0f} ms at p95 from record to acknowledged signal"
+        )
+    if report["prefix_hit_ratio"] is not None:
+        parts.append(
+            f"prefix hits {report['prefix_hit_ratio']:.1%} of the tokens behind signals, {report['prefix_hit_ratio_all']:.1%} of all calls"
+        )
+    return "; ".join(parts) + "."
+
+
+def next_commands(*, embedded: bool) -> list[tuple[str, str]]:
+    """Return three commands worth trying after a run, each with why; `embedded` says that it was in this process alone."""
+    real = "--bus kafka://127.0.0.1:9092 --redis redis://127.0.0.1:6379/0 --engine http://127.0.0.1:30000"
+    return [
+        (f"make up-local && make demo ARGS='{real}'", "the same through a real Kafka and Redis")
+        if embedded
+        else ("make down-local", "end Kafka, Redis and the simulator"),
+        ("make demo ARGS='--vision late'", "charts come too late: signals wait no longer than told, and say `stale`"),
+        ("make demo ARGS='--permits 1 --no-burst --no-outage'", "too slow an engine: newer triggers replace older ones"),
+    ]

@@ -1,0 +1,42 @@
+"""What the demo can be asked for: plain values, so that `--help` need not import what they are for."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Vision(StrEnum):
+    """Where vision features come from."""
+
+    RECORDED = "recorded"
+    LIVE = "live"
+    LATE = "late"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command's options; `aquiline demo --help` says what each means."""
+
+    symbols: str
+    bars: int
+    pace: float
+    start: dt.date | None
+    history_from: dt.date
+    burst: bool
+    outage: bool
+    vision: Vision
+    intervals: str
+    window: int
+    epoch: int
+    permits: int
+    min_gap_bars: int
+    bus: str
+    redis: str
+    engine: str | None
+    time_scale: float
+    assignments: tuple[str, ...]
+    seed: int
+    verbose: bool
