@@ -123,14 +123,17 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
     )
 }
 
-_WRITTEN_BY_SHADOW: Final = frozenset({Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT, Topic.SIGNAL_OUTCOMES, Topic.DEAD_LETTERS})
+# `control` too: on a compacted topic keyed by scope, a word to the shadow would take the place of one to the live workers.
+_WRITTEN_BY_SHADOW: Final = frozenset(
+    {Topic.CONTROL, Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT, Topic.SIGNAL_OUTCOMES, Topic.DEAD_LETTERS}
+)
 
 
 def topic_name(topic: Topic, run_mode: RunMode) -> str:
     """Return the topic's name in `run_mode`.
 
     `live` has no prefix. `demo` and `replay` prefix every topic with `demo.` or `replay.`. `shadow` reads what `live` reads
-    and prefixes with `shadow.` only what it writes.
+    and prefixes with `shadow.` only what it writes, and what operators tell it.
     """
     if run_mode is RunMode.LIVE or (run_mode is RunMode.SHADOW and topic not in _WRITTEN_BY_SHADOW):
         return topic.value

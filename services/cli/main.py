@@ -24,6 +24,10 @@ class _Entry(NamedTuple):
 COMMANDS: Final[dict[str, _Entry]] = {
     "demo": _Entry("services.cli.demo:app", "Show Aquiline at work, on real market data and a simulated engine."),
     "config": _Entry("services.cli.config:app", "Check settings, or show those that hold."),
+    "halt": _Entry(
+        "services.cli.control:halt_app", "Let no signal leave any more, of one symbol or of all, and cancel those that are open."
+    ),
+    "resume": _Entry("services.cli.control:resume_app", "Let signals leave again, of one symbol or of all."),
     "topics": _Entry("services.cli.topics:app", "Create the topics, or compare them with what they should be."),
     "market": _Entry("services.cli.market:app", "Market features: replay candles from files."),
     "vision": _Entry("services.cli.vision:app", "Vision features: draw charts, train and judge the model that reads them."),
