@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from schemas import Instrument, InstrumentEvent, RunMode, Topic, topic_name
 from services.core.bus import Bus, Record
+from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import Clock
 from services.core.tables import Tables
 
@@ -56,6 +58,14 @@ class Instruments:
     def calendars(self) -> set[str]:
         """Return the names of all calendars in use."""
         return {instrument.calendar for instrument in self._instruments.values()}
+
+    async def load_calendars(self) -> None:
+        """Build all calendars in use off the loop: the first takes a second, and a member silent for long loses its partitions."""
+        for name in self.calendars():
+            try:
+                await asyncio.to_thread(SessionCalendar.of, name)
+            except CalendarError as error:
+                _log.error("calendar_unknown", calendar=name, problem=str(error))
 
     def _fold(self, record: Record) -> None:
         try:

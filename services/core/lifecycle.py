@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import structlog
 
 from services.core import logs
-from services.core.bus.port import BusError
+from services.core.bus.port import Bus, BusError
 from services.core.clock import Clock, SystemClock
 from services.core.errors import ServiceError
 from services.core.health import Health, HealthServer
@@ -40,6 +40,26 @@ class Service(Protocol):
     def stop(self) -> None:
         """Have `run` drain and return. Called from the event loop, at most once."""
         ...
+
+
+class OnBus:
+    """A service with the bus that it was given, which is closed when it ends."""
+
+    def __init__(self, bus: Bus, service: Service) -> None:
+        """Run `service`, which uses `bus`."""
+        self._bus = bus
+        self._service = service
+
+    async def run(self) -> None:
+        """Run the service, then close the bus."""
+        try:
+            await self._service.run()
+        finally:
+            await self._bus.close()
+
+    def stop(self) -> None:
+        """Have the service drain."""
+        self._service.stop()
 
 
 Build = Callable[[Settings, Clock, Health], Awaitable[Service]]

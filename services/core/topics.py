@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from schemas import SPECS, RunMode, Topic, topic_name
-from services.core.bus import Admin, BusError, NewTopic
+from services.core.bus import Admin, Bus, BusError, NewTopic
 
 CO_PARTITIONED: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
 """Topics whose partition p one worker reads and writes together."""
@@ -108,4 +108,21 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> None:
         raise BusError(
             f"topics that are read and written together must have one partition count, and have not ({counts}): "
             f"a symbol's market and vision features would reach different workers; {_MEND}"
+        )
+
+
+async def check_same_partitions(bus: Bus, source: str, target: str, *others: str) -> None:
+    """Raise BusError, naming the mend, unless all these topics exist, and `target` has as many partitions as `source`."""
+    admin = await bus.admin()
+    try:
+        found = await admin.describe([source, target, *others])
+    finally:
+        await admin.close()
+    for name in (source, target, *others):
+        if name not in found:
+            raise BusError(f"topic {name!r} does not exist on {bus.address}; create it with `aquiline topics create`")
+    if found[source].partitions != found[target].partitions:
+        raise BusError(
+            f"topic {target!r} has {found[target].partitions} partitions and {source!r} has {found[source].partitions}; a symbol must "
+            f"have the same partition in both: {_MEND}"
         )

@@ -5,31 +5,15 @@ import sys
 from services.core.bus.connect import connect
 from services.core.clock import Clock
 from services.core.health import Health
-from services.core.lifecycle import Service, run_service
+from services.core.lifecycle import OnBus, Service, run_service
 from services.core.settings import Settings
 from services.market.service import MarketService
 
 
-class _Process:
-    """The service with the bus it was given, which it closes."""
-
-    def __init__(self, settings: Settings, clock: Clock, health: Health) -> None:
-        self._bus = connect(settings.bus, clock)
-        self._service = MarketService(self._bus, settings, clock, health)
-
-    async def run(self) -> None:
-        try:
-            await self._service.run()
-        finally:
-            await self._bus.close()
-
-    def stop(self) -> None:
-        self._service.stop()
-
-
 async def build(settings: Settings, clock: Clock, health: Health) -> Service:
     """Return the service on the bus of the settings."""
-    return _Process(settings, clock, health)
+    bus = connect(settings.bus, clock)
+    return OnBus(bus, MarketService(bus, settings, clock, health))
 
 
 if __name__ == "__main__":

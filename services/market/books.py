@@ -4,66 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
-from schemas import Candle, DeadLetterReason, Instrument, InstrumentEvent, MarketFeatures, RunMode
+from schemas import Candle, DeadLetterReason, MarketFeatures
 from services.core.bus import Record
-from services.core.calendar import CalendarError
 from services.core.decode import Refused, decode
+from services.core.folding import dealing
+from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
+from services.core.folding.dealing import Outcome
 from services.market.book import Book, Plan
 from services.market.series import Fold
 
 _REFUSALS: Final = {Fold.CONFLICT: DeadLetterReason.CONFLICT, Fold.LATE: DeadLetterReason.LATE}
 
 
-class Outcome(StrEnum):
-    """What became of a record."""
-
-    FOLDED = "folded"
-    DUPLICATE = "duplicate"
-    FILTERED = "filtered"
-    DEAD_LETTERED = "dead_lettered"
-
-
-class Dealt(NamedTuple):
-    """How a record was dealt with: what to publish for it, why it was refused, and how many of its fields were unknown."""
-
-    outcome: Outcome
-    features: Sequence[MarketFeatures] = ()
-    refused: Refused | None = None
-    unknown_fields: int = 0
-
-
-class KnownInstruments(Protocol):
-    """Where instruments and their splits are looked up."""
-
-    def get(self, symbol: str) -> Instrument | None:
-        """Return the instrument, None when it is not known."""
-        ...
-
-    def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
-        """Return the symbol's splits in order of time: a view that shows later ones too."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What is taken, and what is built from it: a bar may be at most `max_skew_ms` ahead of its record's timestamp."""
+class Dealt(dealing.Dealt):
+    """How a record was dealt with, and what to publish for it."""
 
-    modes: frozenset[RunMode]
-    max_bytes: int
-    max_skew_ms: int
-    plan: Plan
+    features: Sequence[MarketFeatures] = ()
 
 
 class Books:
     """One partition's books, by symbol."""
 
-    def __init__(self, instruments: KnownInstruments, rules: Rules) -> None:
-        """Start empty."""
+    def __init__(self, instruments: KnownInstruments, rules: CandleRules, plan: Plan) -> None:
+        """Start empty; `plan` must have passed `check_plan`."""
         self._instruments = instruments
         self._rules = rules
+        self._plan = plan
         self._books: dict[str, Book] = {}
 
     def take(self, record: Record) -> Dealt:
@@ -84,6 +53,11 @@ class Books:
             return Dealt(Outcome.DUPLICATE, unknown_fields=unknown)
         return Dealt(Outcome.FOLDED, features=out, unknown_fields=unknown)
 
+    def again(self, record: Record, dealt: Dealt) -> Dealt:
+        """Deal with a record once more: one that was refused, the only kind that awaits news here, has changed nothing."""
+        del dealt
+        return self.take(record)
+
     def needed_from(self) -> int | None:
         """Return the offset from which reading the log again restores these books, None when they are empty."""
         needed = [offset for book in self._books.values() if (offset := book.needed_from()) is not None]
@@ -93,22 +67,12 @@ class Books:
         candle = decode(Candle, record, self._rules.modes, self._rules.max_bytes)
         if isinstance(candle, Refused):
             return candle
-        # Measured against the record's own timestamp, not a clock, so that a rebuild decides as the first run did.
-        ahead_ms = (candle.ts_close_ms if candle.closed else candle.ts_open_ms) - record.timestamp_ms
-        if ahead_ms > self._rules.max_skew_ms:
-            return Refused(
-                DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; taken in, it would make honest bars late"
-            )
-        return candle
+        return refuse_future(candle, record, self._rules.max_skew_ms) or candle
 
     def _book(self, symbol: str) -> Book | Refused:
-        if (book := self._books.get(symbol)) is not None:
-            return book
-        instrument = self._instruments.get(symbol)
-        if instrument is None:
-            return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, f"no instrument {symbol!r} is known; publish it on `instruments`")
-        try:
-            book = self._books[symbol] = Book(instrument, self._instruments.splits(symbol), self._rules.plan)
-        except CalendarError as error:
-            return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, str(error))
+        if (known := self._books.get(symbol)) is not None:
+            return known
+        book = new_book(self._instruments, symbol, lambda instrument: Book(instrument, self._instruments.splits(symbol), self._plan))
+        if not isinstance(book, Refused):
+            self._books[symbol] = book
         return book

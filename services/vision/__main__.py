@@ -3,31 +3,13 @@
 import asyncio
 import sys
 
-from services.core.bus import Bus
 from services.core.bus.connect import connect
 from services.core.clock import Clock
 from services.core.health import Health
-from services.core.lifecycle import Service, run_service
+from services.core.lifecycle import OnBus, Service, run_service
 from services.core.settings import Settings, SettingsError
 from services.vision.forecast import ForecasterError, load_forecaster
 from services.vision.service import VisionService
-
-
-class _Process:
-    """The service with the bus that it was given, which it closes."""
-
-    def __init__(self, bus: Bus, service: VisionService) -> None:
-        self._bus = bus
-        self._service = service
-
-    async def run(self) -> None:
-        try:
-            await self._service.run()
-        finally:
-            await self._bus.close()
-
-    def stop(self) -> None:
-        self._service.stop()
 
 
 async def build(settings: Settings, clock: Clock, health: Health) -> Service:
@@ -38,7 +20,7 @@ async def build(settings: Settings, clock: Clock, health: Health) -> Service:
     except ForecasterError as error:
         raise SettingsError(str(error)) from error
     bus = connect(settings.bus, clock)
-    return _Process(bus, VisionService(bus, settings, clock, model, health))
+    return OnBus(bus, VisionService(bus, settings, clock, model, health))
 
 
 if __name__ == "__main__":

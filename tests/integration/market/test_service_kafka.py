@@ -14,8 +14,8 @@ from schemas import Topic
 from services.core.bus import TopicPartition
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
+from services.core.folding.dealing import Outcome
 from services.core.settings import BusSettings
-from services.market.books import Outcome
 from tests.unit.market.build import MODE
 from tests.unit.market.service_spec import PARTITIONS, TOPICS, Desk, MarketServiceSpec, expected, market
 

@@ -13,10 +13,10 @@ from schemas import Candle, DeadLetter, DeadLetterReason, MarketFeatures, RunMod
 from schemas.dead_letter import PREFIX
 from services.core.bus import Bus, BusError, NewTopic, Record, TopicPartition
 from services.core.clock import SystemClock
+from services.core.folding.dealing import Outcome
 from services.core.health import Health
 from services.core.settings import BusSettings, MarketSettings, Settings
 from services.market.book import Book
-from services.market.books import Outcome
 from services.market.service import MarketService
 from tests.unit.market.build import MINUTE, MODE, MONDAY, candle, instrument
 

@@ -12,10 +12,10 @@ import pytest
 from schemas import Candle, DeadLetter, DeadLetterReason, Message, RunMode, Topic, VisionFeatures, topic_name
 from services.core.bus import Bus, BusError, NewTopic, Record, TopicPartition
 from services.core.clock import SystemClock
+from services.core.folding.dealing import Outcome
 from services.core.health import Health
 from services.core.settings import BusSettings, Settings, SettingsError, VisionSettings
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
-from services.vision.books import Outcome
 from services.vision.look import look
 from services.vision.render import ChartSpec
 from services.vision.service import VisionService
@@ -242,7 +242,7 @@ class VisionServiceSpec:
             await desk.publish(Topic.CANDLES, candles[:third])
             await until(lambda: one.counts.records > 0)
             async with desk.running() as two:
-                await until(lambda: bool(two._held) and bool(one._held))
+                await until(lambda: bool(two._partitions) and bool(one._partitions))
                 await desk.publish(Topic.CANDLES, candles[third : 2 * third])
                 await until(lambda: two.counts.records > 0)
             await desk.publish(Topic.CANDLES, candles[2 * third :])

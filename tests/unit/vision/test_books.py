@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from schemas import Instrument, InstrumentEvent, RunMode
 from services.core.bus import Record
+from services.core.folding.candles import CandleRules
+from services.core.folding.dealing import Outcome
 from services.vision.book import Refusal, Window, WindowRules
-from services.vision.books import Books, Outcome, Rules
+from services.vision.books import Books, WindowsDue
 from services.vision.render import ChartSpec, render
 from tests.unit.vision.build import START, SYMBOL, candle, instrument, split
 
@@ -34,20 +36,12 @@ class Reference:
 
 
 def books(splits: Sequence[InstrumentEvent] = ()) -> Books:
-    rules = Rules(
-        modes=frozenset({RunMode.DEMO}),
-        intervals=frozenset({"1m"}),
-        stride=1,
-        max_bytes=10_000,
-        max_skew_ms=0,
-        window=WindowRules(SPEC, max_gap_bars=5, max_jump=1e9),
-        now_ms=lambda: START * 2,
-    )
-    return Books(Reference(splits), rules)
+    rules = CandleRules(frozenset({RunMode.DEMO}), max_bytes=10_000, max_skew_ms=0)
+    return Books(Reference(splits), rules, WindowsDue(frozenset({"1m"}), 1, WindowRules(SPEC, max_gap_bars=5, max_jump=1e9)))
 
 
 def record(value: bytes | None, offset: int = 0, key: bytes | None = SYMBOL.encode()) -> Record:
-    return Record("demo.candles", 0, offset, START, key, value)
+    return Record("demo.candles", 0, offset, START * 2, key, value)
 
 
 FIELDS = orjson.loads(candle(0).encode())

@@ -108,7 +108,7 @@ class TestInProcess(VisionServiceSpec):
             await running
         await desk.publish(Topic.CANDLES, candles[len(candles) // 2 :])
         async with desk.running() as other:
-            await until(lambda: sum(held.next_offset for held in other._held.values()) == len(candles))
+            await until(lambda: sum(held.next_offset for held in other._partitions.values()) == len(candles))
         found = await desk.features()
         for symbol, wanted in expected(candles).items():
             assert list({seen.window_end_ms: seen for seen in found[symbol]}.values()) == wanted

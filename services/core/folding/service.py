@@ -1,0 +1,210 @@
+"""The service: reads one topic, folds it into books by partition, publishes another, and commits behind acknowledgements.
+
+Every record is folded, ignored or dead-lettered, and counted; an offset is committed once all that its record and those before it
+made is acknowledged. Delivery is at least once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic
+
+import structlog
+
+from schemas import Message, Topic, topic_name
+from services.core.bus import Bus, BusError, Consumer, Position, Producer, Reader, Record, TopicPartition
+from services.core.clock import Clock
+from services.core.dead_letters import put_aside
+from services.core.folding.dealing import Books, Counts, D
+from services.core.folding.partition import Partition
+from services.core.folding.takeover import commit_finished, take_over
+from services.core.health import Health
+from services.core.instruments import Instruments
+from services.core.metrics import DEAD_LETTERS, RECORDS, UNKNOWN_FIELDS
+from services.core.settings import Settings
+from services.core.topics import check_same_partitions
+
+_log = structlog.get_logger()
+
+_POLL_MS: Final = 200
+_HOUSEKEEPING_S: Final = 1.0
+# News that records ask for is fetched at most this often, as strangers may keep coming.
+_NEWS_S: Final = 0.5
+# Above this many unfinished records of a partition the oldest is waited for: it bounds memory when the broker is slow.
+_MAX_UNFINISHED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a service is to the bus: its client id, its group, the topic that it reads and the one that it writes."""
+
+    client_id: str
+    group: str
+    source: Topic
+    target: Topic
+
+
+@dataclass(slots=True)
+class _Batch:
+    """How far a batch of records goes in each partition, and the acknowledgements of its dead letters."""
+
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
+    acks: list[Awaitable[Position]] = field(default_factory=list)
+
+
+class FoldingService(ABC, Generic[D]):
+    """One member of a group. `run` it once; `counts` may be read at any time."""
+
+    counts: Counts
+
+    def __init__(self, bus: Bus, settings: Settings, clock: Clock, health: Health, role: Role) -> None:
+        """Make a service; it is ready once it has read the instruments and has partitions."""
+        self._bus = bus
+        self._settings = settings
+        self._clock = clock
+        self._role = role
+        self._health = health
+        self._health.require("instruments", "assigned")
+        self._instruments = Instruments(bus, clock, settings.run_mode, f"{role.client_id}-instruments")
+        self._source = topic_name(role.source, settings.run_mode)
+        self._target = topic_name(role.target, settings.run_mode)
+        self._dead_letters = topic_name(Topic.DEAD_LETTERS, settings.run_mode)
+        self._partitions: dict[TopicPartition, Partition[D]] = {}
+        # Held while a batch is in work, so that partitions change hands between batches only.
+        self._folding = asyncio.Lock()
+        self._stopping = False
+        self._news_s = float("-inf")
+        self._producer: Producer
+        self._reader: Reader
+        self._consumer: Consumer
+
+    @abstractmethod
+    def begin_books(self) -> Books[D]:
+        """Return a partition's books, empty."""
+
+    @abstractmethod
+    async def publish(self, taken: AsyncIterator[tuple[Record, D]]) -> Sequence[Awaitable[Position]]:
+        """Publish what a batch made, and return the acknowledgements to come; each record is folded as it is asked for."""
+
+    def count(self, dealt: D) -> None:
+        """Count a record."""
+        self.counts.add(dealt)
+        RECORDS.labels(self._role.source.value, dealt.outcome.value).inc()
+        UNKNOWN_FIELDS.inc(dealt.unknown_fields)
+        if dealt.refused is not None:
+            DEAD_LETTERS.labels(dealt.refused.reason.value).inc()
+
+    async def send(self, record: Record, message: Message) -> Awaitable[Position]:
+        """Hand over a message that `record` made, with its key and its timestamp."""
+        return await self._producer.send(self._target, key=record.key, value=message.encode(), timestamp_ms=record.timestamp_ms)
+
+    def stop(self) -> None:
+        """Have `run` publish and commit what it has begun, and return."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Work until `stop`; raise BusError when topics are not as they must be, or the broker does not take a record."""
+        await check_same_partitions(self._bus, self._source, self._target, self._dead_letters)
+        await self._instruments.start()
+        await self._instruments.load_calendars()
+        self._health.set("instruments")
+        client_id = self._role.client_id
+        self._producer = await self._bus.producer(client_id=client_id)
+        self._reader = await self._bus.reader(client_id=f"{client_id}-rebuild")
+        self._consumer = await self._bus.consumer(group=self._role.group, client_id=client_id, instance_id=self._settings.bus.instance_id)
+        try:
+            await self._consumer.start([self._source], self)
+            await self._work()
+        finally:
+            # Leaving the group commits what is acknowledged (`on_revoked`), so it comes first.
+            await self._consumer.close()
+            await self._producer.close()
+            await self._reader.close()
+            await self._instruments.close()
+        _log.info("drained", records=self.counts.records)
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Rebuild the books of the partitions that are new here."""
+        self._health.excuse("rebuilding")
+        try:
+            async with self._folding:
+                new = partitions - self._partitions.keys()
+                self._partitions |= await take_over(new, self._consumer, self._reader, self.begin_books)
+        finally:
+            self._health.end_excuse("rebuilding")
+        self._health.set("assigned")
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Wait for what is under way on `partitions`, commit it and forget their books."""
+        self._health.clear("assigned", "rebalancing")
+        async with self._folding:
+            lost = {tp: self._partitions[tp] for tp in partitions if tp in self._partitions}
+            try:
+                await self._producer.flush()
+                for partition in lost.values():
+                    await partition.settle()
+            except BusError as error:
+                # Somebody else reads from the last commit: what was published since is published again, as the same bars.
+                _log.warning("drain_failed", reason=str(error))
+            await commit_finished(self._consumer, lost)
+            for tp in lost:
+                del self._partitions[tp]
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + _HOUSEKEEPING_S
+        while not self._stopping:
+            records = await self._consumer.poll(timeout_ms=_POLL_MS)
+            async with self._folding:
+                await self._take(records)
+                for partition in self._partitions.values():
+                    await partition.settle(at_most=_MAX_UNFINISHED)
+                if loop.time() >= due_s:
+                    due_s = loop.time() + _HOUSEKEEPING_S
+                    await commit_finished(self._consumer, self._partitions)
+                    await self._read_news()
+            self._health.progress()
+
+    async def _take(self, records: Sequence[Record]) -> None:
+        batch = _Batch()
+        acks = await self.publish(self._dealt(records, batch))
+        acknowledged = asyncio.gather(*batch.acks, *acks)
+        for tp, end in batch.ends.items():
+            self._partitions[tp].begin(end, acknowledged)
+
+    async def _dealt(self, records: Sequence[Record], batch: _Batch) -> AsyncIterator[tuple[Record, D]]:
+        for record in records:
+            tp = TopicPartition(record.topic, record.partition)
+            partition = self._partitions.get(tp)
+            if partition is None or record.offset < partition.next_offset:
+                continue  # polled before the partition moved: whoever holds it now reads it again
+            dealt = partition.books.take(record)
+            if dealt.awaits_news and self._may_ask() and await self._read_news():
+                dealt = partition.books.again(record, dealt)
+            batch.ends[tp] = record.offset + 1
+            self.count(dealt)
+            if dealt.refused is not None:
+                batch.acks.append(await put_aside(record, dealt.refused, self._producer, self._dead_letters, self._clock))
+            yield record, dealt
+            # A batch takes some 0.2 s, and on the in-process bus nothing in it waits: others on this loop get their turn.
+            await asyncio.sleep(0)
+
+    def _may_ask(self) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._news_s < _NEWS_S:
+            return False
+        self._news_s = now_s
+        return True
+
+    async def _read_news(self) -> bool:
+        """Read instruments and splits to their end; return whether that worked."""
+        try:
+            await self._instruments.catch_up()
+        except BusError as error:
+            # What is known goes on being true; the next turn asks again.
+            _log.warning("instruments_unreadable", reason=str(error))
+            return False
+        return True

@@ -1,0 +1,63 @@
+"""Partitions change hands: books are rebuilt from the log as the last commit says, and what is finished is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import structlog
+
+from services.core.bus import BusError, Consumer, Reader, TopicPartition
+from services.core.folding.dealing import Books, D
+from services.core.folding.partition import Partition, rebuild_from
+
+_log = structlog.get_logger()
+
+_POLL_MS: Final = 200
+
+
+async def take_over(
+    new: AbstractSet[TopicPartition], consumer: Consumer, reader: Reader, begin_books: Callable[[], Books[D]]
+) -> dict[TopicPartition, Partition[D]]:
+    """Fold the log again up to each partition's commit, publishing nothing, and have `consumer` go on reading there."""
+    committed = await consumer.committed(sorted(new))
+    begins = await reader.beginning_offsets(sorted(new))
+    ends = await reader.end_offsets(sorted(new))
+    partitions: dict[TopicPartition, Partition[D]] = {}
+    starts: dict[TopicPartition, int] = {}
+    for tp in new:
+        commit = committed[tp]
+        next_offset = begins[tp] if commit is None else commit.offset
+        partitions[tp] = Partition(begin_books(), next_offset)
+        consumer.seek(tp, next_offset)
+        start = next_offset if commit is None else max(begins[tp], rebuild_from(commit))
+        # A commit past the log's end is of a topic made anew; the consumer's next poll refuses it with what is missing.
+        if start < next_offset <= ends[tp]:
+            starts[tp] = start
+    read = 0
+    if starts:
+        await reader.read(starts)
+    while any(reader.position(tp) < partitions[tp].next_offset for tp in starts):
+        for record in await reader.poll(timeout_ms=_POLL_MS):
+            partition = partitions[TopicPartition(record.topic, record.partition)]
+            if record.offset < partition.next_offset:
+                partition.books.take(record)
+                read += 1
+    _log.info("partitions_taken_over", new=len(new), records_read_back=read)
+    return partitions
+
+
+async def commit_finished(consumer: Consumer, partitions: Mapping[TopicPartition, Partition[D]]) -> None:
+    """Commit what is finished of `partitions`."""
+    offsets = {tp: partition.to_commit for tp, partition in partitions.items() if partition.to_commit is not None}
+    if not offsets:
+        return
+    try:
+        await consumer.commit(offsets)
+    except BusError as error:
+        # The next commit covers this one; and when the partitions have moved, their new holder starts from the last.
+        _log.warning("commit_failed", reason=str(error))
+        return
+    for tp, commit in offsets.items():
+        partitions[tp].committed(commit)
