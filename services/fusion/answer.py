@@ -193,11 +193,12 @@ def prices(answer: Entry, close: float, atr: float, tick: str) -> Prices:
     last, unit = Decimal(repr(close)), Decimal(repr(atr)) / one
     up, down = ROUND_CEILING, ROUND_FLOOR
     buy = answer.action == "buy"
-    entry = _on_tick(last + answer.entry * unit, increment, down if buy else up)
-    stop = _on_tick(last + answer.stop * unit, increment, down if buy else up)
-    target = _on_tick(last + answer.target * unit, increment, down if buy else up)
+    said = [last + offset * unit for offset in (answer.entry, answer.stop, answer.target)]
+    if max(map(abs, said)) >= _MAX_PRICE:
+        raise AnswerError("answer_invalid", f"prices leave the range below {_MAX_PRICE} (close {close}, atr {atr})")
+    entry, stop, target = (_on_tick(price, increment, down if buy else up) for price in said)
     side = 1 if buy else -1
-    if min(entry, stop, target) <= 0 or max(entry, stop, target) >= _MAX_PRICE or not side * stop < side * entry < side * target:
+    if min(entry, stop, target) <= 0 or not side * stop < side * entry < side * target:
         raise AnswerError(
             "answer_invalid",
             f"prices collapse on the tick {tick}: entry {entry}, stop {stop}, target {target} (close {close}, atr {atr})",

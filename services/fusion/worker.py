@@ -206,7 +206,7 @@ class FusionWorker:
 
     def _take(self, records: list[Record]) -> None:
         for (topic, partition), batch in groupby(records, attrgetter("topic", "partition")):
-            watermark = self.ownership.watermarks.get(TopicPartition(topic, partition))
+            watermark = self.ownership.reading(TopicPartition(topic, partition))
             if watermark is None:
                 continue  # taken away between fetch and here; whoever owns it reads it again
             for record in batch:

@@ -1,0 +1,184 @@
+"""Answers: the strict parse, as they stream in, and prices on the tick that are never more generous than what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
+
+import orjson
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from services.fusion.answer import ANSWER_SCHEMA, Abstain, Answer, AnswerError, AnswerReader, Entry, Stand, on_tick, prices
+
+BUY = '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":"a rise"}'
+HOLD = '{"action":"hold","conviction":40,"horizon":5,"rationale":"no edge"}'
+ABSTAIN = '{"action":"abstain","reason":"thin data, \\"rationale\\": none","rationale":"x"}'
+
+offsets = st.integers(-99, 99)
+entries = st.builds(
+    Entry,
+    action=st.sampled_from(["buy", "sell"]),
+    conviction=st.integers(0, 100),
+    horizon=st.integers(1, 99),
+    entry=offsets,
+    stop=offsets,
+    target=offsets,
+)
+ticks = st.sampled_from(["0.01", "0.05", "0.25", "1", "5", "100", "0.00000001", "0.0001", "0.03", "0.5"])
+
+
+@settings(max_examples=400)
+@given(
+    answer=entries,
+    tick=ticks,
+    close=st.floats(1e-6, 1e9, allow_nan=False),
+    atr_share=st.floats(1e-6, 0.5),
+)
+def test_prices_lie_on_the_tick_and_on_the_right_side_and_are_never_more_generous(
+    answer: Entry, tick: str, close: float, atr_share: float
+) -> None:
+    side = 1 if answer.action == "buy" else -1
+    assume(side * answer.stop < side * answer.entry < side * answer.target)
+    atr = close * atr_share
+    try:
+        found = prices(answer, close, atr, tick)
+    except AnswerError as error:
+        assert error.reason == "answer_invalid"  # noqa: PT017 - either way is right, depending on the tick
+        return
+    step, unit, last = Decimal(tick), Decimal(repr(atr)) / 10, Decimal(repr(close))
+    entry, stop, target = Decimal(found.entry), Decimal(found.stop), Decimal(found.target)
+    for price, said in ((entry, answer.entry), (stop, answer.stop), (target, answer.target)):
+        assert price % step == 0
+        assert abs(price - (last + said * unit)) < step
+        assert "E" not in f"{found}".replace("Entry", "")
+    assert min(entry, stop, target) > 0
+    assert side * stop < side * entry < side * target
+    assert side * entry <= side * (last + answer.entry * unit)
+    assert side * stop <= side * (last + answer.stop * unit)
+    assert side * target <= side * (last + answer.target * unit)
+    assert found.entry_type == ("market" if side * answer.entry >= 0 else "limit")
+
+
+@pytest.mark.parametrize(
+    ("close", "atr", "tick"),
+    [(100.0, 0.001, "0.01"), (1.0, 50.0, "0.01"), (100.0, 1e300, "0.01"), (9e11, 9e11, "0.01")],
+)
+def test_prices_that_collapse_fall_to_zero_or_leave_the_range_are_refused(close: float, atr: float, tick: str) -> None:
+    answer = Entry(action="buy", conviction=1, horizon=1, entry=0, stop=-50, target=50)
+    with pytest.raises(AnswerError, match="prices") as caught:
+        prices(answer, close, atr, tick)
+    assert caught.value.reason == "answer_invalid"
+
+
+def test_prices_on_a_small_tick_are_written_without_exponent() -> None:
+    answer = Entry(action="sell", conviction=1, horizon=1, entry=0, stop=10, target=-10)
+    found = prices(answer, 0.0000002, 0.0000001, "0.00000001")
+    assert (found.entry, found.stop, found.target) == ("0.00000020", "0.00000030", "0.00000010")
+    assert on_tick(0.00000012, "0.00000001") == "0.00000012"
+
+
+def chunked(text: str, cuts: Sequence[int]) -> list[str]:
+    places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    return [text[a:b] for a, b in pairwise(places)]
+
+
+def read(chunks: Sequence[str], *, thinking: bool, finish_reason: str | None = "stop") -> tuple[Answer | None, str | None, Answer | None]:
+    """Return the decision as it was first there, why reading failed, and the whole answer."""
+    reader = AnswerReader(thinking=thinking)
+    try:
+        for chunk in chunks:
+            reader.feed(chunk)
+        whole = reader.finish(finish_reason)
+    except AnswerError as error:
+        return reader.decision, error.reason, None
+    return reader.decision, None, whole
+
+
+spaces = st.text(" \n\t", max_size=30)
+tails = st.sampled_from(["", "}", ',"rationale":"y"}', ',"action":"sell"}', "</think>", " trailing"])
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> str:
+    body = draw(st.sampled_from([BUY, HOLD, ABSTAIN, BUY.replace("-12", "12"), BUY.replace("62", '"62"'), "no JSON, no cry", "", "[]"]))
+    body = body.replace(',"rationale":', "," + draw(spaces) + '"rationale"' + draw(spaces) + ":")
+    return (
+        draw(st.sampled_from(["", "thought</think>", "a </think> b </think>"]))
+        + body[: draw(st.integers(0, len(body)))]
+        + draw(tails)
+        + body
+    )
+
+
+@settings(max_examples=400)
+@given(text=texts() | st.sampled_from([BUY, HOLD, ABSTAIN]), cuts=st.lists(st.integers(0, 2_000), max_size=30), thinking=st.booleans())
+@example(text=HOLD.replace(',"r', "," + " " * 50 + '"r'), cuts=list(range(200)), thinking=False)
+@example(text="x</think>" + BUY.replace("a rise", "</think>"), cuts=list(range(200)), thinking=True)
+def test_an_answer_reads_alike_however_it_is_cut(text: str, cuts: list[int], *, thinking: bool) -> None:
+    whole, cut = read([text], thinking=thinking), read(chunked(text, cuts), thinking=thinking)
+    assert cut[:2] == whole[:2]
+    assert cut[2] == whole[2]
+
+
+def test_the_decision_is_there_before_the_rationale() -> None:
+    reader = AnswerReader(thinking=False)
+    head, _, rest = BUY.partition("a rise")
+    assert reader.feed(head)
+    assert reader.decision == Entry(action="buy", conviction=62, horizon=5, entry=2, stop=-12, target=25)
+    assert not reader.feed(rest)
+    assert not reader.feed("a rise" + rest)
+
+
+def test_a_thought_does_not_count_as_answer() -> None:
+    reader = AnswerReader(thinking=True)
+    assert not reader.feed(HOLD)
+    assert not reader.feed("</thi")
+    assert reader.feed("nk>" + HOLD)
+    assert isinstance(reader.decision, Stand)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "reason"),
+    [
+        ("I would buy.", "stop", "answer_malformed"),
+        ("", "stop", "answer_malformed"),
+        (BUY[:40], "length", "answer_cut_off"),
+        (BUY[:40], "stop", "answer_malformed"),
+        ('{"action":"dance"}', "stop", "answer_invalid"),
+        ('{"action":"buy","conviction":1}', "stop", "answer_invalid"),
+        (BUY.replace('"conviction":62', '"conviction":101'), "stop", "answer_invalid"),
+        (BUY.replace('"conviction":62', '"conviction":NaN'), "stop", "answer_malformed"),
+        (BUY.replace('"conviction":62', '"conviction":62.5'), "stop", "answer_invalid"),
+        (BUY.replace('"conviction":62', '"conviction":true'), "stop", "answer_invalid"),
+        (HOLD.replace("}", ',"size":5}'), "stop", "answer_invalid"),
+        (BUY.replace("-12", "12"), "stop", "answer_invalid"),
+        (BUY.replace('"buy"', '"sell"'), "stop", "answer_invalid"),
+        (BUY + BUY, "stop", "answer_malformed"),
+        ("\ud800", "stop", "answer_malformed"),
+        (ABSTAIN.replace("thin data", "x" * 300), "stop", "answer_invalid"),
+    ],
+)
+def test_what_is_not_the_one_object_asked_for_is_an_error_with_its_reason(text: str, finish: str, reason: str) -> None:
+    with pytest.raises(AnswerError) as caught:
+        AnswerReader(thinking=False).finish(finish) if not text else _finish(text, finish)
+    assert caught.value.reason == reason
+
+
+def _finish(text: str, finish: str) -> Answer:
+    reader = AnswerReader(thinking=False)
+    reader.feed(text)
+    return reader.finish(finish)
+
+
+def test_the_grammar_lets_through_just_what_the_parse_takes() -> None:
+    schema = orjson.loads(ANSWER_SCHEMA)
+    validator = Draft202012Validator(schema)
+    for text in (BUY, HOLD, ABSTAIN):
+        assert validator.is_valid(orjson.loads(text.replace(chr(92) + chr(34), "")))
+        assert _finish(text, "stop")
+    assert not validator.is_valid({"action": "buy", "rationale": ""})
+    assert isinstance(_finish(ABSTAIN, "stop"), Abstain)

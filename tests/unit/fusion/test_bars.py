@@ -1,0 +1,225 @@
+"""Bars against a plain dictionary; the lines and numbers that they show."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from schemas import MarketFeatures
+from services.core.calendar import SessionCalendar
+from services.fusion.bars import _SLACK, Bars, Fold
+from services.fusion.book import Book
+from services.fusion.lines import GAP_LINE, bar_line, basis_points, compact
+from tests.unit.fusion import build
+from tests.unit.fusion.build import MINUTE, START, bar, bar_at, instrument, seen
+
+KEEP = 10
+
+
+class Folding(RuleBasedStateMachine):
+    """Random bars into `Bars` and into a dictionary by `ts_close_ms`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bars = Bars(KEEP)
+        self.model: dict[int, MarketFeatures] = {}
+        self.forming: MarketFeatures | None = None
+
+    @property
+    def last_ms(self) -> int:
+        return max(self.model, default=0)
+
+    @property
+    def kept(self) -> list[int]:
+        return sorted(self.model)[-KEEP:]
+
+    def take(self, one: MarketFeatures) -> Fold:
+        fold = self.bars.place(one)
+        if fold is Fold.FOLDED:
+            self.bars.append(one, 0)
+        elif fold is Fold.REVISED:
+            self.bars.revise(one)
+        return fold
+
+    @rule(ahead=st.integers(0, 3), price=st.integers(90, 110))
+    def next_bar(self, ahead: int, price: int) -> None:
+        one = bar_at(max(START, self.last_ms) + ahead * MINUTE, price)
+        assert self.take(one) is Fold.FOLDED
+        self.model[one.ts_close_ms] = one
+        if self.forming is not None and self.forming.ts_close_ms <= one.ts_close_ms:
+            self.forming = None
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), price=st.integers(90, 110), revision=st.integers(0, 3))
+    def known_bar(self, data: st.DataObject, price: int, revision: int) -> None:
+        held = self.model[data.draw(st.sampled_from(sorted(self.model)))]
+        one = bar_at(held.ts_open_ms, price, revision=revision)
+        fold = self.take(one)
+        if one.ts_close_ms not in self.kept:
+            assert fold is Fold.LATE
+        elif one.close == held.close:
+            assert fold is Fold.DUPLICATE
+        elif revision > held.revision:
+            assert fold is Fold.REVISED
+            self.model[one.ts_close_ms] = one
+        else:
+            assert fold is Fold.CONFLICT
+
+    @precondition(lambda self: self.model)
+    @rule(back_ms=st.integers(1, 40 * MINUTE))
+    def unknown_old_bar(self, back_ms: int) -> None:
+        one = bar_at(self.last_ms - MINUTE - back_ms, 100)
+        if one.ts_close_ms not in self.model:
+            assert self.take(one) is Fold.LATE
+
+    @precondition(lambda self: self.model)
+    @rule(over_ms=st.integers(1, MINUTE - 1))
+    def overlapping_bar(self, over_ms: int) -> None:
+        assert self.bars.place(bar_at(self.last_ms - over_ms, 100)) is Fold.CONFLICT
+
+    @rule(slot=st.integers(-2, 2), price=st.integers(90, 110))
+    def forming_bar(self, slot: int, price: int) -> None:
+        one = bar_at(max(START + 3 * MINUTE, self.last_ms) + slot * MINUTE, price, closed=False)
+        fold = self.bars.place(one)
+        if one.ts_close_ms <= self.last_ms or one == self.forming:
+            assert fold is Fold.DUPLICATE
+        elif self.forming is not None and one.ts_close_ms < self.forming.ts_close_ms:
+            assert fold is Fold.LATE
+        else:
+            assert fold is Fold.FOLDED
+            self.bars.forming = self.forming = one
+
+    @invariant()
+    def the_newest_are_held_as_they_are(self) -> None:
+        assert len(self.bars) <= KEEP + _SLACK
+        assert self.bars.total == len(self.model)
+        held = list(zip(self.bars.ts_close, self.bars.close, self.bars.revision, strict=True))
+        assert held[-KEEP:] == [(at, self.model[at].close, self.model[at].revision) for at in self.kept]
+        assert self.bars.forming == self.forming
+        for index in range(max(0, len(self.bars) - KEEP), len(self.bars)):
+            assert f"{self.bars.close[index]:9.2f}" in self.bars.line(index, 2)
+
+
+Folding.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestFolding = Folding.TestCase
+
+
+@given(
+    prices=st.lists(st.floats(1, 1_000), min_size=1, max_size=20),
+    effective=st.integers(-1, 21),
+    ratio=st.sampled_from([2.0, 3.0, 0.1, 7.0, 1.5]),
+)
+def test_the_same_split_twice_changes_nothing_more(prices: list[float], effective: int, ratio: float) -> None:
+    bars = Bars(100)
+    for slot, price in enumerate(prices):
+        bars.append(bar(slot, price), 0)
+    changed = bars.rescale(START + effective * MINUTE, ratio)
+    assert changed == min(len(prices), max(0, effective))
+    once = list(bars.close)
+    assert bars.rescale(START + effective * MINUTE, ratio) == 0
+    assert list(bars.close) == once
+    for slot, price in enumerate(prices):
+        assert once[slot] == (price / ratio if slot < effective else price)
+        assert bars.place(bar(slot, price)) is Fold.DUPLICATE
+        assert bars.place(bar(slot, price + 1)) is Fold.CONFLICT
+
+
+def test_a_bar_that_spans_a_split_counts_as_on_the_scale_of_its_open() -> None:
+    bars = Bars(100)
+    bars.rescale(START + 30_000, 2.0)
+    bars.append(bar(0, 200.0), 0)
+    bars.append(bar(1, 100.0), 0)
+    assert list(bars.close) == [100.0, 100.0]
+    bars.revise(bar(0, 202.0, revision=1))
+    assert list(bars.close) == [101.0, 100.0]
+    assert bars.place(bar(0, 202.0, revision=1)) is Fold.DUPLICATE
+
+
+def test_jumps_are_looked_for_in_the_last_bars_alone_and_end_with_a_correction() -> None:
+    bars = Bars(100)
+    for slot, price in enumerate([100.0, 100.0, 10.0, 10.0, 10.0]):
+        bars.append(bar(slot, price), 0)
+    assert bars.jump_in(3, 1.8) == START + 3 * MINUTE
+    assert bars.jump_in(2, 1.8) is None
+    for slot in (2, 3, 4):
+        bars.revise(bar(slot, 100.0, revision=1))
+    assert bars.jump_in(10, 1.8) is None
+
+
+def test_gap_lines_stand_for_scheduled_slots_that_are_missing() -> None:
+    using = build.settings().fusion
+    book = Book(instrument(), using, SessionCalendar.of("24x7"))
+    for slot in (0, 1, 4, 5):
+        book.fold_market(bar(slot))
+    bars = book.bars["1m"]
+    lines = bars.lines_from(0, 2)
+    assert [line == GAP_LINE for line in lines] == [False, False, True, True, False, False]
+    assert bars.lines_before(4, 3, 2) == lines[-3:]
+    assert bars.missing_in(2) == 2
+    assert bars.missing_in(1) == 0
+
+
+def test_no_gap_lines_stand_for_a_closed_session() -> None:
+    calendar = SessionCalendar.of("XNYS")
+    book = Book(instrument("AAPL.XNAS", calendar="XNYS"), build.settings().fusion, calendar)
+    for close_ms in calendar.next_closes("1m", START, 800):
+        book.fold_market(bar_at(close_ms - MINUTE, symbol="AAPL.XNAS"))
+    assert book.bars["1m"].missing_in(100) == 0
+
+
+@given(
+    prices=st.tuples(*[st.floats(0, 1e12, exclude_min=True, exclude_max=True)] * 4),
+    volume=st.floats(0, 1e18),
+    rsi=st.floats(allow_nan=False, allow_infinity=False),
+    at_ms=st.integers(1, 32_503_680_000_000),
+    decimals=st.integers(0, 12),
+)
+def test_every_lawful_bar_has_a_line(
+    prices: tuple[float, float, float, float], volume: float, rsi: float, at_ms: int, decimals: int
+) -> None:
+    line = bar_line(at_ms, MINUTE, *prices, volume, rsi, decimals)
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
+    assert line.isascii()
+    assert abs(basis_points(prices[0], prices[3])) <= 9_999
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "00e0"), (0.4, "00e0"), (7, "07e0"), (99.4, "99e0"), (99.6, "10e1"), (12_345_678, "12e6"), (999_999, "10e5"), (1e17, "10e16")],
+)
+def test_counts_show_two_digits_and_a_power(value: float, shown: str) -> None:
+    assert compact(value) == shown
+
+
+@given(st.floats(100, 1e18))
+def test_counts_are_right_to_half_a_digit(value: float) -> None:
+    mantissa, power = compact(value).split("e")
+    assert math.isclose(int(mantissa) * 10.0 ** int(power), value, rel_tol=0.051)
+
+
+def test_vision_is_fresh_stale_or_absent_by_event_time_whatever_came_first() -> None:
+    book = Book(instrument(), build.settings(max_vision_age_bars=2).fusion, SessionCalendar.of("24x7"))
+    for slot in range(5):
+        book.fold_market(bar(slot))
+    last_ms = START + 5 * MINUTE
+    assert book.seen_vision("1m").state == "absent"
+    assert book.fold_vision(seen(last_ms - 3 * MINUTE)) is Fold.FOLDED
+    assert book.seen_vision("1m").state == "absent"
+    book.fold_vision(seen(last_ms - MINUTE))
+    assert (book.seen_vision("1m").state, book.seen_vision("1m").age_ms) == ("stale", MINUTE)
+    book.fold_vision(seen(last_ms, 0.1))
+    assert book.fold_vision(seen(last_ms, 0.1)) is Fold.DUPLICATE
+    book.fold_vision(seen(last_ms, 0.7))
+    found = book.seen_vision("1m")
+    assert found.features is not None
+    assert (found.state, found.age_ms, found.features.p_up) == ("fresh", 0, 0.7)
+    book.fold_vision(seen(last_ms + MINUTE))
+    assert book.seen_vision("1m").state == "fresh"
+    for ahead in range(2, 10):
+        book.fold_vision(seen(last_ms + ahead * MINUTE))
+    assert book.fold_vision(seen(last_ms - 9 * MINUTE)) is Fold.LATE

@@ -1,0 +1,202 @@
+"""Lanes are fair, lose no trigger and give each exactly one end, over random schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from schemas import Mode
+from services.fusion.lanes import Ended, Lanes
+from services.fusion.triggers import LaneKey, Trigger
+from tests.unit.fusion.build import START, trigger
+
+PERMITS: dict[Mode, int] = {"fast": 2, "deep": 1}
+STALE_MS = 500
+SYMBOLS = [f"COIN{number}-USD.CBSE" for number in range(5)]
+MODES: Sequence[Mode] = ("fast", "deep")
+
+
+@dataclass
+class Line:
+    """A lane's place in the model."""
+
+    trigger: Trigger
+    order: int
+    wait_until_ms: int
+
+
+class Schedule(RuleBasedStateMachine):
+    """Lanes against a model: a dictionary of places in line and one of what runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes = Lanes(dict(PERMITS), STALE_MS)
+        self.now_ms = START
+        self.offered = 0
+        self.orders = 0
+        self.line: dict[LaneKey, Line] = {}
+        self.running: dict[LaneKey, Trigger] = {}
+        self.ends: dict[str, str] = {}
+
+    def ended(self, one: Trigger, how: str) -> None:
+        assert str(one.trigger_id) not in self.ends, "a second end"
+        self.ends[str(one.trigger_id)] = how
+
+    @rule(
+        symbol=st.sampled_from(SYMBOLS),
+        mode=st.sampled_from(MODES),
+        wait_ms=st.sampled_from([0, 0, 50, 150]),
+        age_ms=st.sampled_from([0, 400]),
+    )
+    def offer(self, symbol: str, mode: Mode, wait_ms: int, age_ms: int) -> None:
+        self.offered += 1
+        one = trigger(self.offered, symbol, mode=mode, ts_ms=self.now_ms - age_ms, window_end_ms=self.now_ms)
+        until_ms = self.now_ms + wait_ms if wait_ms else 0
+        gone = self.lanes.offer(one, self.now_ms, until_ms)
+        held = self.line.get(one.lane)
+        if held is None:
+            assert gone is None
+            self.line[one.lane] = Line(one, self.orders, until_ms)
+            self.orders += 1
+            return
+        assert gone == Ended(held.trigger, "conflated", "newer_trigger")
+        self.ended(held.trigger, "conflated")
+        held.trigger, held.wait_until_ms = one, min(held.wait_until_ms, until_ms)
+
+    @rule(symbol=st.sampled_from(SYMBOLS), ago_ms=st.sampled_from([0, 100, 1_000]))
+    def vision_arrives(self, symbol: str, ago_ms: int) -> None:
+        end_ms = self.now_ms - ago_ms
+        waiting = [
+            line for key, line in self.line.items() if key.symbol == symbol and line.wait_until_ms and line.trigger.window_end_ms <= end_ms
+        ]
+        assert self.lanes.complete_wait(symbol, "1m", end_ms, self.now_ms) == bool(waiting)
+        for line in waiting:
+            line.wait_until_ms = 0
+
+    @rule(passed_ms=st.integers(0, 300))
+    def time_passes(self, passed_ms: int) -> None:
+        self.now_ms += passed_ms
+
+    @rule()
+    def start(self) -> None:
+        for line in self.line.values():
+            if line.wait_until_ms <= self.now_ms:
+                line.wait_until_ms = 0
+        expected: list[Trigger] = []
+        stale: list[Trigger] = []
+        for mode in MODES:
+            free = PERMITS[mode] - sum(key.mode == mode for key in self.running)
+            ready = [key for key, line in self.line.items() if key.mode == mode and not line.wait_until_ms and key not in self.running]
+            for key in sorted(ready, key=lambda key: self.line[key].order):
+                if not free:
+                    break
+                one = self.line.pop(key).trigger
+                if self.now_ms - one.origin.ts_ms > STALE_MS:
+                    stale.append(one)
+                    continue
+                free -= 1
+                expected.append(one)
+        started, ended = self.lanes.start_ready(self.now_ms)
+        assert [one.trigger for one in started] == expected
+        assert ended == [Ended(one, "stale", "too_old") for one in stale]
+        assert all(one.ready_ms <= self.now_ms for one in started)
+        for one in expected:
+            assert one.lane not in self.running
+            self.running[one.lane] = one
+        for one in stale:
+            self.ended(one, "stale")
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        one = self.running.pop(data.draw(st.sampled_from(sorted(self.running))))
+        self.lanes.finish(one)
+        self.ended(one, "finished")
+
+    @rule()
+    def evict(self) -> None:
+        gone = self.lanes.evict_oldest()
+        if not self.line:
+            assert gone is None
+            return
+        key = min(self.line, key=lambda key: self.line[key].order)
+        assert gone == Ended(self.line.pop(key).trigger, "stale", "backlog")
+        self.ended(gone.trigger, "stale")
+
+    @rule(symbol=st.sampled_from(SYMBOLS))
+    def revoke(self, symbol: str) -> None:
+        dropped = self.lanes.drop(lambda one: one.lane.symbol == symbol)
+        gone = [key for key in self.line if key.symbol == symbol]
+        assert {one.lane for one in dropped} == set(gone)
+        for key in gone:
+            self.ended(self.line.pop(key).trigger, "dropped")
+
+    @invariant()
+    def every_trigger_is_in_one_place(self) -> None:
+        assert self.lanes.pending == len(self.line)
+        assert self.lanes.running == len(self.running)
+        assert self.offered == len(self.line) + len(self.running) + len(self.ends)
+        for mode in MODES:
+            assert sum(key.mode == mode for key in self.running) <= PERMITS[mode]
+        counts = self.lanes.counts()
+        assert counts["follow_up"] == len(self.line.keys() & self.running.keys())
+        assert sum(counts.values()) == len(self.line) + len(self.running)
+
+    @invariant()
+    def the_next_wake_is_the_earliest_wait(self) -> None:
+        assert self.lanes.next_wake_ms() == min((line.wait_until_ms for line in self.line.values() if line.wait_until_ms), default=None)
+
+    @invariant()
+    def heaps_stay_small(self) -> None:
+        assert sum(map(len, self.lanes._ready.values())) <= 2 * self.orders
+
+    def teardown(self) -> None:
+        """Nothing is lost: with time, every trigger ends."""
+        for _ in range(3 * len(SYMBOLS)):
+            self.now_ms += 200
+            self.start()
+            for one in list(self.running.values()):
+                self.lanes.finish(self.running.pop(one.lane))
+                self.ended(one, "finished")
+        assert len(self.ends) == self.offered
+        assert self.lanes._lanes == {}
+
+
+Schedule.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestSchedule = Schedule.TestCase
+
+
+def test_only_what_runs_can_finish() -> None:
+    lanes = Lanes({"fast": 1}, STALE_MS)
+    one, other = trigger(1), trigger(2)
+    lanes.offer(one, START)
+    lanes.start_ready(START)
+    with pytest.raises(KeyError, match="does not run"):
+        lanes.finish(other)
+
+
+def test_a_follow_up_behind_a_running_trigger_is_single_and_runs_next() -> None:
+    lanes = Lanes({"fast": 1}, STALE_MS)
+    first, second, third = trigger(1), trigger(2), trigger(3)
+    lanes.offer(first, START)
+    lanes.start_ready(START)
+    assert lanes.offer(second, START) is None
+    assert lanes.offer(third, START) == Ended(second, "conflated", "newer_trigger")
+    assert lanes.start_ready(START) == ([], [])
+    lanes.finish(first)
+    started, _ = lanes.start_ready(START)
+    assert [one.trigger for one in started] == [third]
+
+
+def test_replacing_a_queued_trigger_for_hours_takes_no_memory() -> None:
+    lanes = Lanes({"fast": 1}, STALE_MS)
+    lanes.offer(trigger(0, SYMBOLS[0]), START)
+    lanes.start_ready(START)
+    for number in range(1, 1_000):
+        lanes.offer(trigger(number, SYMBOLS[1]), START)
+    assert len(lanes._ready["fast"]) == 1
