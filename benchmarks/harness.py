@@ -10,7 +10,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +52,7 @@ class Measured:
     notes: list[str] = field(default_factory=list)
 
 
-Measure = Callable[[bool], Awaitable[Measured]]
+Measure = Callable[[bool], Coroutine[Any, Any, Measured]]
 """Takes `quick`: shorter, with figures that say less."""
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from benchmarks.harness import Measured, run_alone, say
 from schemas import Instrument, InstrumentEvent, MarketFeatures, RunMode
 from services.core.calendar import SessionCalendar
 from services.core.clock import SystemClock
+from services.core.instruments import Instruments
 from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
 from services.core.tokenizer import Tokenizer
 from services.fusion.book import Book
@@ -163,7 +164,7 @@ async def epochs(
     )
     store = PrefixStore(None, RedisSettings(url="none://"), SystemClock(), "benchmark")
     prompts = PromptBuilder(settings.fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
-    books = Books(settings.fusion, shelf)  # type: ignore[arg-type] - as much of the instruments as books look at
+    books = Books(settings.fusion, cast("Instruments", shelf))  # as much of them as books look at
     prewarmer = Prewarmer(settings, SystemClock(), engine, prompts, books)
     sending = asyncio.create_task(prewarmer.run())
     hits = Hits()
@@ -227,7 +228,7 @@ def _row(layout: str, slots: int | None, decisions: Hits, sent: Hits, *, ahead: 
     whole = Hits(decisions.calls + sent.calls, decisions.prompt + sent.prompt, decisions.cached + sent.cached)
     return {
         "layout": layout,
-        "K": slots if slots is not None else "–",
+        "K": slots if slots is not None else "-",
         "sent ahead": "yes" if ahead else "no",
         "decisions": decisions.calls,
         "prompt tokens": round(decisions.prompt / max(1, decisions.calls)),

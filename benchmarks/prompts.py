@@ -12,12 +12,12 @@ from services.core.tokenizer import Tokenizer
 from services.fusion.book import Book
 from services.fusion.wording import RULES, facts, instrument_block, tail
 
-_LOOKED_AT: Final = 200
+_LOOKED_AT: Final = 256
 
 
-def window_for(tokens: int, epoch_slots: int, tokenizer: Tokenizer, symbol: str) -> int:
-    """Return the `window_bars` with which prompts of `symbol` have `tokens` tokens in the middle of an epoch."""
-    settings = FusionSettings(intervals=["1m"], window_bars=_LOOKED_AT, epoch_slots=epoch_slots)
+def window_for(tokens: int, bars_since: float, tokenizer: Tokenizer, symbol: str) -> int:
+    """Return the `window_bars` with which prompts of `symbol` have `tokens` tokens, `bars_since` bars after an epoch's boundary."""
+    settings = FusionSettings(intervals=["1m"], window_bars=_LOOKED_AT)
     book = Book(instrument(symbol), settings, SessionCalendar.of("24x7"))
     walk = Walk(symbol, 0)
     for number in range(_LOOKED_AT):
@@ -27,4 +27,4 @@ def window_for(tokens: int, epoch_slots: int, tokenizer: Tokenizer, symbol: str)
     fixed = sum(map(len, tokenizer.encode_batch([RULES, instrument_block(book.instrument), around])))
     lines = book.bars["1m"].lines_before(_LOOKED_AT, _LOOKED_AT, book.decimals)
     a_line = sum(map(len, tokenizer.encode_batch(lines))) / len(lines)
-    return round((tokens - fixed) / a_line - epoch_slots / 2)
+    return round((tokens - fixed) / a_line - bars_since)

@@ -48,7 +48,7 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     """Measure all three."""
     decisions = 60 if quick else 600
     names = symbols(2)
-    window = window_for(TOKENS, EPOCH_SLOTS, load_tokenizer(EngineSettings()), names[0])
+    window = window_for(TOKENS, EPOCH_SLOTS / 2, load_tokenizer(EngineSettings()), names[0])
     measured = Measured(rows=[], setting={"decisions": decisions, "window_bars": window, "epoch_slots": EPOCH_SLOTS, "symbols": len(names)})
     with tempfile.TemporaryDirectory(prefix="aquiline-benchmark-") as folder, LocalRedis(Path(folder)) as redis:
         for pages, url, room in (("memory", redis.url, None), ("redis", redis.url, _NO_ROOM), ("anew", "none://", _NO_ROOM)):

@@ -40,7 +40,7 @@ async def run_service(symbols: int, bars: int, batch: int) -> tuple[int, float]:
     service = VisionService(bus, settings, clock, load_forecaster(), Health())
     started = time.perf_counter()
     running = asyncio.create_task(service.run())
-    while service.counts.records < symbols * bars and not running.done():  # noqa: ASYNC110 - a count has no event
+    while service.counts.records < symbols * bars and not running.done():
         await asyncio.sleep(0.001)
     service.stop()
     await running

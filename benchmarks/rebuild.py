@@ -1,0 +1,111 @@
+"""Time and memory of taking 1,000 symbols of 512 bars over from Kafka, as a worker does when it starts.
+
+The worker is the real one, in a process of its own, in a new group that starts at the log's end. The time runs from joining the group
+until every book stands; the memory is what the process has grown by then, and again once each symbol's prompt has been built, when
+lines and token ids are there as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Final
+from uuid import uuid4
+
+import orjson
+
+from benchmarks.feed import MODE, load, minutes, publish_instruments, symbols
+from benchmarks.harness import Measured, Target, rss_mb, run_alone, say
+from benchmarks.local import kafka
+from services.core import logs
+from services.core.bus.kafka import KafkaBus
+from services.core.clock import SystemClock
+from services.core.health import Health
+from services.core.settings import BusSettings, EngineSettings, FusionSettings, LogSettings, RedisSettings, Settings
+from services.fusion.service import make_worker
+
+SYMBOLS: Final = 1_000
+BARS: Final = 512
+EPOCH_SLOTS: Final = 64
+PARTITIONS: Final = 8
+LONGEST_S: Final = 30.0
+MOST_MB: Final = 300.0
+
+
+async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls it
+    """Fill a topic, and have a worker in another process take it over."""
+    count = 100 if quick else SYMBOLS
+    rounds = 1 if quick else 3
+    names = symbols(count)
+    measured = Measured(
+        rows=[], setting={"symbols": count, "bars": BARS, "partitions": PARTITIONS, "window_bars": _window(), "epoch_slots": EPOCH_SLOTS}
+    )
+    async with kafka(PARTITIONS) as server:
+        await publish_instruments(KafkaBus(BusSettings(url=server.url), SystemClock()), names)
+        total, size = await load(server.bootstrap, minutes(names, BARS, updates=0), PARTITIONS)
+        say(f"{total} records of {size:.0f} bytes on average")
+        for _ in range(rounds):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "benchmarks.rebuild", "--take-over", server.url, str(count), stdout=asyncio.subprocess.PIPE
+            )
+            told, _ = await process.communicate()
+            assert process.returncode == 0, f"the worker's process ended with {process.returncode}"
+            measured.rows.append(orjson.loads(told))
+            say(str(measured.rows[-1]))
+    worst_s = max(row["seconds"] for row in measured.rows)
+    worst_mb = max(row["MB with prompts built"] for row in measured.rows)
+    measured.targets = [
+        Target("seconds until every book stands, slowest round", LONGEST_S, at_least=False, got=worst_s, unit="s"),
+        Target("growth of memory with every prompt built, largest", MOST_MB, at_least=False, got=worst_mb, unit="MB"),
+    ]
+    return measured
+
+
+async def take_over(url: str, count: int) -> dict[str, float]:
+    """Take everything over, and return the row."""
+    clock, health = SystemClock(), Health()
+    settings = Settings(
+        run_mode=MODE,
+        bus=BusSettings(url=url),
+        redis=RedisSettings(url="none://"),
+        engine=EngineSettings(kind="rules"),
+        fusion=FusionSettings(group=f"rebuild-{uuid4().hex[:8]}", intervals=["1m"], window_bars=_window(), epoch_slots=EPOCH_SLOTS),
+    )
+    worker = make_worker(KafkaBus(settings.bus, clock), settings, clock, health)
+    before_mb, started, busy_s = rss_mb(), time.perf_counter(), time.process_time()
+    running = asyncio.create_task(worker.run())
+    while not (health.ready or running.done()):
+        await asyncio.sleep(0.01)
+    took_s, busy_s, grown_mb = time.perf_counter() - started, time.process_time() - busy_s, rss_mb() - before_mb
+    bars = 0
+    for book in worker._books:  # noqa: SLF001 - what a decision on each would do, without 1,000 decisions
+        held = book.bars["1m"]
+        bars += len(held)
+        await worker._prompts.build(worker._prompts.plan(book, "1m", "fast", ""))  # noqa: SLF001
+    assert len(worker._books) == count  # noqa: SLF001
+    with_prompts_mb = rss_mb() - before_mb
+    worker.stop()
+    await running
+    return {
+        "symbols": count,
+        "bars held": bars,
+        "seconds": round(took_s, 1),
+        "of it on the processor": round(busy_s, 1),
+        "records/s": round(bars / took_s),
+        "MB rebuilt": round(grown_mb),
+        "MB with prompts built": round(with_prompts_mb),
+    }
+
+
+def _window() -> int:
+    """Return the window with which a book holds `BARS` bars: it keeps two epochs more than a prompt shows."""
+    return BARS - 2 * EPOCH_SLOTS
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--take-over"]:
+        logs.configure(LogSettings(level="error"), service="benchmark")
+        print(orjson.dumps(asyncio.run(take_over(sys.argv[2], int(sys.argv[3])))).decode())
+    else:
+        sys.exit(run_alone("rebuild", __doc__, measure))
