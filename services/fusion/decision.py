@@ -282,6 +282,7 @@ class Decision:
         priced = prices(answer, frame.close, frame.atr, self._book.instrument.price_increment) if isinstance(answer, Entry) else None
         now_ms = parts.clock.now_ms()
         halted = parts.control.halted(symbol)
+        ending.control_offset = parts.control.offset
         block = Block("halted", halted) if halted is not None else None
         block = block or parts.guard.on_clock(parts.skew.skew_ms)
         assert ending.as_of is not None  # noqa: S101 - set before the engine was asked
@@ -296,7 +297,6 @@ class Decision:
         if self._book.version != frame.version:
             self._end(Outcome.STALE, "rewritten", "bars that the decision rests on were revised or rescaled while it was made")
             return
-        ending.control_offset = parts.control.offset
         signal = self._signal(answer, action, priced, frame, now_ms, degraded=degraded)
         # Remembered before it leaves: two decisions on one symbol must not pass the same rule while the producer makes them wait.
         parts.guard.published(symbol, action, ts_event_ms, now_ms)
