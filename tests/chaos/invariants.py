@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from uuid import UUID
 
-from schemas import AsOf, AuditRecord, Cancel, Outcome, Signal, Topic
+from schemas import AsOf, AuditRecord, Cancel, CancelReason, Outcome, Signal, Topic
 from services.core.bus import Record, TopicPartition
 from services.core.clock import VirtualClock
 from services.core.instruments import Instruments
@@ -54,8 +54,8 @@ class _Collected:
         del symbol, interval, window_end_ms
         return False
 
-    def rewritten(self, symbol: str) -> None:
-        del symbol
+    def rewritten(self, symbol: str, reason: CancelReason) -> None:
+        del symbol, reason
 
 
 def triggers_of(logs: Logs, settings: Settings, instruments: Instruments, first: Mapping[TopicPartition, int]) -> dict[UUID, Trigger]:
