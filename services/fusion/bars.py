@@ -8,22 +8,12 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from enum import Enum
 
 from schemas import MarketFeatures
+from services.core.folding.fold import Fold
 from services.fusion.lines import GAP_LINE, bar_line
 
 _SLACK = 64
-
-
-class Fold(Enum):
-    """What became of a record."""
-
-    FOLDED = "folded"
-    REVISED = "revised"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-    LATE = "late"
 
 
 class Bars:

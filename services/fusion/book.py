@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Vision, VisionFeatures, interval_ms
 from services.core.calendar import SessionCalendar
+from services.core.folding.fold import Fold
 from services.core.settings import FusionSettings
-from services.fusion.bars import Bars, Fold
+from services.fusion.bars import Bars
 from services.fusion.epochs import Epochs
 from services.fusion.lines import bar_line
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from schemas import CancelReason, DeadLetterReason, MarketFeatures, Topic, VisionFeatures, topic_name
 from services.core import metrics
 from services.core.bus import Record
 from services.core.clock import Clock
 from services.core.decode import Refused, accepted_modes, decode
+from services.core.folding.fold import REFUSALS, Fold
 from services.core.settings import Settings
-from services.fusion.bars import Fold
 from services.fusion.book import At, Book
 from services.fusion.books import Books
 from services.fusion.epochs import slot_of
 from services.fusion.triggers import LaneKey, Observation, Trigger, TriggerIds, TriggerPolicy
 
 Taken = Literal["folded", "duplicate", "filtered"]
-
-_REFUSALS: Final = {
-    Fold.CONFLICT: DeadLetterReason.CONFLICT,
-    Fold.LATE: DeadLetterReason.LATE,
-}
 
 
 class Sink(Protocol):
@@ -113,7 +108,7 @@ class Intake:
         if fold is Fold.DUPLICATE:
             return "duplicate"
         return Refused(
-            _REFUSALS[fold],
+            REFUSALS[fold],
             f"{bar.symbol} {bar.interval} bar that closes at {bar.ts_close_ms}, revision {bar.revision}: the book's last closed at "
             f"{book.bars[bar.interval].last_close_ms}",
         )

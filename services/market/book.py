@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from schemas import Candle, Instrument, InstrumentEvent, MarketFeatures, RunMode, interval_ms
 from services.core.calendar import SessionCalendar
+from services.core.folding.fold import Fold
 from services.market.aggregate import Aggregator, HigherBar, Ohlcv, check_multiple, scaled
-from services.market.series import Fold, Folded, Series
+from services.market.series import Folded, Series
 
 Plan = Mapping[str, Sequence[str]]
 """Higher intervals to build from each lower one."""
@@ -100,7 +101,9 @@ class Book:
         series, bounds = self._series[interval], aggregator.bounds(bar.ts_open_ms)
         if bounds is None or not series.holds_since(bounds[0]):
             return None
-        return aggregator.revise(bounds, (self._in_units_of(interval, part, bounds) for part in series.between(*bounds)))
+        # A bar between sessions lies within a week's bounds and is no part of it.
+        parts = (part for part in series.between(*bounds) if aggregator.bounds(part.ts_open_ms) == bounds)
+        return aggregator.revise(bounds, (self._in_units_of(interval, part, bounds) for part in parts))
 
     def _in_units_of(self, interval: str, bar: Ohlcv, bounds: tuple[int, int] | None) -> Ohlcv:
         """Return `bar`, in today's units, in those of the higher bar's open, which by contract says what units a bar is in."""

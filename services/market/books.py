@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from schemas import Candle, DeadLetterReason, MarketFeatures
+from schemas import Candle, MarketFeatures
 from services.core.bus import Record
 from services.core.decode import Refused, decode
 from services.core.folding import dealing
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.dealing import Outcome
+from services.core.folding.fold import REFUSALS, Fold
 from services.market.book import Book, Plan
-from services.market.series import Fold
-
-_REFUSALS: Final = {Fold.CONFLICT: DeadLetterReason.CONFLICT, Fold.LATE: DeadLetterReason.LATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +41,8 @@ class Books:
         if isinstance(book, Refused):
             return Dealt(Outcome.DEAD_LETTERED, refused=book)
         fold, detail, out = book.take(candle, record.offset)
-        if fold in _REFUSALS:
-            return Dealt(Outcome.DEAD_LETTERED, refused=Refused(_REFUSALS[fold], detail))
+        if fold in REFUSALS:
+            return Dealt(Outcome.DEAD_LETTERED, refused=Refused(REFUSALS[fold], detail))
         unknown = candle.unknown_fields()
         if fold is None:
             return Dealt(Outcome.FILTERED, unknown_fields=unknown)

@@ -9,23 +9,13 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
-from enum import Enum
 from typing import Final, NamedTuple
 
+from services.core.folding.fold import Fold
 from services.market.aggregate import Ohlcv, scaled
 from services.market.indicators import WARM_UP_BARS, Bar, Indicators
 
 _SLACK: Final = 64
-
-
-class Fold(Enum):
-    """What became of a bar."""
-
-    FOLDED = "folded"
-    REVISED = "revised"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-    LATE = "late"
 
 
 class Folded(NamedTuple):

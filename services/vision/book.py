@@ -16,17 +16,8 @@ import numpy as np
 
 from schemas import Candle, Instrument, InstrumentEvent
 from services.core.calendar import SessionCalendar
+from services.core.folding.fold import Fold
 from services.vision.render import CLOSE, COLUMNS, VOLUME, ChartSpec, Floats
-
-
-class Fold(StrEnum):
-    """What became of a closed bar."""
-
-    APPENDED = "appended"
-    REVISED = "revised"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-    LATE = "late"
 
 
 class Refusal(StrEnum):
@@ -86,7 +77,7 @@ class ChartBook:
         bars = self._bars
         if not bars or candle.ts_close_ms > bars[-1].candle.ts_close_ms:
             bars.append(_Bar(offset, self._next_slot(candle), candle))
-            return Fold.APPENDED
+            return Fold.FOLDED
         index = bisect_left(bars, candle.ts_close_ms, key=lambda bar: bar.candle.ts_close_ms)
         known = bars[index]
         if known.candle.ts_close_ms != candle.ts_close_ms:

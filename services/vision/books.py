@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
-from schemas import Candle, DeadLetterReason, interval_ms
+from schemas import Candle, interval_ms
 from services.core.bus import Record
 from services.core.decode import Refused, decode
 from services.core.folding import dealing
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.dealing import Outcome
-from services.vision.book import ChartBook, Fold, Refusal, Window, WindowRules
-
-_REFUSALS: Final = {Fold.CONFLICT: DeadLetterReason.CONFLICT, Fold.LATE: DeadLetterReason.LATE}
+from services.core.folding.fold import REFUSALS, Fold
+from services.vision.book import ChartBook, Refusal, Window, WindowRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +68,9 @@ class Books:
         fold = book.take(candle, record.offset)
         if fold is Fold.DUPLICATE:
             return Dealt(Outcome.DUPLICATE, unknown_fields=unknown)
-        if fold in _REFUSALS:
+        if fold in REFUSALS:
             detail = f"bar of {candle.symbol} {candle.interval} closing at {candle.ts_close_ms}, revision {candle.revision}"
-            return Dealt(Outcome.DEAD_LETTERED, refused=Refused(_REFUSALS[fold], detail))
+            return Dealt(Outcome.DEAD_LETTERED, refused=Refused(REFUSALS[fold], detail))
         return Dealt(Outcome.FOLDED, due=self._due(candle, book), unknown_fields=unknown)
 
     def again(self, record: Record, dealt: Dealt) -> Dealt:

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from schemas import MarketFeatures
 from services.core.calendar import SessionCalendar
-from services.fusion.bars import _SLACK, Bars, Fold
+from services.core.folding.fold import Fold
+from services.fusion.bars import _SLACK, Bars
 from services.fusion.book import Book
 from services.fusion.lines import GAP_LINE, bar_line, basis_points, compact
 from tests.unit.fusion import build

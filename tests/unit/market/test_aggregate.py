@@ -37,7 +37,7 @@ def test_each_window_is_what_its_bars_make_and_closes_once(case: tuple[SessionCa
     for index, higher in emitted:
         bounds = (higher.bar.ts_open_ms, higher.bar.ts_close_ms)
         assert calendar.bar_bounds(interval, higher.bar.ts_open_ms) == bounds
-        parts = [part for part in lower[: index + 1] if bounds[0] <= part.ts_open_ms < bounds[1]]
+        parts = [part for part in lower[: index + 1] if calendar.bar_bounds(interval, part.ts_open_ms) == bounds]
         assert higher.bar == merge(parts, bounds)
         assert higher.bar.revision == sum(part.revision for part in parts)
         assert higher.closed == (lower[index].ts_close_ms >= bounds[1])

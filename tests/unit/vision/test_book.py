@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from schemas import Candle, Instrument
 from services.core.calendar import SessionCalendar
-from services.vision.book import ChartBook, Fold, Refusal, Window, WindowRules
+from services.core.folding.fold import Fold
+from services.vision.book import ChartBook, Refusal, Window, WindowRules
 from services.vision.render import CLOSE, VOLUME, ChartSpec, Floats, render
 from tests.unit.vision.build import MINUTE, START, SYMBOL, candle, instrument, split
 
