@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -23,7 +23,7 @@ from services.core.clock import Clock
 from services.core.settings import Settings
 from services.fusion.book import Book
 from services.fusion.books import Books
-from services.fusion.prompt import PAGE_BARS, PromptBuilder
+from services.fusion.prompt import PAGE_BARS, Block, PromptBuilder
 from services.inference.engine import Engine, EngineError, TokenIds, Usage
 
 _COLD_PAGES: Final = 4
@@ -36,15 +36,6 @@ Key = tuple[str, str]
 """Symbol and interval."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _Ahead:
-    """How much of a symbol's next prefix the engine has been sent."""
-
-    root: bytes
-    """Key of its first page: another one means another prefix."""
-    blocks: int
 
 
 @dataclass(slots=True)
@@ -66,7 +57,8 @@ class Prewarmer:
         self._engine = engine
         self._prompts = prompts
         self._books = books
-        self._ahead: dict[Key, _Ahead] = {}
+        self._ahead: dict[Key, list[bytes]] = {}
+        """Keys of the blocks of a symbol's next prefix that the engine has been sent."""
         self._queue: deque[Key] = deque()
         self._current: deque[Key] = deque()
         self._opening: deque[tuple[Key, int]] = deque()
@@ -107,8 +99,7 @@ class Prewarmer:
         """Send slices, one at a time, for ever; cancel to end."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send_queued(), name="prewarm-slices")
-            # Recorded data has its own time, which no clock here follows.
-            if self._settings.run_mode in {RunMode.LIVE, RunMode.SHADOW} and self._settings.fusion.prewarm_before_open_ms:
+            if follows_opens(self._settings):
                 tasks.create_task(self._watch_opens(), name="prewarm-opens")
 
     async def _send_queued(self) -> None:
@@ -218,19 +209,18 @@ class Prewarmer:
         blocks, fixed, left, total = self._prompts.upcoming(book, interval)
         if len(blocks) <= fixed:
             return
-        root = blocks[fixed].key
-        ahead = self._ahead.get(key)
-        if ahead is None or ahead.root != root:
-            ahead = self._ahead[key] = _Ahead(root, fixed)
+        # A bar that was revised, or another window, changes every block from there on: only what still leads counts as sent.
+        sent = max(fixed, _in_common(self._ahead.get(key, ()), blocks))
         pages = -(-self._settings.fusion.window_bars // PAGE_BARS)
         due = fixed + -(-pages * (total - left) // total) if left else len(blocks)
         goal = min(len(blocks), due)
-        if ahead.blocks >= goal:
+        if sent >= goal:
             return
         slice_pages = -(-pages // total)
-        ahead.blocks = min(goal, ahead.blocks + (slice_pages if goal - ahead.blocks <= slice_pages else 2 * slice_pages))
-        await self._send(key[0], await self._prompts.ids_of(blocks[: ahead.blocks]))
-        if not left and ahead.blocks < goal:
+        sent = min(goal, sent + (slice_pages if goal - sent <= slice_pages else 2 * slice_pages))
+        self._ahead[key] = [block.key for block in blocks[:sent]]
+        await self._send(key[0], await self._prompts.ids_of(blocks[:sent]))
+        if not left and sent < goal:
             self._queue.append(key)
 
     async def _send(self, symbol: str, ids: TokenIds) -> Usage:
@@ -241,3 +231,14 @@ class Prewarmer:
         metrics.PROMPT_TOKENS.labels("warm").inc(usage.prompt_tokens)
         metrics.CACHED_TOKENS.labels("warm").inc(usage.cached_tokens or 0)
         return usage
+
+
+def follows_opens(settings: Settings) -> bool:
+    """Return whether prefixes are sent ahead before sessions: recorded data has its own time, which no clock here follows."""
+    return settings.run_mode in {RunMode.LIVE, RunMode.SHADOW} and settings.fusion.prewarm_before_open_ms > 0
+
+
+def _in_common(sent: Sequence[bytes], blocks: Sequence[Block]) -> int:
+    """Return how many of `blocks` lead both."""
+    differing = (at for at, (key, block) in enumerate(zip(sent, blocks, strict=False)) if key != block.key)
+    return next(differing, min(len(sent), len(blocks)))
