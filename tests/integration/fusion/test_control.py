@@ -180,6 +180,6 @@ async def test_live_refuses_the_simulator(
     try:
         worker = site.worker().start()
         assert await worker.ended() == 2
-        assert "live refuses the simulator" in worker.log
+        assert "refuses the simulator" in worker.log
     finally:
         await site.close()
