@@ -1,0 +1,154 @@
+"""The demo, small and fast: its sums come out and its report says what was seen, in one process and through real parts."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import io
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from deploy.local import LocalKafka, LocalRedis
+from schemas import AuditRecord, Outcome, Signal, decode_signal_message
+from services.cli.demo.engine import SimulatorProcess
+from services.cli.demo.loglines import LogLines
+from services.cli.demo.options import Vision
+from services.cli.demo.prepare import prepare
+from services.cli.demo.report import AUDIT, REPORT, SIGNALS
+from services.cli.demo.run import show
+from services.core.settings import SettingsError
+from tests.unit.cli.demo.test_prepare import PLAIN
+
+SMALL = dataclasses.replace(
+    PLAIN, symbols="AAPL,MSFT", bars=6, pace=10.0, burst=False, outage=False, time_scale=0.0, history_from=dt.date(2011, 6, 1)
+)
+
+
+async def _show(folder: Path, **changes: object) -> tuple[int, dict[str, Any], str]:
+    run, _, _ = prepare(dataclasses.replace(SMALL, **changes), folder)  # type: ignore[arg-type]
+    console = Console(file=io.StringIO(), width=200)
+    code = await show(run, console, LogLines(console))
+    assert isinstance(console.file, io.StringIO)
+    return code, json.loads((folder / REPORT).read_text()), console.file.getvalue()
+
+
+def _audits(folder: Path) -> dict[object, AuditRecord]:
+    lines = (folder / AUDIT).read_bytes().splitlines()
+    return {audit.trigger_id: audit for audit in map(AuditRecord.decode, lines)}
+
+
+def _holds(folder: Path, report: dict[str, Any]) -> None:
+    """Check the sums anew, from the files alone."""
+    assert report["records"] == sum(report[end] for end in ("folded", "duplicates", "filtered", "dead_lettered"))
+    assert report["triggers"] == sum(report["outcomes"].values())
+    audits = _audits(folder)
+    assert Counter(audit.outcome.value for audit in audits.values()) == Counter(report["outcomes"])
+    messages = [decode_signal_message(line) for line in (folder / SIGNALS).read_bytes().splitlines()]
+    signals = {message.signal_id for message in messages if isinstance(message, Signal)}
+    assert {audit.signal_id for audit in audits.values() if audit.outcome is Outcome.PUBLISHED} == signals
+    assert all(one["ok"] for one in report["sums"])
+
+
+@pytest.mark.integration
+async def test_a_paced_run_publishes_a_signal_for_every_bar_and_leaves_its_files(tmp_path: Path) -> None:
+    code, report, said = await _show(tmp_path)
+    assert code == 0
+    _holds(tmp_path, report)
+    assert report["triggers"] == 12
+    assert report["outcomes"]["failed"] == 0
+    assert set(report) >= {"bus", "redis", "engine", "settings", "machine", "duration_s", "vision", "prefix_hit_ratio_all"}
+    assert report["prefix_hit_ratio"] > 0.9
+    assert set(report["latency_ms"]) == {"total", "fold", "vision_wait", "queue", "prompt", "first_token", "decision", "publish"}
+    assert report["vision"]["absent"] == 0
+    assert report["engine"]["source"] == "simulator"
+    assert said.count("SIMULATOR / DEMO") >= 4
+    assert "Worth trying next" in said
+
+
+@pytest.mark.integration
+async def test_a_stock_listed_on_the_way_is_blocked_until_it_has_bars_enough(tmp_path: Path) -> None:
+    code, report, said = await _show(tmp_path, symbols="FB,IBM", bars=24, start=dt.date(2012, 5, 16), vision=Vision.NONE)
+    assert code == 0
+    _holds(tmp_path, report)
+    assert report["reasons"]["blocked/min_bars"] == 19
+    assert report["vision"] == {"fresh": 0, "stale": 0, "absent": report["outcomes"]["published"]}
+    assert "FB.XNAS is listed on 2012-05-18" in said
+
+
+@pytest.mark.integration
+async def test_an_outage_ends_in_failures_and_never_in_a_view(tmp_path: Path) -> None:
+    code, report, said = await _show(tmp_path, outage=True, pace=8.0)
+    assert code == 0
+    _holds(tmp_path, report)
+    assert report["outcomes_by_phase"]["outage"]["failed"] > 0
+    assert report["outcomes_by_phase"]["recovery"]["published"] > 0
+    assert all(audit.action is None for audit in _audits(tmp_path).values() if audit.outcome is Outcome.FAILED)
+    assert report["engine_outage_s"] >= 3
+    assert "the engine answers again" in said
+
+
+@pytest.mark.integration
+async def test_without_torch_live_charts_are_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "services.vision.torch_forecaster", raising=False)
+    with pytest.raises(SettingsError, match=r"torch is not installed.*--vision recorded"):
+        await _show(tmp_path, vision=Vision.LIVE)
+    assert not (tmp_path / REPORT).exists()
+
+
+@pytest.mark.integration
+async def test_through_a_real_kafka_and_redis_it_is_the_same_twice(tmp_path: Path, kafka: LocalKafka, redis_server: LocalRedis) -> None:
+    for _ in range(2):
+        code, report, _ = await _show(tmp_path, bus=kafka.url, redis=redis_server.url)
+        assert code == 0
+        _holds(tmp_path, report)
+        assert report["triggers"] == 12
+        assert report["bus"] == kafka.url
+        assert report["redis"] == redis_server.url
+
+
+async def test_the_simulator_comes_back_at_its_address() -> None:
+    simulator = SimulatorProcess(seed=0, time_scale=0.0)
+    await simulator.start()
+    try:
+        url = simulator.url
+        await simulator.kill()
+        await simulator.start()
+        assert simulator.url == url
+    finally:
+        await simulator.kill()
+
+
+@pytest.mark.integration
+async def test_an_interrupt_plays_no_more_and_still_decides_and_reports(tmp_path: Path) -> None:
+    options = ["--symbols", "AAPL,IBM", "--bars", "400", "--pace", "5", "--time-scale", "0", "--no-burst", "--no-outage"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from services.cli.main import main; main()",
+        "demo",
+        *options,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    while not (line := await process.stdout.readline()).startswith(b"2011"):
+        assert line, "the demo ended before its first signal"
+    process.send_signal(signal.SIGINT)
+    said = (await process.stdout.read()).decode()
+    assert await process.wait() == 128 + signal.SIGINT
+    assert "interrupted: no more bars" in said
+    report = json.loads((tmp_path / REPORT).read_text())
+    assert report["interrupted"]
+    assert 0 < report["triggers"] < 800
+    _holds(tmp_path, report)
