@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable, Sequence
 
 from schemas import MarketFeatures, Topic, VisionFeatures
 from services.core.bus import BusError
+from tests.chaos.invariants import Verdict, judge
 from tests.integration.fusion.feed import SYMBOLS, bar, window
 from tests.integration.fusion.site import Site
 from tests.integration.fusion.waiting import until
@@ -30,6 +33,26 @@ class Load:
             return holds()
 
         await until(step, what, told=lambda: self._site.logs.summary() + "\n" + self._site.tails())
+
+    async def more(self, outcomes: int, what: str) -> None:
+        """Keep the load up until `outcomes` more triggers have ended."""
+        goal = len(self._site.logs.ended) + outcomes
+        await self.until(lambda: len(self._site.logs.ended) >= goal, f"{outcomes} more outcomes {what}")
+
+    async def during(self, work: Callable[[], object], what: str) -> None:
+        """Keep the load up while `work` blocks a thread."""
+        task = asyncio.create_task(asyncio.to_thread(work))
+        await self.until(task.done, what)
+        await task
+
+    async def judged(self, what: str) -> Verdict:
+        """Publish no more, wait for every outcome, and return what the topics say; raise AssertionError for a broken promise."""
+        await self.settled()
+        site = self._site
+        verdict = judge(site.logs, site.settings(), await site.instruments(), site.first)
+        sys.stdout.write(f"\nchaos: {what}: {verdict}\n")
+        assert verdict.broken == [], "\n".join(verdict.broken)
+        return verdict
 
     async def step(self) -> None:
         """Publish what may be published now, and look at what has come."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.invariants import judge
 from tests.chaos.load import Load
 from tests.integration.fusion.engines import PacedSimulator
 from tests.integration.fusion.site import Site
@@ -18,14 +17,14 @@ async def test_a_worker_killed_in_mid_call_loses_and_doubles_nothing(site: Site,
     worker = site.worker(bus={"instance_id": "worker-0"})
     await worker.start().ready()
     load = Load(site)
-    for _ in range(4 * rounds):
-        goal = len(site.logs.ended) + 40
-        await load.until(lambda goal=goal: len(site.logs.ended) >= goal, "outcomes under load")  # type: ignore[misc]
+    kills = 0
+    for _ in range(2 * rounds):
+        await load.more(30, "under load")
         await engine.hang()
         goal = len(site.logs.ended) + 20
 
         async def in_call(goal: int = goal) -> bool:
-            """Calls are in flight, and behind them others have ended (`conflated`)."""
+            """Return whether calls are in flight, and others have ended (`conflated`) behind them."""
             await load.step()
             return len(site.logs.ended) >= goal and await engine.calls() > 0
 
@@ -35,9 +34,8 @@ async def test_a_worker_killed_in_mid_call_loses_and_doubles_nothing(site: Site,
         await worker.start().ready()
         await until(in_call, "calls in flight again", told=site.tails)
         worker.kill()
+        kills += 2
         await engine.go_on()
         await worker.start().ready()
-    await load.settled()
-    verdict = judge(site.logs, site.settings(), await site.instruments(), site.first)
-    print(f"killed in mid-call {8 * rounds} times: {verdict}")
-    assert verdict.broken == []
+    verdict = await load.judged(f"worker killed in mid-call {kills} times")
+    assert verdict.outcomes["published"] > 0
