@@ -16,8 +16,9 @@ from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.folding.dealing import Outcome
 from services.core.settings import BusSettings
+from tests.unit.core.folding.desk import PARTITIONS, TOPICS
 from tests.unit.market.build import MODE
-from tests.unit.market.service_spec import PARTITIONS, TOPICS, Desk, MarketServiceSpec, expected, market
+from tests.unit.market.service_spec import Desk, MarketServiceSpec, expected, market
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +39,7 @@ class TestOnKafka(MarketServiceSpec):
         self, desk: Desk, kafka_bus_settings: BusSettings
     ) -> None:
         candles = market(100)
-        await desk.publish_candles(candles)
+        await desk.publish(Topic.CANDLES, candles)
         variables = {
             "AQUILINE_RUN_MODE": MODE.value,
             "AQUILINE_BUS__URL": kafka_bus_settings.url,

@@ -19,8 +19,9 @@ from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
 from services.vision.forecast import load_forecaster
+from tests.unit.core.folding.desk import PARTITIONS, TOPICS
 from tests.unit.vision.build import MODE
-from tests.unit.vision.service_spec import PARTITIONS, TOPICS, Desk, market
+from tests.unit.vision.service_spec import Desk, market
 
 pytestmark = pytest.mark.integration
 

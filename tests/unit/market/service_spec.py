@@ -2,103 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-
 import orjson
 import pytest
 
-from schemas import Candle, DeadLetter, DeadLetterReason, MarketFeatures, RunMode, Topic, topic_name
+from schemas import Candle, DeadLetter, DeadLetterReason, MarketFeatures, RunMode, Topic
 from schemas.dead_letter import PREFIX
-from services.core.bus import Bus, BusError, NewTopic, Record, TopicPartition
+from services.core.bus import Bus, BusError
 from services.core.clock import SystemClock
 from services.core.folding.dealing import Outcome
 from services.core.health import Health
 from services.core.settings import BusSettings, MarketSettings, Settings
 from services.market.book import Book
 from services.market.service import MarketService
+from tests.unit.core.folding import desk as folding
+from tests.unit.core.folding.desk import TOPICS, until
 from tests.unit.market.build import MINUTE, MODE, MONDAY, candle, instrument
 
-PARTITIONS = 4
 PLAN = {"1m": ["3m"]}
 SYMBOLS = [f"COIN{number}-USD.CBSE" for number in range(12)]
-TOPICS = {topic: topic_name(topic, MODE) for topic in Topic}
 
 
 def settings_for(group: str) -> Settings:
     return Settings(run_mode=MODE, bus=BusSettings(url="memory://"), market=MarketSettings(group=group, aggregate=PLAN))
 
 
-class Desk:
-    """A bus with the topics of a test, and what a test does to it."""
+class Desk(folding.Desk[MarketService, MarketFeatures]):
+    """A desk for the market service."""
+
+    target = Topic.MARKET_FEATURES
+    output = MarketFeatures
+    instruments = tuple(instrument(symbol) for symbol in SYMBOLS)
 
     def __init__(self, bus: Bus, group: str) -> None:
-        self.bus = bus
+        super().__init__(bus)
         self.settings = settings_for(group)
-
-    async def set_up(self) -> None:
-        admin = await self.bus.admin()
-        used = [
-            (Topic.CANDLES, PARTITIONS),
-            (Topic.MARKET_FEATURES, PARTITIONS),
-            (Topic.INSTRUMENTS, 1),
-            (Topic.INSTRUMENT_EVENTS, 1),
-            (Topic.DEAD_LETTERS, 1),
-        ]
-        there = await admin.describe([TOPICS[topic] for topic, _ in used])
-        await admin.create([NewTopic(TOPICS[topic], partitions, {}) for topic, partitions in used])
-        await admin.truncate(list(there))
-        await admin.close()
-        await self.publish(Topic.INSTRUMENTS, [(symbol.encode(), instrument(symbol).encode()) for symbol in SYMBOLS])
-
-    async def publish(self, topic: Topic, pairs: list[tuple[bytes | None, bytes | None]]) -> None:
-        producer = await self.bus.producer(client_id="test")
-        acks = [await producer.send(TOPICS[topic], key=key, value=value) for key, value in pairs]
-        await asyncio.gather(*acks)
-        await producer.close()
-
-    async def publish_candles(self, candles: list[Candle]) -> None:
-        await self.publish(Topic.CANDLES, [(one.symbol.encode(), one.encode()) for one in candles])
 
     def service(self) -> MarketService:
         return MarketService(self.bus, self.settings, SystemClock(), Health())
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[MarketService]:
-        service = self.service()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(service.run())
-            yield service
-            service.stop()
-
-    async def read(self, topic: Topic) -> list[Record]:
-        admin, reader = await self.bus.admin(), await self.bus.reader(client_id="test")
-        info = (await admin.describe([TOPICS[topic]]))[TOPICS[topic]]
-        partitions = [TopicPartition(info.name, number) for number in range(info.partitions)]
-        ends = await reader.end_offsets(partitions)
-        await reader.read(await reader.beginning_offsets(partitions))
-        records: list[Record] = []
-        while any(reader.position(partition) < end for partition, end in ends.items()):
-            records += await reader.poll(timeout_ms=200)
-        await reader.close()
-        await admin.close()
-        return records
-
-    async def features(self) -> dict[str, list[MarketFeatures]]:
-        """Return what was published, by symbol, in order."""
-        found: dict[str, list[MarketFeatures]] = {}
-        for record in await self.read(Topic.MARKET_FEATURES):
-            features = MarketFeatures.decode(record.value or b"")
-            assert record.key == features.symbol.encode()
-            found.setdefault(features.symbol, []).append(features)
-        return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - counters tell nobody of their changes
-            await asyncio.sleep(0.01)
 
 
 def market(count: int, start: int = 0) -> list[Candle]:
@@ -122,7 +62,7 @@ class MarketServiceSpec:
 
     async def test_each_candle_comes_out_with_features_and_its_higher_bars_in_order(self, desk: Desk) -> None:
         candles = market(40)
-        await desk.publish_candles(candles)
+        await desk.publish(Topic.CANDLES, candles)
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(candles))
         assert await desk.features() == expected(candles)
@@ -156,7 +96,7 @@ class MarketServiceSpec:
             (b"NO.XNAS", changed(symbol="NO.XNAS"), DeadLetterReason.UNKNOWN_INSTRUMENT),
             (key, changed(ts_open_ms=32_000_000_000_000, ts_close_ms=32_000_000_060_000), DeadLetterReason.FUTURE),
         ]
-        await desk.publish(Topic.CANDLES, [(one, two) for one, two, _ in bad])
+        await desk.publish_raw(Topic.CANDLES, [(one, two) for one, two, _ in bad])
         # These need the candle before them, so they share its partition by its key.
         after = [
             (value, None),
@@ -165,7 +105,7 @@ class MarketServiceSpec:
             (candle(MONDAY - MINUTE, symbol=SYMBOLS[0]).encode(), DeadLetterReason.LATE),
             (changed(ts_open_ms=MONDAY + MINUTE, ts_close_ms=MONDAY + 2 * MINUTE, news="unknown field"), None),
         ]
-        await desk.publish(Topic.CANDLES, [(key, one) for one, _ in after])
+        await desk.publish_raw(Topic.CANDLES, [(key, one) for one, _ in after])
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(bad) + len(after))
         counts = service.counts
@@ -187,10 +127,10 @@ class MarketServiceSpec:
 
     async def test_a_restarted_service_goes_on_where_the_first_one_stopped(self, desk: Desk) -> None:
         first, second = market(50), market(30, start=50)
-        await desk.publish_candles(first)
+        await desk.publish(Topic.CANDLES, first)
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(first))
-        await desk.publish_candles(second)
+        await desk.publish(Topic.CANDLES, second)
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(second))
         assert await desk.features() == expected(first + second)
@@ -200,13 +140,13 @@ class MarketServiceSpec:
         candles = market(90)
         third = len(candles) // 3
         async with desk.running() as one:
-            await desk.publish_candles(candles[:third])
+            await desk.publish(Topic.CANDLES, candles[:third])
             await until(lambda: one.counts.records > 0)
             async with desk.running() as two:
                 await until(lambda: bool(two._partitions) and bool(one._partitions))
-                await desk.publish_candles(candles[third : 2 * third])
+                await desk.publish(Topic.CANDLES, candles[third : 2 * third])
                 await until(lambda: two.counts.records > 0)
-            await desk.publish_candles(candles[2 * third :])
+            await desk.publish(Topic.CANDLES, candles[2 * third :])
             await until(lambda: one.counts.records + two.counts.records >= len(candles))
         found = await desk.features()
         for symbol, wanted in expected(candles).items():
@@ -216,10 +156,10 @@ class MarketServiceSpec:
     async def test_an_instrument_published_just_before_its_first_candle_is_known(self, desk: Desk) -> None:
         late = "LATE-USD.CBSE"
         async with desk.running() as service:
-            await desk.publish_candles(market(1))
+            await desk.publish(Topic.CANDLES, market(1))
             await until(lambda: service.counts.records == len(SYMBOLS))
-            await desk.publish(Topic.INSTRUMENTS, [(b"broken", b"{}"), (late.encode(), instrument(late).encode())])
-            await desk.publish_candles([candle(MONDAY, symbol=late)])
+            await desk.publish_raw(Topic.INSTRUMENTS, [(b"broken", b"{}"), (late.encode(), instrument(late).encode())])
+            await desk.publish(Topic.CANDLES, [candle(MONDAY, symbol=late)])
             await until(lambda: service.counts.records == len(SYMBOLS) + 1)
         assert service.counts.outcomes == {Outcome.FOLDED: len(SYMBOLS) + 1}
 

@@ -199,3 +199,12 @@ def test_what_a_rebuild_reads_is_bounded_by_the_slowest_interval() -> None:
     needed = minutes.needed_from()
     assert needed is not None
     assert 99 * 15 <= needed <= 101 * 15
+
+
+def test_a_correction_leaves_bars_between_sessions_out_of_the_week_as_its_building_did() -> None:
+    apple = Book(instrument("AAPL.XNAS", calendar="XNYS"), (), {"1h": ["1w"]})
+    hours = [ms(f"2024-07-01T{hour}:00") for hour in (18, 21, 22)] + [ms("2024-07-02T18:00")]
+    for offset, open_ms in enumerate(hours):
+        apple.take(candle(open_ms, 10 + offset, symbol="AAPL.XNAS", interval="1h"), offset)
+    week = apple.take(candle(hours[0], 10, symbol="AAPL.XNAS", interval="1h", volume=5, revision=1), 9).out[-1]
+    assert (week.interval, week.volume, week.close) == ("1w", 6.0, 13)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-
 import orjson
 import pytest
 
-from schemas import Candle, DeadLetter, DeadLetterReason, Message, RunMode, Topic, VisionFeatures, topic_name
-from services.core.bus import Bus, BusError, NewTopic, Record, TopicPartition
+from schemas import Candle, DeadLetter, DeadLetterReason, RunMode, Topic, VisionFeatures
+from services.core.bus import Bus, BusError
 from services.core.clock import SystemClock
 from services.core.folding.dealing import Outcome
 from services.core.health import Health
@@ -19,90 +15,33 @@ from services.vision.book import ChartBook, Refusal, Window, WindowRules
 from services.vision.look import look
 from services.vision.render import ChartSpec
 from services.vision.service import VisionService
+from tests.unit.core.folding import desk as folding
+from tests.unit.core.folding.desk import until
 from tests.unit.vision.build import MINUTE, MODE, START, MeanForecaster, candle, instrument, split
 
-PARTITIONS = 4
 SPEC = ChartSpec(5)
 SYMBOLS = [f"COIN{number}-USD.CBSE" for number in range(8)]
-TOPICS = {topic: topic_name(topic, MODE) for topic in Topic}
 
 
-class Desk:
-    """A bus with the topics of a test, and what a test does to it."""
+class Desk(folding.Desk[VisionService, VisionFeatures]):
+    """A desk for the vision service."""
+
+    target = Topic.VISION_FEATURES
+    output = VisionFeatures
+    instruments = tuple(instrument(symbol) for symbol in SYMBOLS)
 
     def __init__(self, bus: Bus, group: str) -> None:
-        self.bus = bus
+        super().__init__(bus)
         self.settings = Settings(
             run_mode=MODE, bus=BusSettings(url="memory://"), vision=VisionSettings(group=group, window_bars=5, batch=6, max_gap_bars=2)
         )
         self.model = MeanForecaster(SPEC)
 
-    async def set_up(self) -> None:
-        admin = await self.bus.admin()
-        used = [
-            (Topic.CANDLES, PARTITIONS),
-            (Topic.VISION_FEATURES, PARTITIONS),
-            (Topic.INSTRUMENTS, 1),
-            (Topic.INSTRUMENT_EVENTS, 1),
-            (Topic.DEAD_LETTERS, 1),
-        ]
-        there = await admin.describe([TOPICS[topic] for topic, _ in used])
-        # Without compaction, unlike the real ones: a compacted topic cannot be emptied between tests.
-        await admin.create([NewTopic(TOPICS[topic], partitions, {}) for topic, partitions in used])
-        await admin.truncate(list(there))
-        await admin.close()
-        await self.publish(Topic.INSTRUMENTS, [instrument(symbol) for symbol in SYMBOLS])
-
-    async def publish(self, topic: Topic, messages: list[Message]) -> None:
-        await self.publish_raw(topic, [(str(orjson.loads(one.encode())["symbol"]).encode(), one.encode()) for one in messages])
-
-    async def publish_raw(self, topic: Topic, pairs: list[tuple[bytes | None, bytes | None]]) -> None:
-        producer = await self.bus.producer(client_id="test")
-        acks = [await producer.send(TOPICS[topic], key=key, value=value) for key, value in pairs]
-        await asyncio.gather(*acks)
-        await producer.close()
-
     def service(self) -> VisionService:
         return VisionService(self.bus, self.settings, SystemClock(), self.model, Health())
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[VisionService]:
-        service = self.service()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(service.run())
-            yield service
-            service.stop()
 
-    async def read(self, topic: Topic) -> list[Record]:
-        admin, reader = await self.bus.admin(), await self.bus.reader(client_id="test")
-        info = (await admin.describe([TOPICS[topic]]))[TOPICS[topic]]
-        partitions = [TopicPartition(info.name, number) for number in range(info.partitions)]
-        ends = await reader.end_offsets(partitions)
-        await reader.read(await reader.beginning_offsets(partitions))
-        records: list[Record] = []
-        while any(reader.position(partition) < end for partition, end in ends.items()):
-            records += await reader.poll(timeout_ms=200)
-        await reader.close()
-        await admin.close()
-        return records
-
-    async def features(self) -> dict[str, list[VisionFeatures]]:
-        """Return what was published, by symbol, in order."""
-        found: dict[str, list[VisionFeatures]] = {}
-        for record in await self.read(Topic.VISION_FEATURES):
-            features = VisionFeatures.decode(record.value or b"")
-            assert record.key == features.symbol.encode()
-            found.setdefault(features.symbol, []).append(features)
-        return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - counters tell nobody of their changes
-            await asyncio.sleep(0.01)
-
-
-def market(count: int, start: int = 0) -> list[Message]:
+def market(count: int, start: int = 0) -> list[Candle]:
     return [
         candle(slot, 100 + (slot * 7 + index) % 11, symbol=symbol)
         for slot in range(start, start + count)
@@ -110,13 +49,12 @@ def market(count: int, start: int = 0) -> list[Message]:
     ]
 
 
-def expected(candles: list[Message]) -> dict[str, list[VisionFeatures]]:
+def expected(candles: list[Candle]) -> dict[str, list[VisionFeatures]]:
     """Return what the pure core makes of the candles, one window at a time."""
     rules = WindowRules(SPEC, max_gap_bars=2, max_jump=1.8)
     books = {symbol: ChartBook(instrument(symbol), "1m", rules) for symbol in SYMBOLS}
     out: dict[str, list[VisionFeatures]] = {symbol: [] for symbol in SYMBOLS}
     for one in candles:
-        assert isinstance(one, Candle)
         books[one.symbol].take(one, 0)
         window = books[one.symbol].window(())
         if isinstance(window, Window):
@@ -147,7 +85,7 @@ class VisionServiceSpec:
 
     async def test_forming_bars_other_intervals_and_repeats_are_ignored(self, desk: Desk) -> None:
         symbol = SYMBOLS[0]
-        ignored: list[Message] = [
+        ignored: list[Candle] = [
             candle(9, symbol=symbol, closed=False),
             candle(0, symbol=symbol, interval="1h"),
             candle(5, symbol=symbol),
@@ -200,7 +138,7 @@ class VisionServiceSpec:
 
     async def test_a_correction_draws_the_newest_window_again(self, desk: Desk) -> None:
         symbol = SYMBOLS[0]
-        bars: list[Message] = [candle(slot, symbol=symbol) for slot in range(6)]
+        bars: list[Candle] = [candle(slot, symbol=symbol) for slot in range(6)]
         await desk.publish(Topic.CANDLES, [*bars, candle(4, 101.0, symbol=symbol, revision=1)])
         async with desk.running() as service:
             await until(lambda: service.counts.records == 7)

@@ -14,7 +14,8 @@ from services.core.bus.memory_group import MemoryConsumer
 from services.core.clock import SystemClock
 from services.core.health import Health
 from services.vision.service import VisionService
-from tests.unit.vision.service_spec import PARTITIONS, TOPICS, Desk, VisionServiceSpec, expected, market, until
+from tests.unit.core.folding.desk import PARTITIONS, TOPICS, until
+from tests.unit.vision.service_spec import Desk, VisionServiceSpec, expected, market
 
 
 class _RefusingProducer:
