@@ -119,7 +119,8 @@ class AnswerReader:
 
     def feed(self, piece: str) -> bool:
         """Take in the next piece; return True when it completed the decision part. Raises AnswerError when that is invalid."""
-        self.text += piece
+        # An engine's JSON may hold half a surrogate pair, which has no UTF-8: no tokenizer and no message takes it.
+        self.text += piece.encode(errors="replace").decode()
         if self.decision is not None:
             return False
         body_at = self._body_at()

@@ -63,6 +63,11 @@ class Ledger:
         self._accounts.triggers += 1
         metrics.TRIGGERS.labels(trigger.kind).inc()
 
+    @property
+    def writing(self) -> int:
+        """Return how many outcomes and dead letters wait for their acknowledgement."""
+        return len(self._writing)
+
     def headers(self, trigger: Trigger) -> Headers:
         """Return the headers that a trigger's outputs carry on."""
         work = self._work.get(trigger.trigger_id)
@@ -156,7 +161,7 @@ class Ledger:
             mode=trigger.lane.mode,
             outcome=ending.outcome,
             reason=ending.reason,
-            detail=_utf8(ending.detail)[:2000],
+            detail=ending.detail.encode(errors="replace").decode()[:2000],
             ts_done_ms=self._clock.now_ms(),
             deadline_ms=ending.deadline_ms,
             signal_id=signal.signal_id if signal is not None and published else None,
@@ -176,10 +181,5 @@ class Ledger:
             engine=ending.engine.name if ending.engine else None,
             model=ending.engine.model if ending.engine else None,
             latency_ms=ending.stages_ms,
-            answer=_utf8(ending.answer)[:65_536] if ending.answer is not None else None,
+            answer=ending.answer[:65_536] if ending.answer is not None else None,
         )
-
-
-def _utf8(text: str) -> str:
-    """Return `text` without what has no UTF-8: an engine's JSON may hold half a surrogate pair."""
-    return text.encode(errors="replace").decode()

@@ -247,9 +247,11 @@ class FusionWorker:
     def _bound_backlog(self) -> None:
         fusion = self._settings.fusion
         unfinished = self.ownership.watermarks.unfinished
-        while unfinished - fusion.max_unfinished > 0 and (ended := self._lanes.evict_oldest()) is not None:
+        # What waits for its acknowledgement alone is as good as done: a slow broker must not empty the lanes.
+        excess = unfinished - self._ledger.writing - fusion.max_unfinished
+        while excess > 0 and (ended := self._lanes.evict_oldest()) is not None:
             self._end(ended)
-            unfinished -= 1
+            excess -= 1
         if not self._paused and unfinished > fusion.pause_at_unfinished:
             self._paused = True
             self._health.excuse("paused")
