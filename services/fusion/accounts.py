@@ -57,7 +57,9 @@ class RecordCounter:
     def count(self, topic: str, outcome: str) -> None:
         """Count one record that was not dead-lettered; accounts and metrics follow with `flush`, once a batch."""
         self._by_topic[topic, outcome] += 1
-        self._advance()
+        self._seen += 1
+        if self._seen >= self._window:
+            self._judge()
 
     def dead_letter(self, topic: str, reason: DeadLetterReason) -> None:
         """Count a dead letter; raise PoisonedStreamError when too many of the last records are bad."""
@@ -65,7 +67,9 @@ class RecordCounter:
         self._by_topic[topic, "dead_lettered"] += 1
         metrics.DEAD_LETTERS.labels(reason.value).inc()
         self._bad += 1
-        self._advance()
+        self._seen += 1
+        if self._seen >= self._window:
+            self._judge()
 
     def flush(self) -> None:
         """Bring accounts and metrics up to date."""
@@ -74,10 +78,7 @@ class RecordCounter:
             metrics.RECORDS.labels(topic, outcome).inc(count)
         self._by_topic.clear()
 
-    def _advance(self) -> None:
-        self._seen += 1
-        if self._seen < self._window:
-            return
+    def _judge(self) -> None:
         bad, seen = self._bad, self._seen
         self._seen = self._bad = 0
         if bad > self._ratio * seen:

@@ -73,7 +73,7 @@ class Bars:
         """Return what becomes of `bar`, changing nothing."""
         last = self.last_close_ms
         if not bar.closed:
-            return self._place_forming(bar)
+            return self._place_forming(bar, last)
         if bar.ts_close_ms > last:
             return Fold.FOLDED if bar.ts_open_ms >= last else Fold.CONFLICT
         index = bisect_left(self.ts_close, bar.ts_close_ms)
@@ -192,10 +192,10 @@ class Bars:
         """Return how many scheduled slots are missing inside the last `count` bars."""
         return sum(self.gap[max(1, len(self) - count) :])
 
-    def _place_forming(self, bar: MarketFeatures) -> Fold:
+    def _place_forming(self, bar: MarketFeatures, last_ms: int) -> Fold:
         """Say nothing new of a slot that has closed; call late what lies before the bar that forms now."""
         forming = self.forming
-        if bar.ts_close_ms <= self.last_close_ms:
+        if bar.ts_close_ms <= last_ms:
             return Fold.DUPLICATE
         if forming is None or bar.ts_close_ms > forming.ts_close_ms:
             return Fold.FOLDED
