@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench up-local down-local clean setup format generate lock test-setup servers
+.PHONY: help demo test chaos check bench up-local down-local clean setup format generate lock test-setup servers
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -21,6 +21,9 @@ demo: $(DEMO) ## see it work, on real market data and a simulated engine; ARGS="
 test: test-setup ## everything that is checked: make check, and all tests, with real Kafka and Redis
 	@$(MAKE) check
 	$(BIN)/pytest
+
+chaos: test-setup ## kill worker, Redis, broker, engine and members under load, and judge by the topics; ROUNDS=5 is 20 kills of the worker
+	@ROUNDS=$(or $(ROUNDS),1) $(BIN)/pytest tests/chaos -q -s
 
 check: $(TEST) ## format, lint, types, import direction, generated files and locks
 	$(BIN)/ruff format --check

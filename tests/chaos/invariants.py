@@ -96,7 +96,8 @@ def _outcomes(logs: Logs, triggers: Mapping[UUID, Trigger], verdict: Verdict) ->
             if (held.outcome, held.signal_id) != (audit.outcome, audit.signal_id):
                 verdict.broken.append(
                     f"trigger {audit.trigger_id} of {audit.symbol} at {audit.trigger.partition}/{audit.trigger.offset} has two outcomes: "
-                    f"{held.outcome.value} ({held.reason}, at {held.ts_done_ms}) and {audit.outcome.value} ({audit.reason}, at {audit.ts_done_ms})"
+                    f"{held.outcome.value} ({held.reason}, at {held.ts_done_ms}) and "
+                    f"{audit.outcome.value} ({audit.reason}, at {audit.ts_done_ms})"
                 )
     for trigger_id, trigger in triggers.items():
         if trigger_id not in audits:
@@ -111,7 +112,7 @@ def _outcomes(logs: Logs, triggers: Mapping[UUID, Trigger], verdict: Verdict) ->
 
 
 def _signals(logs: Logs, audits: Mapping[UUID, AuditRecord], triggers: Mapping[UUID, Trigger], verdict: Verdict) -> dict[UUID, Signal]:
-    """A consumer that keeps the first body of an id acts once a trigger, and on what the audit says."""
+    """Consume as one that keeps the first body of an id: it acts once a trigger, and on what the audit says."""
     bodies: dict[UUID, Signal] = {}
     cancelled = {message.signal_id for _, message in logs.messages if isinstance(message, Cancel)}
     acted: Counter[UUID] = Counter()

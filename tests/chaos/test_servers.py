@@ -11,7 +11,7 @@ from tests.chaos.load import Load
 from tests.integration.fusion.engines import PacedSimulator
 from tests.integration.fusion.site import Site
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(3_600)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(0)]
 
 # The engine may go down for longer than its reserve; what counts is that nothing of it becomes a view.
 _DOWN = {"engine_unreachable", "engine_broke", "engine_open", "engine_timeout"}
@@ -58,7 +58,8 @@ async def test_a_broker_that_is_killed_and_comes_back_finds_everything_in_order(
             chaos_kafka.start()
 
         await load.during(kill_and_start, "the broker to be back")
-        await load.more(40, "after the broker came back")
+        published = site.logs.outcomes()["published"]
+        await load.until(lambda published=published: site.logs.outcomes()["published"] >= published + 10, "signals again")  # type: ignore[misc]
         assert worker.running, worker.tail()
     await load.judged(f"broker killed {rounds} times")
 

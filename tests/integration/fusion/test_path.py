@@ -22,4 +22,3 @@ async def test_every_bar_becomes_an_outcome_and_the_sums_close(site: Site) -> No
     assert await worker.metric("aquiline_records_total", outcome="folded") == len(made)
     assert await worker.metric("aquiline_outcomes_total") == len(made)
     assert {record.partition for record in site.logs.records[Topic.MARKET_FEATURES]} == {0, 1, 2, 3}
-    print(site.logs.summary())

@@ -23,7 +23,7 @@ async def test_a_worker_killed_in_mid_call_asks_again_and_each_trigger_ends_once
     answered: list[Reply] = []
 
     async def sends_and_hangs(reply: Reply) -> None:
-        """The decision leaves; its call, and so its outcome, does not end."""
+        """Let the decision leave; the call, and so its outcome, does not end."""
         answered.append(reply)
         await reply.send(f"{BUY[:-2]} and on")
         await until(lambda: not worker.running, "the worker's death")
