@@ -119,7 +119,7 @@ def _at(settings: Settings, url: str) -> Settings:
 
 def _close(console: Console, said: str, report: Report, sums: list[Sum]) -> None:
     console.print(closing_table(sums))
-    console.print(Text(summary(report)), soft_wrap=True)
+    console.print(Text(summary(report)), soft_wrap=not console.is_terminal)
     console.print(Text(f"Written: {REPORT}, {SIGNALS}, {AUDIT}"), soft_wrap=True)
     console.print(Text("Worth trying next:"))
     for command, why in next_commands(embedded=report["bus"] == "memory://"):

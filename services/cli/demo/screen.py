@@ -114,7 +114,9 @@ class Screen:
         rows.add_row(Text(self.phase, "bold yellow"), progress)
         if self.tally is not None:
             for name, figures in figure_rows(self.tally, self.warm()):
-                rows.add_row(name, figures)
+                # The gauge is kept by the worker, and stands still once that has ended.
+                if name != "lanes" or self.phase != "done":
+                    rows.add_row(name, figures)
         return Panel(Group(Text(f" {self.banner} ", BANNER_STYLE), rows), box=HEAVY, border_style="yellow", padding=(0, 1))
 
 
