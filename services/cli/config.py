@@ -28,8 +28,7 @@ _CREDENTIALS: Final = re.compile(r"://[^/@\s]+@")
 def check(config: ConfigOption = None) -> None:
     """Read the settings as a service would, and say what is wrong."""
     settings = load(config)
-    missing = [f"{key} names {str(file)!r}, which is not a file" for key, file in _named_files(settings) if not file.is_file()]
-    if missing:
+    if missing := missing_files(settings):
         raise SettingsError("; ".join(missing))
     typer.echo(
         f"The settings are fine: run mode {settings.run_mode.value}, bus {settings.bus.url}, redis {settings.redis.url}, "
@@ -52,6 +51,11 @@ def as_toml(settings: Settings) -> str:
             keys = [f"{key} = {_value(value)}" for key, value in section if value is not None]
             lines += ["", f"[{name}]", *keys]
     return "\n".join(lines) + "\n"
+
+
+def missing_files(settings: Settings) -> list[str]:
+    """Return a sentence for each file that `settings` name and that is not there."""
+    return [f"{key} names {str(file)!r}, which is not a file" for key, file in _named_files(settings) if not file.is_file()]
 
 
 def _value(value: object) -> str:

@@ -51,6 +51,10 @@ class Instruments:
         """Return the instrument, None when it is not known or was deleted."""
         return self._instruments.get(symbol)
 
+    def symbols(self) -> list[str]:
+        """Return every symbol that is known, in order."""
+        return sorted(self._instruments)
+
     def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
         """Return the symbol's splits in order of time."""
         return self._splits.get(symbol, ())
