@@ -1,0 +1,203 @@
+"""The guard's rules, the trigger policy and the halt state, each on its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas import Action, Control, HaltState, MarketFeatures, RunMode, Topic
+from services.core.bus.memory import MemoryBus
+from services.core.calendar import SessionCalendar
+from services.core.clock import VirtualClock
+from services.core.topics import ensure_topics
+from services.fusion.book import Book
+from services.fusion.control import UNREADABLE_MS, ControlState, ControlTable
+from services.fusion.guard import Guard
+from services.fusion.skew import SkewMeter
+from services.fusion.triggers import Observation, TriggerIds, TriggerPolicy
+from tests.unit.fusion import build
+from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument
+from tests.unit.fusion.desk import NOW, Desk
+
+ETH = "ETH-USD.CBSE"
+
+
+def guard(**fusion: object) -> Guard:
+    return Guard(build.settings(**fusion).fusion)
+
+
+def rule_of(one: Guard, action: Action, at_ms: int = START, now_ms: int = NOW, symbol: str = SYMBOL) -> str | None:
+    found = one.on_action(symbol, action, at_ms, now_ms)
+    return None if found is None else found.rule
+
+
+def book(*bars: MarketFeatures) -> Book:
+    held = Book(instrument(), build.settings().fusion, SessionCalendar.of("24x7"))
+    for one in bars:
+        held.fold_market(one)
+    return held
+
+
+@pytest.mark.parametrize(
+    ("rule", "bars", "lag_ms"),
+    [
+        (None, [bar(slot) for slot in range(5)], 0),
+        ("min_bars", [bar(0), bar(1)], 0),
+        ("max_gap_bars", [bar(0), bar(1), bar(11)], 0),
+        (None, [bar(0), bar(1), bar(10)], 0),
+        ("suspected_split", [bar(0), bar(1), bar(2, 181.0), bar(3, 181.0)], 0),
+        ("suspected_split", [bar(0), bar(1), bar(2, 55.0), bar(3, 55.0)], 0),
+        (None, [bar(0), bar(1, 181.0), bar(2, 181.0), bar(3, 181.0), bar(4, 181.0)], 0),
+        (None, [bar(0), bar(1), bar(2, 179.0)], 0),
+        ("event_lag", [bar(0), bar(1), bar(2)], 1_001),
+        (None, [bar(0), bar(1), bar(2)], 1_000),
+        ("no_atr", [bar(0), bar(1), bar_at(START + 2 * MINUTE, atr=None)], 0),
+        ("no_atr", [bar(0), bar(1), bar_at(START + 2 * MINUTE, atr=0.0)], 0),
+    ],
+)
+def test_rules_on_the_book(rule: str | None, bars: list[MarketFeatures], lag_ms: int) -> None:
+    block = guard(max_event_lag_ms=1_000, max_gap_bars=8).on_book(book(*bars), "1m", lag_ms)
+    assert (block.rule if block else None) == rule
+
+
+@pytest.mark.parametrize(("skew_ms", "blocked"), [(0, False), (2_000, False), (2_001, True), (-2_001, True)])
+def test_the_rule_on_clocks(skew_ms: int, *, blocked: bool) -> None:
+    assert (guard().on_clock(skew_ms) is not None) == blocked
+
+
+def test_entries_of_a_symbol_keep_their_distance_in_event_time() -> None:
+    one = guard(cool_down_ms=5 * MINUTE)
+    one.published(SYMBOL, Action.BUY, START, NOW)
+    assert rule_of(one, Action.BUY, START + 5 * MINUTE - 1) == "cool_down"
+    assert rule_of(one, Action.BUY, START + 5 * MINUTE) is None
+    assert rule_of(one, Action.EXIT, START) is None
+    assert rule_of(one, Action.BUY, START, symbol=ETH) is None
+    one.published(SYMBOL, Action.HOLD, START + 5 * MINUTE, NOW)
+    assert rule_of(one, Action.BUY, START + 5 * MINUTE) is None
+    one.forget(SYMBOL)
+    assert rule_of(one, Action.BUY, START) is None
+
+
+def test_changes_of_side_are_limited_within_a_window() -> None:
+    one = guard(flip_flop_limit=2, flip_flop_window_ms=10 * MINUTE)
+    for minute, action in enumerate([Action.BUY, Action.SELL, Action.SELL, Action.BUY]):
+        assert rule_of(one, action, START + minute * MINUTE) is None
+        one.published(SYMBOL, action, START + minute * MINUTE, NOW)
+    assert rule_of(one, Action.SELL, START + 4 * MINUTE) == "flip_flop"
+    assert rule_of(one, Action.BUY, START + 4 * MINUTE) is None
+    assert rule_of(one, Action.SELL, START + 11 * MINUTE) is None
+    unlimited = guard(flip_flop_limit=0)
+    for minute in range(20):
+        unlimited.published(SYMBOL, [Action.BUY, Action.SELL][minute % 2], START, NOW)
+    assert rule_of(unlimited, Action.BUY) is None
+
+
+def test_signals_a_minute_are_limited_and_those_of_an_earlier_life_count_by_their_own_time() -> None:
+    one = guard(rate_limit_per_min=2)
+    one.published(SYMBOL, Action.HOLD, START, NOW)
+    one.published(ETH, Action.BUY, START, NOW - 120_000)
+    one.published(ETH, Action.BUY, START, NOW - 90_000)
+    assert rule_of(one, Action.BUY, START) is None
+    one.published(ETH, Action.BUY, START, NOW)
+    assert rule_of(one, Action.BUY, START) == "rate_limit"
+    assert rule_of(one, Action.EXIT, START) is None
+    assert rule_of(one, Action.BUY, START, NOW + MINUTE) is None
+
+
+def observed(minute: int, price: float = 100.0, *, closed: bool = True, bar_range: float = 1.0, atr: float | None = 1.0) -> Observation:
+    at_ms = START + minute * MINUTE
+    return Observation(SYMBOL, "1m", at_ms, closed, minute, price, bar_range, atr)
+
+
+def test_triggers_keep_their_least_distance_in_event_time() -> None:
+    policy = TriggerPolicy(build.settings(min_gap_ms=3 * MINUTE).fusion)
+    made = [minute for minute in range(10) if policy.on_market(observed(minute))]
+    assert made == [0, 3, 6, 9]
+    policy.forget(SYMBOL)
+    assert policy.on_market(observed(10)) == [("closed_bar", "fast")]
+
+
+def test_a_move_triggers_when_it_is_as_many_average_ranges_as_the_setting_says() -> None:
+    policy = TriggerPolicy(build.settings(trigger_on_move_atr=2.0).fusion)
+    assert policy.on_market(observed(0, 150.0, closed=False)) == []
+    policy.on_market(observed(0, 100.0))
+    assert policy.on_market(observed(1, 101.9, closed=False)) == []
+    assert policy.on_market(observed(1, 98.0, closed=False)) == [("move", "fast")]
+    assert policy.on_market(observed(1, 98.5, closed=False)) == []
+    assert policy.on_market(observed(1, 200.0, closed=False, atr=None)) == []
+    policy.rescale(SYMBOL, 2.0)
+    assert policy.on_market(observed(1, 49.0, closed=False)) == []
+
+
+def test_deep_triggers_come_every_nth_slot_and_with_wide_bars() -> None:
+    every = TriggerPolicy(build.settings(deep_every_bars=4, trigger_on_closed_bar=False).fusion)
+    assert [minute for minute in range(9) if every.on_market(observed(minute))] == [0, 4, 8]
+    wide = TriggerPolicy(build.settings(deep_on_move_atr=3.0).fusion)
+    assert wide.on_market(observed(0, bar_range=2.9)) == [("closed_bar", "fast")]
+    assert wide.on_market(observed(1, bar_range=3.0)) == [("closed_bar", "fast"), ("deep", "deep")]
+
+
+def test_vision_features_trigger_unless_a_bar_waited_for_them() -> None:
+    policy = TriggerPolicy(build.settings(trigger_on_vision=True).fusion)
+    assert policy.on_vision(SYMBOL, "1m", START, 100.0, completes_wait=True) == []
+    assert policy.on_vision(SYMBOL, "1m", START, 100.0, completes_wait=False) == [("vision", "fast")]
+    assert policy.on_vision(SYMBOL, "1h", START, 100.0, completes_wait=False) == []
+
+
+def test_ids_tell_triggers_of_one_record_and_of_two_logs_apart() -> None:
+    ids = {TriggerIds(log).of("t", 0, 1, kind) for log in ("a", "b") for kind in ("closed_bar", "deep")}
+    assert len(ids) == 4
+    assert TriggerIds("a").of("t", 0, 1, "deep") in ids
+
+
+@pytest.mark.parametrize(
+    ("sent_ms", "appended_ms", "acknowledged_ms", "skew_ms"),
+    [(100, 100, 110, 0), (100, 105, 110, 0), (100, 90, 110, 10), (100, 130, 110, -20)],
+)
+def test_skew_is_what_no_round_trip_explains(sent_ms: int, appended_ms: int, acknowledged_ms: int, skew_ms: int) -> None:
+    meter = SkewMeter()
+    meter.seen(sent_ms, appended_ms, acknowledged_ms)
+    assert meter.skew_ms == skew_ms
+
+
+def word(state: HaltState, scope: str = "global") -> Control:
+    return Control(schema_version=1, run_mode=RunMode.LIVE, scope=scope, state=state, reason="said so", actor="test", ts_ms=NOW)
+
+
+def test_live_starts_halted_until_the_first_resume_and_goes_back_when_that_is_deleted() -> None:
+    state = ControlState(RunMode.LIVE)
+    assert "first resume" in str(state.halted(SYMBOL))
+    state.apply(word(HaltState.ACTIVE, SYMBOL))
+    assert state.halted(SYMBOL) is not None
+    state.apply(word(HaltState.ACTIVE))
+    assert state.halted(SYMBOL) is None
+    state.apply(word(HaltState.HALTED, SYMBOL))
+    assert (state.halted(SYMBOL), state.halted(ETH), state.halted_symbols) == ("said so", None, [SYMBOL])
+    state.unset(SYMBOL)
+    state.unset("global")
+    assert state.halted(ETH) is not None
+    assert ControlState(RunMode.SHADOW).halted(SYMBOL) is None
+
+
+async def test_before_control_has_been_read_and_when_it_cannot_be_everything_is_halted() -> None:
+    clock = VirtualClock(NOW)
+    bus = MemoryBus(clock)
+    await ensure_topics(await bus.admin(), RunMode.DEMO, 1)
+    control = ControlTable(bus, clock, RunMode.DEMO, "test")
+    assert control.halted(SYMBOL) == "control has not been read yet"
+    await control.start()
+    assert control.halted(SYMBOL) is None
+    clock.advance_to(NOW + UNREADABLE_MS)
+    assert control.halted(SYMBOL) is None
+    clock.advance_to(NOW + UNREADABLE_MS + 1)
+    assert "unreadable" in str(control.halted(SYMBOL))
+    await control.close()
+
+
+async def test_control_records_that_cannot_be_used_change_nothing() -> None:
+    desk = await Desk.open()
+    await desk.control("HALTED")
+    await desk.send_raw(Topic.CONTROL, b"global", b"not JSON")
+    await desk.send_raw(Topic.CONTROL, b"global", word(HaltState.ACTIVE).encode())
+    async with desk.running() as worker:
+        assert worker._control.offset == 2
+        assert worker._control.halted(SYMBOL) == "said so"

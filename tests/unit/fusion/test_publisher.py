@@ -1,0 +1,158 @@
+"""What leaves the worker: late acknowledgements, cancels of what is open and of what is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+import pytest
+
+from schemas import Action, Cancel, CancelReason, Signal, decode_signal_message
+from services.core.bus import BusError, Headers, Position
+from services.core.clock import VirtualClock
+from services.fusion.publisher import Publisher
+from services.fusion.skew import SkewMeter
+from tests.unit.fusion.build import MODE, START, SYMBOL, signal
+
+ETH = "ETH-USD.CBSE"
+
+
+@dataclass
+class HeldProducer:
+    """A producer whose acknowledgements come when the test says so."""
+
+    clock: VirtualClock
+    holds: bool = False
+    fails: int = 0
+    sent: list[Signal | Cancel] = field(default_factory=list)
+    held: list[asyncio.Future[Position]] = field(default_factory=list)
+
+    async def send(
+        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers = (), timestamp_ms: int | None = None
+    ) -> Awaitable[Position]:
+        del key, headers, timestamp_ms
+        if self.fails:
+            self.fails -= 1
+            raise BusError("no broker")
+        self.sent.append(decode_signal_message(value or b""))
+        future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        self.held.append(future)
+        if not self.holds:
+            future.set_result(Position(topic, 0, len(self.sent), self.clock.now_ms()))
+        return future
+
+    def acknowledge(self) -> None:
+        for future in self.held:
+            if not future.done():
+                future.set_result(Position("demo.strategy-signals", 0, 0, self.clock.now_ms()))
+
+    async def flush(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Office:
+    def __init__(self) -> None:
+        self.clock = VirtualClock(START)
+        self.signals = HeldProducer(self.clock)
+        self.others = HeldProducer(self.clock)
+        self.positions: list[Position] = []
+        self.publisher = Publisher(
+            self.signals, self.others, clock=self.clock, run_mode=MODE, skew=SkewMeter(), on_position=self.positions.append
+        )
+
+    async def publish(self, one: Signal) -> None:
+        await self.publisher.settle(await self.publisher.hand_over(one))
+
+    async def cancels(self) -> list[tuple[CancelReason, Signal | Cancel]]:
+        await self.publisher.cancelled_all(1_000)
+        return [(one.reason, one) for one in self.others.sent if isinstance(one, Cancel)]
+
+    async def reasons(self) -> list[CancelReason]:
+        return [reason for reason, _ in await self.cancels()]
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+async def test_an_acknowledgement_after_the_validity_is_followed_by_a_cancel(office: Office) -> None:
+    office.signals.holds = True
+    handed = await office.publisher.hand_over(signal())
+    settling = asyncio.create_task(office.publisher.settle(handed))
+    await asyncio.sleep(0)
+    office.clock.advance_to(START + 3_001)
+    office.signals.acknowledge()
+    await settling
+    assert await office.reasons() == [CancelReason.LATE_ACK]
+    assert office.publisher.cancel_open(SYMBOL, CancelReason.HALTED, "halt") == 0
+
+
+async def test_no_acknowledgement_is_followed_by_a_cancel_too(office: Office) -> None:
+    office.signals.holds = True
+    handed = await office.publisher.hand_over(signal())
+    office.signals.held[0].set_exception(BusError("timed out"))
+    with pytest.raises(BusError):
+        await office.publisher.settle(handed)
+    assert await office.reasons() == [CancelReason.LATE_ACK]
+    assert office.positions == []
+
+
+async def test_a_halt_cancels_what_is_unexpired_and_nothing_else(office: Office) -> None:
+    await office.publish(signal(1, valid_until_ms=START + 100))
+    await office.publish(signal(2, symbol=ETH))
+    await office.publish(signal(3, Action.HOLD, interval="5m"))
+    await office.publish(signal(4, interval="15m"))
+    office.clock.advance_to(START + 100)
+    assert office.publisher.cancel_open(SYMBOL, CancelReason.HALTED, "halt") == 1
+    ((reason, cancel),) = await office.cancels()
+    assert (reason, cancel.signal_id) == (CancelReason.HALTED, signal(4).signal_id)
+    assert office.publisher.cancel_open(None, CancelReason.HALTED, "halt") == 1
+    assert office.publisher.cancel_open(None, CancelReason.HALTED, "again") == 0
+
+
+async def test_a_halt_reaches_a_signal_in_flight_and_its_cancel_comes_after_it(office: Office) -> None:
+    office.signals.holds = True
+    handed = await office.publisher.hand_over(signal())
+    settling = asyncio.create_task(office.publisher.settle(handed))
+    await asyncio.sleep(0)
+    assert office.publisher.cancel_open(None, CancelReason.HALTED, "halt") == 1
+    assert await office.reasons() == []
+    office.signals.acknowledge()
+    await settling
+    assert await office.reasons() == [CancelReason.HALTED]
+    assert office.publisher.cancel_open(None, CancelReason.HALTED, "again") == 0
+
+
+async def test_a_new_signal_of_a_lane_replaces_the_open_one_of_that_lane_alone(office: Office) -> None:
+    await office.publish(signal(1))
+    await office.publish(signal(2, mode="deep"))
+    await office.publish(signal(3, Action.HOLD))
+    await office.publish(signal(4, Action.EXIT))
+    ((reason, cancel),) = await office.cancels()
+    assert (reason, cancel.signal_id) == (CancelReason.SUPERSEDED, signal(1).signal_id)
+
+
+async def test_a_cancel_is_tried_until_the_broker_takes_it(office: Office) -> None:
+    await office.publish(signal())
+    office.others.fails = 3
+    office.publisher.cancel_open(SYMBOL, CancelReason.REVISED, "revised")
+    for attempt in range(1, 4):
+        while office.clock.next_wake_ms() is None:  # noqa: ASYNC110 - the retry tells nobody that it sleeps
+            await asyncio.sleep(0)
+        office.clock.advance_to(START + attempt * 500)
+    assert await office.reasons() == [CancelReason.REVISED]
+
+
+async def test_what_an_earlier_life_left_open_is_cancelled_unless_it_was(office: Office) -> None:
+    for number in (1, 2):
+        office.publisher.restore(signal(number, interval=f"{number}m"))
+    office.publisher.restore(signal(3, Action.ABSTAIN))
+    office.publisher.cancelled(SYMBOL, signal(1).signal_id)
+    assert office.publisher.cancel_open(None, CancelReason.SPLIT, "split") == 1
+    office.publisher.restore(signal(4))
+    office.publisher.forget(SYMBOL)
+    assert office.publisher.cancel_open(None, CancelReason.SPLIT, "split") == 0
+    await office.publisher.close()
