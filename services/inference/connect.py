@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from services.core.breaker import Breaker
 from services.core.clock import Clock
 from services.core.settings import EngineSettings
-from services.core.breaker import Breaker
 from services.inference.engine import Engine
 from services.inference.guarded import GuardedEngine
 from services.inference.openai_client import OpenAIEngine

@@ -68,21 +68,12 @@ def convert(source: Path, target: Path, *, progress: Callable[[str], None] = lam
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tied = bool(config.get("tie_word_embeddings"))
     places: dict[str, str] = {}
     size = scaled = 0
     for number, shard in enumerate(shards, 1):
-        tensors: dict[str, torch.Tensor] = {}
-        with safe_open(str(shard), framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - no dict
-                if tied and name == "lm_head.weight":
-                    continue  # made from the embedding
-                tensors[name] = _times(opened.get_tensor(name), factor(name, config))
-                scaled += factor(name, config) != 1.0
-                if tied and name == "model.embed_tokens.weight":
-                    tensors["lm_head.weight"] = _times(opened.get_tensor(name), factor("lm_head.weight", config))
-                    scaled += 1
+        tensors, count = _scaled(shard, config)
         save_file(tensors, str(partial / shard.name), metadata={"format": "pt"})
+        scaled += count
         places |= dict.fromkeys(tensors, shard.name)
         size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         progress(f"{number}/{len(shards)} {shard.name}: {len(tensors)} tensors")
@@ -95,6 +86,23 @@ def convert(source: Path, target: Path, *, progress: Callable[[str], None] = lam
             shutil.copy2(file, partial / file.name)
     partial.replace(target)
     return scaled
+
+
+def _scaled(shard: Path, config: dict[str, Any]) -> tuple[dict[str, torch.Tensor], int]:
+    """Return the converted tensors of one shard, and how many of them were scaled."""
+    tied = bool(config.get("tie_word_embeddings"))
+    tensors: dict[str, torch.Tensor] = {}
+    scaled = 0
+    with safe_open(str(shard), framework="pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 - no dict
+            if tied and name == "lm_head.weight":
+                continue  # made from the embedding
+            tensors[name] = _times(opened.get_tensor(name), factor(name, config))
+            scaled += factor(name, config) != 1.0
+            if tied and name == "model.embed_tokens.weight":
+                tensors["lm_head.weight"] = _times(opened.get_tensor(name), factor("lm_head.weight", config))
+                scaled += 1
+    return tensors, scaled
 
 
 def _times(tensor: torch.Tensor, by: float) -> torch.Tensor:

@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Iterator
 import structlog
 
 from services.core import metrics
-from services.core.clock import Clock
 from services.core.breaker import Breaker, Outcome
+from services.core.clock import Clock
 from services.inference.engine import Chunk, Engine, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
 
 log = structlog.get_logger()

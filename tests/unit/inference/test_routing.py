@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.core.breaker import Breaker
 from services.core.clock import VirtualClock
 from services.core.settings import EngineSettings
-from services.core.breaker import Breaker
 from services.inference.connect import connect
 from services.inference.engine import Chunk, EngineError, EngineRequest, Sampling, Usage
 from services.inference.guarded import GuardedEngine

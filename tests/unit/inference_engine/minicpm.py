@@ -97,7 +97,8 @@ class PlainMiniCPM:
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """Return (tokens, vocabulary)."""
         last = self.norm(self.hidden_states(ids)[-1], "model.norm.weight")
-        return last / (self.config["hidden_size"] / self.config["dim_model_base"]) @ self.weights["lm_head.weight"].T
+        width_ratio: float = self.config["hidden_size"] / self.config["dim_model_base"]
+        return last / width_ratio @ self.weights["lm_head.weight"].T
 
     def _rotated(self, states: torch.Tensor) -> torch.Tensor:
         tokens, _, size = states.shape
