@@ -29,7 +29,16 @@ MAX_QUEUED: Final = 10_000
 """Records that wait inside `send` at most before it makes its caller wait."""
 _RETRY_S: Final = 0.1
 
+_NOTHING: Final = object()
+"""Stands for a null value until it is past aiokafka's assertion that key and value are not both null, which Kafka allows."""
+
 _log = structlog.get_logger()
+
+
+def nothing_to_null(value: Any) -> bytes | None:
+    """Return what goes on the wire: the `value_serializer` of every inner producer."""
+    sent: bytes | None = None if value is _NOTHING else value
+    return sent
 
 
 @dataclass(slots=True, eq=False)
@@ -160,7 +169,11 @@ class KafkaProducer:
             if handed.acknowledgement.done() or not self._uses(inner):
                 return
             future = await inner.send(
-                handed.topic, handed.value, handed.key, timestamp_ms=handed.timestamp_ms, headers=list(handed.headers)
+                handed.topic,
+                _NOTHING if handed.value is None else handed.value,
+                handed.key,
+                timestamp_ms=handed.timestamp_ms,
+                headers=list(handed.headers),
             )
         except BusError as error:
             if isinstance(error.__cause__, KafkaError | OSError | TimeoutError):

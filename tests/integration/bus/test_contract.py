@@ -65,6 +65,16 @@ async def test_headers_and_tombstones_come_back_as_they_were_sent(site: Site) ->
     assert (b"k", None, headers) == (record.key, record.value, record.headers)
 
 
+async def test_a_record_of_neither_key_nor_value_is_sent_as_it_is_and_holds_nobody_up(site: Site) -> None:
+    topic = await site.topic()
+    producer = await site.producer(delivery_timeout_ms=10_000)
+    for key in (None, b"k"):
+        await (await producer.send(topic, key=key, value=None))
+    reader = await site.reader()
+    await reader.read({TopicPartition(topic, 0): 0})
+    assert [(record.key, record.value) for record in await take(reader, 2)] == [(None, None), (b"k", None)]
+
+
 async def test_create_time_is_the_producers_and_append_time_is_not(site: Site) -> None:
     by_producer = await site.topic("candles", config={"message.timestamp.type": "CreateTime"})
     by_broker = await site.topic("features")
