@@ -105,7 +105,7 @@ class Folding(RuleBasedStateMachine):
             assert f"{self.bars.close[index]:9.2f}" in self.bars.line(index, 2)
 
 
-Folding.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+Folding.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
 TestFolding = Folding.TestCase
 
 

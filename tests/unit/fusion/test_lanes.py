@@ -167,7 +167,7 @@ class Schedule(RuleBasedStateMachine):
         assert self.lanes._lanes == {}
 
 
-Schedule.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+Schedule.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 TestSchedule = Schedule.TestCase
 
 

@@ -95,7 +95,7 @@ class Worker(RuleBasedStateMachine):
         assert all((at, number) in self.outputs[named:] for at, number in done if at >= offset)
 
 
-Worker.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+Worker.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 TestWorker = Worker.TestCase
 
 
