@@ -12,9 +12,10 @@ from rich.text import Text
 class LogLines(io.StringIO):
     """Standard error, but for what a panel on the same terminal needs."""
 
-    def __init__(self, console: Console) -> None:
-        """Share the terminal with `console`, when standard error is one too."""
+    def __init__(self, console: Console, *, hold: bool = True) -> None:
+        """Share the terminal with `console`, when standard error is one too; hold expected lines back unless told not to."""
         super().__init__()
+        self._hold = hold
         self._console = console
         self._through_console = console.is_terminal and sys.stderr.isatty()
         self.expected: str | None = None
@@ -27,7 +28,7 @@ class LogLines(io.StringIO):
 
     def write(self, text: str) -> int:
         """Write whole lines."""
-        if self.expected is not None and self.expected in text:
+        if self._hold and self.expected is not None and self.expected in text:
             self.held += 1
         elif self._through_console and text.strip():
             self._console.print(Text.from_ansi(text.rstrip("\n")), highlight=False, soft_wrap=True)

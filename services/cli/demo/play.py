@@ -11,8 +11,11 @@ from schemas import Candle, Topic, VisionFeatures
 from services.cli.demo.script import Act
 from services.cli.demo.stage import Stage
 
-SEEN_MS: Final = (20, 60)
-"""How long after its bar a chart has been read, at least and at most."""
+SEEN: Final = (0.03, 0.09)
+"""How long after its bar a chart has been read, at least and at most, as a share of the time from bar to bar.
+
+A share, because the demo compresses time: a burst at ten times the pace stands for the same market and the same detector.
+"""
 
 
 class Player:
@@ -32,6 +35,7 @@ class Player:
         """Publish the act's bars when they are due, until its time is over or `stopped` is set."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        step_ms = 1000 * act.duration_s / max(1, act.steps)
         for due_s, candle in act.bars:
             if await _slept(began + due_s - loop.time(), stopped):
                 return
@@ -40,7 +44,7 @@ class Player:
             on_bar(candle)
             chart = self._recorded.get((candle.symbol, candle.ts_close_ms))
             if chart is not None:
-                delay_ms = self._random.uniform(*SEEN_MS) + self._late_ms
+                delay_ms = step_ms * self._random.uniform(*SEEN) + self._late_ms
                 self._queue(candle.symbol).put_nowait((loop.time() + delay_ms / 1000, chart))
         await _slept(began + act.duration_s - loop.time(), stopped)
 

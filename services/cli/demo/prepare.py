@@ -35,7 +35,7 @@ def prepare(options: Options, folder: Path) -> tuple[Run, Console, LogLines]:
     script = write_script(_stocks(options.symbols), wanted)
     settings = _settings(options)
     console = make_console()
-    log_lines = LogLines(console)
+    log_lines = LogLines(console, hold=not options.verbose)
     logs.configure(settings.log, service="demo", stream=log_lines)
     simulator = SimulatorProcess(seed=options.seed, time_scale=options.time_scale) if own_engine else None
     notes = ("the outage is left out: this engine is not the demo's own to kill",) if options.outage and not own_engine else ()
