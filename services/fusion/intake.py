@@ -162,7 +162,7 @@ class Intake:
     def _book(self, symbol: str, interval: str, partition: int) -> Book | Refused | Taken:
         if interval not in self._intervals or (self._symbols and symbol not in self._symbols):
             return "filtered"
-        return self._books.find(symbol, partition)
+        return self._books.get(symbol) or self._books.find(symbol, partition)
 
     def _trigger(self, kind: str, lane: LaneKey, record: Record, ts_event_ms: int, book: Book) -> Trigger:
         return Trigger(
