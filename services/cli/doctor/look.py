@@ -147,6 +147,8 @@ class Look:
 
     async def _group(self, bus: Bus, survey: Survey, inputs: Sequence[TopicPartition]) -> Finding:
         fusion = self._settings.fusion
+        if not inputs:
+            return skipped(f"group {fusion.group}", "there is nothing to read yet")
         committed = {tp: offset for tp, offset in survey.committed.items() if tp in set(inputs)}
         reader = await bus.reader(client_id="aquiline-doctor")
         try:
@@ -166,6 +168,8 @@ class Look:
         limit_ms = self._settings.fusion.max_skew_ms
         if self._probe:
             return skew_finding(await self._probed(bus), limit_ms, f"by records on {PROBE_TOPIC}")
+        if not inputs:
+            return skipped("clock", "there are no records to tell the broker's time by; `--probe` writes some to a topic of its own")
         reader = await bus.reader(client_id="aquiline-doctor")
         try:
             ahead_ms = self._clock.now_ms() + limit_ms

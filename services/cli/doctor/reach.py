@@ -68,7 +68,10 @@ def _explained(address: str, error: OSError) -> tuple[str, str]:
         case TimeoutError():
             return f"{address} does not answer within {_STEP_S:.0f} s", "check host, port and firewall"
         case _:
-            return f"{address} refuses connections ({os.strerror(error.errno) if error.errno else error})", "check bus.url, and that the broker is up"
+            return (
+                f"{address} refuses connections ({os.strerror(error.errno) if error.errno else error})",
+                "check bus.url, and that the broker is up",
+            )
 
 
 async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
+from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import TopicPartition as KafkaPartition
 
 from services.core.bus.kafka_client import Connection
 from services.core.bus.kafka_errors import sentences
 from services.core.bus.port import TopicPartition
 from services.core.settings import BusSettings
+
+_AGAIN_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ async def survey(settings: BusSettings, group: str) -> Survey:
             await client.start()
             brokers = (await client.describe_cluster())["brokers"]
             topics = {topic["topic"]: topic["partitions"] for topic in await client.describe_topics() if not topic["error_code"]}
-            offsets = await client.list_consumer_group_offsets(group)
+            offsets = await _offsets(client, group, settings.request_timeout_ms)
     finally:
         await client.close()
     return Survey(
@@ -42,3 +49,15 @@ async def survey(settings: BusSettings, group: str) -> Survey:
         in_sync={name: min(len(part["isr"]) for part in parts) for name, parts in topics.items() if parts},
         committed={TopicPartition(tp.topic, tp.partition): at.offset for tp, at in offsets.items() if at.offset >= 0},
     )
+
+
+async def _offsets(client: AIOKafkaAdminClient, group: str, timeout_ms: int) -> Mapping[KafkaPartition, OffsetAndMetadata]:
+    """Ask until the group has a coordinator: a fresh broker makes its topic for them at the first question."""
+    async with asyncio.timeout(timeout_ms / 1000):
+        while True:
+            try:
+                found: Mapping[KafkaPartition, OffsetAndMetadata] = await client.list_consumer_group_offsets(group)
+            except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return found
