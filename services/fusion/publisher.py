@@ -141,6 +141,10 @@ class Publisher:
         metrics.CANCELS.labels(reason.value).inc()
         _log.info("cancel", signal_id=str(signal.signal_id), symbol=signal.symbol, reason=reason.value)
 
+    async def landed(self) -> None:
+        """Return once every signal handed over so far is acknowledged or given up, which its producer's timeout bounds."""
+        await self._signals.flush()
+
     async def cancelled_all(self, timeout_ms: int) -> None:
         """Return once every cancel so far is acknowledged, or the time is up."""
         if self._cancelling:

@@ -150,6 +150,7 @@ class FusionWorker:
         await self._refuse_simulator()
         opened.push_async_callback(self._instruments.close)
         await self._instruments.start()
+        await self._instruments.load_calendars()
         opened.push_async_callback(self._control.close)
         await self._control.start()
         self._health.set("control")
@@ -381,6 +382,8 @@ class FusionWorker:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=budget_ms * 0.1 / 1000)
+        # A decision that was given up may have handed its signal over: whoever reads the outputs next has to find it there.
+        await self._publisher.landed()
         await self._ledger.written(partitions, int(budget_ms * 0.15))
         await self._publisher.cancelled_all(int(budget_ms * 0.05))
         for partition in partitions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from services.core.settings import BusSettings, Settings, load
 from services.core.topics import ensure_topics
 from tests.integration.fusion.feed import SYMBOLS, Numbers, bar, instrument, window
 from tests.integration.fusion.logs import Logs
+from tests.integration.fusion.waiting import until
 from tests.integration.fusion.worker import Worker, write_settings
 
 PARTITIONS = 4
@@ -119,6 +120,16 @@ class Site:
         """Publish bytes as they are."""
         return await (await self._producer.send(topic_name(topic, self.run_mode), key=key, value=value, headers=headers))
 
+    async def publish_many(
+        self, records: Sequence[tuple[Topic, bytes | None, bytes | None]]
+    ) -> dict[tuple[str, int, int], tuple[bytes | None, bytes | None]]:
+        """Publish records of topic, key and value without waiting in between; return key and value by where each is."""
+        handed = [
+            (await self._producer.send(topic_name(topic, self.run_mode), key=key, value=value), (key, value))
+            for topic, key, value in records
+        ]
+        return {(at.topic, at.partition, at.offset): what for acknowledgement, what in handed for at in [await acknowledgement]}
+
     async def say(self, state: HaltState, scope: str = "global") -> int:
         """Halt or resume as an operator does, and return the offset of the word."""
         word = Control(
@@ -155,6 +166,10 @@ class Site:
         await found.start()
         await found.close()
         return found
+
+    async def eventually(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Return once `holds` does; raise AssertionError with the ends of the workers' logs."""
+        await until(holds, what, told=self.tails)
 
     def tails(self) -> str:
         """Return the ends of all workers' logs."""

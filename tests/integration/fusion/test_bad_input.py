@@ -42,6 +42,7 @@ _AHEAD_MS = 4_000_000_000_000
 BAD_BARS: dict[str, tuple[bytes | None, bytes | None, DeadLetterReason]] = {
     "no value": (KEY, None, DeadLetterReason.EMPTY),
     "an empty value": (KEY, b"", DeadLetterReason.EMPTY),
+    "neither key nor value": (None, None, DeadLetterReason.EMPTY),
     "not JSON": (KEY, b"\x00\xffnot json", DeadLetterReason.MALFORMED),
     "cut off": (KEY, NEXT.encode()[:100], DeadLetterReason.MALFORMED),
     "a list": (KEY, b"[1, 2]", DeadLetterReason.MALFORMED),
