@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Final
 
-from schemas import DeadLetterReason
+from schemas import DeadLetterReason, interval_ms
 from services.core import metrics
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.decode import Refused
 from services.core.instruments import Instruments
 from services.core.settings import FusionSettings
-from services.fusion.book import Book
+from services.fusion.book import Book, bars_to_rebuild
+
+_MOST_WIDENINGS: Final = 24
+"""A quarter each makes two hundred times the span: enough for weekly sessions, and an end where a calendar does not reach."""
 
 
 class Books:
@@ -27,6 +31,18 @@ class Books:
     def get(self, symbol: str) -> Book | None:
         """Return the book of `symbol`, None when it has none."""
         return self._books.get(symbol)
+
+    def oldest_shown_ms(self, now_ms: int) -> int:
+        """Return from when on bars may show in the prompts of any instrument's symbol, by the calendars in use."""
+        oldest_ms = now_ms
+        for name in self._instruments.calendars():
+            try:
+                calendar = SessionCalendar.of(name)
+            except CalendarError:
+                continue  # no book is made of its symbols
+            for interval in self._settings.intervals:
+                oldest_ms = min(oldest_ms, _slots_back(calendar, interval, bars_to_rebuild(self._settings, interval), now_ms))
+        return oldest_ms
 
     def find(self, symbol: str, partition: int) -> Book | Refused:
         """Return the book of `symbol`, made now when it is new, or why there is none."""
@@ -74,3 +90,13 @@ class Books:
 
     def __len__(self) -> int:
         return len(self._books)
+
+
+def _slots_back(calendar: SessionCalendar, interval: str, slots: int, now_ms: int) -> int:
+    """Return a time before which `slots` scheduled bars lie between it and `now_ms`, within a quarter of the least such span."""
+    span_ms = slots * interval_ms(interval)
+    for _ in range(_MOST_WIDENINGS):
+        if span_ms >= now_ms or calendar.slots_between(interval, now_ms - span_ms, now_ms) >= slots:
+            break
+        span_ms += span_ms // 4
+    return max(0, now_ms - span_ms)

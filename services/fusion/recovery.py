@@ -2,8 +2,8 @@
 
 1. `control`, instruments and splits have been read in full before the worker joined its group.
 2. Each partition's books are rebuilt from both input topics without triggering, from far enough back that whatever a prompt can
-   show lies inside: the look-back grows, as far as what it showed makes likely, until every symbol and interval has bars to spare, or
-   the log starts.
+   show lies inside: as far as the calendars say that bars may show, and from there the look-back grows, as far as what it showed
+   makes likely, until every symbol and interval has bars to spare, or the log starts.
 3. The partition's own signals and audit are read from where the last commit's metadata points: what has an outcome is not asked
    again, and guard state, open signals and the lanes' last as-of are restored.
 4. The trigger policy was evaluated silently on the way, so that what comes after the commit triggers as it would have.
@@ -151,10 +151,12 @@ class Recovery:
     async def _rebuild(
         self, reader: Reader, partition: int, begins: Mapping[TopicPartition, int], start: Mapping[TopicPartition, int]
     ) -> None:
+        # A symbol whose session is closed has no bar among the last records of busier ones: time says how far it lies back.
+        oldest = await reader.offsets_for_times(dict.fromkeys(start, self._books.oldest_shown_ms(self._clock.now_ms())))
         look_back = _FIRST_LOOK_BACK
         quiet = Quiet()
         while True:
-            first = {tp: max(begins[tp], start[tp] - look_back) for tp in start}
+            first = {tp: max(begins[tp], min(start[tp] - look_back, _or(oldest[tp], start[tp]))) for tp in start}
             self._intake.start_over(partition)
             folded = await self._fold_range(reader, first, start, quiet)
             whole = all(first[tp] == begins[tp] for tp in first)
@@ -227,3 +229,7 @@ class Recovery:
             known.record(decode_signal_message(value) if record.topic == self._outputs[0] else AuditRecord.decode(value))
         except ValidationError as error:
             _log.warning("own_output_unreadable", topic=record.topic, offset=record.offset, problem=error.errors()[0]["msg"])
+
+
+def _or(offset: int | None, otherwise: int) -> int:
+    return otherwise if offset is None else offset
