@@ -207,6 +207,8 @@ async def lanes(
     running = asyncio.create_task(worker.run())
     while not (running.done() or (health.ready and worker.ownership.caught_up)):
         await asyncio.sleep(0.01)
+    if running.done():
+        await running  # says why it ended
     await feed.play(order, per_s)
     ended_ms = clock.now_ms()
     worker.stop()

@@ -77,6 +77,8 @@ async def take_over(url: str, count: int) -> dict[str, float]:
     running = asyncio.create_task(worker.run())
     while not (health.ready or running.done()):
         await asyncio.sleep(0.01)
+    if running.done():
+        await running  # says why it ended
     took_s, busy_s, grown_mb = time.perf_counter() - started, time.process_time() - busy_s, rss_mb() - before_mb
     bars = 0
     for book in worker._books:  # noqa: SLF001 - what a decision on each would do, without 1,000 decisions

@@ -97,6 +97,8 @@ async def run(names: list[str], window: int, decisions: int, caches: RedisSettin
         running = asyncio.create_task(worker.run())
         while not (running.done() or (health.ready and worker.ownership.caught_up)):
             await asyncio.sleep(0.01)
+        if running.done():
+            await running  # says why it ended
         sent: list[float] = []
         # Two decisions of each symbol come first: connections are made, and both symbols' caches have seen their state.
         for number in range(-4, decisions):

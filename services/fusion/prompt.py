@@ -100,6 +100,10 @@ class EpochPrefix:
         self.index = index
         self.epoch = blocks[-1].key.hex()[:12]
         self.filling = asyncio.Lock()
+        self.tip = blocks[-1].key
+        """Key of the last line that has its ids, of the base when none has."""
+        self.unsaved: dict[bytes, TokenIds] = {}
+        """Lines whose ids the store has not been given yet."""
         self._ids = np.empty(0, dtype=np.int32)
         self._ends: list[int] = []
         """Where the base and each line after it end."""
@@ -193,9 +197,8 @@ class PromptBuilder:
     async def build(self, plan: Plan) -> Prompt:
         """Return the prompt of `plan`."""
         prefix = plan.prefix
-        await self._fill(prefix)
-        for line in plan.lines[prefix.lines :]:
-            prefix.append(self._encoder.encode(line))
+        await self._fill(prefix, plan.lines)
+        self._grow(prefix, plan.lines[prefix.lines :])
         head = prefix.ids(len(plan.lines))
         tail = [self._encoder.encode(piece) for piece in (plan.tail, *self.template.tail(plan.mode))]
         ids = np.concatenate([head, *tail])
@@ -299,13 +302,30 @@ class PromptBuilder:
         pieces.extend("".join(lines[at : at + PAGE_BARS]) for at in range(0, len(lines), PAGE_BARS))
         return chain(self._root, pieces), len(pieces) - -(-len(lines) // PAGE_BARS)
 
-    async def _fill(self, prefix: EpochPrefix) -> None:
+    async def _fill(self, prefix: EpochPrefix, lines: list[str]) -> None:
         if prefix.filled:
             return
         async with prefix.filling:
             if not prefix.filled:
-                prefix.append(np.concatenate(await self._resolve(prefix.blocks)))
+                since = chain(prefix.tip, lines)
+                ids = await self._resolve([*prefix.blocks, *since])
+                base = len(prefix.blocks)
+                prefix.append(np.concatenate(ids[:base]))
+                for block, line_ids in zip(since, ids[base:], strict=True):
+                    prefix.append(line_ids)
+                    prefix.tip = block.key
         self._evict()
+
+    def _grow(self, prefix: EpochPrefix, lines: list[str]) -> None:
+        """Add the ids of the next lines; a page of them at a time goes to the store, as each write costs more than a line's ids."""
+        for block in chain(prefix.tip, lines):
+            ids = self._encoder.encode(block.piece)
+            prefix.append(ids)
+            prefix.tip = block.key
+            prefix.unsaved[block.key] = ids
+        if len(prefix.unsaved) >= PAGE_BARS:
+            self._store.put(prefix.unsaved)
+            prefix.unsaved = {}
 
     async def _resolve(self, blocks: list[Block]) -> list[TokenIds]:
         found = [self._page(block.key) for block in blocks]
