@@ -30,6 +30,7 @@ from services.fusion.books import Books
 from services.fusion.capacity import CapacityWatch
 from services.fusion.control import GLOBAL, ControlTable
 from services.fusion.decision import Decision, Ending, Parts
+from services.fusion.fence import Fence, FencedProducer
 from services.fusion.guard import Guard
 from services.fusion.intake import Intake
 from services.fusion.lanes import Ended, Lanes, Started
@@ -86,6 +87,7 @@ class FusionWorker:
         self._lanes = Lanes({"fast": fusion.permits, "deep": fusion.deep_permits}, fusion.max_staleness_ms)
         self._guard = Guard(fusion)
         self._skew = SkewMeter()
+        self._fence = Fence.of(settings.bus)
         store = PrefixStore(around.redis, settings.redis, clock, fingerprint(around.tokenizer, template))
         self._store = store
         self._prompts = PromptBuilder(fusion, around.tokenizer, template, store, settings.redis.local_bytes)
@@ -123,6 +125,7 @@ class FusionWorker:
                         ("prewarm", self.prewarmer.run()),
                         ("housekeeping", self._keep_house()),
                         ("takeover", self.ownership.run()),
+                        ("fence", self._fence.keep()),
                     )
                 ]
                 try:
@@ -155,9 +158,11 @@ class FusionWorker:
         await self._control.start()
         self._health.set("control")
         # Its own producer, with a timeout below the delivery reserve: a stale signal cannot leave from its buffer.
-        self._signals = await self._bus.producer(client_id=f"{fusion.group}-signals", delivery_timeout_ms=fusion.producer_timeout_ms)
+        self._signals = FencedProducer(
+            await self._bus.producer(client_id=f"{fusion.group}-signals", delivery_timeout_ms=fusion.producer_timeout_ms), self._fence
+        )
         opened.push_async_callback(self._signals.close)
-        self._others = await self._bus.producer(client_id=fusion.group)
+        self._others = FencedProducer(await self._bus.producer(client_id=fusion.group), self._fence)
         opened.push_async_callback(self._others.close)
         self._publisher = Publisher(
             self._signals,

@@ -37,3 +37,21 @@ async def test_two_workers_become_three_and_two_again_while_producing(site: Site
         await load.more(30, "of two workers again")
     assert all(worker.running for worker in pair), site.tails()
     await load.judged(f"two workers to three and back {2 * rounds} times, every other time by a crash")
+
+
+async def test_a_worker_that_stood_still_publishes_nothing_when_it_wakes_up(site: Site, rounds: int) -> None:
+    """Others own its partitions by then, and have gone on: what it had begun would set lanes back."""
+    frozen, other = (site.worker(f"worker-{number}").start() for number in range(2))
+    for worker in (frozen, other):
+        await worker.ready()
+    load = Load(site)
+    for _ in range(rounds):
+        await load.more(30, "of two workers")
+        frozen.freeze()
+        # More than what can wait for the frozen one: the other has taken over and goes on.
+        await load.more(60, "of the other worker")
+        frozen.thaw()
+        assert await frozen.ended() == 1
+        assert "stood still" in frozen.log
+        await frozen.start().ready()
+    await load.judged(f"worker frozen {rounds} times")

@@ -37,7 +37,7 @@ class Site:
         self.unique = uuid.uuid4().hex[:10]
         self.values: dict[str, Any] = {
             "run_mode": run_mode.value,
-            "bus": {"url": bus_url, "session_timeout_ms": 2_000, "rebalance_timeout_ms": 10_000, "request_timeout_ms": 3_000},
+            "bus": {"url": bus_url, "session_timeout_ms": 3_000, "rebalance_timeout_ms": 10_000, "request_timeout_ms": 3_000},
             "redis": {"url": redis_url, "namespace": self.unique, "breaker_open_ms": 300},
             "engine": {"urls": [engine_url], "breaker_open_ms": 200, "connect_timeout_ms": 500},
             "fusion": {

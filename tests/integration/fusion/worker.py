@@ -95,6 +95,16 @@ class Worker:
             self._process.kill()
             self._process.wait()
 
+    def freeze(self) -> None:
+        """Stop it without ending it (SIGSTOP), as a suspended machine does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def terminate(self) -> None:
         """Ask it to drain and end (SIGTERM)."""
         assert self._process is not None
