@@ -129,8 +129,7 @@ async def play(run: Run, stage: Stage, shown: Screen, course: Course, interrupt:
 
 
 async def _outage(simulator: SimulatorProcess, playing: Awaitable[None], shown: Screen) -> float:
-    """Kill the engine, bring it back so that it has been away for the outage's length, and return how long it was."""
-    ready_in_s = simulator.start_s
+    """Kill the engine, start it again when the outage's length is over, and return how long it did not answer."""
     shown.log_lines.expected = simulator.url.removeprefix("http://")
 
     async def away() -> float:
@@ -139,7 +138,7 @@ async def _outage(simulator: SimulatorProcess, playing: Awaitable[None], shown: 
         shown.note("the engine's process is killed; bars go on")
         began_s = time.monotonic()
         await simulator.kill()
-        await asyncio.sleep(max(0.0, OUTAGE_S - ready_in_s))
+        await asyncio.sleep(OUTAGE_S)
         await simulator.start()
         away_s = time.monotonic() - began_s
         shown.note(f"the engine answers again after {away_s:.1f} s, with an empty cache")

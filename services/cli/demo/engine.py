@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -37,15 +36,12 @@ class SimulatorProcess:
     def __init__(self, *, seed: int, time_scale: float) -> None:
         """`time_scale` 1 is as fast as the GPU that was measured, 0 waits for nothing."""
         self.url = ""
-        self.start_s = 0.0
-        """How long the last start took."""
         self._options = ("--seed", str(seed), "--time-scale", str(time_scale))
         self._port = 0
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start, on the port of the last time, and return once it listens; raise EngineStartError."""
-        began = time.monotonic()
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -71,7 +67,6 @@ class SimulatorProcess:
             raise EngineStartError(f"the simulator did not start; it last said: {said or 'nothing'}")
         self.url = said.removeprefix(_LISTENING)
         self._port = int(self.url.rpartition(":")[2])
-        self.start_s = time.monotonic() - began
 
     async def kill(self) -> None:
         """End it as a crash would, cutting every call in flight."""

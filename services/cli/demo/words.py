@@ -110,7 +110,7 @@ def title(act: Act, settings: Settings) -> str:
                 "so that what is published stays fresh"
             )
         case Phase.OUTAGE:
-            return f"Engine outage: {act.duration_s:.0f} s, {days}; triggers end `failed`, and no failure becomes a hold"
+            return f"Engine outage: {act.duration_s:.0f} s and a restart, {days}; triggers end `failed`, and no failure becomes a hold"
         case Phase.RECOVERY:
             return f"Recovery: {act.duration_s:.0f} s, {days}; prefixes are sent ahead to the empty engine"
 
