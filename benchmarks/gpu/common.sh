@@ -45,7 +45,7 @@ begin() {
   exec > >(tee -a "$OUT/run.log") 2>&1
   trap 'stop_all' EXIT
   trap 'exit 143' TERM INT
-  say "commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || echo unknown), $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no GPU')"
+  say "commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || cat "$REPO/.gpu/commit" 2>/dev/null || echo unknown), $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no GPU')"
   if [ ! -e "$SITE/.complete" ]; then
     mkdir -p "$SITE"
     tar xJf "$REPO/.gpu/sglang_site.tar.xz" -C "$SITE" || { say "the packed site could not be unpacked"; exit 1; }
@@ -62,6 +62,7 @@ begin() {
     for wheel in "$REPO"/.gpu/wheels/*.whl; do
       [ -e "$wheel" ] && python3 -m zipfile -e "$wheel" "$SITE"
     done
+    PYTHONPATH=$REPO python3 -m benchmarks.gpu.metadata "$SITE" || { say "the tree's metadata could not be written"; exit 1; }
     touch "$SITE/.complete"
   fi
   export PYTHONPATH="$SITE:$REPO${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false

@@ -1,0 +1,90 @@
+"""SGLang's client, writing down when each token of each call arrived; it can also hold calls to given lengths.
+
+The worker's audit says when a decision was made, by the stage; only the engine's own count says at which token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from typing import Any, NamedTuple
+
+from services.core.clock import Clock
+from services.inference.engine import Chunk, EngineRequest
+from services.inference.sglang_client import SGLangEngine
+
+_DECISION_END = re.compile(r',\s*"rationale"\s*:')
+
+
+class Length(NamedTuple):
+    """An answer's length in tokens: up to where its decision part was complete, and in all."""
+
+    decision: int
+    whole: int
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, times in milliseconds of the wall clock."""
+
+    prompt_hash: str
+    sent_ms: float
+    length: Length | None
+    """What the answer was held to, None when it ended by itself."""
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
+    """(when, output tokens so far) of everything that arrived."""
+    text: str = ""
+    decision_tokens: int | None = None
+    """Output tokens so far when the decision part was complete."""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def token_at_ms(self, token: int) -> float | None:
+        """Return when the `token`-th token of the answer had arrived, None when it never did."""
+        return next((at for at, tokens in self.arrivals if tokens >= token), None)
+
+    @property
+    def finish(self) -> str | None:
+        """Return `stop` or `length`, None for a call that was given up."""
+        reason = self.meta.get("finish_reason")
+        return reason.get("type") if isinstance(reason, dict) else None
+
+
+class RecordingEngine(SGLangEngine):
+    """An `SGLangEngine` that keeps every call in `calls`, by the prompt's hash as the audit has it."""
+
+    def __init__(self, url: str, clock: Clock, lengths: list[Length] | None) -> None:
+        """With `lengths`, call after call is held to the next of them, whatever the model says."""
+        super().__init__(url, clock)
+        self.calls: dict[str, Call] = {}
+        self._lengths: Iterator[Length] | None = cycle(lengths) if lengths else None
+        self._flights: dict[str, Call] = {}
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
+        """Stream the call and write it down."""
+        length = next(self._lengths) if self._lengths is not None else None
+        digest = hashlib.sha256(request.input_ids.astype("<i4", copy=False).tobytes()).hexdigest()
+        self.calls[digest] = self._flights[request.rid] = Call(digest, time.time() * 1000, length)
+        if length is not None:
+            request = replace(request, sampling=replace(request.sampling, max_new_tokens=length.whole, ignore_eos=True))
+        try:
+            async with aclosing(super().stream(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            del self._flights[request.rid]
+
+    def _loads(self, payloads: list[bytes]) -> dict[str, Any] | None:
+        said = super()._loads(payloads)
+        call = self._flights.get(said["meta_info"].get("id", "")) if said is not None else None
+        if said is not None and call is not None:
+            tokens = int(said["meta_info"].get("completion_tokens") or 0)
+            call.arrivals.append((time.time() * 1000, tokens))
+            call.meta, call.text = said["meta_info"], said.get("text") or ""
+            if call.decision_tokens is None and _DECISION_END.search(call.text):
+                call.decision_tokens = tokens
+        return said

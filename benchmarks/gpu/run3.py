@@ -1,0 +1,253 @@
+"""Run 3: the worker itself beside an engine, fed with real bars at stated rates: from record to verdict, or to a token.
+
+In-process bus, recorded vision features, the market service on the same loop. `--lengths-from` is for engines whose accepted
+tokens are forced, so that no answer parses: each is then held to the length of one that did, and timed to where its decision ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks.gpu.measure import Results
+from benchmarks.gpu.recording import Length, RecordingEngine
+from benchmarks.gpu.verdicts import Stage, describe_rate
+from schemas import AuditRecord, Candle, RunMode, VisionFeatures
+from services.core import logs, redis
+from services.core.bus import Producer, Reader, TopicPartition
+from services.core.bus.memory import MemoryBus
+from services.core.clock import SystemClock
+from services.core.health import Health
+from services.core.settings import Settings, load
+from services.core.tokenizer import Tokenizer
+from services.core.topics import ensure_topics
+from services.fusion.worker import Around, FusionWorker
+from services.market.samples import load_instruments, load_splits, load_stocks
+from services.market.service import MarketService
+from services.vision.recorded import load_recorded
+
+PARTITIONS = 4
+FIRST_PLAYED_MS = 1_325_500_000_000
+"""2 January 2012: from then on there are recorded vision features, and no splits."""
+HISTORY_BARS = 1_400
+WARM_RATE, WARM_BARS = 6.0, 84
+LEFT_OUT = "FB.XNAS"
+"""Listed in May 2012: too young for a window of 880 bars."""
+TOKENIZER = Path(__file__).resolve().parents[2] / "services" / "inference" / "data" / "tokenizer.json"
+
+
+def settings_for(url: str, *, grammar: bool, window_bars: int, epoch_slots: int) -> Settings:
+    """Return the demo's settings, but for the window, deadlines that a slow answer can meet, and no limit on signals a minute.
+
+    An answer that cannot be used is not asked for again: of random weights, the second one is no better than the first.
+    """
+    return load(
+        None,
+        {
+            "run_mode": "demo",
+            "bus": {"url": "memory://"},
+            "redis": {"url": "memory://"},
+            "engine": {"urls": [url]},
+            "market": {"aggregate": {"1d": ["1w"]}},
+            "fusion": {
+                "intervals": ["1d", "1w"],
+                "window_bars": window_bars,
+                "epoch_slots": epoch_slots,
+                "permits": 3,
+                "entry_validity_ms": {"1d": 5_000},
+                "rate_limit_per_min": 100_000,
+                "grammar": grammar,
+                "repair": False,
+            },
+        },
+    )
+
+
+class Site:
+    """Bus, market service and worker on one loop."""
+
+    def __init__(self, settings: Settings, lengths: list[Length] | None) -> None:
+        """Put them together; nothing runs yet."""
+        self.settings = settings
+        self.clock = SystemClock()
+        self.bus = MemoryBus(self.clock)
+        self.engine = RecordingEngine(settings.engine.urls[0], self.clock, lengths)
+        self.health = Health()
+        self.market = MarketService(self.bus, settings, self.clock, Health())
+        self.worker = FusionWorker(
+            Around(
+                bus=self.bus,
+                settings=settings,
+                clock=self.clock,
+                health=self.health,
+                engine=self.engine,
+                fallback=None,
+                tokenizer=Tokenizer.from_file(TOKENIZER),
+                redis=redis.connect(settings.redis),
+            )
+        )
+        self.vision = load_recorded()
+        self.played: list[Candle] = []
+        self._producer: Producer
+        self._reader: Reader
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Feed the history, start the services, and wait until books are rebuilt and prefixes sent ahead."""
+        await ensure_topics(await self.bus.admin(), self.settings.run_mode, partitions=PARTITIONS)
+        self._producer = await self.bus.producer(client_id="run3")
+        for instrument in load_instruments(RunMode.DEMO):
+            await self._producer.send("demo.instruments", key=instrument.symbol.encode(), value=instrument.encode())
+        for split in load_splits(RunMode.DEMO):
+            await self._producer.send("demo.instrument-events", key=split.symbol.encode(), value=split.encode())
+        history: list[Candle] = []
+        for symbol, candles in load_stocks(RunMode.DEMO).items():
+            if symbol != LEFT_OUT:
+                before = [candle for candle in candles if candle.ts_close_ms < FIRST_PLAYED_MS]
+                history += before[-HISTORY_BARS:]
+                self.played += candles[len(before) :]
+        # Day after day, the symbols always in the same order: a symbol's bars are then never closer than a round of all of them.
+        self.played.sort(key=lambda candle: (candle.ts_close_ms, candle.symbol))
+        for candle in sorted(history, key=lambda candle: candle.ts_close_ms):
+            await self.send(candle, None)
+        self._tasks.append(asyncio.create_task(self.market.run()))
+        while self.market.counts.records < len(history):
+            await asyncio.sleep(0.05)
+        self._tasks.append(asyncio.create_task(self.worker.run()))
+        while not self.health.ready:
+            self.check()
+            await asyncio.sleep(0.05)
+        await self.worker.prewarmer.idle()
+        self._reader = await self.bus.reader(client_id="run3")
+        await self._reader.read(
+            await self._reader.end_offsets([TopicPartition("demo.signal-audit", number) for number in range(PARTITIONS)])
+        )
+
+    async def send(self, candle: Candle, vision: VisionFeatures | None) -> None:
+        """Append a bar, and what a chart reader saw in it."""
+        key = candle.symbol.encode()
+        await self._producer.send("demo.candles", key=key, value=candle.encode())
+        if vision is not None:
+            await self._producer.send("demo.vision-features", key=key, value=vision.encode())
+
+    def check(self) -> None:
+        """Raise what ended a service."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def play(self, rate: float, count: int) -> Stage:
+        """Send `count` bars, `rate` a second, whatever becomes of them; return all that did, once nothing is open any more.
+
+        Times between bars are even between half and one and a half of their mean.
+        """
+        candles, self.played = self.played[:count], self.played[count:]
+        if len(candles) < count:
+            raise ValueError(f"{count} bars were to be played and {len(candles)} are left")
+        source = random.Random(f"{rate} {count}")  # noqa: S311 - a workload, no secret
+        loop = asyncio.get_running_loop()
+        warmed, sent_ms = sent_ahead_by(self.worker), {}
+        due_s = began_s = loop.time()
+        late_ms = 0.0
+        for candle in candles:
+            due_s += source.uniform(0.5, 1.5) / rate
+            await asyncio.sleep(max(0.0, due_s - loop.time()))
+            late_ms = max(late_ms, (loop.time() - due_s) * 1000)
+            sent_ms[candle.symbol, candle.ts_close_ms] = time.time() * 1000
+            await self.send(candle, self.vision.get((candle.symbol, candle.ts_close_ms)))
+        seconds = loop.time() - began_s
+        found: list[AuditRecord] = []
+        until_s = loop.time() + 10
+        while len(found) < count and loop.time() < until_s:
+            self.check()
+            found += [AuditRecord.decode(record.value or b"") for record in await self._reader.poll(timeout_ms=100)]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.worker.prewarmer.idle(), 10)
+        after = sent_ahead_by(self.worker)
+        sent_ahead = {name: after[name] - warmed[name] for name in after}
+        return Stage(rate, count, seconds, late_ms, sent_ms, found, dict(self.engine.calls), sent_ahead)
+
+    async def stop(self) -> None:
+        """Stop both services."""
+        self.worker.stop()
+        self.market.stop()
+        await asyncio.gather(*self._tasks)
+
+
+def sent_ahead_by(worker: FusionWorker) -> dict[str, int]:
+    """Return what sending ahead has cost so far."""
+    count = worker.prewarmer.count
+    return {"calls": count.calls, "prompt_tokens": count.prompt_tokens, "cached_tokens": count.cached_tokens}
+
+
+def lengths_of(known: list[tuple[int, int | None]]) -> list[Length]:
+    """Return the answers' lengths; one that the worker cut after its decision is given the rest that whole ones have."""
+    rests = [whole - decision for decision, whole in known if whole is not None]
+    rest = round(statistics.median(rests)) if rests else 0
+    return [Length(decision, decision + rest if whole is None else whole) for decision, whole in known]
+
+
+async def run(arguments: argparse.Namespace, results: Results) -> None:
+    """Play each rate in turn and write down what was found."""
+    lengths = None
+    if arguments.lengths_from is not None:
+        lengths = [Length(*pair) for pair in json.loads(arguments.results.read_text())[arguments.lengths_from]["lengths"]["pairs"]]
+    settings = settings_for(arguments.url, grammar=lengths is None, window_bars=arguments.window_bars, epoch_slots=arguments.epoch_slots)
+    logs.configure(settings.log.model_copy(update={"level": "warning"}), service="run3")
+    name, site = arguments.name, Site(settings, lengths)
+    began_s = time.perf_counter()
+    await site.start()
+    start = {
+        "fusion": {key: getattr(settings.fusion, key) for key in ("intervals", "window_bars", "epoch_slots", "permits", "grammar")},
+        "ready_s": round(time.perf_counter() - began_s, 1),
+        "sent_ahead": sent_ahead_by(site.worker),
+    }
+    results.keep(name, "start", start)
+    # Discarded: the first decisions compile the grammar, and the next prefixes, of which a worker that starts inside an epoch has
+    # sent nothing, catch up with where they would be.
+    await site.play(WARM_RATE, WARM_BARS)
+    known: list[tuple[int, int | None]] = []
+    with arguments.results.with_name(f"run3-{name}.jsonl").open("w") as lines:
+        for pair in arguments.rates:
+            rate, seconds = (float(part) for part in pair.split(":"))
+            if results.left() < seconds + 15:
+                results.keep(name, f"{rate:g} bars/s", {"skipped": f"{results.left():.0f} s were left, {seconds + 15:.0f} s are needed"})
+                continue
+            site.engine.calls.clear()
+            row, details = describe_rate(await site.play(rate, round(rate * seconds)))
+            results.keep(name, f"{rate:g} bars/s", row)
+            lines.writelines(json.dumps(detail) + "\n" for detail in details)
+            known += [
+                (one["decision_tokens"], one["output_tokens"] if one["finish"] == "stop" else None)
+                for one in details
+                if one["decision_tokens"] is not None
+            ]
+    results.keep(name, "lengths", {"pairs": lengths_of(known)})
+    results.keep(name, "accounts", site.worker.accounts.summary())
+    await site.stop()
+
+
+def main() -> None:
+    """Run the worker on the engine at `--url` and write what was found under `--name` into `--results`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument(
+        "--rates", nargs="+", default=["1:30", "2:25", "4:25", "6:20", "8:15"], help="bars a second over all symbols:seconds"
+    )
+    parser.add_argument("--window-bars", type=int, default=880)
+    parser.add_argument("--epoch-slots", type=int, default=92, help="days: 92 of them hold some 64 sessions")
+    parser.add_argument("--lengths-from", help="name of the part of the results whose answers' lengths are used")
+    arguments = parser.parse_args()
+    asyncio.run(run(arguments, Results(arguments.results)))
+
+
+if __name__ == "__main__":
+    main()
