@@ -58,8 +58,9 @@ class Fence:
             self._stood_s = self._now_s() - self._last_s
         if self._stood_s is not None:
             raise FencedError(
-                f"this worker stood still for {self._stood_s:.1f} s, and after {self._limit_s:.1f} s (bus.session_timeout_ms) others may "
-                "own its partitions; it publishes nothing more and ends. Start it again, and look for what stopped it (suspended, out of CPU)"
+                f"this worker stood still for {self._stood_s:.1f} s, and after {self._limit_s:.1f} s (bus.session_timeout_ms) others "
+                "may own its partitions; it publishes nothing more and ends. Start it again, and look for what stopped it (suspended, "
+                "or without CPU time)"
             )
 
 
