@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
 from typing import TypeVar
 
 import pytest
+import structlog
 
 from deploy.local import LocalKafka, LocalRedis, MissingError
 from services.core.settings import BusSettings
 
 Server = TypeVar("Server", LocalKafka, LocalRedis)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Undo what a test made of the logs: the stream that it sent them to is closed when it ends."""
+    yield
+    structlog.reset_defaults()
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
