@@ -97,7 +97,7 @@ async def test_stopping_ends_workers_too_even_those_that_do_not_listen(tmp_path:
 async def test_every_kind_of_request_is_sent_before_an_engine_is_warm(engine: SGLangEngine) -> None:
     rows = await warming.warm(engine, context=8_192, permits=3, json_schema='{"type": "object"}')
     kinds = [row.kind for row in rows]
-    assert kinds[-3:] == ["decode", "decode, 3 at once", "grammar"]
+    assert kinds[-4:] == ["decode", "decode, sampled", "decode, 3 at once", "grammar"]
     assert {kind.split(",")[0] for kind in kinds} == {"cold prefill", "cached prefill", "decode", "grammar"}
     assert all(row.first_ms > 0 for row in rows)
 
