@@ -58,7 +58,7 @@ begin() {
       # SGLang's own kernels (tvm-ffi) and Triton's, with their times to the nanosecond, which ninja compares.
       tar xJf "$REPO/.gpu/caches.tar.xz" -C "$HOME" && say "caches of an earlier run unpacked"
     fi
-    # Pure-Python wheels that the worker and the command need and the host's image lacks.
+    # Wheels that the worker and the command need and the host's image lacks.
     for wheel in "$REPO"/.gpu/wheels/*.whl; do
       [ -e "$wheel" ] && python3 -m zipfile -e "$wheel" "$SITE"
     done
