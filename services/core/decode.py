@@ -24,12 +24,12 @@ class Refused:
     detail: str
 
 
-def accepted_modes(run_mode: RunMode) -> frozenset[RunMode]:
+def accepted_modes(run_mode: RunMode) -> tuple[RunMode, ...]:
     """Return the run modes of the records that a service in `run_mode` takes: `shadow` also looks on at `live`."""
-    return frozenset({RunMode.LIVE, RunMode.SHADOW}) if run_mode is RunMode.SHADOW else frozenset({run_mode})
+    return (RunMode.LIVE, RunMode.SHADOW) if run_mode is RunMode.SHADOW else (run_mode,)
 
 
-def decode(model: type[M], record: Record, modes: frozenset[RunMode], max_bytes: int) -> M | Refused:
+def decode(model: type[M], record: Record, modes: tuple[RunMode, ...], max_bytes: int) -> M | Refused:
     """Return the message in `record`, whose key must be its `symbol`, or why it is refused.
 
     A record of more than `max_bytes` is not parsed.

@@ -54,10 +54,10 @@ class RecordCounter:
         self._bad = 0
         self._by_topic: Counter[tuple[str, str]] = Counter()
 
-    def count(self, topic: str, outcome: str) -> None:
-        """Count one record that was not dead-lettered; accounts and metrics follow with `flush`, once a batch."""
-        self._by_topic[topic, outcome] += 1
-        self._seen += 1
+    def count(self, topic: str, outcome: str, records: int = 1) -> None:
+        """Count records that were not dead-lettered; accounts and metrics follow with `flush`, once a batch."""
+        self._by_topic[topic, outcome] += records
+        self._seen += records
         if self._seen >= self._window:
             self._judge()
 

@@ -194,15 +194,15 @@ class Bars:
 
     def _place_forming(self, bar: MarketFeatures, last_ms: int) -> Fold:
         """Say nothing new of a slot that has closed; call late what lies before the bar that forms now."""
-        forming = self.forming
-        if bar.ts_close_ms <= last_ms:
+        forming, ts_close_ms = self.forming, bar.ts_close_ms
+        if ts_close_ms <= last_ms:
             return Fold.DUPLICATE
-        if forming is None or bar.ts_close_ms > forming.ts_close_ms:
+        if forming is None or ts_close_ms > forming.ts_close_ms:
             return Fold.FOLDED
-        if bar.ts_close_ms < forming.ts_close_ms:
+        if ts_close_ms < forming.ts_close_ms:
             return Fold.LATE
-        # Comparing whole messages takes as long as all the rest; most updates differ in their volume.
-        return Fold.DUPLICATE if bar.volume == forming.volume and bar == forming else Fold.FOLDED
+        # Comparing whole messages takes as long as all the rest; most updates differ in volume or price.
+        return Fold.DUPLICATE if bar.volume == forming.volume and bar.close == forming.close and bar == forming else Fold.FOLDED
 
     def _same(self, index: int, bar: MarketFeatures) -> bool:
         ratio = self._ratio(bar.ts_open_ms)

@@ -85,12 +85,13 @@ class Intake:
         bar = decode(MarketFeatures, record, self._modes, self._max_bytes)
         if isinstance(bar, Refused):
             return bar
-        if bar.model_extra:
-            self._count_unknown(len(bar.model_extra))
-        book = self._book(bar.symbol, bar.interval, record.partition)
+        if bar.__pydantic_extra__:
+            self._count_unknown(len(bar.__pydantic_extra__))
+        interval, closed, ts_close_ms = bar.interval, bar.closed, bar.ts_close_ms
+        book = self._book(bar.symbol, interval, record.partition)
         if not isinstance(book, Book):
             return book
-        ahead_ms = (bar.ts_close_ms if bar.closed else bar.ts_open_ms) - record.timestamp_ms
+        ahead_ms = (ts_close_ms if closed else bar.ts_open_ms) - record.timestamp_ms
         if ahead_ms > self._fusion.max_skew_ms:
             return Refused(
                 DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; taken in, it would make honest bars late"
@@ -98,11 +99,11 @@ class Intake:
         version = book.version
         fold = book.fold_market(bar)
         if fold is Fold.FOLDED or fold is Fold.REVISED:
-            event_ms = bar.ts_close_ms if bar.closed else max(book.bars[bar.interval].last_close_ms, bar.ts_open_ms)
+            event_ms = ts_close_ms if closed else max(book.bars[interval].last_close_ms, bar.ts_open_ms)
             book.market_at = At(record.topic, record.partition, record.offset, record.timestamp_ms, event_ms)
             if book.version != version:
                 sink.rewritten(bar.symbol, CancelReason.REVISED if fold is Fold.REVISED else CancelReason.SPLIT)
-            if fold is Fold.FOLDED and (bar.closed or self._policy.heeds_forming) and bar.interval in self._triggering:
+            if fold is Fold.FOLDED and (closed or self._policy.heeds_forming) and interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
             return "folded"
         if fold is Fold.DUPLICATE:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import OffsetOutOfRangeError as KafkaOutOfRangeError
@@ -14,6 +16,9 @@ from services.core.bus.kafka_client import TopicLookup
 from services.core.bus.kafka_errors import sentences
 from services.core.bus.port import BusError, OffsetOutOfRangeError, Record, TopicPartition
 from services.core.bus.refusals import not_read
+
+_FIELDS: Final = attrgetter("topic", "partition", "offset", "timestamp", "key", "value", "headers")
+_AS_RECORD: Final = partial(tuple.__new__, Record)
 
 
 async def fetch(inner: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -> list[Record]:
@@ -31,11 +36,8 @@ async def fetch(inner: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -
     finally:
         # Cancelled, aiokafka forgets to count the call out, and would never again see an idle member as idle.
         subscription._fetch_count = running  # noqa: SLF001
-    return [
-        Record(record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
-        for batch in batches.values()
-        for record in batch
-    ]
+    # Without an interpreted step a record: written out, this takes as long as a third of decoding does.
+    return [record for batch in batches.values() for record in map(_AS_RECORD, map(_FIELDS, batch))]
 
 
 async def _out_of_range(inner: AIOKafkaConsumer, at: Mapping[KafkaPartition, int]) -> OffsetOutOfRangeError:

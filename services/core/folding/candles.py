@@ -30,7 +30,7 @@ class KnownInstruments(Protocol):
 class CandleRules:
     """What is taken: a bar may be at most `max_skew_ms` ahead of its record's timestamp, and a record have `max_bytes`."""
 
-    modes: frozenset[RunMode]
+    modes: tuple[RunMode, ...]
     max_bytes: int
     max_skew_ms: int
 

@@ -36,7 +36,7 @@ class Reference:
 
 
 def books(splits: Sequence[InstrumentEvent] = ()) -> Books:
-    rules = CandleRules(frozenset({RunMode.DEMO}), max_bytes=10_000, max_skew_ms=0)
+    rules = CandleRules((RunMode.DEMO,), max_bytes=10_000, max_skew_ms=0)
     return Books(Reference(splits), rules, WindowsDue(frozenset({"1m"}), 1, WindowRules(SPEC, max_gap_bars=5, max_jump=1e9)))
 
 
