@@ -21,7 +21,6 @@ class DeadLetterReason(StrEnum):
     KEY_MISMATCH = "key_mismatch"
     WRONG_RUN_MODE = "wrong_run_mode"
     UNKNOWN_INSTRUMENT = "unknown_instrument"
-    OFF_TICK = "off_tick"
     CONFLICT = "conflict"
     LATE = "late"
     FUTURE = "future"
