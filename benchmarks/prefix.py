@@ -31,7 +31,7 @@ from services.fusion.prewarm import Prewarmer
 from services.fusion.prompt import PromptBuilder
 from services.fusion.service import load_tokenizer
 from services.fusion.wording import RULES, facts, instrument_block, tail
-from services.inference.engine import Chunk, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
 from services.inference.simulator.radix import RadixTree
 from services.inference.simulator.timing import Calibration
 from services.market.book import Book as MarketBook
@@ -89,7 +89,7 @@ class TreeEngine:
         return EngineInfo(self.name, "simulator", "none", kv_capacity_tokens=self._capacity)
 
     def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
-        raise NotImplementedError(f"this engine only warms; call {request.rid} wants an answer")
+        raise EngineError("engine_refused", f"this engine only warms; call {request.rid} wants an answer")
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         del affinity

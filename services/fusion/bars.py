@@ -163,9 +163,11 @@ class Bars:
     def lines_before(self, end: int, count: int, decimals: int) -> list[str]:
         """Return the last `count` lines, gap lines included, of the bars before index `end`, oldest first."""
         first = max(0, end - count)
-        if not any(self.gap[max(1, first) : end]) and None not in self._lines[first:end]:
-            # As it mostly is: every slot has its bar, and every bar was shown before. One by one, 900 lines take 0.7 ms.
-            return [line for line in self._lines[first:end] if line is not None]
+        if not any(self.gap[max(1, first) : end]):
+            # As it mostly is: every slot has its bar, and every bar was shown before.
+            shown = [line for line in self._lines[first:end] if line is not None]
+            if len(shown) == end - first:
+                return shown
         lines: list[str] = []
         index = end - 1
         while index >= 0 and len(lines) < count:

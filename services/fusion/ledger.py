@@ -106,15 +106,7 @@ class Ledger:
     def put_aside(self, record: Record, refused: Refused, watermark: PartitionWatermark) -> None:
         """Dead-letter a record; it is finished once that is acknowledged."""
         watermark.hold(record.offset)
-        _log.warning(
-            "dead_letter",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            reason=refused.reason.value,
-            detail=refused.detail,
-        )
-        self._write(watermark, record.offset, lambda: self._publisher.dead_letter(record, refused.reason, refused.detail))
+        self._write(watermark, record.offset, lambda: self._publisher.dead_letter(record, refused))
 
     def abandon(self, trigger: Trigger) -> None:
         """Forget a trigger whose partition went elsewhere; it gets its outcome there."""

