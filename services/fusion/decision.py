@@ -6,51 +6,33 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import uuid4
 
 import structlog
 
-from schemas import Action, AsOf, Outcome, RunMode, Signal, Vision
+from schemas import AsOf, Outcome, RunMode
 from services.core import metrics
 from services.core.bus import BusError, Headers
 from services.core.clock import Clock
 from services.core.settings import Settings
-from services.fusion.answer import ANSWER_SCHEMA, Abstain, Answer, AnswerError, AnswerReader, Entry, Prices, action_of, on_tick, prices
-from services.fusion.book import Book, SeenVision
+from services.fusion.answer import ANSWER_SCHEMA, Answer, AnswerError, AnswerReader, Entry, action_of, prices
+from services.fusion.book import Book
 from services.fusion.control import ControlTable
+from services.fusion.ending import Ending
 from services.fusion.guard import Block, Guard
-from services.fusion.prompt import Plan, Prompt, PromptBuilder
+from services.fusion.prompt import Plan, PromptBuilder
 from services.fusion.publisher import Handed, Publisher
+from services.fusion.signals import Basis, Frame, make_signal
 from services.fusion.skew import SkewMeter
 from services.fusion.triggers import Trigger
-from services.fusion.wording import PROMPT_VERSION, facts, tail
-from services.inference.engine import Engine, EngineError, EngineInfo, EngineRequest, Sampling, Usage
+from services.fusion.wording import facts, tail
+from services.inference.engine import Engine, EngineError, EngineRequest, Sampling, Usage
 
 _TRACE: Final = "traceparent"
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Ending:
-    """How a trigger ended, and all that its audit record tells."""
-
-    outcome: Outcome
-    reason: str | None = None
-    detail: str = ""
-    deadline_ms: int | None = None
-    as_of: AsOf | None = None
-    control_offset: int | None = None
-    signal: Signal | None = None
-    prompt: Prompt | None = None
-    vision: Vision | None = None
-    engine: EngineInfo | None = None
-    usage: Usage | None = None
-    cached_tokens: int | None = None
-    answer: str | None = None
-    stages_ms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +144,7 @@ class Decision:
         view = facts(self._book, lane.interval, vision)
         plan = parts.prompts.plan(self._book, lane.interval, lane.mode, tail(self._book, lane.interval, vision, view))
         last_close_ms = self._book.bars[lane.interval].last_close_ms
-        frame = _Frame(vision, view["close"], view["atr"], last_close_ms, self._valid_until(), self._book.version)
+        frame = Frame(vision, view["close"], view["atr"], last_close_ms, self._valid_until(), self._book.version)
         watch = _Stopwatch(ending.stages_ms)
         try:
             async with _until(parts.clock, ending.deadline_ms or 0):
@@ -190,7 +172,7 @@ class Decision:
                 )
 
     async def _ask_engine(
-        self, engine: Engine, plan: Plan, frame: _Frame, view: Mapping[str, float], watch: _Stopwatch, *, degraded: bool
+        self, engine: Engine, plan: Plan, frame: Frame, view: Mapping[str, float], watch: _Stopwatch, *, degraded: bool
     ) -> None:
         parts, ending = self._parts, self._ending
         prompt = ending.prompt
@@ -233,7 +215,7 @@ class Decision:
                 if self._settling is None:
                     self._end(Outcome.FAILED, second.reason, f"also when asked again: {second.detail}")
 
-    async def _read(self, engine: Engine, request: EngineRequest, frame: _Frame, watch: _Stopwatch, *, degraded: bool) -> None:
+    async def _read(self, engine: Engine, request: EngineRequest, frame: Frame, watch: _Stopwatch, *, degraded: bool) -> None:
         """Read one answer, handing the signal over as soon as its decision part is there."""
         ending = self._ending
         ending.usage = None
@@ -275,7 +257,7 @@ class Decision:
         if first_at:
             metrics.DECODE_SECONDS.inc(time.perf_counter() - first_at)
 
-    async def _decide(self, answer: Answer, frame: _Frame, *, degraded: bool) -> None:
+    async def _decide(self, answer: Answer, frame: Frame, *, degraded: bool) -> None:
         """Guard the decision and hand its signal over."""
         parts, ending, symbol = self._parts, self._ending, self._trigger.lane.symbol
         action = action_of(answer)
@@ -285,7 +267,7 @@ class Decision:
         ending.control_offset = parts.control.offset
         block = Block("halted", halted) if halted is not None else None
         block = block or parts.guard.on_clock(parts.skew.skew_ms)
-        assert ending.as_of is not None  # noqa: S101 - set before the engine was asked
+        assert ending.as_of is not None and ending.prompt is not None and ending.engine is not None  # noqa: S101, PT018 - set before it was asked
         ts_event_ms = ending.as_of.market.ts_event_ms
         block = block or parts.guard.on_action(symbol, action, ts_event_ms, now_ms)
         if block is not None:
@@ -297,7 +279,18 @@ class Decision:
         if self._book.version != frame.version:
             self._end(Outcome.STALE, "rewritten", "bars that the decision rests on were revised or rescaled while it was made")
             return
-        signal = self._signal(answer, action, priced, frame, now_ms, degraded=degraded)
+        basis = Basis(
+            parts.settings.run_mode,
+            frame,
+            ending.as_of,
+            ending.prompt,
+            ending.engine,
+            ending.cached_tokens,
+            degraded,
+            now_ms,
+            ending.stages_ms,
+        )
+        signal = make_signal(self._trigger, self._book, basis, answer, priced)
         # Remembered before it leaves: two decisions on one symbol must not pass the same rule while the producer makes them wait.
         parts.guard.published(symbol, action, ts_event_ms, now_ms)
         try:
@@ -307,48 +300,6 @@ class Decision:
             return
         ending.signal = signal
         self._settling = asyncio.create_task(self._settle(handed), name=f"settle-{signal.signal_id}")
-
-    def _signal(self, answer: Answer, action: Action, priced: Prices | None, frame: _Frame, now_ms: int, *, degraded: bool) -> Signal:
-        ending, lane = self._ending, self._trigger.lane
-        assert ending.as_of is not None and ending.prompt is not None and ending.engine is not None  # noqa: S101, PT018
-        instrument = self._book.instrument
-        view = None if isinstance(answer, Abstain) else answer
-        last_close_ms = frame.last_close_ms
-        return Signal(
-            schema_version=1,
-            run_mode=self._parts.settings.run_mode,
-            symbol=lane.symbol,
-            interval=lane.interval,
-            mode=lane.mode,
-            signal_id=self._trigger.signal_id,
-            ts_decided_ms=now_ms,
-            trigger_id=self._trigger.trigger_id,
-            as_of=ending.as_of,
-            valid_until_ms=frame.valid_until_ms,
-            action=action,
-            abstain_reason=answer.reason if isinstance(answer, Abstain) else None,
-            conviction=None if view is None else view.conviction / 100,
-            horizon_bars=None if view is None else view.horizon,
-            horizon_end_ms=None if view is None else self._book.calendar.next_closes(lane.interval, last_close_ms, view.horizon)[-1],
-            ref_price=on_tick(frame.close, instrument.price_increment),
-            entry_type=priced.entry_type if priced else None,
-            entry=priced.entry if priced else None,
-            stop=priced.stop if priced else None,
-            target=priced.target if priced else None,
-            currency=instrument.currency,
-            vision=frame.vision.state,
-            vision_age_ms=frame.vision.age_ms,
-            source=ending.engine.source,
-            degraded=degraded,
-            engine=ending.engine.name,
-            model=ending.engine.model,
-            prompt_version=PROMPT_VERSION,
-            prompt_hash=ending.prompt.hash,
-            epoch=ending.prompt.epoch,
-            prompt_tokens=len(ending.prompt.ids),
-            cached_tokens=ending.cached_tokens,
-            latency_ms={**ending.stages_ms, "record_to_decision": float(now_ms - self._trigger.origin.ts_ms)},
-        )
 
     async def _settle(self, handed: Handed) -> float:
         started = time.perf_counter()
@@ -372,19 +323,6 @@ class Decision:
         ending = self._ending
         ending.outcome, ending.reason, ending.detail = outcome, reason, detail
         return ending
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """What a decision is measured against, as the book was when its prompt was planned."""
-
-    vision: SeenVision
-    close: float
-    atr: float
-    last_close_ms: int
-    valid_until_ms: int
-    version: int
-    """The book's: another one means that bars in the prompt have been revised or rescaled since."""
 
 
 @asynccontextmanager

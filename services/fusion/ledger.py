@@ -20,7 +20,7 @@ from services.core.bus import BusError, Headers, Record
 from services.core.clock import Clock
 from services.core.decode import Refused
 from services.fusion.accounts import Accounts
-from services.fusion.decision import Ending
+from services.fusion.ending import Ending
 from services.fusion.publisher import Publisher
 from services.fusion.triggers import Trigger
 from services.fusion.watermark import PartitionWatermark

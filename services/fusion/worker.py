@@ -26,10 +26,13 @@ from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topics import check_topics
 from services.fusion.accounts import Accounts, RecordCounter
+from services.fusion.alarm import Alarm
+from services.fusion.backlog import Backlog
 from services.fusion.books import Books
 from services.fusion.capacity import CapacityWatch
 from services.fusion.control import GLOBAL, ControlTable
-from services.fusion.decision import Decision, Ending, Parts
+from services.fusion.decision import Decision, Parts
+from services.fusion.ending import Ending
 from services.fusion.fence import Fence, FencedProducer
 from services.fusion.guard import Guard
 from services.fusion.intake import Intake
@@ -88,6 +91,7 @@ class FusionWorker:
         self._policy = TriggerPolicy(fusion)
         self._intake = Intake(settings, clock, self._books, self._policy)
         self._lanes = Lanes({"fast": fusion.permits, "deep": fusion.deep_permits}, fusion.max_staleness_ms)
+        self._backlog = Backlog(fusion, self._lanes, around.health)
         self._guard = Guard(fusion)
         self._skew = SkewMeter()
         self._fence = Fence.of(settings.bus)
@@ -98,12 +102,10 @@ class FusionWorker:
         self._stopping = asyncio.Event()
         self._deciding: dict[asyncio.Task[None], Trigger] = {}
         self._opened = AsyncExitStack()
-        self._waker: asyncio.Task[None] | None = None
-        self._wakes_at_ms: int | None = None
+        self._alarm = Alarm(clock, self.dispatch)
         self._engine_was_down = False
         self._capacity = CapacityWatch(fusion.window_bars, prewarm=fusion.prewarm)
         self._kv_tokens: int | None = None
-        self._paused = False
         self._consumer: Consumer
         self._signals: Producer
         self._others: Producer
@@ -179,7 +181,7 @@ class FusionWorker:
         self._control.on_change = self._on_control
         self._ledger = Ledger(self._publisher, self.accounts, clock, self._settings.run_mode, self._prompts.version)
         opened.push_async_callback(self._ledger.close)
-        opened.callback(self._stop_waker)
+        opened.callback(self._alarm.stop)
         self._consumer = await self._bus.consumer(group=fusion.group, client_id=fusion.group, instance_id=self._settings.bus.instance_id)
         self.ownership = Ownership(
             self._consumer, Recovery(self._bus, self._settings, clock, self._intake, self._books), self._intake, self
@@ -258,23 +260,10 @@ class FusionWorker:
         self._publisher.cancel_open(symbol, reason, "bars that it rested on have been revised or rescaled")
 
     def _bound_backlog(self) -> None:
-        fusion = self._settings.fusion
         unfinished = self.ownership.watermarks.unfinished
-        # What waits for its acknowledgement alone is as good as done: a slow broker must not empty the lanes.
-        excess = unfinished - self._ledger.writing - fusion.max_unfinished
-        while excess > 0 and (ended := self._lanes.evict_oldest()) is not None:
+        for ended in self._backlog.overdue(unfinished, self._ledger.writing):
             self._end(ended)
-            excess -= 1
-        if not self._paused and unfinished > fusion.pause_at_unfinished:
-            self._paused = True
-            self._health.excuse("paused")
-            self._consumer.pause(sorted(self._consumer.assignment()))
-            _log.warning("paused", unfinished=unfinished)
-        elif self._paused and unfinished < fusion.pause_at_unfinished // 2:
-            self._paused = False
-            self._health.end_excuse("paused")
-            self._consumer.resume(sorted(self.ownership.readable(self._consumer.assignment())))
-            _log.info("resumed", unfinished=unfinished)
+        self._backlog.pause_or_resume(unfinished, self._consumer, self.ownership)
 
     # --- Deciding ------------------------------------------------------------------------------------------------------------
 
@@ -289,7 +278,7 @@ class FusionWorker:
             task = asyncio.create_task(self._decide(one), name=f"decide-{one.trigger.trigger_id}")
             self._deciding[task] = one.trigger
             task.add_done_callback(lambda done: self._deciding.pop(done, None))
-        self._set_waker()
+        self._alarm.set(self._lanes.next_wake_ms())
 
     async def _decide(self, started: Started) -> None:
         trigger = started.trigger
@@ -343,23 +332,6 @@ class FusionWorker:
 
     def _end(self, ended: Ended) -> None:
         self._ledger.conclude(ended.trigger, Ending(Outcome(ended.outcome), ended.reason))
-
-    def _set_waker(self) -> None:
-        at_ms = self._lanes.next_wake_ms()
-        if at_ms == self._wakes_at_ms and self._waker is not None and not self._waker.done():
-            return
-        self._stop_waker()
-        self._wakes_at_ms = at_ms
-        self._waker = asyncio.create_task(self._wake(at_ms), name="wake") if at_ms is not None else None
-
-    def _stop_waker(self) -> None:
-        if self._waker is not None:
-            self._waker.cancel()
-
-    async def _wake(self, at_ms: int) -> None:
-        await self._clock.sleep_until(at_ms)
-        self._waker = None
-        self.dispatch()
 
     # --- Taking over and handing back ------------------------------------------------------------------------------------------
 
