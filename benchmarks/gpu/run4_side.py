@@ -1,4 +1,7 @@
-"""Run 4: the tuner's sweep over engines that are running already, one address for each combination."""
+"""Run 4: the tuner's sweep over engines that are running already, one address for each combination.
+
+Rows that the results hold already, of combinations measured before, are kept and shown with the new ones.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import orjson
 from rich.console import Console
 
 from services.core.clock import SystemClock
 from services.inference.engine import Engine
 from services.inference.launcher import presets
-from services.inference.launcher.presets import Preset, SpeculationPart
+from services.inference.launcher.presets import EnginePart, Preset, SpeculationPart
 from services.inference.sglang_client import SGLangEngine
 from services.inference.tuner import prompts, report
 from services.inference.tuner.grid import label
-from services.inference.tuner.sweep import Plan, sweep
+from services.inference.tuner.measuring import Cell
+from services.inference.tuner.sweep import Plan, Row, sweep
 
 LENGTHS = (8_192, 32_768)
 AT_ONCE = (1, 3)
@@ -26,7 +31,7 @@ AT_ONCE = (1, 3)
 def main() -> None:
     """Measure each engine and write the table, the results and the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engines", nargs="+", help="STEPS/TOPK/TOKENS=URL")
+    parser.add_argument("engines", nargs="+", help="STEPS/TOPK/TOKENS[:window=N][:backend=NAME]=URL")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--preset", default="h100")
     parser.add_argument("--rounds", type=int, default=3)
@@ -36,10 +41,8 @@ def main() -> None:
     candidates: list[Preset] = []
     urls: dict[str, str] = {}
     for engine in arguments.engines:
-        combination, _, url = engine.partition("=")
-        steps, topk, tokens = (int(part) for part in combination.split("/"))
-        speculation = base.speculation.model_dump() | {"steps": steps, "topk": topk, "draft_tokens": tokens}
-        candidates.append(base.model_copy(update={"speculation": SpeculationPart.model_validate(speculation)}))
+        combination, _, url = engine.rpartition("=")
+        candidates.append(candidate(base, combination))
         urls[label(candidates[-1])] = url
 
     @asynccontextmanager
@@ -52,9 +55,45 @@ def main() -> None:
 
     plan = Plan(prompts.synthetic(max(AT_ONCE), max(LENGTHS)), LENGTHS, AT_ONCE, rounds=arguments.rounds)
     console = Console()
-    rows = asyncio.run(sweep(candidates, plan, running, out=arguments.out / "tuned.json", say=console.print, budget_s=arguments.budget_s))
+    results = arguments.out / "tuned.json"
+    before = [row for row in earlier(results) if label(row.preset) not in urls]
+    fresh = arguments.out / "batch.json"
+    rows = asyncio.run(sweep(candidates, plan, running, out=fresh, say=console.print, budget_s=arguments.budget_s))
+    fresh.unlink(missing_ok=True)
+    rows = sorted([*before, *rows], key=lambda row: (row.score is None, row.score or 0.0))
+    results.write_bytes(orjson.dumps([row.as_data() for row in rows], option=orjson.OPT_INDENT_2))
     console.print(report.table(rows))
     report.plot(rows, arguments.out / "tuned.png")
+
+
+def candidate(base: Preset, combination: str) -> Preset:
+    """Return the preset that `STEPS/TOPK/TOKENS[:window=N][:backend=NAME]` stands for."""
+    shape, *options = combination.split(":")
+    steps, topk, tokens = (int(part) for part in shape.split("/"))
+    named = dict(option.split("=", 1) for option in options)
+    speculation = {
+        "steps": steps,
+        "topk": topk,
+        "draft_tokens": tokens,
+        "draft_window": int(named["window"]) if "window" in named else None,
+    }
+    engine = {"attention_backend": named["backend"]} if "backend" in named else {}
+    return base.model_copy(
+        update={
+            "speculation": SpeculationPart.model_validate(base.speculation.model_dump() | speculation),
+            "engine": EnginePart.model_validate(base.engine.model_dump() | engine),
+        }
+    )
+
+
+def earlier(results: Path) -> list[Row]:
+    """Return the rows of an earlier batch."""
+    if not results.exists():
+        return []
+    return [
+        Row(Preset.model_validate(row["preset"]), [Cell(**cell) for cell in row["cells"]], failure=row["failure"], seconds=row["seconds"])
+        for row in orjson.loads(results.read_bytes())
+    ]
 
 
 if __name__ == "__main__":
