@@ -1,6 +1,6 @@
 """The message contracts of Aquiline: pydantic models, and what is generated from them in `schemas/generated/`."""
 
-from schemas.audit import AuditRecord, Outcome
+from schemas.audit import AuditRecord, Outcome, is_intact
 from schemas.base import Interval, Message, RunMode, Symbol, interval_ms
 from schemas.control import Control, HaltState
 from schemas.dead_letter import DeadLetter, DeadLetterReason
@@ -58,5 +58,6 @@ __all__ = [
     "VisionFeatures",
     "decode_signal_message",
     "interval_ms",
+    "is_intact",
     "topic_name",
 ]

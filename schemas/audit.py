@@ -1,15 +1,23 @@
-"""One audit record per trigger: how it ended and everything its decision rested on."""
+"""One audit record per trigger: how it ended and everything its decision rested on.
+
+Each carries a checksum of itself, so that a record that was exported, copied and kept for a year can be told from a damaged one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Final
 from uuid import UUID
 
+import orjson
 from pydantic import Field
 
 from schemas.base import Interval, Label, Message, Name, Symbol, TimeMs
 from schemas.signal import Action, AsOf, Mode, OffsetRef, Source, Vision
+
+_CHECKSUM_DIGITS: Final = 16
 
 
 class Outcome(StrEnum):
@@ -66,3 +74,23 @@ class AuditRecord(Message):
     answer: Annotated[str, Field(max_length=65_536)] | None = Field(
         default=None, description="The model's whole answer, rationale included."
     )
+    checksum: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(
+        default=None,
+        description="The first 16 hex digits of the SHA-256 of the other fields, as JSON with sorted keys and no white space.",
+    )
+
+    def encode(self) -> bytes:
+        """Return the record as UTF-8 JSON, with its checksum."""
+        values = self.model_dump(mode="python", exclude_none=True, exclude={"checksum"})
+        return orjson.dumps(values | {"checksum": _checksum(values)})
+
+
+def is_intact(value: bytes) -> bool:
+    """Return whether the audit record in `value` (UTF-8 JSON) is as it was written; one without a checksum is not."""
+    values = orjson.loads(value)
+    told: object = values.pop("checksum", None)
+    return told == _checksum(values)
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_CHECKSUM_DIGITS]
