@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time and a way to wait for it."""
+    """Wall time, a way to wait for it, and one to measure spans with."""
 
     def now_ms(self) -> int:
         """Return milliseconds since 1970-01-01T00:00Z."""
@@ -18,6 +18,10 @@ class Clock(Protocol):
 
     async def sleep_until(self, at_ms: int) -> None:
         """Return once `now_ms()` is at least `at_ms`."""
+        ...
+
+    def elapsed_s(self) -> float:
+        """Return seconds since some moment, on a clock that is never set back: what took how long."""
         ...
 
 
@@ -32,6 +36,10 @@ class SystemClock:
         """Return once the wall clock has reached `at_ms`, also when it is set back while waiting."""
         while (left_ms := at_ms - self.now_ms()) > 0:  # noqa: ASYNC110 - no event tells of passing time
             await asyncio.sleep(left_ms / 1000)
+
+    def elapsed_s(self) -> float:
+        """Return seconds on the machine's finest steady clock."""
+        return time.perf_counter()
 
 
 class VirtualClock:
@@ -54,6 +62,10 @@ class VirtualClock:
         future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (at_ms, next(self._order), future))
         await future
+
+    def elapsed_s(self) -> float:
+        """Return the virtual time in seconds: what happens between two moves of it takes no time."""
+        return self._now_ms / 1000
 
     def next_wake_ms(self) -> int | None:
         """Return the earliest time that somebody waits for, or None."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Final, Protocol
 
-from schemas import DeadLetterReason, interval_ms
+from schemas import DeadLetterReason, Instrument, InstrumentEvent, interval_ms
 from services.core import metrics
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.decode import Refused
-from services.core.instruments import Instruments
 from services.core.settings import FusionSettings
 from services.fusion.book import Book, bars_to_rebuild
 
@@ -18,10 +17,26 @@ _MOST_WIDENINGS: Final = 24
 """A quarter each makes two hundred times the span: enough for weekly sessions, and an end where a calendar does not reach."""
 
 
+class KnownInstruments(Protocol):
+    """Where instruments are looked up: `services.core.instruments.Instruments`."""
+
+    def get(self, symbol: str) -> Instrument | None:
+        """Return the instrument, None when it is not known."""
+        ...
+
+    def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
+        """Return the symbol's splits in order of time."""
+        ...
+
+    def calendars(self) -> set[str]:
+        """Return the names of all calendars in use."""
+        ...
+
+
 class Books:
     """Makes a book for each symbol as it appears, up to a limit."""
 
-    def __init__(self, settings: FusionSettings, instruments: Instruments) -> None:
+    def __init__(self, settings: FusionSettings, instruments: KnownInstruments) -> None:
         """Look symbols up in `instruments`."""
         self._settings = settings
         self._instruments = instruments

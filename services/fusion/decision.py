@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,18 +16,18 @@ from services.core import metrics
 from services.core.bus import BusError, Headers
 from services.core.clock import Clock
 from services.core.settings import Settings
-from services.fusion.answer import ANSWER_SCHEMA, Answer, AnswerError, AnswerReader, Entry, action_of, prices
+from services.fusion.answer import Answer, AnswerError, AnswerReader, Entry, action_of, prices
 from services.fusion.book import Book
 from services.fusion.control import ControlTable
 from services.fusion.ending import Ending
 from services.fusion.guard import Block, Guard
-from services.fusion.prompt import Plan, PromptBuilder
+from services.fusion.prompt import PromptBuilder
 from services.fusion.publisher import Handed, Publisher
+from services.fusion.question import Question, question, sampling
 from services.fusion.signals import Basis, Frame, make_signal
 from services.fusion.skew import SkewMeter
 from services.fusion.triggers import Trigger
-from services.fusion.wording import facts, tail
-from services.inference.engine import Engine, EngineError, EngineRequest, Sampling, Usage
+from services.inference.engine import Engine, EngineError, EngineRequest, Usage
 
 _TRACE: Final = "traceparent"
 
@@ -51,15 +50,16 @@ class Parts:
 
 
 class _Stopwatch:
-    """Milliseconds by stage, on the monotonic clock."""
+    """Milliseconds by stage."""
 
-    def __init__(self, stages_ms: dict[str, float]) -> None:
+    def __init__(self, stages_ms: dict[str, float], clock: Clock) -> None:
         self._stages_ms = stages_ms
-        self._last = time.perf_counter()
+        self._clock = clock
+        self._last = clock.elapsed_s()
 
     def lap(self, stage: str) -> None:
         """End a stage: it took the time since the last one ended."""
-        now = time.perf_counter()
+        now = self._clock.elapsed_s()
         self._stages_ms[stage] = round((now - self._last) * 1000, 3)
         self._last = now
 
@@ -139,22 +139,21 @@ class Decision:
     async def _ask(self) -> None:
         """Ask the engine, the stand-in where one is configured and the engine does not answer; fill in the ending."""
         parts, ending, lane = self._parts, self._ending, self._trigger.lane
-        vision = self._book.seen_vision(lane.interval)
+        asked = question(parts.prompts, self._book, lane.interval, lane.mode)
+        vision, view = asked.vision, asked.view
         ending.vision = vision.state
-        view = facts(self._book, lane.interval, vision)
-        plan = parts.prompts.plan(self._book, lane.interval, lane.mode, tail(self._book, lane.interval, vision, view))
         last_close_ms = self._book.bars[lane.interval].last_close_ms
         frame = Frame(vision, view["close"], view["atr"], last_close_ms, self._valid_until(), self._book.version)
-        watch = _Stopwatch(ending.stages_ms)
+        watch = _Stopwatch(ending.stages_ms, parts.clock)
         try:
             async with _until(parts.clock, ending.deadline_ms or 0):
-                ending.prompt = await parts.prompts.build(plan)
+                ending.prompt = await parts.prompts.build(asked.plan)
                 watch.lap("prompt")
                 for engine, degraded in ((parts.engine, False), (parts.fallback, True)):
                     if engine is None:
                         continue
                     try:
-                        await self._ask_engine(engine, plan, frame, view, watch, degraded=degraded)
+                        await self._ask_engine(engine, asked, frame, watch, degraded=degraded)
                     except EngineError as error:
                         metrics.ENGINE_FAILURES.labels(error.reason).inc()
                         self._end(Outcome.FAILED, error.reason, error.detail)
@@ -164,37 +163,30 @@ class Decision:
                     return
         except TimeoutError:
             if self._settling is None:
-                asked = "first_token" in ending.stages_ms
+                begun = "first_token" in ending.stages_ms
                 self._end(
-                    Outcome.STALE if asked else Outcome.FAILED,
-                    "deadline" if asked else "engine_timeout",
-                    "the deadline passed before the decision was complete" if asked else "no answer came before the deadline",
+                    Outcome.STALE if begun else Outcome.FAILED,
+                    "deadline" if begun else "engine_timeout",
+                    "the deadline passed before the decision was complete" if begun else "no answer came before the deadline",
                 )
 
-    async def _ask_engine(
-        self, engine: Engine, plan: Plan, frame: Frame, view: Mapping[str, float], watch: _Stopwatch, *, degraded: bool
-    ) -> None:
+    async def _ask_engine(self, engine: Engine, asked: Question, frame: Frame, watch: _Stopwatch, *, degraded: bool) -> None:
         parts, ending = self._parts, self._ending
         prompt = ending.prompt
         assert prompt is not None  # noqa: S101 - set by the caller
         ending.engine = await engine.info()
         if ending.engine.source == "simulator" and parts.settings.run_mode is RunMode.LIVE:
             raise EngineError("engine_refused", f"run mode live never acts on the simulator, which {ending.engine.name} is")
-        fusion = parts.settings.fusion
-        deep = self._trigger.lane.mode == "deep"
+        fusion, mode = parts.settings.fusion, self._trigger.lane.mode
         request = EngineRequest(
             rid=uuid4().hex,
             affinity=self._trigger.lane.symbol,
-            mode=self._trigger.lane.mode,
+            mode=mode,
             input_ids=prompt.ids,
-            sampling=Sampling(
-                fusion.deep_max_new_tokens if deep else fusion.max_new_tokens,
-                fusion.temperature,
-                ANSWER_SCHEMA if fusion.grammar and not deep else None,
-            ),
+            sampling=sampling(fusion, mode),
             deadline_ms=ending.deadline_ms or 0,
-            text=lambda: parts.prompts.text(plan),
-            view=view,
+            text=lambda: parts.prompts.text(asked.plan),
+            view=asked.view,
             trace_headers={name: value.decode() for name, value in self._headers if name == _TRACE},
         )
         try:
@@ -224,7 +216,7 @@ class Decision:
         async with aclosing(engine.stream(request)) as chunks:
             async for chunk in chunks:
                 if not first_at and chunk.text:
-                    first_at = time.perf_counter()
+                    first_at = self._parts.clock.elapsed_s()
                     watch.lap("first_token")
                 if chunk.cached_tokens is not None:
                     ending.cached_tokens = chunk.cached_tokens
@@ -255,7 +247,7 @@ class Decision:
         if usage.accept_length is not None:
             metrics.ACCEPT_LENGTH.observe(usage.accept_length)
         if first_at:
-            metrics.DECODE_SECONDS.inc(time.perf_counter() - first_at)
+            metrics.DECODE_SECONDS.inc(self._parts.clock.elapsed_s() - first_at)
 
     async def _decide(self, answer: Answer, frame: Frame, *, degraded: bool) -> None:
         """Guard the decision and hand its signal over."""
@@ -302,9 +294,9 @@ class Decision:
         self._settling = asyncio.create_task(self._settle(handed), name=f"settle-{signal.signal_id}")
 
     async def _settle(self, handed: Handed) -> float:
-        started = time.perf_counter()
+        started = self._parts.clock.elapsed_s()
         await self._parts.publisher.settle(handed)
-        return round((time.perf_counter() - started) * 1000, 3)
+        return round((self._parts.clock.elapsed_s() - started) * 1000, 3)
 
     async def _settled(self, settling: asyncio.Task[float]) -> None:
         try:
