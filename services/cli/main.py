@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "resume": _Entry("services.cli.control:resume_app", "Let signals leave again, of one symbol or of all."),
     "doctor": _Entry("services.cli.doctor:app", "Say what is wrong with everything that a worker stands on, and how to mend it."),
     "topics": _Entry("services.cli.topics:app", "Create the topics, or compare them with what they should be."),
+    "secrets": _Entry("services.cli.secrets:app", "Make random passwords as files, for a stack of its own."),
     "market": _Entry("services.cli.market:app", "Market features: replay candles from files."),
     "vision": _Entry("services.cli.vision:app", "Vision features: draw charts, train and judge the model that reads them."),
     "engine": _Entry("services.cli.engine:app", "The engine: launch, tune or simulate it."),
