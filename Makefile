@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos check bench up-local down-local clean setup format generate lock test-setup servers
+.PHONY: help demo test chaos check check-deploy bench up down up-local down-local clean setup format generate lock test-setup servers
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -18,8 +18,9 @@ help: ## list what there is to do
 demo: $(DEMO) ## see it work, on real market data and a simulated engine; ARGS="..." takes options, ARGS=--help lists them
 	@$(BIN)/aquiline demo $(ARGS)
 
-test: test-setup ## everything that is checked: make check, and all tests, with real Kafka and Redis
+test: test-setup ## everything that is checked: make check, make check-deploy, and all tests, with real Kafka and Redis
 	@$(MAKE) check
+	@$(MAKE) check-deploy
 	$(BIN)/pytest
 
 chaos: test-setup ## kill worker, Redis, broker, engine and members under load, and judge by the topics; ROUNDS=5 is 20 kills of the worker
@@ -34,8 +35,17 @@ check: $(TEST) ## format, lint, types, import direction, generated files and loc
 	$(BIN)/python -m services.core.settings_reference --check
 	deploy/setup/check-locks
 
+check-deploy: test-setup ## what is deployed, without a container engine: compose file, Dockerfiles; CHECKS="compose" runs some
+	$(BIN)/python -m deploy.check $(CHECKS)
+
 bench: test-setup ## measure, and store the figures in benchmarks/results/
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+up: ## start it with Docker Compose: PROFILES="default", "gpu", "default observability"
+	@deploy/setup/compose up $(PROFILES)
+
+down: ## end what `make up` started, of every profile; ARGS=--volumes deletes its data too
+	@deploy/setup/compose down $(ARGS)
 
 up-local: servers ## start Kafka, Redis and the simulator on this machine, without containers
 	@$(BIN)/python -m deploy.local up

@@ -1,0 +1,161 @@
+"""`docker-compose.yml`: Compose's own schema, and what a careful operator holds every service to."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+import jsonschema
+
+from deploy.check import composefile
+from deploy.check.found import REPOSITORY, Found
+from services.cli.main import COMMANDS
+from services.core.settings import SettingsError, load
+
+_SCHEMA: Final = "check_jsonschema"
+"""The distribution that carries a copy of the Compose specification's schema."""
+_OURS: Final = "aquiline/"
+_PINNED: Final = re.compile(r"^[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*$")
+_CONDITIONS: Final = {"service_healthy", "service_completed_successfully"}
+
+
+def check() -> Found:
+    """Check every service of every profile."""
+    file = composefile.load()
+    return Found(f"docker-compose.yml, {len(file.services)} services", [f"docker-compose.yml: {sentence}" for sentence in findings(file)])
+
+
+def findings(file: composefile.ComposeFile) -> list[str]:
+    """Return a sentence for each thing that is wrong with `file`."""
+    return [*_schema(file), *_each(file), *_order(file)]
+
+
+def _schema(file: composefile.ComposeFile) -> Iterator[str]:
+    # The package is found and not imported: all that is wanted is the file in it.
+    spec = importlib.util.find_spec(_SCHEMA)
+    assert spec is not None and spec.submodule_search_locations  # noqa: S101, PT018 - in the lock
+    schema = json.loads((Path(spec.submodule_search_locations[0]) / "builtin_schemas" / "vendor" / "compose-spec.json").read_text())
+    for error in jsonschema.validators.validator_for(schema)(schema).iter_errors(file.text):
+        yield f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message[:300]}"
+
+
+def _each(file: composefile.ComposeFile) -> Iterator[str]:
+    for name, service in file.services.items():
+        found = (_hardened(service), _open(service), _mounts(service, file.text["volumes"]), _variables(service), _ours(service))
+        yield from (f"{name}: {sentence}" for sentences in found for sentence in sentences)
+
+
+def _hardened(service: Mapping[str, Any]) -> Iterator[str]:
+    if not _PINNED.match(service["image"]):
+        yield f"image {service['image']!r} is not pinned by a whole version, such as name:1.2.3"
+    for key, wanted in {"read_only": True, "init": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}.items():
+        if service.get(key) != wanted:
+            yield f"{key} is {service.get(key)!r} and must be {wanted!r}"
+    for key in ("mem_limit", "pids_limit", "logging"):
+        if key not in service:
+            yield f"{key} is missing: one service must not take all of the machine"
+    if str(service.get("user", "0")).split(":")[0] in {"0", "root"}:
+        yield f"user is {service.get('user')!r} and must be a number above 0"
+    for key in sorted({"privileged", "cap_add", "devices", "pid", "ipc", "userns_mode"} & service.keys()):
+        yield f"{key} must not be there"
+
+
+def _open(service: Mapping[str, Any]) -> Iterator[str]:
+    for port in service.get("ports", []):
+        if not str(port).startswith("127.0.0.1:"):
+            yield f"port {port!r} is published beyond loopback; write 127.0.0.1:{port}"
+    if not service.get("networks") and service.get("network_mode") != "none":
+        yield "networks is missing: the default network reaches everything"
+
+
+def _mounts(service: Mapping[str, Any], volumes: Mapping[str, Any]) -> Iterator[str]:
+    for mount in service.get("volumes", []):
+        source, read_only = _mount(mount)
+        if not source.startswith("."):
+            if source not in volumes:
+                yield f"volume {source!r} is not declared"
+        elif not read_only:
+            yield f"folder {source!r} of this machine is mounted to be written"
+        elif not isinstance(mount, Mapping) and not (REPOSITORY / source).exists():
+            yield f"{source!r} does not exist"
+
+
+def _mount(mount: str | Mapping[str, Any]) -> tuple[str, bool]:
+    if isinstance(mount, str):
+        source, _, rest = mount.partition(":")
+        return source, rest.endswith(":ro")
+    return mount["source"], mount.get("read_only", False)
+
+
+def _variables(service: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in service.get("environment", {}).items():
+        if not isinstance(value, str):
+            yield f"variable {name} is {value!r}, which YAML has read; write it in quotes"
+        if re.search(r"PASSWORD|API_KEY|TOKEN$|SECRET$", name):
+            yield f"variable {name} is a secret, and a secret is a file"
+
+
+def _ours(service: Mapping[str, Any]) -> Iterator[str]:
+    if not service["image"].startswith(_OURS):
+        return
+    if "build" not in service:
+        yield "build is missing, and nobody publishes its image"
+    elif not (REPOSITORY / service["build"]["dockerfile"]).is_file():
+        yield f"{service['build']['dockerfile']} does not exist"
+    command = composefile.words(service["command"])
+    match command:
+        case ["python", "-m", module, *_]:
+            known = importlib.util.find_spec(module) is not None
+        case ["aquiline", name, *_]:
+            known = name in COMMANDS
+        case _:
+            known = False
+    if not known:
+        yield f"command {command} is neither `python -m` with a module of ours nor an `aquiline` command that there is"
+    with tempfile.TemporaryDirectory() as secrets, _environment(service.get("environment", {}), secrets):
+        try:
+            load()
+        except SettingsError as error:
+            yield f"environment: {error}"
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str], secrets: str) -> Iterator[None]:
+    """Have these variables alone, with a folder that exists in place of the container's."""
+    said = {name: value for name, value in variables.items() if isinstance(value, str)}
+    with patch.dict(os.environ, said | ({"AQUILINE_SECRETS_DIR": secrets} if "AQUILINE_SECRETS_DIR" in said else {}), clear=True):
+        yield
+
+
+def _order(file: composefile.ComposeFile) -> Iterator[str]:
+    services = file.services
+    for name, service in services.items():
+        job = service.get("restart", "").startswith("on-failure")
+        if not job and "healthcheck" not in service:
+            yield f"{name}: healthcheck is missing"
+        for other, how in service.get("depends_on", {}).items():
+            if other not in services:
+                yield f"{name}: depends_on names {other}, which is no service"
+                continue
+            condition = how.get("condition")
+            if condition not in _CONDITIONS:
+                yield f"{name}: depends_on {other} with {condition!r} tells nothing of whether it works; use one of {sorted(_CONDITIONS)}"
+            if condition == "service_healthy" and "healthcheck" not in services[other]:
+                yield f"{name}: depends_on {other} to be healthy, and that has no healthcheck"
+            if condition == "service_completed_successfully" and services[other].get("restart") == "unless-stopped":
+                yield f"{name}: depends_on {other} to end, and that is started again whenever it does"
+            elsewhere = set(services[other].get("profiles", [])) and services[other].get("profiles") != service.get("profiles")
+            if elsewhere and how.get("required", True):
+                yield f"{name}: depends_on {other}, which is of another profile; write required: false"
+    try:
+        composefile.in_order(services)
+    except ValueError as error:
+        yield str(error)

@@ -1,0 +1,53 @@
+# Aquiline's Python services. Targets: `services` (all that needs no torch) and `vision` (with it, several GB).
+# Everything comes from a lock, by its hash; nothing of pip, of the build or of the sources stays in the image.
+#
+#   docker build -f deploy/docker/services.Dockerfile --target services -t aquiline/services:0.1.0 .
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS wheel
+WORKDIR /src
+COPY deploy/locks/build.txt deploy/locks/build.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r deploy/locks/build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY deploy/engine deploy/engine
+COPY schemas schemas
+COPY services services
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+
+FROM ${PYTHON_IMAGE} AS services-packages
+COPY deploy/locks/services.txt /locks/services.txt
+RUN python -m venv --without-pip /opt/aquiline \
+    && pip --python /opt/aquiline/bin/python install --no-cache-dir --no-deps --require-hashes -r /locks/services.txt
+COPY --from=wheel /wheels /wheels
+RUN pip --python /opt/aquiline/bin/python install --no-cache-dir --no-deps --no-index /wheels/aquiline-*.whl \
+    && pip --python /opt/aquiline/bin/python check
+
+FROM services-packages AS vision-packages
+COPY deploy/locks/vision.txt /locks/vision.txt
+RUN pip --python /opt/aquiline/bin/python install --no-cache-dir --no-deps --require-hashes -r /locks/vision.txt \
+    && pip --python /opt/aquiline/bin/python check
+
+FROM ${PYTHON_IMAGE} AS runtime
+LABEL org.opencontainers.image.title="Aquiline" \
+      org.opencontainers.image.description="Local language models deciding on live market streams" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+# Folders that volumes are mounted on: a new named volume takes their owner over.
+RUN groupadd --gid 10001 aquiline \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin aquiline \
+    && install -d -o 10001 -g 10001 -m 0700 /var/lib/aquiline /var/lib/aquiline/scoring /run/aquiline/secrets
+ENV PATH=/opt/aquiline/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONFAULTHANDLER=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /var/lib/aquiline
+USER 10001:10001
+# What is healthy is said where the service is: docker-compose.yml, k8s/.
+HEALTHCHECK NONE
+CMD ["aquiline", "--help"]
+
+FROM runtime AS vision
+COPY --from=vision-packages /opt/aquiline /opt/aquiline
+
+FROM runtime AS services
+COPY --from=services-packages /opt/aquiline /opt/aquiline

@@ -1,0 +1,53 @@
+"""The checks of docker-compose.yml find what they are for: each way of being careless is named, with its service."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from deploy.check import compose, composefile, docker
+
+
+def test_the_compose_file_and_the_dockerfiles_are_as_they_should_be() -> None:
+    assert [*compose.check().problems, *docker.check().problems] == []
+
+
+@pytest.mark.parametrize(
+    ("service", "key", "value", "named"),
+    [
+        ("kafka", "image", "apache/kafka:latest", "not pinned"),
+        ("kafka", "read_only", False, "read_only"),
+        ("market", "user", "0:0", "user"),
+        ("market", "mem_limit", None, "mem_limit"),
+        ("market", "healthcheck", None, "healthcheck"),
+        ("redis", "cap_add", ["SYS_ADMIN"], "cap_add"),
+        ("fusion", "ports", ["9400:9400"], "beyond loopback"),
+        ("fusion", "environment", {"AQUILINE_FUSION__PERMITS": "many"}, "fusion.permits = 'many'"),
+        ("fusion", "environment", {"AQUILINE_FUSON__PERMITS": "5"}, "did you mean AQUILINE_FUSION?"),
+        ("fusion", "environment", {"AQUILINE_REDIS__PASSWORD": "hunter2"}, "a secret is a file"),
+        ("fusion", "environment", {"AQUILINE_FUSION__PERMITS": 5}, "in quotes"),
+        ("fusion", "depends_on", {"history": {"condition": "service_started"}}, "tells nothing"),
+        ("fusion", "depends_on", {"sglang": {"condition": "service_healthy"}}, "of another profile"),
+        ("topics", "depends_on", {"feed": {"condition": "service_completed_successfully"}}, "wait for each other"),
+        ("topics", "command", ["python", "-m", "services.nothing"], "services.nothing"),
+        ("market", "volumes", ["nowhere:/data"], "'nowhere' is not declared"),
+        ("market", "volumes", ["./deploy:/deploy"], "mounted to be written"),
+        ("market", "memory", "512m", "market"),
+    ],
+)
+def test_what_is_careless_is_named_with_its_service(service: str, key: str, value: object, named: str) -> None:
+    text: dict[str, Any] = copy.deepcopy(dict(composefile.load().text))
+    text["services"][service] |= {key: value}
+    if value is None:
+        del text["services"][service][key]
+    found = compose.findings(composefile.ComposeFile(text))
+    assert [sentence for sentence in found if service in sentence and named in sentence], found
+
+
+def test_profiles_start_their_own_services_and_those_of_all() -> None:
+    file = composefile.load()
+    default, gpu = file.of_profiles("default"), file.of_profiles("gpu")
+    assert {"simulator", "fusion"} == set(default) - set(gpu)
+    assert {"sglang", "fusion-gpu"} == set(gpu) - set(default)
