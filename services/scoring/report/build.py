@@ -1,0 +1,174 @@
+"""Builds the report: what was judged, how it did, against what, and the sentence that sums it up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from schemas import RunMode, SignalOutcome, interval_ms
+from services.scoring.report import words
+from services.scoring.report.baselines import LEAST_MOMENTS, buy_and_hold, random_traders
+from services.scoring.report.equity import exposure, over_time, per_position
+from services.scoring.report.model import (
+    Counts,
+    Curve,
+    Money,
+    Overlap,
+    Random,
+    Report,
+    ReportInput,
+)
+from services.scoring.report.parts import breakdowns, calibration
+from services.scoring.report.prices import Prices
+from services.scoring.report.statistics import block_length, bootstrap_mean, lifetimes_met, peak_open, wilson
+from services.scoring.report.trades import Trades, count, distinct, trades_of
+from services.scoring.report.verdict import FEW, reached
+
+SEED: Final = 20_261_127
+"""Of every draw: the same input makes the same report."""
+_BPS: Final = 1e-4
+
+
+def build(given: ReportInput) -> Report:
+    """Return the report on `given`; it is whole, and every number finite, whatever there is."""
+    outcomes, duplicates = distinct(given.outcomes)
+    counts = count(outcomes, duplicates)
+    trades = trades_of(outcomes)
+    prices = Prices(given.bars, given.splits)
+    cost = 2 * given.cost_bps * _BPS
+    period = _period(outcomes, prices)
+    overlap = _overlap(trades)
+    block = 1 if overlap is None else overlap.block
+    won = trades.net[trades.completed] > 0
+    overlapping = overlap is not None and overlap.block > 1
+    random = None if period is None else random_traders(trades, prices, cost, *period, block=block, seed=SEED)
+    return Report(
+        title=words.plain(given.title),
+        head=_head(given, outcomes, period),
+        banner=_banner(outcomes),
+        cautions=_cautions(outcomes, counts, overlap, random),
+        verdict=reached(counts, overlap, random),
+        counts=counts,
+        hit_rate=wilson(int(np.count_nonzero(won)), len(won)),
+        hit_rate_blocks=bootstrap_mean(won.astype(np.float64), block=min(block, len(won)), seed=SEED) if overlapping else None,
+        money=_money(trades, block, period),
+        overlap=overlap,
+        per_position=per_position(trades),
+        over_time=Curve((), (), ()) if period is None else over_time(trades, prices, cost, *period),
+        hold=None if period is None else buy_and_hold(prices, cost, *period),
+        random=random,
+        random_missing=_why_no_random(trades) if random is None else "",
+        calibration=calibration(outcomes, trades, block, SEED),
+        breakdowns=breakdowns(outcomes, SEED),
+    )
+
+
+def _period(outcomes: Sequence[SignalOutcome], prices: Prices) -> tuple[int, int] | None:
+    """Return the span of the outcomes, or of the closes where there are no outcomes; None when there is neither."""
+    if not outcomes:
+        return prices.span()
+    starts = [one.ts_exit_ms if one.ts_entry_ms is None else min(one.ts_entry_ms, one.ts_exit_ms) for one in outcomes]
+    return min(starts), max(one.ts_exit_ms for one in outcomes)
+
+
+def _overlap(trades: Trades) -> Overlap | None:
+    if len(trades) == 0:
+        return None
+    mean = float(lifetimes_met(trades.entry_ms, trades.exit_ms).mean())
+    return Overlap(
+        peak=peak_open(trades.entry_ms, trades.exit_ms),
+        mean=mean,
+        independent=max(1, round(len(trades) / mean)),
+        block=block_length(len(trades), mean),
+    )
+
+
+def _money(trades: Trades, block: int, period: tuple[int, int] | None) -> Money:
+    completed = trades.net[trades.completed]
+    gains, losses = trades.net[trades.net > 0], trades.net[trades.net < 0]
+    return Money(
+        expectancy=bootstrap_mean(trades.net, block=block, seed=SEED),
+        expectancy_completed=bootstrap_mean(completed, block=max(1, min(block, len(completed))), seed=SEED),
+        mean_gain=float(gains.mean()) if len(gains) else None,
+        mean_loss=float(losses.mean()) if len(losses) else None,
+        profit_factor=float(gains.sum() / -losses.sum()) if len(losses) else None,
+        exposure=None if period is None else exposure(trades, *period),
+        mean_held_ms=float((trades.exit_ms - trades.entry_ms).mean()) if len(trades) else None,
+    )
+
+
+def _head(given: ReportInput, outcomes: Sequence[SignalOutcome], period: tuple[int, int] | None) -> tuple[tuple[str, str], ...]:
+    symbols = sorted({one.symbol for one in outcomes} or set(given.bars))
+    rows = {
+        "Period": words.NONE if period is None else f"{words.moment(period[0])} to {words.moment(period[1])} UTC",
+        "Symbols": f"{len(symbols)}: {words.listed(symbols)}" if symbols else words.NONE,
+        "Intervals": words.listed(sorted({one.interval for one in outcomes}, key=interval_ms)),
+        "Asked": words.listed(sorted({one.mode for one in outcomes})),
+        "Answered by": _tally(Counter(one.source for one in outcomes)),
+        "Run mode": _tally(Counter(one.run_mode.value for one in outcomes)),
+        "Costs of the baselines": f"{given.cost_bps:g} basis points a side; the signals' returns are net of what the scorer charged",
+    }
+    facts = {words.plain(name): words.plain(value) for name, value in given.facts.items()}
+    return tuple((rows | facts).items())
+
+
+def _tally(counts: Counter[str]) -> str:
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.most_common()) or words.NONE
+
+
+def _banner(outcomes: Sequence[SignalOutcome]) -> str | None:
+    stand_ins = [one.source for one in outcomes if one.source != "llm"]
+    if not stand_ins:
+        return None
+    who = " and ".join({"simulator": "the simulator", "rules": "fixed rules"}[source] for source in sorted(set(stand_ins)))
+    if len(stand_ins) == len(outcomes):
+        return f"NO MODEL WAS ASKED. Every signal here came from {who}: this report says nothing about a language model's skill."
+    return (
+        f"NOT ALL ANSWERS ARE A MODEL'S. {len(stand_ins):,} of {len(outcomes):,} signals came from {who}; the figures over all signals "
+        "mix them with the model's. The breakdown by source keeps them apart."
+    )
+
+
+def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overlap | None, random: Random | None) -> tuple[str, ...]:
+    cautions = []
+    if overlap is not None and overlap.independent < FEW:
+        cautions.append(
+            f"Few trades: {words.counted(counts.opened, 'position')}, worth about {overlap.independent} independent ones. "
+            f"Below {FEW} every figure here may be luck."
+        )
+    if overlap is not None and overlap.block > 1:
+        cautions.append(
+            f"Positions overlap: each shares time with {overlap.mean - 1:.1f} others on average, so {counts.opened:,} are worth about "
+            f"{overlap.independent:,} independent ones. Intervals of means take that into account; those of hit rates (Wilson) do not."
+        )
+    if any(one.source == "llm" and one.run_mode in (RunMode.REPLAY, RunMode.DEMO) for one in outcomes):
+        cautions.append(
+            "These are past data. A language model may have read about this period while it was trained: only a period after the end "
+            "of its training data can show skill."
+        )
+    if random is not None and random.positions < counts.opened:
+        cautions.append(
+            f"The random traders stand beside {random.positions:,} of {counts.opened:,} positions: for the others there are too few bars."
+        )
+    if counts.unusable:
+        cautions.append(
+            f"{words.counted(counts.unusable, 'outcome')} left out of every figure: opened by what they say, but without a usable "
+            "entry price, entry time or return."
+        )
+    if counts.duplicates:
+        cautions.append(f"{words.counted(counts.duplicates, 'outcome')} dropped: the signal had one already, and the first is kept.")
+    return tuple(cautions)
+
+
+def _why_no_random(trades: Trades) -> str:
+    if len(trades) == 0:
+        return "No position was opened, so there is nothing to compare with random traders."
+    return (
+        f"No comparison with random traders: it takes closed bars of the positions' symbols and intervals, at least {LEAST_MOMENTS} "
+        "more in the period than a position was held."
+    )

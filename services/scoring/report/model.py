@@ -1,0 +1,237 @@
+"""What a report is made from and what it says: plain data, every number finite or None.
+
+A return is a fraction of a position's entry price (0.01 is one per cent); times are milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schemas import ExitReason, InstrumentEvent, SignalOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBar:
+    """The end of a closed bar. The price is the one that was traded: `ReportInput.splits` adjusts it."""
+
+    symbol: str
+    interval: str
+    ts_close_ms: int
+    close: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInput:
+    """What is to be judged."""
+
+    title: str
+    outcomes: Sequence[SignalOutcome]
+    """In the order in which they were published: of several with one `signal_id` the first is kept."""
+    bars: Mapping[str, Sequence[ReportBar]]
+    """Closed bars by symbol, of the outcomes' intervals; of several with one end the last is kept."""
+    cost_bps: float
+    """Of each side of a trade, slippage included, in basis points: what buy-and-hold and the random traders pay. The outcomes'
+    returns are net already."""
+    facts: Mapping[str, str]
+    """Shown in the head as they are: engine, model, settings."""
+    splits: Sequence[InstrumentEvent] = ()
+    """Splits that `bars` and the outcomes' entry prices are not yet adjusted for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with the ends of its 95 % confidence interval, which are None where there is too little to give one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where the signals went. `signals` is `completed` and all that is in `closed_early`, `never_opened` and `unusable`."""
+
+    signals: int
+    completed: int
+    """Opened, and ended at target, stop or horizon."""
+    closed_early: Mapping[ExitReason, int]
+    """Opened, and ended by a cancel or a newer signal."""
+    never_opened: Mapping[ExitReason, int]
+    unusable: int
+    """Opened by what they say, but without price, time or return."""
+    duplicates: int
+    """Further bodies of a `signal_id`, which are not among `signals`."""
+
+    @property
+    def opened(self) -> int:
+        """Return how many positions were opened."""
+        return self.completed + sum(self.closed_early.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How many positions were open together."""
+
+    peak: int
+    """At most, at any time."""
+    mean: float
+    """Positions whose lifetime touches a position's own, itself included; the mean over positions."""
+    independent: int
+    """The positions divided by that: about how many independent ones they are worth."""
+    block: int
+    """Length, in positions, of the blocks that the bootstrap draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A share of the starting capital won or lost, over time or over positions, with its largest fall from a peak."""
+
+    at: tuple[int, ...]
+    """Milliseconds, or numbers of positions; not falling."""
+    values: tuple[float, ...]
+    drawdown: tuple[float, ...]
+    """Below the peak so far, as a fraction of the peak's capital: 0 or less."""
+
+    @property
+    def worst(self) -> float:
+        """Return the largest drawdown, 0 or less."""
+        return min(self.drawdown, default=0.0)
+
+    @property
+    def final(self) -> float:
+        """Return the last value."""
+        return self.values[-1] if self.values else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A part of the positions: how many were opened and completed, and how they did."""
+
+    name: str
+    signals: int
+    opened: int
+    completed: int
+    hit_rate: Estimate | None
+    """Of the completed ones."""
+    mean_return: Estimate | None
+    """Of the opened ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """The positions by one property."""
+
+    by: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Whether more conviction went with better outcomes."""
+
+    buckets: tuple[Row, ...]
+    """From the least conviction to the most."""
+    rank_correlation: Estimate | None
+    """Spearman's, between conviction and net return, over opened positions; None where one of them never changes."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What buying every symbol at the period's start and holding it to its end would have made."""
+
+    curve: Curve
+    by_symbol: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTraders:
+    """Mean net returns of random traders, and where the strategy lies among them."""
+
+    name: str
+    what: str
+    """What is random in them, in a sentence."""
+    means: tuple[float, ...]
+    """One a trader, sorted."""
+    mean: float
+    better_than: float
+    """The share of them that the strategy is better than, ties counting half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """The comparison with random traders, over those positions that they could be given."""
+
+    positions: int
+    strategy: float
+    """The strategy's mean net return over those positions."""
+    edge: Estimate
+    """What it makes more a position than the first kind of random trader."""
+    kinds: tuple[RandomTraders, ...]
+
+
+class Evidence(StrEnum):
+    """What the figures allow to be said."""
+
+    NOTHING = "nothing"
+    """There is nothing to judge, or nothing to compare it with."""
+    TOO_FEW = "too_few"
+    NONE = "none"
+    SKILL = "skill"
+    HARM = "harm"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The report in a sentence."""
+
+    evidence: Evidence
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What the positions made, as fractions of their entry prices; None where there are none of the kind."""
+
+    expectancy: Estimate | None
+    """Mean net return of an opened position."""
+    expectancy_completed: Estimate | None
+    """Mean net return of a completed one."""
+    mean_gain: float | None
+    mean_loss: float | None
+    profit_factor: float | None
+    """Sum of gains over sum of losses; None without losses."""
+    exposure: float | None
+    """Share of the capital's time that was in positions."""
+    mean_held_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that the page and the terminal show."""
+
+    title: str
+    head: tuple[tuple[str, str], ...]
+    banner: str | None
+    """Loud: what the whole report does not say, because of who answered."""
+    cautions: tuple[str, ...]
+    verdict: Verdict
+    counts: Counts
+    hit_rate: Estimate | None
+    """Of completed positions, by Wilson."""
+    hit_rate_blocks: Estimate | None
+    """The same by block bootstrap, where positions overlap."""
+    money: Money
+    overlap: Overlap | None
+    per_position: Curve
+    """Sums over opened positions in order of exit, as fractions of one position."""
+    over_time: Curve
+    """A share of the starting capital."""
+    hold: Hold | None
+    random: Random | None
+    random_missing: str
+    """Why there is no comparison with random traders; empty where there is."""
+    calibration: Calibration
+    breakdowns: tuple[Breakdown, ...]

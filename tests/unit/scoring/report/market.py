@@ -1,0 +1,138 @@
+"""Outcomes and bars for tests: a seeded random walk, and paper traders on it whose skill is planted.
+
+A trader opens at a bar's close and ends a fixed number of bars later. With `skill` p it knows, in a share p of its trades, which way
+the market will go, and tosses a coin in the others; 0 is a coin-flip trader, 1 an oracle.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas import Action, ExitReason, RunMode, SignalOutcome
+from schemas.signal import Source
+from services.scoring.report import ReportBar, ReportInput
+
+START_MS = 1_704_067_200_000
+"""2024-01-01T00:00Z."""
+HOUR_MS = 3_600_000
+SYMBOLS = ("AAPL.XNAS", "IBM.XNYS", "MSFT.XNAS")
+COST_BPS = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the market goes and how the trader trades."""
+
+    seed: int = 1
+    bars: int = 1_500
+    symbols: tuple[str, ...] = SYMBOLS
+    drift: float = 0.0
+    """Mean log return of a bar."""
+    volatility: float = 0.01
+    skill: float = 0.0
+    conviction_knows: float = 0.0
+    """How much of the conviction is the return to come, the rest being noise."""
+    long_only: bool = False
+    held: int = 4
+    every: int = 5
+    """Bars between entries; less than `held` makes positions overlap."""
+    source: Source = "llm"
+    run_mode: RunMode = RunMode.SHADOW
+
+
+def walk(plan: Plan) -> dict[str, list[ReportBar]]:
+    """Return hourly bars of each symbol."""
+    generator = np.random.default_rng(plan.seed)
+    bars = {}
+    for symbol in plan.symbols:
+        closes = 100 * np.exp(np.cumsum(generator.normal(plan.drift, plan.volatility, plan.bars)))
+        bars[symbol] = [ReportBar(symbol, "1h", START_MS + (at + 1) * HOUR_MS, float(close)) for at, close in enumerate(closes)]
+    return bars
+
+
+def trade(plan: Plan, bars: Mapping[str, Sequence[ReportBar]]) -> list[SignalOutcome]:
+    """Return the trader's outcomes, one in ten of them never opened and one in ten closed early."""
+    generator = np.random.default_rng(plan.seed + 1_000)
+    outcomes: list[SignalOutcome] = []
+    for symbol, of_symbol in bars.items():
+        for first in range(0, len(of_symbol) - plan.held, plan.every):
+            kind = generator.integers(10)
+            begin, end = of_symbol[first], of_symbol[first + plan.held]
+            gross = end.close / begin.close - 1
+            knows = generator.random() < plan.skill
+            long = gross > 0 if knows else bool(generator.integers(2))
+            long = long or plan.long_only
+            net = (gross if long else -gross) - 2 * COST_BPS * 1e-4
+            noise = generator.random()
+            conviction = plan.conviction_knows * (0.5 + np.clip(net * 10, -0.5, 0.5)) + (1 - plan.conviction_knows) * noise
+            reason = {0: ExitReason.UNFILLED, 1: ExitReason.SUPERSEDED}.get(
+                int(kind), ExitReason.HORIZON if abs(gross) < plan.volatility else ExitReason.TARGET if net > 0 else ExitReason.STOP
+            )
+            opened = reason is not ExitReason.UNFILLED
+            outcomes.append(
+                outcome(
+                    number=len(outcomes),
+                    symbol=symbol,
+                    long=long,
+                    entry_ms=begin.ts_close_ms if opened else None,
+                    exit_ms=end.ts_close_ms,
+                    entry=begin.close if opened else None,
+                    leave=end.close if opened else None,
+                    net=net if opened else None,
+                    conviction=float(conviction),
+                    reason=reason,
+                    bars_held=plan.held if opened else 0,
+                    source=plan.source,
+                    run_mode=plan.run_mode,
+                )
+            )
+    return sorted(outcomes, key=lambda one: one.ts_exit_ms)
+
+
+def given(plan: Plan) -> ReportInput:
+    """Return the report's input for the plan."""
+    bars = walk(plan)
+    return ReportInput("Test report", trade(plan, bars), bars, COST_BPS, {"Engine": "none", "Model": "none"})
+
+
+def outcome(
+    *,
+    number: int = 0,
+    symbol: str = "AAPL.XNAS",
+    long: bool = True,
+    entry_ms: int | None = START_MS,
+    exit_ms: int = START_MS + 4 * HOUR_MS,
+    entry: float | None = 100.0,
+    leave: float | None = 101.0,
+    net: float | None = 0.01,
+    conviction: float = 0.5,
+    reason: ExitReason = ExitReason.HORIZON,
+    bars_held: int = 4,
+    source: Source = "llm",
+    run_mode: RunMode = RunMode.SHADOW,
+    interval: str = "1h",
+) -> SignalOutcome:
+    """Return one outcome; its id is a function of `number`."""
+    return SignalOutcome(
+        schema_version=1,
+        run_mode=run_mode,
+        signal_id=uuid.UUID(int=number),
+        symbol=symbol,
+        interval=interval,
+        mode="fast",
+        action=Action.BUY if long else Action.SELL,
+        source=source,
+        vision=("fresh", "stale", "absent")[number % 3],
+        conviction=conviction,
+        exit_reason=reason,
+        ts_entry_ms=entry_ms,
+        ts_exit_ms=exit_ms,
+        entry=None if entry is None else f"{entry:.4f}",
+        exit=None if leave is None else f"{leave:.4f}",
+        return_net=net,
+        bars_held=bars_held,
+    )
