@@ -281,6 +281,20 @@ class LogSettings(Section):
     format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is JSON unless on a terminal.")
 
 
+class TracesSettings(Section):
+    """OpenTelemetry traces, from candle to signal."""
+
+    enabled: bool = Field(False, description="Record spans; takes the extra `traces`. Trace context that comes in is handed on either way.")
+    endpoint: str = Field(
+        "http://127.0.0.1:4318/v1/traces",
+        pattern=r"^https?://[^@\s]+$",
+        description="Where spans go: a collector's OTLP over HTTP, path included.",
+    )
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="Share of the traces that start here which are recorded; what comes in with trace context keeps its own choice."
+    )
+
+
 class Settings(BaseSettings):
     """All settings of all services."""
 
@@ -299,6 +313,7 @@ class Settings(BaseSettings):
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    traces: TracesSettings = Field(default_factory=TracesSettings)
 
     @model_validator(mode="after")
     def _drain_fits(self) -> Self:

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final
 from uuid import uuid4
 
 import structlog
 
 from schemas import AsOf, Outcome, RunMode
 from services.core import metrics
-from services.core.bus import BusError, Headers
+from services.core.bus import BusError
 from services.core.clock import Clock
 from services.core.settings import Settings
 from services.fusion.answer import Answer, AnswerError, AnswerReader, Entry, action_of, prices
@@ -26,10 +25,9 @@ from services.fusion.publisher import Handed, Publisher
 from services.fusion.question import Question, question, sampling
 from services.fusion.signals import Basis, Frame, make_signal
 from services.fusion.skew import SkewMeter
+from services.fusion.spans import TriggerTrace
 from services.fusion.triggers import Trigger
 from services.inference.engine import Engine, EngineError, EngineRequest, Usage
-
-_TRACE: Final = "traceparent"
 
 _log = structlog.get_logger()
 
@@ -55,7 +53,7 @@ class _Stopwatch:
     def __init__(self, stages_ms: dict[str, float], clock: Clock) -> None:
         self._stages_ms = stages_ms
         self._clock = clock
-        self._last = clock.elapsed_s()
+        self._last = self._first = clock.elapsed_s()
 
     def lap(self, stage: str) -> None:
         """End a stage: it took the time since the last one ended."""
@@ -63,17 +61,21 @@ class _Stopwatch:
         self._stages_ms[stage] = round((now - self._last) * 1000, 3)
         self._last = now
 
+    def since_ms(self, stage: str) -> float:
+        """Return the time since the first stage, `stage`, ended."""
+        return (self._clock.elapsed_s() - self._first) * 1000 - self._stages_ms.get(stage, 0.0)
+
 
 class Decision:
     """One trigger's way through prompt, engine, guard and producer."""
 
-    def __init__(self, parts: Parts, book: Book, trigger: Trigger, last_as_of: AsOf | None, headers: Headers = ()) -> None:
-        """`last_as_of` is the lane's last one published: a decision that rests on less is not published."""
+    def __init__(self, parts: Parts, book: Book, trigger: Trigger, last_as_of: AsOf | None, trace: TriggerTrace) -> None:
+        """`last_as_of` is the lane's last one published: a decision that rests on less is not published. `trace` goes along."""
         self._parts = parts
         self._book = book
         self._trigger = trigger
         self._last_as_of = last_as_of
-        self._headers = headers
+        self._trace = trace
         self._ending = Ending(Outcome.FAILED)
         self._settling: asyncio.Task[float] | None = None
         """Set once the signal has been handed over; yields the milliseconds until it was acknowledged."""
@@ -169,6 +171,8 @@ class Decision:
                     "deadline" if begun else "engine_timeout",
                     "the deadline passed before the decision was complete" if begun else "no answer came before the deadline",
                 )
+        finally:
+            ending.answering_ms = watch.since_ms("prompt")
 
     async def _ask_engine(self, engine: Engine, asked: Question, frame: Frame, watch: _Stopwatch, *, degraded: bool) -> None:
         parts, ending = self._parts, self._ending
@@ -187,7 +191,7 @@ class Decision:
             deadline_ms=ending.deadline_ms or 0,
             text=lambda: parts.prompts.text(asked.plan),
             view=asked.view,
-            trace_headers={name: value.decode() for name, value in self._headers if name == _TRACE},
+            trace_headers=self._trace.call,
         )
         try:
             await self._read(engine, request, frame, watch, degraded=degraded)
@@ -286,7 +290,7 @@ class Decision:
         # Remembered before it leaves: two decisions on one symbol must not pass the same rule while the producer makes them wait.
         parts.guard.published(symbol, action, ts_event_ms, now_ms)
         try:
-            handed = await parts.publisher.hand_over(signal, self._headers)
+            handed = await parts.publisher.hand_over(signal, self._trace.outputs)
         except BusError as error:
             self._end(Outcome.FAILED, "publish_failed", str(error))
             return

@@ -27,3 +27,5 @@ class Ending:
     cached_tokens: int | None = None
     answer: str | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
+    answering_ms: float = 0.0
+    """How long the engine was asked in all, until its answer's end: the rationale and a second attempt included."""

@@ -16,18 +16,18 @@ from pydantic import ValidationError
 
 from schemas import AuditRecord, Outcome, RunMode
 from services.core import metrics
-from services.core.bus import BusError, Headers, Record
+from services.core.bus import BusError, Record
 from services.core.clock import Clock
 from services.core.decode import Refused
 from services.fusion.accounts import Accounts
 from services.fusion.ending import Ending
 from services.fusion.publisher import Publisher
+from services.fusion.spans import TriggerSpans, TriggerTrace
 from services.fusion.triggers import Trigger
 from services.fusion.watermark import PartitionWatermark
 from services.fusion.wording import PROMPT_VERSION
 
 _RETRY_MS: Final = 500
-_CARRIED: Final = frozenset({"traceparent", "tracestate"})
 
 _log = structlog.get_logger()
 
@@ -38,16 +38,19 @@ class Work:
 
     trigger: Trigger
     watermark: PartitionWatermark
-    headers: Headers
+    trace: TriggerTrace
 
 
 class Ledger:
     """Keeps work from a record's arrival until its outcome is acknowledged."""
 
-    def __init__(self, publisher: Publisher, accounts: Accounts, clock: Clock, run_mode: RunMode, config_version: str) -> None:
+    def __init__(
+        self, publisher: Publisher, accounts: Accounts, spans: TriggerSpans, clock: Clock, *, run_mode: RunMode, config_version: str
+    ) -> None:
         """Write outcomes through `publisher`."""
         self._publisher = publisher
         self._accounts = accounts
+        self._spans = spans
         self._clock = clock
         self._run_mode = run_mode
         self._config_version = config_version
@@ -58,8 +61,7 @@ class Ledger:
     def open(self, trigger: Trigger, watermark: PartitionWatermark, record: Record) -> None:
         """Note a trigger: its record is unfinished from now on."""
         watermark.hold(record.offset)
-        carried = [header for header in record.headers if header[0] in _CARRIED]
-        self._work[trigger.trigger_id] = Work(trigger, watermark, carried)
+        self._work[trigger.trigger_id] = Work(trigger, watermark, self._spans.begin(record))
         self._accounts.triggers += 1
         metrics.TRIGGERS.labels(trigger.kind).inc()
 
@@ -68,10 +70,10 @@ class Ledger:
         """Return how many outcomes and dead letters wait for their acknowledgement."""
         return len(self._writing)
 
-    def headers(self, trigger: Trigger) -> Headers:
-        """Return the headers that a trigger's outputs carry on."""
+    def trace(self, trigger: Trigger) -> TriggerTrace:
+        """Return the trace that a trigger belongs to."""
         work = self._work.get(trigger.trigger_id)
-        return work.headers if work else ()
+        return work.trace if work else TriggerTrace()
 
     def conclude(self, trigger: Trigger, ending: Ending) -> None:
         """End a trigger: its audit record goes out, and its record is finished once that is acknowledged."""
@@ -100,8 +102,10 @@ class Ledger:
             cached_tokens=record.cached_tokens,
             trigger_id=str(trigger.trigger_id),
             ms=ending.stages_ms,
+            **({} if work.trace.trace_id is None else {"trace_id": work.trace.trace_id}),
         )
-        self._write(work.watermark, trigger.origin.offset, lambda: self._publisher.audit(record, work.headers))
+        self._write(work.watermark, trigger.origin.offset, lambda: self._publisher.audit(record, work.trace.outputs))
+        self._spans.end(trigger, work.trace, ending, record.ts_done_ms)
 
     def put_aside(self, record: Record, refused: Refused, watermark: PartitionWatermark) -> None:
         """Dead-letter a record; it is finished once that is acknowledged."""

@@ -25,6 +25,7 @@ from services.core.instruments import Instruments
 from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topics import check_topics
+from services.core.tracing import Tracer
 from services.fusion.accounts import Accounts, RecordCounter
 from services.fusion.alarm import Alarm
 from services.fusion.backlog import Backlog
@@ -45,6 +46,7 @@ from services.fusion.prompt import PromptBuilder, fingerprint
 from services.fusion.publisher import Publisher
 from services.fusion.recovery import Recovery
 from services.fusion.skew import SkewMeter
+from services.fusion.spans import TriggerSpans
 from services.fusion.triggers import Trigger, TriggerPolicy
 from services.inference.engine import Engine, EngineError
 
@@ -95,6 +97,8 @@ class FusionWorker:
         self._guard = Guard(fusion)
         self._skew = SkewMeter()
         self._fence = Fence.of(settings.bus)
+        self._tracer = Tracer.of(settings, "fusion")
+        self._spans = TriggerSpans(self._tracer, (self._intake.market_topic, self._intake.vision_topic))
         store = PrefixStore(around.redis, settings.redis, clock, fingerprint(around.tokenizer, template))
         self._store = store
         self._prompts = PromptBuilder(fusion, around.tokenizer, template, store, settings.redis.local_bytes)
@@ -150,6 +154,8 @@ class FusionWorker:
             if engine is not None:
                 opened.push_async_callback(engine.close)
         opened.push_async_callback(self._store.close)
+        if self._tracer is not None:
+            opened.push_async_callback(self._tracer.close)
         admin = await self._bus.admin()
         try:
             await check_topics(admin, self._settings.run_mode)
@@ -179,7 +185,9 @@ class FusionWorker:
         )
         opened.push_async_callback(self._publisher.close)
         self._control.on_change = self._on_control
-        self._ledger = Ledger(self._publisher, self.accounts, clock, self._settings.run_mode, self._prompts.version)
+        self._ledger = Ledger(
+            self._publisher, self.accounts, self._spans, clock, run_mode=self._settings.run_mode, config_version=self._prompts.version
+        )
         opened.push_async_callback(self._ledger.close)
         opened.callback(self._alarm.stop)
         self._consumer = await self._bus.consumer(group=fusion.group, client_id=fusion.group, instance_id=self._settings.bus.instance_id)
@@ -220,12 +228,14 @@ class FusionWorker:
             watermark = self.ownership.reading(TopicPartition(topic, partition))
             if watermark is None:
                 continue  # taken away between fetch and here; whoever owns it reads it again
-            folded = 0
+            folded, heeds_records = 0, self._spans.heeds_records
             for record in batch:
                 watermark.seen(record.offset)
                 taken = self._intake.take(record, self)
                 if taken == "folded":
                     folded += 1
+                    if heeds_records and record.headers:
+                        self._spans.folded(record)
                 elif isinstance(taken, Refused):
                     self._ledger.put_aside(record, taken, watermark)
                     self._counter.dead_letter(topic, taken.reason)
@@ -300,17 +310,21 @@ class FusionWorker:
             self._publisher,
             self._skew,
         )
-        decision = Decision(parts, book, trigger, owned.known.as_of.get(lane), self._ledger.headers(trigger))
-        try:
-            ending = await decision.run(started.ready_ms)
-        except asyncio.CancelledError:
-            self._ledger.abandon(trigger)
-            raise
-        except Exception as error:  # noqa: BLE001 - one symbol's trouble must not end the others'
-            _log.exception("decision_broke", symbol=lane.symbol, trigger_id=str(trigger.trigger_id))
-            ending = Ending(Outcome.FAILED, "internal_error", f"{type(error).__name__}: {error}")
-        finally:
-            self._lanes.finish(trigger)
+        trace = self._ledger.trace(trigger)
+        self._spans.deciding(trace, lane.symbol)
+        decision = Decision(parts, book, trigger, owned.known.as_of.get(lane), trace)
+        # What is logged on the way carries the trace; what is started afterwards must not.
+        with structlog.contextvars.bound_contextvars(**({} if trace.trace_id is None else {"trace_id": trace.trace_id})):
+            try:
+                ending = await decision.run(started.ready_ms)
+            except asyncio.CancelledError:
+                self._ledger.abandon(trigger)
+                raise
+            except Exception as error:  # noqa: BLE001 - one symbol's trouble must not end the others'
+                _log.exception("decision_broke", symbol=lane.symbol, trigger_id=str(trigger.trigger_id))
+                ending = Ending(Outcome.FAILED, "internal_error", f"{type(error).__name__}: {error}")
+            finally:
+                self._lanes.finish(trigger)
         self._ledger.conclude(trigger, ending)
         if ending.outcome is Outcome.PUBLISHED and ending.as_of is not None:
             owned.known.as_of[lane] = ending.as_of
@@ -377,6 +391,7 @@ class FusionWorker:
                 self._publisher.forget(symbol)
                 self._prompts.forget(symbol)
                 self.prewarmer.forget(symbol)
+                self._spans.forget(symbol)
 
     # --- What comes from outside the inputs --------------------------------------------------------------------------------------
 

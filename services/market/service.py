@@ -35,7 +35,13 @@ class MarketService(FoldingService[Dealt]):
             check_plan(settings.market.aggregate)
         except ValueError as error:
             raise SettingsError(f"market.aggregate: {error}") from error
-        super().__init__(bus, settings, clock, health, Role("aquiline-market", settings.market.group, Topic.CANDLES, Topic.MARKET_FEATURES))
+        super().__init__(
+            bus,
+            settings,
+            clock,
+            health,
+            Role("aquiline-market", settings.market.group, Topic.CANDLES, Topic.MARKET_FEATURES, "market", first=True),
+        )
         self.counts: MarketCounts = MarketCounts()
         self._rules = CandleRules(accepted_modes(settings.run_mode), settings.bus.max_record_bytes, settings.fusion.max_skew_ms)
         self._plan = settings.market.aggregate
@@ -53,7 +59,8 @@ class MarketService(FoldingService[Dealt]):
         """Publish each record's features as soon as it is folded."""
         acks: list[Awaitable[Position]] = []
         async for record, dealt in taken:
+            headers = self.made(record) if dealt.features else ()
             for features in dealt.features:
-                acks.append(await self.send(record, features))
+                acks.append(await self.send(record, features, headers))
                 MARKET_FEATURES.labels("closed" if features.closed else "forming").inc()
         return acks

@@ -47,7 +47,9 @@ class VisionService(FoldingService[Dealt]):
                 f"vision.window_bars is {vision.window_bars}, and the weights are for images of {model.spec.bars} bars; "
                 "set one to the other"
             )
-        super().__init__(bus, settings, clock, health, Role("aquiline-vision", vision.group, Topic.CANDLES, Topic.VISION_FEATURES))
+        super().__init__(
+            bus, settings, clock, health, Role("aquiline-vision", vision.group, Topic.CANDLES, Topic.VISION_FEATURES, "vision")
+        )
         self.counts: VisionCounts = VisionCounts()
         self._model = model
         self._rules = CandleRules(accepted_modes(settings.run_mode), settings.bus.max_record_bytes, settings.fusion.max_skew_ms)
@@ -87,7 +89,7 @@ class VisionService(FoldingService[Dealt]):
         loop = asyncio.get_running_loop()
         drawn = [window for _, window in windows]
         seen = await loop.run_in_executor(self._thread, look, drawn, self._model, self._settings.run_mode)
-        acks = [await self.send(record, features) for (record, _), features in zip(windows, seen, strict=True)]
+        acks = [await self.send(record, features, self.made(record)) for (record, _), features in zip(windows, seen, strict=True)]
         self.counts.published += len(acks)
         VISION_WINDOWS.labels("published").inc(len(acks))
         return acks

@@ -15,17 +15,19 @@ from typing import Final, Generic
 import structlog
 
 from schemas import Message, Topic, topic_name
-from services.core.bus import Bus, BusError, Consumer, Position, Producer, Reader, Record, TopicPartition
+from services.core.bus import Bus, BusError, Consumer, Headers, Position, Producer, Reader, Record, TopicPartition
 from services.core.clock import Clock
 from services.core.dead_letters import put_aside
 from services.core.folding.dealing import Books, Counts, D
 from services.core.folding.partition import Partition
+from services.core.folding.spans import MakingSpans
 from services.core.folding.takeover import commit_finished, take_over
 from services.core.health import Health
 from services.core.instruments import Instruments
 from services.core.metrics import DEAD_LETTERS, RECORDS, UNKNOWN_FIELDS
 from services.core.settings import Settings
 from services.core.topics import check_same_partitions
+from services.core.tracing import Tracer
 
 _log = structlog.get_logger()
 
@@ -45,6 +47,10 @@ class Role:
     group: str
     source: Topic
     target: Topic
+    span: str
+    """What its spans are called."""
+    first: bool = False
+    """Whether it makes the first span of a record that comes without a trace: one service of those that read a topic."""
 
 
 @dataclass(slots=True)
@@ -72,6 +78,8 @@ class FoldingService(ABC, Generic[D]):
         self._source = topic_name(role.source, settings.run_mode)
         self._target = topic_name(role.target, settings.run_mode)
         self._dead_letters = topic_name(Topic.DEAD_LETTERS, settings.run_mode)
+        self._tracer = Tracer.of(settings, role.span)
+        self._spans = MakingSpans(self._tracer, clock, role.span, first=role.first)
         self._partitions: dict[TopicPartition, Partition[D]] = {}
         # Held while a batch is in work, so that partitions change hands between batches only.
         self._folding = asyncio.Lock()
@@ -97,9 +105,15 @@ class FoldingService(ABC, Generic[D]):
         if dealt.refused is not None:
             DEAD_LETTERS.labels(dealt.refused.reason.value).inc()
 
-    async def send(self, record: Record, message: Message) -> Awaitable[Position]:
+    def made(self, record: Record) -> Headers:
+        """Return the headers for what `record` made, to be asked for once when that is about to be sent."""
+        return self._spans.made(record, self._target)
+
+    async def send(self, record: Record, message: Message, headers: Headers) -> Awaitable[Position]:
         """Hand over a message that `record` made, with its key and its timestamp."""
-        return await self._producer.send(self._target, key=record.key, value=message.encode(), timestamp_ms=record.timestamp_ms)
+        return await self._producer.send(
+            self._target, key=record.key, value=message.encode(), headers=headers, timestamp_ms=record.timestamp_ms
+        )
 
     def stop(self) -> None:
         """Have `run` publish and commit what it has begun, and return."""
@@ -124,6 +138,8 @@ class FoldingService(ABC, Generic[D]):
             await self._producer.close()
             await self._reader.close()
             await self._instruments.close()
+            if self._tracer is not None:
+                await self._tracer.close()
         _log.info("drained", records=self.counts.records)
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
