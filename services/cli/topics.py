@@ -16,7 +16,7 @@ from services.core.bus import Admin
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.settings import Settings, load
-from services.core.topics import check_topics, ensure_topics, wanted_topics
+from services.core.topics import INPUTS, check_topics, ensure_topics, kept_for, wanted_topics
 
 app = typer.Typer(help="Create the topics, or compare them with what they should be.", no_args_is_help=True)
 
@@ -31,15 +31,24 @@ BusOption = Annotated[str | None, typer.Option("--bus", metavar="URL", help="`ka
 def create(
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of each topic that is shared out between workers.")] = 12,
     replication: Annotated[int, typer.Option(min=1, help="Copies of each partition; 3 on a real cluster.")] = 1,
+    input_days: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Days that market and vision features are kept, 90 when not given. A prompt can be written again, and an audit record so "
+            "be checked, while they are: 365, as long as the audit, on a real cluster.",
+        ),
+    ] = None,
     bus: BusOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Create what is missing. Topics that exist are left as they are; one with another partition count is an error."""
     settings = _settings(config, bus)
+    overrides = {} if input_days is None else kept_for(INPUTS, input_days)
 
     async def run() -> list[str]:
         async with _admin(settings) as admin:
-            return await ensure_topics(admin, settings.run_mode, partitions, replication)
+            return await ensure_topics(admin, settings.run_mode, partitions, replication, overrides)
 
     created = asyncio.run(run())
     for name in created:

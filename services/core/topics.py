@@ -6,13 +6,16 @@ deleted by retention the moment it is appended.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from schemas import SPECS, RunMode, Topic, topic_name
 from services.core.bus import Admin, Bus, BusError, NewTopic
 
-CO_PARTITIONED: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
+INPUTS: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES)
+"""What books are rebuilt from, and so what prompts are written from."""
+
+CO_PARTITIONED: Final = (*INPUTS, Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
 """Topics whose partition p one worker reads and writes together."""
 
 _DAY_MS: Final = 86_400_000
@@ -48,6 +51,11 @@ def topic_config(topic: Topic, replication: int) -> dict[str, str]:
         "message.timestamp.type": "LogAppendTime",
         "min.insync.replicas": str(max(1, replication - 1)),
     }
+
+
+def kept_for(topics: Iterable[Topic], days: int) -> dict[Topic, dict[str, str]]:
+    """Return the configuration that keeps the records of `topics` for `days`."""
+    return {topic: {"retention.ms": str(days * _DAY_MS)} for topic in topics}
 
 
 def wanted_topics(

@@ -11,10 +11,9 @@ from services.cli.doctor.finding import Finding, fail, ok, warn
 from services.core.bus import TopicInfo
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.settings import FusionSettings, Settings
-from services.core.topics import CO_PARTITIONED
+from services.core.topics import CO_PARTITIONED, INPUTS
 from services.fusion.book import kept_bars
 
-_INPUTS: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES)
 _OUTPUTS: Final = (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
@@ -98,7 +97,7 @@ def _topic(settings: Settings, topic: Topic, facts: TopicFacts) -> list[Finding]
         return [fail(check, "does not exist", "create it: `aquiline topics create --partitions N`, N as the others have")]
     found = [
         *_cleanup(check, topic, info),
-        *_retention(check, topic, info, settings, facts.look_back_ms),
+        *_retention(check, topic, info, settings, facts),
         *_times(check, topic, info),
         *_sizes(check, topic, info, settings, facts.infos),
         *_copies(check, info, settings.run_mode, facts.copies.get(name), facts.in_sync.get(name)),
@@ -126,19 +125,31 @@ def _cleanup(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
         )
 
 
-def _retention(check: str, topic: Topic, info: TopicInfo, settings: Settings, look_back_ms: int) -> Iterator[Finding]:
+def _retention(check: str, topic: Topic, info: TopicInfo, settings: Settings, facts: TopicFacts) -> Iterator[Finding]:
     if SPECS[topic].compacted:
         return
     held_ms = _retention_ms(info)
-    needed_ms, why = _needed(topic, settings, look_back_ms)
+    needed_ms, why = _needed(topic, settings, facts.look_back_ms)
     if held_ms is not None and (needed_ms is None or held_ms < needed_ms):
         wanted = -1 if needed_ms is None else 2 * needed_ms
         yield fail(check, f"is kept {_words(held_ms)}, and {why}", _alter(info, f"retention.ms={wanted}"))
-    if topic in {*_INPUTS, *_OUTPUTS, Topic.INSTRUMENT_EVENTS} and info.config.get("retention.bytes", "-1") != "-1":
+    elif topic in INPUTS and settings.run_mode is RunMode.LIVE:
+        yield from _replayable(check, info, facts.infos.get(topic_name(Topic.SIGNAL_AUDIT, settings.run_mode)))
+    if topic in {*INPUTS, *_OUTPUTS, Topic.INSTRUMENT_EVENTS} and info.config.get("retention.bytes", "-1") != "-1":
         yield warn(
             check,
             f"retention.bytes is {info.config['retention.bytes']}, which may delete records before their time",
             _alter(info, "retention.bytes=-1"),
+        )
+
+
+def _replayable(check: str, info: TopicInfo, audit: TopicInfo | None) -> Iterator[Finding]:
+    held_ms, audited_ms = _retention_ms(info), 0 if audit is None else _retention_ms(audit)
+    if held_ms is not None and (audited_ms is None or held_ms < audited_ms):
+        yield warn(
+            check,
+            f"is kept {_words(held_ms)} and the audit {_words(audited_ms)}: what an older record was decided on can no longer be shown",
+            _alter(info, f"retention.ms={-1 if audited_ms is None else audited_ms}"),
         )
 
 
@@ -147,7 +158,7 @@ def _needed(topic: Topic, settings: Settings, look_back_ms: int) -> tuple[int | 
     fusion = settings.fusion
     if topic is Topic.INSTRUMENT_EVENTS:
         return None, "splits must stay for ever: a book is rebuilt with them"
-    if topic in _INPUTS:
+    if topic in INPUTS:
         return (
             look_back_ms,
             f"a rebuilt book needs {_words(look_back_ms)} (window_bars, slow_window_bars and epoch_slots of the slowest interval)",
@@ -160,7 +171,7 @@ def _needed(topic: Topic, settings: Settings, look_back_ms: int) -> tuple[int | 
 
 def _times(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
     kind = info.config.get("message.timestamp.type", "CreateTime")
-    if kind != "LogAppendTime" and topic in {*_INPUTS, *_OUTPUTS, Topic.CANDLES}:
+    if kind != "LogAppendTime" and topic in {*INPUTS, *_OUTPUTS, Topic.CANDLES}:
         yield fail(
             check,
             f"message.timestamp.type is {kind}, so that staleness and deadlines run on the producers' clocks",
@@ -178,7 +189,7 @@ def _sizes(check: str, topic: Topic, info: TopicInfo, settings: Settings, infos:
             _alter(info, f"max.message.bytes={_LEAST_AUDIT_BYTES}"),
         )
     if topic is Topic.DEAD_LETTERS:
-        inputs = [infos[name] for name in (topic_name(one, settings.run_mode) for one in (*_INPUTS, Topic.CANDLES)) if name in infos]
+        inputs = [infos[name] for name in (topic_name(one, settings.run_mode) for one in (*INPUTS, Topic.CANDLES)) if name in infos]
         needed = max((_max_bytes(one) for one in inputs), default=0) + _HEADER_BYTES
         if held < needed:
             yield fail(

@@ -11,7 +11,7 @@ from deploy.local import LocalKafka
 from schemas import RunMode, Topic, topic_name
 from services.cli.topics import app
 from services.core.bus import BusError, NewTopic
-from services.core.topics import CO_PARTITIONED, check_topics, ensure_topics, wanted_topics
+from services.core.topics import CO_PARTITIONED, INPUTS, check_topics, ensure_topics, kept_for, wanted_topics
 from tests.integration.bus.support import Site
 
 
@@ -23,7 +23,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 
 
 async def test_topics_are_created_once_as_wanted_and_pass_the_check(site: Site) -> None:
-    overrides = {Topic.SIGNAL_AUDIT: {"retention.ms": "86400000"}}
+    overrides = kept_for(INPUTS, 365)
     created = await ensure_topics(site.admin, RunMode.DEMO, 3, overrides=overrides)
     assert {topic_name(topic, RunMode.DEMO) for topic in Topic} == set(created)
     await check_topics(site.admin, RunMode.DEMO)
@@ -61,7 +61,7 @@ def test_the_command_creates_and_compares(kafka: LocalKafka, monkeypatch: pytest
     monkeypatch.setenv("COLUMNS", "200")
     with_bus = ["--bus", kafka.url]
     run = CliRunner().invoke
-    created = run(app, ["create", "--partitions", "2", *with_bus])
+    created = run(app, ["create", "--partitions", "2", "--input-days", "365", *with_bus])
     assert created.exit_code == 0, created.output
     described = run(app, ["describe", *with_bus])
     assert described.exit_code == 0, described.output

@@ -14,7 +14,7 @@ from services.cli.doctor.topics import TopicFacts, look_back, topic_findings
 from services.core.bus import TopicInfo
 from services.core.calendar import SessionCalendar
 from services.core.settings import FusionSettings, Settings
-from services.core.topics import wanted_topics
+from services.core.topics import INPUTS, kept_for, wanted_topics
 from services.fusion.book import kept_bars
 
 DAY_MS = 86_400_000
@@ -22,8 +22,9 @@ NOW_MS = 1_763_424_000_000
 LIVE = Settings(run_mode=RunMode.LIVE)
 
 
-def as_created(run_mode: RunMode = RunMode.LIVE, replication: int = 3) -> dict[str, TopicInfo]:
-    return {new.name: TopicInfo(new.name, new.partitions, new.config) for new in wanted_topics(run_mode, 12, replication)}
+def as_created(run_mode: RunMode = RunMode.LIVE, replication: int = 3, input_days: int = 365) -> dict[str, TopicInfo]:
+    wanted = wanted_topics(run_mode, 12, replication, kept_for(INPUTS, input_days))
+    return {new.name: TopicInfo(new.name, new.partitions, new.config) for new in wanted}
 
 
 def facts(infos: dict[str, TopicInfo], *, copies: int = 3, in_sync: int = 3) -> TopicFacts:
@@ -57,6 +58,7 @@ def test_a_topic_that_does_not_exist_is_named(topic: Topic) -> None:
         (Topic.MARKET_FEATURES, "cleanup.policy", "compact", "fail", "all but the last record"),
         (Topic.MARKET_FEATURES, "retention.ms", str(14 * DAY_MS), "fail", "a rebuilt book needs 15 days"),
         (Topic.VISION_FEATURES, "retention.ms", str(DAY_MS), "fail", "a rebuilt book needs 15 days"),
+        (Topic.MARKET_FEATURES, "retention.ms", str(364 * DAY_MS), "warn", "can no longer be shown"),
         (Topic.STRATEGY_SIGNALS, "retention.ms", "3600000", "fail", "to know what it has said"),
         (Topic.SIGNAL_AUDIT, "retention.ms", "3600000", "fail", "to know what it has said"),
         (Topic.INSTRUMENT_EVENTS, "retention.ms", str(365 * DAY_MS), "fail", "splits must stay for ever"),
@@ -89,6 +91,14 @@ def test_few_copies_are_a_warning_in_live_alone() -> None:
     lonely = {"copies": 1, "in_sync": 1}
     assert {one.level for one in topic_findings(LIVE, facts(as_created(replication=1), **lonely))} == {"warn", "ok"}
     shadow = topic_findings(Settings(run_mode=RunMode.SHADOW), facts(as_created(RunMode.SHADOW, 1), **lonely))
+    assert {one.level for one in shadow} == {"ok"}
+
+
+def test_inputs_that_go_before_the_audit_are_a_warning_in_live_alone() -> None:
+    found = topic_findings(LIVE, facts(as_created(input_days=90)))
+    assert {one.check for one in found if one.level == "warn"} == {"topic market-features", "topic vision-features"}
+    assert all(one.mend.endswith("retention.ms=31536000000") for one in found if one.level == "warn")
+    shadow = topic_findings(Settings(run_mode=RunMode.SHADOW), facts(as_created(RunMode.SHADOW, input_days=90)))
     assert {one.level for one in shadow} == {"ok"}
 
 
