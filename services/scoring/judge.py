@@ -1,0 +1,238 @@
+"""The judge of one symbol: signals, cancels, splits and closed bars in, one outcome a signal out, whatever the order they come in.
+
+Pure: no clock, no I/O. Its state is plain data, bounded by the bars kept and the signals open. `docs/scoring.md` has the rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from bisect import bisect_left
+from typing import Any, Final
+from uuid import UUID
+
+from schemas import Action, Cancel, CancelReason, ExitReason, InstrumentEvent, MarketFeatures, RunMode, Signal, SignalOutcome
+from services.core.calendar import SessionCalendar
+from services.scoring.clocks import span_of
+from services.scoring.paper import Bar, Costs, Ended, Key, Paper, lacking
+
+KEPT_BARS: Final = 128
+"""Bars of each interval kept for signals that are read after them; one that stands before them can no longer be judged."""
+_KEPT_CANCELS: Final = 256
+"""Cancels kept for signals that are not there yet."""
+_STANDING: Final = frozenset({Action.BUY, Action.SELL, Action.EXIT})
+
+
+@dataclasses.dataclass(slots=True)
+class _Series:
+    """The last bars of one interval, and what was heard of signals on it while these bars lasted."""
+
+    bars: list[Bar] = dataclasses.field(default_factory=list)
+    trimmed_ms: int = 0
+    """When the last bar that was let go closed: what acts before it comes too late."""
+    heard: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    """By signal: its mode, key, `from_ms` and action. All of those that stand, open or not."""
+
+    def append(self, bar: Bar) -> None:
+        """Add the next bar and let go of what it makes too old."""
+        self.bars.append(bar)
+        if len(self.bars) > KEPT_BARS:
+            self.trimmed_ms = self.bars.pop(0).ts_close_ms
+            if any(entry[2] < self.trimmed_ms for entry in self.heard.values()):
+                self.heard = {name: entry for name, entry in self.heard.items() if entry[2] >= self.trimmed_ms}
+
+
+class Judge:
+    """Everything that is known of one symbol's signals."""
+
+    def __init__(self, costs: Costs, calendar: SessionCalendar) -> None:
+        """Judge with `costs`; `calendar` is the instrument's."""
+        self._costs = costs
+        self._calendar = calendar
+        self._series: dict[str, _Series] = {}
+        self._open: dict[str, Paper] = {}
+        self._cancels: dict[str, int] = {}
+        """Wall time of each cancel whose signal has not come."""
+        self._splits: list[tuple[int, float]] = []
+
+    @property
+    def open_signals(self) -> int:
+        """Return how many signals have no outcome yet."""
+        return len(self._open)
+
+    def comes_too_late(self, signal: Signal) -> bool:
+        """Return whether the bars that `signal` is to be judged by have been let go: it gets no outcome, or has long had one."""
+        series = self._series.get(signal.interval)
+        known = str(signal.signal_id) in self._open
+        return series is not None and not known and span_of(signal, self._calendar).from_ms < series.trimmed_ms
+
+    def signal(self, signal: Signal) -> list[SignalOutcome]:
+        """Take a signal, and return the outcomes that it brings about: its own when its bars are there already, and of those it ends.
+
+        One seen before changes nothing, nor do `hold`, `abstain` and a signal that comes too late. Raises ValueError when it
+        lacks what it is judged by.
+        """
+        if signal.action not in _STANDING:
+            return []
+        if signal.action is not Action.EXIT and (missing := lacking(signal)):
+            raise ValueError(f"a signal to {signal.action.value} needs {', '.join(missing)} to be judged")
+        name, series = str(signal.signal_id), self._series.setdefault(signal.interval, _Series())
+        span = span_of(signal, self._calendar)
+        if name in self._open or name in series.heard or span.from_ms < series.trimmed_ms:
+            return []
+        vision = -1 if signal.as_of.vision is None else signal.as_of.vision.offset
+        key: Key = (span.stands_ms, signal.as_of.market.offset, vision, signal.ts_decided_ms, name)
+        lane = [(seen, entry) for seen, entry in series.heard.items() if entry[0] == signal.mode]
+        series.heard[name] = [signal.mode, list(key), span.from_ms, signal.action.value]
+        touched = [
+            paper
+            for paper in self._open.values()
+            if (paper.interval, paper.mode) == (signal.interval, signal.mode)
+            and paper.key < key
+            and _replace(paper, span.from_ms, signal.action.value)
+        ]
+        if signal.action is not Action.EXIT:
+            paper = self._open[name] = Paper.of(signal, span, key)
+            for _, (_, later, from_ms, action) in lane:
+                if tuple(later) > key:
+                    _replace(paper, from_ms, action)
+            cancelled_ms = self._cancels.pop(name, None)
+            paper.cancelled_ms = None if cancelled_ms is None else cancelled_ms + paper.clock_ms
+            touched.append(paper)
+        return self._again(touched)
+
+    def cancel(self, cancel: Cancel) -> list[SignalOutcome]:
+        """Take a cancel, also one that comes before its signal; return the outcomes that it brings about.
+
+        One of reason `superseded` says nothing new: the newer signal is in the log, and says from which bar on it stands.
+        """
+        if cancel.reason is CancelReason.SUPERSEDED:
+            return []
+        name, at_ms = str(cancel.signal_id), cancel.ts_decided_ms
+        paper = self._open.get(name)
+        if paper is not None:
+            event_ms = at_ms + paper.clock_ms
+            if paper.cancelled_ms is not None and paper.cancelled_ms <= event_ms:
+                return []
+            paper.cancelled_ms = event_ms
+            return self._again([paper])
+        if not any(name in series.heard for series in self._series.values()):
+            self._cancels[name] = min(at_ms, self._cancels.get(name, at_ms))
+            if len(self._cancels) > _KEPT_CANCELS:
+                del self._cancels[min(self._cancels, key=lambda other: (self._cancels[other], other))]
+        return []
+
+    def bar(self, bar: MarketFeatures) -> list[SignalOutcome]:
+        """Take a closed bar and return the outcomes that it brings about; one that forms, was seen or comes out of order changes nothing.
+
+        A correction (higher `revision`) of a bar that is kept has the open signals which it concerns played anew.
+        """
+        if not bar.closed:
+            return []
+        new = Bar(bar.ts_open_ms, bar.ts_close_ms, bar.open, bar.high, bar.low, bar.close, bar.revision)
+        series = self._series.setdefault(bar.interval, _Series())
+        papers = [paper for paper in self._open.values() if paper.interval == bar.interval]
+        if not series.bars or new.ts_open_ms >= series.bars[-1].ts_close_ms:
+            series.append(new)
+            return self._play(papers, [new])
+        index = bisect_left(series.bars, new.ts_close_ms, key=lambda kept: kept.ts_close_ms)
+        if index == len(series.bars) or series.bars[index].ts_close_ms != new.ts_close_ms:
+            return []
+        if new.revision <= series.bars[index].revision:
+            return []
+        series.bars[index] = new
+        return self._again([paper for paper in papers if paper.from_ms < new.ts_close_ms])
+
+    def split(self, event: InstrumentEvent) -> list[SignalOutcome]:
+        """Take a split: bars that open at `effective_ms` or later are on another scale than signals that stand before it."""
+        found = (event.effective_ms, event.ratio)
+        if any(effective_ms == event.effective_ms for effective_ms, _ in self._splits):
+            return []
+        self._splits = sorted([*self._splits, found])
+        return self._again([paper for paper in self._open.values() if paper.key[0] <= event.effective_ms])
+
+    def dump(self) -> dict[str, Any]:
+        """Return the whole state as plain data that JSON can hold."""
+        return {
+            "series": {
+                interval: {"bars": [list(bar) for bar in one.bars], "trimmed_ms": one.trimmed_ms, "heard": dict(one.heard)}
+                for interval, one in self._series.items()
+            },
+            "open": [{name: getattr(paper, name) for name in Paper.__slots__} for paper in self._open.values()],
+            "cancels": dict(self._cancels),
+            "splits": [list(split) for split in self._splits],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._series = {
+            interval: _Series([Bar(*bar) for bar in one["bars"]], one["trimmed_ms"], dict(one["heard"]))
+            for interval, one in state["series"].items()
+        }
+        papers = [Paper(**{**paper, "key": tuple(paper["key"])}) for paper in state["open"]]
+        self._open = {paper.signal_id: paper for paper in papers}
+        self._cancels = dict(state["cancels"])
+        self._splits = [(effective_ms, ratio) for effective_ms, ratio in state["splits"]]
+
+    def _again(self, papers: list[Paper]) -> list[SignalOutcome]:
+        """Play these from their beginning, as far as the bars kept reach back to it; what was played of older ones stays."""
+        outcomes = []
+        for paper in papers:
+            series = self._series.get(paper.interval, _Series())
+            if paper.from_ms >= series.trimmed_ms:
+                paper.reset()
+                outcomes += self._play([paper], series.bars)
+        return outcomes
+
+    def _play(self, papers: list[Paper], bars: list[Bar]) -> list[SignalOutcome]:
+        outcomes = []
+        for paper in sorted(papers, key=lambda one: one.key):
+            for bar in bars:
+                ended = paper.play(self._scaled(bar, paper), self._costs)
+                if ended is not None:
+                    del self._open[paper.signal_id]
+                    outcomes.append(_outcome(paper, ended))
+                    break
+        return outcomes
+
+    def _scaled(self, bar: Bar, paper: Paper) -> Bar:
+        """Return `bar` on the scale of the signal's prices."""
+        if not self._splits:
+            return bar
+        # A bar that spans a split is on the old scale as a whole, and what is decided after it on the new one.
+        ratio = math.prod(ratio for effective_ms, ratio in self._splits if paper.key[0] <= effective_ms <= bar.ts_open_ms)
+        return bar._replace(open=bar.open * ratio, high=bar.high * ratio, low=bar.low * ratio, close=bar.close * ratio)
+
+
+def _replace(paper: Paper, from_ms: int, action: str) -> bool:
+    """Note that a newer signal of the lane stands from then on; return whether that may change how `paper` ends."""
+    changed = False
+    if paper.replaced_ms is None or from_ms < paper.replaced_ms:
+        paper.replaced_ms, changed = from_ms, True
+    if action != paper.action and (paper.turned_ms is None or from_ms < paper.turned_ms):
+        paper.turned_ms, changed = from_ms, True
+    return changed
+
+
+def _outcome(paper: Paper, ended: Ended) -> SignalOutcome:
+    return SignalOutcome(
+        schema_version=1,
+        run_mode=RunMode(paper.run_mode),
+        signal_id=UUID(paper.signal_id),
+        symbol=paper.symbol,
+        interval=paper.interval,
+        mode=paper.mode,
+        action=Action(paper.action),
+        source=paper.source,
+        vision=paper.vision,
+        conviction=paper.conviction,
+        exit_reason=ExitReason(ended.reason),
+        ts_entry_ms=paper.opened_ms,
+        ts_exit_ms=ended.ts_exit_ms,
+        entry=paper.price or None,
+        exit=ended.exit,
+        return_net=ended.return_net,
+        max_favourable=ended.max_favourable,
+        max_adverse=ended.max_adverse,
+        bars_held=paper.bars_held,
+    )

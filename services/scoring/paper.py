@@ -1,0 +1,244 @@
+"""One signal's paper position, played bar by bar from its opening to its end. Pure, and all of its state is plain data.
+
+Prices are compared as the position sees them: multiplied by its side, so that more is always better to hold, whichever way it goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Final, NamedTuple
+
+from schemas import Action, ExitReason, Mode, Signal, Source, Vision
+from services.scoring.clocks import Span
+
+_BPS: Final = 10_000.0
+_MORE_DECIMALS: Final = 4
+"""Slippage and gaps are paid off the tick: fills have this many more decimals than the signal's prices."""
+
+Key = tuple[int, int, int, int, str]
+"""Orders the signals of a lane: the market time that each stands at, both offsets, when it was decided, and its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a trade costs, in basis points of its price: `cost_bps` each side, `slippage_bps` each fill that is not at a limit."""
+
+    cost_bps: float
+    slippage_bps: float
+
+
+class Bar(NamedTuple):
+    """A closed bar, prices on the scale in force at its open."""
+
+    ts_open_ms: int
+    ts_close_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+    revision: int
+
+
+class Ended(NamedTuple):
+    """How a position ended; prices as decimal strings, None when none was opened."""
+
+    reason: ExitReason
+    ts_exit_ms: int
+    exit: str | None = None
+    return_net: float | None = None
+    max_favourable: float | None = None
+    max_adverse: float | None = None
+
+
+@dataclass(slots=True)
+class Paper:
+    """One signal to buy or sell, and what became of it so far. Bars are handed in on the scale of its own prices."""
+
+    signal_id: str
+    run_mode: str
+    symbol: str
+    interval: str
+    mode: Mode
+    action: str
+    source: Source
+    vision: Vision
+    conviction: float
+    key: Key
+    from_ms: int
+    until_ms: int
+    clock_ms: int
+    horizon_end_ms: int
+    limit: bool
+    entry: float
+    stop: float
+    target: float
+    decimals: int
+    cancelled_ms: int | None = None
+    """Event time from which it is withdrawn."""
+    replaced_ms: int | None = None
+    """From when a newer signal of the lane stands: until it is open, any ends it."""
+    turned_ms: int | None = None
+    """From when a newer signal of the lane wants something else: that ends it open as well."""
+    opened_ms: int | None = None
+    price: str = ""
+    """What it was opened at."""
+    best: float = 0.0
+    worst: float = 0.0
+    bars_held: int = 0
+
+    @classmethod
+    def of(cls, signal: Signal, span: Span, key: Key) -> Paper:
+        """Return the paper position of a signal to buy or sell for which `lacking` names nothing."""
+        assert signal.conviction is not None and signal.horizon_end_ms is not None  # noqa: S101, PT018 - see `lacking`
+        assert signal.entry is not None and signal.stop is not None and signal.target is not None  # noqa: S101, PT018
+        return cls(
+            signal_id=str(signal.signal_id),
+            run_mode=signal.run_mode.value,
+            symbol=signal.symbol,
+            interval=signal.interval,
+            mode=signal.mode,
+            action=signal.action.value,
+            source=signal.source,
+            vision=signal.vision,
+            conviction=signal.conviction,
+            key=key,
+            from_ms=span.from_ms,
+            until_ms=min(span.until_ms, signal.horizon_end_ms),
+            clock_ms=span.clock_ms,
+            horizon_end_ms=signal.horizon_end_ms,
+            limit=signal.entry_type == "limit",
+            entry=float(signal.entry),
+            stop=float(signal.stop),
+            target=float(signal.target),
+            decimals=max(len(price.partition(".")[2]) for price in (signal.entry, signal.stop, signal.target)),
+        )
+
+    @property
+    def side(self) -> int:
+        """Return 1 for long, -1 for short."""
+        return 1 if self.action == Action.BUY.value else -1
+
+    def reset(self) -> None:
+        """Forget what was played."""
+        self.opened_ms, self.price, self.best, self.worst, self.bars_held = None, "", 0.0, 0.0, 0
+
+    def play(self, bar: Bar, costs: Costs) -> Ended | None:
+        """Take the next bar; return how the position ended in it, None while it has not."""
+        if self.opened_ms is not None:
+            return self._hold(bar, costs, at_open=True)
+        if bar.ts_open_ms < self.from_ms:
+            return None
+        withdrawn = self._withdrawn(self.replaced_ms, bar.ts_open_ms)
+        if withdrawn is not None:
+            return Ended(*withdrawn)
+        if bar.ts_open_ms > self.until_ms or bar.ts_close_ms > self.horizon_end_ms:
+            return Ended(ExitReason.UNFILLED, self.until_ms)
+        return self._enter(bar, costs)
+
+    def _withdrawn(self, replaced_ms: int | None, at_ms: int) -> tuple[ExitReason, int] | None:
+        """Return why and since when it no longer holds at `at_ms`."""
+        cancelled, replaced = self.cancelled_ms, replaced_ms
+        if cancelled is not None and cancelled <= at_ms and (replaced is None or cancelled <= replaced):
+            return ExitReason.CANCELLED, cancelled
+        if replaced is not None and replaced <= at_ms:
+            return ExitReason.SUPERSEDED, replaced
+        return None
+
+    def _enter(self, bar: Bar, costs: Costs) -> Ended | None:
+        side, limit = self.side, self.side * self.entry
+        opening = side * bar.open
+        if self.limit:
+            if opening <= limit:
+                return self._open(bar, opening, costs, at_open=True)
+            if min(side * bar.low, side * bar.high) <= limit:
+                return self._open(bar, limit, costs, at_open=False)
+        elif (paid := opening + _slippage(opening, costs)) <= limit:
+            return self._open(bar, paid, costs, at_open=True)
+        # Nothing opens before this bar's close, so what comes after cannot be in time either.
+        if bar.ts_close_ms > self.until_ms or bar.ts_close_ms >= self.horizon_end_ms:
+            return Ended(ExitReason.UNFILLED, self.until_ms)
+        return None
+
+    def _open(self, bar: Bar, paid: float, costs: Costs, *, at_open: bool) -> Ended | None:
+        self.opened_ms = bar.ts_open_ms if at_open else bar.ts_close_ms
+        self.price = self._decimal(abs(paid))
+        self.best = self.worst = self.side * float(self.price)
+        return self._hold(bar, costs, at_open=at_open)
+
+    def _hold(self, bar: Bar, costs: Costs, *, at_open: bool) -> Ended | None:
+        """Play a bar of an open position; without `at_open` it was opened inside the bar, when a limit was reached."""
+        side = self.side
+        stop, target, close = side * self.stop, side * self.target, side * bar.close
+        low, high = min(side * bar.low, side * bar.high), max(side * bar.low, side * bar.high)
+        if at_open:
+            opening = side * bar.open
+            ended = self._at_open(bar, opening, stop, target)
+            if ended is not None:
+                reason, paid = ended
+                self._saw(opening)
+                slipped = paid if reason is ExitReason.TARGET else paid - _slippage(paid, costs)
+                return self._end(reason, bar.ts_open_ms, slipped, costs)
+        self.bars_held += 1
+        if low <= stop:
+            self._saw(stop)
+            return self._end(ExitReason.STOP, bar.ts_close_ms, stop - _slippage(stop, costs), costs)
+        # The part of the bar before a limit was reached does not count, and its high may lie there; its close does not.
+        if (high if at_open else close) >= target:
+            self._saw(target)
+            return self._end(ExitReason.TARGET, bar.ts_close_ms, target, costs)
+        self._saw(low)
+        self._saw(high if at_open else close)
+        if bar.ts_close_ms >= self.horizon_end_ms:
+            return self._end(ExitReason.HORIZON, bar.ts_close_ms, close - _slippage(close, costs), costs)
+        return None
+
+    def _at_open(self, bar: Bar, opening: float, stop: float, target: float) -> tuple[ExitReason, float] | None:
+        """Return why and at which price the position ends at the bar's open."""
+        withdrawn = self._withdrawn(self.turned_ms, bar.ts_open_ms)
+        if withdrawn is not None:
+            return withdrawn[0], opening
+        if bar.ts_close_ms > self.horizon_end_ms:
+            return ExitReason.HORIZON, opening  # the bar that ends with the horizon is missing
+        if opening <= stop:
+            return ExitReason.STOP, opening
+        return (ExitReason.TARGET, opening) if opening >= target else None
+
+    def _saw(self, price: float) -> None:
+        self.best = max(self.best, price)
+        self.worst = min(self.worst, price)
+
+    def _end(self, reason: ExitReason, at_ms: int, paid: float, costs: Costs) -> Ended:
+        leaves = self._decimal(abs(paid))
+        bought, sold = float(self.price), float(leaves)
+        moved = self.side * (sold - bought)
+        return Ended(
+            reason,
+            at_ms,
+            leaves,
+            _fraction(moved - (bought + sold) * costs.cost_bps / _BPS, bought),
+            _fraction(self.best - self.side * bought, bought),
+            _fraction(self.worst - self.side * bought, bought),
+        )
+
+    def _decimal(self, price: float) -> str:
+        """Return `price` with at least the decimals of the signal's prices."""
+        fine = Decimal(repr(price)).quantize(Decimal(1).scaleb(-min(12, self.decimals + _MORE_DECIMALS)), ROUND_HALF_EVEN)
+        whole, _, decimals = f"{fine:f}".partition(".")
+        kept = decimals.rstrip("0").ljust(self.decimals, "0")
+        return f"{whole}.{kept}" if kept else whole
+
+
+def lacking(signal: Signal) -> list[str]:
+    """Return the fields that a signal to buy or sell needs to be judged and does not have."""
+    needed = ("conviction", "horizon_bars", "horizon_end_ms", "entry_type", "entry", "stop", "target")
+    return [name for name in needed if getattr(signal, name) is None]
+
+
+def _slippage(price: float, costs: Costs) -> float:
+    return abs(price) * costs.slippage_bps / _BPS
+
+
+def _fraction(amount: float, of: float) -> float:
+    """Return a share to a hundred-millionth: the digits beyond are noise of the arithmetic."""
+    return round(amount / of, 8) + 0.0
