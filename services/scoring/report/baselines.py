@@ -1,12 +1,14 @@
 """What no skill at all would have made: buying and holding, and random traders with the strategy's own habits.
 
-A random trader opens as many positions as the strategy, in the same symbols, for as many bars and at the same cost, but at random
-moments. Positions that the strategy opened together stay together, since together they win or lose.
+A random trader opens as many positions as the strategy, in the same symbols, for as many bars and at the same cost, but at other
+times. Closes are taken as a ring, so that a position that runs past the period's end goes on at its start.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,8 +21,8 @@ from services.scoring.report.statistics import Floats, bootstrap_mean
 from services.scoring.report.trades import Trades
 
 TRADERS: Final = 2_000
-LEAST_MOMENTS: Final = 20
-"""Moments to choose from below which a random trader does as the strategy did, and says nothing."""
+LEAST_BARS: Final = 20
+"""Moves from close to close below which a random trader has no choice to speak of."""
 
 
 def buy_and_hold(prices: Prices, cost: float, start_ms: int, end_ms: int) -> Hold | None:
@@ -48,81 +50,126 @@ def buy_and_hold(prices: Prices, cost: float, start_ms: int, end_ms: int) -> Hol
 def random_traders(
     trades: Trades, prices: Prices, cost: float, start_ms: int, end_ms: int, *, block: int, seed: int, traders: int = TRADERS
 ) -> Random | None:
-    """Return how the strategy does among random traders; None where closes leave none of its positions a choice of moments.
+    """Return how the strategy does among random traders; None where there are too few closes for any of its positions.
 
-    Of two kinds: with the strategy's own directions, and with a coin's (one toss a moment). `cost` is a fraction, both sides
-    together; `block` is the bootstrap's for the strategy's own figure.
+    Traders of the first kind make the strategy's own positions, all moved along by one stretch of time: what overlaps or follows
+    each other in the strategy does so in them, and their figures spread as much. Every such stretch is tried, up to `traders`
+    of them. Those of the second kind open at moments of their own and toss a coin for the direction.
+
+    `cost` is a fraction, both sides together; `block` is the bootstrap's, for the interval of the strategy's own figure.
     """
-    generator = np.random.default_rng(seed)
-    own, coin = np.zeros(traders), np.zeros(traders)
-    placed: list[int] = []
-    for positions in _moments(trades):
-        choices = _choices(positions, trades, prices, start_ms, end_ms)
-        if not choices:
-            continue
-        where = generator.random(traders)
-        made = sum((_returns(where, *choice) for choice in choices.values()), np.zeros(traders))
-        own += made
-        coin += made * generator.choice([-1.0, 1.0], traders)
-        placed += choices
-    if not placed:
+    rings = _rings(trades, prices, start_ms, end_ms)
+    if not rings:
         return None
-    placed.sort()
-    net = trades.net[placed]
+    generator = np.random.default_rng(seed)
+    moved = _moved(rings, generator, traders) - cost
+    tossed = _tossed(rings, generator, traders) - cost
+    net = trades.net[np.sort(np.concatenate([ring.index for ring in rings]))]
+    strategy = float(net.mean())
     kinds = (
         _kind(
-            "random moments",
-            "The strategy's own positions (symbols, directions, holding times, costs), moved to random moments of the period.",
-            own / len(placed) - cost,
-            float(net.mean()),
+            "same trades, another time",
+            "the strategy's own positions, with their order, symbols, directions, holding times and costs, all moved along by a "
+            "stretch of the period",
+            moved,
+            strategy,
         ),
         _kind(
-            "random moments and directions",
-            "The same, and a coin says whether they are bought or sold.",
-            coin / len(placed) - cost,
-            float(net.mean()),
+            "random moments, a coin's directions",
+            "as many positions in the same symbols, with the same holding times and costs, each opened at a random moment of the "
+            "period and bought or sold as a coin falls (those that the strategy opened together stay together)",
+            tossed,
+            strategy,
         ),
     )
     edge = bootstrap_mean(net - kinds[0].mean, block=block, seed=seed)
-    assert edge is not None  # noqa: S101 - at least one position is placed
-    return Random(len(placed), float(net.mean()), edge, kinds)
+    assert edge is not None  # noqa: S101 - a ring has positions
+    return Random(len(net), strategy, edge, kinds)
 
 
-def _moments(trades: Trades) -> list[list[int]]:
-    """Return the positions that were opened together: at one time, on bars of one interval."""
-    together: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for index, outcome in enumerate(trades.outcomes):
-        together[int(trades.entry_ms[index]), outcome.interval].append(index)
-    return list(together.values())
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """The closes of one symbol and interval, end joined to start, and the positions that are played on them."""
+
+    moves: int
+    """Moves from close to close: the ring's length."""
+    path: Floats
+    """Sums of log moves, as often round as the longest position needs."""
+    index: NDArray[np.intp]
+    """Of the positions, among all trades."""
+    first: NDArray[np.intp]
+    """The close at or before each position's entry."""
+    bars: NDArray[np.int64]
+    side: Floats
+    moment: NDArray[np.intp]
+    """The positions' moments: those opened at one time, on bars of one interval, share one."""
+
+    def gross(self, position: int, first: NDArray[np.intp]) -> Floats:
+        """Return what buying at these closes, for as many bars as the position was held, brought."""
+        begin = first % self.moves
+        gross: Floats = np.expm1(self.path[begin + self.bars[position]] - self.path[begin])
+        return gross
 
 
-_Choice = tuple[Floats, int, float, int]
-"""A symbol's closes, the bars held, the side, and how many first closes there are to choose from."""
-
-
-def _choices(positions: list[int], trades: Trades, prices: Prices, start_ms: int, end_ms: int) -> dict[int, _Choice]:
-    """Return what random traders can choose from, for those positions that they can be given."""
-    held = {index: max(1, int(trades.bars_held[index])) for index in positions}
-    longest = max(held.values())
-    choices: dict[int, _Choice] = {}
-    for index, bars in held.items():
-        outcome = trades.outcomes[index]
-        closes = prices.of(outcome.symbol, outcome.interval)
-        if closes is None:
+def _rings(trades: Trades, prices: Prices, start_ms: int, end_ms: int) -> list[_Ring]:
+    """Return the rings of those positions whose symbol and interval have enough closes."""
+    positions: dict[tuple[str, str], list[int]] = defaultdict(list)
+    moments: dict[tuple[int, str], int] = {}
+    moment = np.zeros(len(trades), dtype=np.intp)
+    for place, outcome in enumerate(trades.outcomes):
+        positions[outcome.symbol, outcome.interval].append(place)
+        moment[place] = moments.setdefault((int(trades.entry_ms[place]), outcome.interval), len(moments))
+    rings = []
+    for (symbol, interval), held in positions.items():
+        closes = prices.of(symbol, interval)
+        if closes is None or len(within := closes.between(start_ms, end_ms)) <= LEAST_BARS:
             continue
-        price = closes.between(start_ms, end_ms).price
-        # The longest of them counts for all: with equal numbers of closes, one draw then is one moment.
-        if len(price) - longest >= LEAST_MOMENTS:
-            choices[index] = (price, bars, float(trades.side[index]), len(price) - longest)
-    return choices
+        index = np.array(held, dtype=np.intp)
+        log_moves = np.diff(np.log(within.price))
+        rounds = 2 + int(trades.bars_held[index].max()) // len(log_moves)
+        rings.append(
+            _Ring(
+                moves=len(log_moves),
+                path=np.concatenate([[0.0], np.cumsum(np.tile(log_moves, rounds))]),
+                index=index,
+                first=np.searchsorted(within.at_ms, trades.entry_ms[index], side="right") - 1,
+                bars=trades.bars_held[index],
+                side=trades.side[index],
+                moment=moment[index],
+            )
+        )
+    return rings
 
 
-def _returns(where: Floats, price: Floats, bars: int, side: float, firsts: int) -> Floats:
-    first: NDArray[np.intp] = (where * firsts).astype(np.intp)
-    returns: Floats = side * (price[first + bars] / price[first] - 1)
-    return returns
+def _moved(rings: Sequence[_Ring], generator: np.random.Generator, traders: int) -> Floats:
+    """Return each trader's mean gross return, one a stretch of time by which all positions are moved."""
+    longest = max(ring.moves for ring in rings)
+    stretches = np.arange(1, longest)  # 0 would be the strategy itself
+    if len(stretches) > traders:
+        stretches = generator.choice(stretches, traders, replace=False)
+    total = np.zeros(len(stretches))
+    for ring in rings:
+        # The same part of each ring: with equal numbers of closes, the same time.
+        by = stretches * ring.moves // longest
+        for position, first in enumerate(ring.first):
+            total += ring.side[position] * ring.gross(position, first + by)
+    return total / sum(len(ring.index) for ring in rings)
+
+
+def _tossed(rings: Sequence[_Ring], generator: np.random.Generator, traders: int) -> Floats:
+    """Return each trader's mean gross return with moments and directions of its own."""
+    by_moment: dict[int, list[tuple[_Ring, int]]] = defaultdict(list)
+    for ring in rings:
+        for position, moment in enumerate(ring.moment):
+            by_moment[int(moment)].append((ring, position))
+    total = np.zeros(traders)
+    for moment in sorted(by_moment):
+        where, coin = generator.random(traders), generator.choice([-1.0, 1.0], traders)
+        for ring, position in by_moment[moment]:
+            total += coin * ring.side[position] * ring.gross(position, (where * ring.moves).astype(np.intp))
+    return total / sum(len(ring.index) for ring in rings)
 
 
 def _kind(name: str, what: str, means: Floats, strategy: float) -> RandomTraders:
-    worse = float((means < strategy).mean() + (means == strategy).mean() / 2)
-    return RandomTraders(name, what, tuple(np.sort(means).tolist()), float(means.mean()), worse)
+    better = float((means < strategy).mean() + (means == strategy).mean() / 2)
+    return RandomTraders(name, what, tuple(np.sort(means).tolist()), float(means.mean()), better)

@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas import RunMode, SignalOutcome, interval_ms
 from services.scoring.report import words
-from services.scoring.report.baselines import LEAST_MOMENTS, buy_and_hold, random_traders
+from services.scoring.report.baselines import LEAST_BARS, buy_and_hold, random_traders
 from services.scoring.report.equity import exposure, over_time, per_position
 from services.scoring.report.model import (
     Counts,
@@ -23,7 +23,7 @@ from services.scoring.report.model import (
 )
 from services.scoring.report.parts import breakdowns, calibration
 from services.scoring.report.prices import Prices
-from services.scoring.report.statistics import block_length, bootstrap_mean, lifetimes_met, peak_open, wilson
+from services.scoring.report.statistics import block_length, bootstrap_mean, peak_open, uniqueness, wilson
 from services.scoring.report.trades import Trades, count, distinct, trades_of
 from services.scoring.report.verdict import FEW, reached
 
@@ -43,6 +43,7 @@ def build(given: ReportInput) -> Report:
     overlap = _overlap(trades)
     block = 1 if overlap is None else overlap.block
     won = trades.net[trades.completed] > 0
+    completed_block = block_length(trades.entry_ms[trades.completed], trades.exit_ms[trades.completed])
     overlapping = overlap is not None and overlap.block > 1
     random = None if period is None else random_traders(trades, prices, cost, *period, block=block, seed=SEED)
     return Report(
@@ -53,8 +54,8 @@ def build(given: ReportInput) -> Report:
         verdict=reached(counts, overlap, random),
         counts=counts,
         hit_rate=wilson(int(np.count_nonzero(won)), len(won)),
-        hit_rate_blocks=bootstrap_mean(won.astype(np.float64), block=min(block, len(won)), seed=SEED) if overlapping else None,
-        money=_money(trades, block, period),
+        hit_rate_blocks=bootstrap_mean(won.astype(np.float64), block=completed_block, seed=SEED) if overlapping else None,
+        money=_money(trades, block, completed_block, period),
         overlap=overlap,
         per_position=per_position(trades),
         over_time=Curve((), (), ()) if period is None else over_time(trades, prices, cost, *period),
@@ -77,21 +78,19 @@ def _period(outcomes: Sequence[SignalOutcome], prices: Prices) -> tuple[int, int
 def _overlap(trades: Trades) -> Overlap | None:
     if len(trades) == 0:
         return None
-    mean = float(lifetimes_met(trades.entry_ms, trades.exit_ms).mean())
     return Overlap(
         peak=peak_open(trades.entry_ms, trades.exit_ms),
-        mean=mean,
-        independent=max(1, round(len(trades) / mean)),
-        block=block_length(len(trades), mean),
+        independent=max(1, round(float(uniqueness(trades.entry_ms, trades.exit_ms).sum()))),
+        block=block_length(trades.entry_ms, trades.exit_ms),
     )
 
 
-def _money(trades: Trades, block: int, period: tuple[int, int] | None) -> Money:
+def _money(trades: Trades, block: int, completed_block: int, period: tuple[int, int] | None) -> Money:
     completed = trades.net[trades.completed]
     gains, losses = trades.net[trades.net > 0], trades.net[trades.net < 0]
     return Money(
         expectancy=bootstrap_mean(trades.net, block=block, seed=SEED),
-        expectancy_completed=bootstrap_mean(completed, block=max(1, min(block, len(completed))), seed=SEED),
+        expectancy_completed=bootstrap_mean(completed, block=completed_block, seed=SEED),
         mean_gain=float(gains.mean()) if len(gains) else None,
         mean_loss=float(losses.mean()) if len(losses) else None,
         profit_factor=float(gains.sum() / -losses.sum()) if len(losses) else None,
@@ -138,13 +137,13 @@ def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overla
     cautions = []
     if overlap is not None and overlap.independent < FEW:
         cautions.append(
-            f"Few trades: {words.counted(counts.opened, 'position')}, worth about {overlap.independent} independent ones. "
+            f"Few trades: {words.counted(counts.opened, 'position')}, worth about {overlap.independent} that stand alone. "
             f"Below {FEW} every figure here may be luck."
         )
     if overlap is not None and overlap.block > 1:
         cautions.append(
-            f"Positions overlap: each shares time with {overlap.mean - 1:.1f} others on average, so {counts.opened:,} are worth about "
-            f"{overlap.independent:,} independent ones. Intervals of means take that into account; those of hit rates (Wilson) do not."
+            f"Positions overlap, up to {overlap.peak:,} at once: {counts.opened:,} of them are worth about {overlap.independent:,} that "
+            "stand alone. Intervals of means take that into account; those of hit rates (Wilson) do not."
         )
     if any(one.source == "llm" and one.run_mode in (RunMode.REPLAY, RunMode.DEMO) for one in outcomes):
         cautions.append(
@@ -169,6 +168,6 @@ def _why_no_random(trades: Trades) -> str:
     if len(trades) == 0:
         return "No position was opened, so there is nothing to compare with random traders."
     return (
-        f"No comparison with random traders: it takes closed bars of the positions' symbols and intervals, at least {LEAST_MOMENTS} "
-        "more in the period than a position was held."
+        f"No comparison with random traders: it takes more than {LEAST_BARS} closed bars in the period, of the positions' own symbols "
+        "and intervals."
     )

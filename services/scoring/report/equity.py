@@ -69,7 +69,6 @@ def _marks(trades: Trades, index: int, closes: Closes, prices: Prices, cost: flo
     """Return the closes' times while the position was open, and what it was worth at each."""
     first = int(np.searchsorted(closes.at_ms, trades.entry_ms[index], side="right"))
     last = int(np.searchsorted(closes.at_ms, trades.exit_ms[index], side="left"))
-    # A position that opens at a split's instant opens at the new price.
-    entry = trades.entry[index] / prices.factor(trades.outcomes[index].symbol, trades.entry_ms[index : index + 1] + 1)[0]
+    entry = prices.adjusted(trades.outcomes[index].symbol, float(trades.entry[index]), closes.price[first : first + 1])
     marks: Floats = trades.side[index] * (closes.price[first:last] / entry - 1) - cost
     return closes.at_ms[first:last], marks

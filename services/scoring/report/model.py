@@ -76,10 +76,8 @@ class Overlap:
 
     peak: int
     """At most, at any time."""
-    mean: float
-    """Positions whose lifetime touches a position's own, itself included; the mean over positions."""
     independent: int
-    """The positions divided by that: about how many independent ones they are worth."""
+    """About how many positions that stand alone they are worth: the sum of their average uniqueness."""
     block: int
     """Length, in positions, of the blocks that the bootstrap draws."""
 
@@ -152,7 +150,7 @@ class RandomTraders:
 
     name: str
     what: str
-    """What is random in them, in a sentence."""
+    """What they do, after their name and a colon."""
     means: tuple[float, ...]
     """One a trader, sorted."""
     mean: float
@@ -168,7 +166,7 @@ class Random:
     strategy: float
     """The strategy's mean net return over those positions."""
     edge: Estimate
-    """What it makes more a position than the first kind of random trader."""
+    """What a position made more than those of the first kind of random trader."""
     kinds: tuple[RandomTraders, ...]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from schemas import SignalOutcome
 from services.scoring.report import words
 from services.scoring.report.model import Breakdown, Calibration, Row
-from services.scoring.report.statistics import block_length, bootstrap_mean, lifetimes_met, rank_correlation, wilson
+from services.scoring.report.statistics import block_length, bootstrap_mean, rank_correlation, wilson
 from services.scoring.report.trades import Trades, trades_of
 
 _BUCKETS: Final = 5
@@ -78,12 +78,11 @@ def _rows(groups: dict[str, list[SignalOutcome]], seed: int) -> tuple[Row, ...]:
 def _row(name: str, outcomes: Sequence[SignalOutcome], seed: int) -> Row:
     trades = trades_of(outcomes)
     completed = trades.net[trades.completed]
-    overlap = float(lifetimes_met(trades.entry_ms, trades.exit_ms).mean()) if len(trades) else 1.0
     return Row(
         name=name,
         signals=len(outcomes),
         opened=len(trades),
         completed=len(completed),
         hit_rate=wilson(int(np.count_nonzero(completed > 0)), len(completed)),
-        mean_return=bootstrap_mean(trades.net, block=block_length(len(trades), overlap), seed=seed),
+        mean_return=bootstrap_mean(trades.net, block=block_length(trades.entry_ms, trades.exit_ms), seed=seed),
     )

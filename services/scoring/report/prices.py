@@ -57,6 +57,17 @@ class Prices:
             factor[at_ms <= effective_ms] *= ratio
         return factor
 
+    def adjusted(self, symbol: str, price: float, close: Floats) -> float:
+        """Return a traded price on the scale of the closes: of all that the symbol's splits allow, the one nearest to `close` (1,).
+
+        An outcome's prices are on its signal's scale, also after a split, and an outcome does not say when its signal was made.
+        """
+        ratios = [ratio for _, ratio in sorted(self._splits.get(symbol, {}).items(), reverse=True)]
+        if not ratios or len(close) == 0:
+            return price
+        scales = price / np.cumprod([1.0, *ratios])
+        return float(scales[np.abs(np.log(scales / close[0])).argmin()])
+
     def of(self, symbol: str, interval: str) -> Closes | None:
         """Return the closes of that interval, None when there are none."""
         return self._closes.get((symbol, interval))

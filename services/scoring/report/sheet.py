@@ -72,7 +72,7 @@ def figures(report: Report) -> Sheet:
     if overlap is not None:
         rows += [
             ("open at once, at most", f"{overlap.peak:,}"),
-            ("independent positions, about", f"{overlap.independent:,}"),
+            ("worth, in positions that stand alone, about", f"{overlap.independent:,}"),
         ]
     if report.counts.opened:
         rows += [

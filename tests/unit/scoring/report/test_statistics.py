@@ -17,6 +17,7 @@ from services.scoring.report.statistics import (
     midranks,
     peak_open,
     rank_correlation,
+    uniqueness,
     wilson,
 )
 
@@ -68,12 +69,18 @@ def test_lifetimes_that_meet_are_counted_as_by_hand(spans: list[tuple[int, int]]
         sum(one < end and start < other for one, other in zip(entry, ends, strict=True)) for start, end in zip(entry, ends, strict=True)
     ]
     assert expected == lifetimes_met(entry, leave).tolist()
+    alone = [
+        sum(1 / sum(one <= now < other for one, other in zip(entry, ends, strict=True)) for now in range(start, end)) / (end - start)
+        for start, end in zip(entry, ends, strict=True)
+    ]
+    assert alone == pytest.approx(uniqueness(entry, leave).tolist())
     peak = max(sum(start <= now < end for start, end in zip(entry, ends, strict=True)) for now in range(75))
     assert peak == peak_open(entry, leave)
 
 
 @given(returns, blocks, st.floats(-1, 1), st.floats(0.01, 10))
 def test_a_bootstrap_moves_and_stretches_with_its_values(values: np.ndarray, block: int, shift: float, scale: float) -> None:
+    block = min(block, len(values) // 5)
     once = interval(bootstrap_mean(values, block=block, seed=3, draws=50))
     moved = interval(bootstrap_mean(values * scale + shift, block=block, seed=3, draws=50))
     assert moved == pytest.approx(tuple(end * scale + shift for end in once), abs=1e-9)
@@ -104,15 +111,19 @@ def test_blocks_see_that_repeated_values_say_no_more_than_one() -> None:
     assert naive[2] - naive[0] < (once[2] - once[0]) / 2.5
 
 
-def test_few_values_get_a_mean_and_no_interval() -> None:
+def test_fewer_than_five_blocks_get_a_mean_and_no_interval() -> None:
+    assert Estimate(0.5, None, None) == bootstrap_mean(np.array([0.0, 1.0] * 4), block=2, seed=1)
     assert Estimate(0.5, None, None) == bootstrap_mean(np.array([0.0, 1.0]), block=1, seed=1)
     assert bootstrap_mean(np.array([]), block=1, seed=1) is None
 
 
-@given(st.integers(0, 10_000), st.floats(1, 50))
-def test_blocks_are_single_without_overlap_and_never_more_than_a_fifth(positions: int, overlap: float) -> None:
-    assert block_length(positions, 1.0) == 1
-    assert 1 <= block_length(positions, overlap) <= max(1, positions // 5)
+@given(lives)
+def test_blocks_are_single_without_overlap_and_never_more_than_a_fifth(spans: list[tuple[int, int]]) -> None:
+    entry = np.array(sorted(start for start, _ in spans))
+    leave = entry + np.array([held for _, held in spans])
+    assert 1 <= block_length(entry, leave) <= max(1, len(spans) // 5)
+    apart = np.arange(len(spans)) * 10
+    assert block_length(apart, apart + 10) == 1
 
 
 def test_rank_correlation_gives_the_textbook_value() -> None:
