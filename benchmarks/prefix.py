@@ -95,6 +95,9 @@ class TreeEngine:
         del affinity
         return None
 
+    async def watch(self) -> None:
+        pass
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -19,7 +19,7 @@ from schemas.signal import (
     Vision,
     decode_signal_message,
 )
-from schemas.topics import SPECS, Topic, TopicSpec, topic_name
+from schemas.topics import SPECS, Topic, TopicSpec, live_name, topic_name
 from schemas.vision import Detector, Image, Pattern, VisionFeatures
 
 __all__ = [
@@ -59,5 +59,6 @@ __all__ = [
     "decode_signal_message",
     "interval_ms",
     "is_intact",
+    "live_name",
     "topic_name",
 ]

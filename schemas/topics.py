@@ -138,3 +138,9 @@ def topic_name(topic: Topic, run_mode: RunMode) -> str:
     if run_mode is RunMode.LIVE or (run_mode is RunMode.SHADOW and topic not in _WRITTEN_BY_SHADOW):
         return topic.value
     return f"{run_mode.value}.{topic.value}"
+
+
+def live_name(name: str) -> str:
+    """Return the name that the topic called `name` in some run mode has in `live`; other names come back as they are."""
+    prefix, _, rest = name.partition(".")
+    return rest if prefix in set(RunMode) else name

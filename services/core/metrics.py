@@ -40,6 +40,17 @@ RECORDS: Final = Counter("aquiline_records_total", "Records read, by what became
 # Records put aside, by reason (schemas.DeadLetterReason). A new reason, or a rate that grows, is a producer gone wrong.
 DEAD_LETTERS: Final = Counter("aquiline_dead_letters_total", "Records put aside, by reason.", ["reason"], registry=REGISTRY)
 
+# Records between the log's end and the last of which all is done, by input topic (its name in run mode `live`) and partition; and
+# the offset below which all is done. The first above 0 while the second stands still is work that does not get on.
+LAG_RECORDS: Final = Gauge("aquiline_lag_records", "Records behind the log's end.", ["topic", "partition"], registry=REGISTRY)
+WATERMARK_OFFSET: Final = Gauge(
+    "aquiline_watermark_offset", "The offset below which all is done.", ["topic", "partition"], registry=REGISTRY
+)
+
+# 1 while a session of the calendar is open, by the name of a calendar that instruments use. Recorded data (run modes `demo` and
+# `replay`) has its own time: there it is always 1.
+SESSION_OPEN: Final = Gauge("aquiline_session_open", "1 while a session is open, by calendar.", ["calendar"], registry=REGISTRY)
+
 # Top-level fields that this version of the contracts does not know: a newer producer is at work.
 UNKNOWN_FIELDS: Final = Counter("aquiline_unknown_fields_total", "Fields of messages that are not known here.", registry=REGISTRY)
 
@@ -101,6 +112,12 @@ LANES: Final = Gauge("aquiline_lanes", "Lanes by state.", ["state"], registry=RE
 # Records taken in whose work is not done: what a crash now would read again.
 UNFINISHED_RECORDS: Final = Gauge("aquiline_unfinished_records", "Records whose work is not done.", registry=REGISTRY)
 
+# How long the trigger that is most overdue has been past its deadline without an outcome that the broker acknowledged; 0 while
+# none is. Every trigger ends: one that does not for long is a decision lost without a word.
+TRIGGER_OVERDUE_SECONDS: Final = Gauge(
+    "aquiline_trigger_overdue_seconds", "Seconds past its deadline of the most overdue trigger.", registry=REGISTRY
+)
+
 # Symbols with a book.
 SYMBOLS: Final = Gauge("aquiline_symbols", "Symbols with a book.", registry=REGISTRY)
 
@@ -111,8 +128,10 @@ ENGINE_KV_TOKENS: Final = Gauge("aquiline_engine_kv_tokens", "Tokens that the en
 # Difference between the worker's clock and the broker's, in seconds, as acknowledgements show it; 0 while it cannot be told.
 CLOCK_SKEW_SECONDS: Final = Gauge("aquiline_clock_skew_seconds", "Worker's clock less the broker's.", registry=REGISTRY)
 
-# 1 while all symbols are halted (by an operator, or since `control` cannot be read), and the symbols halted by name.
+# 1 while all symbols are halted (by an operator, or since `control` cannot be read), since when they are (by the operator's record,
+# so that a restart does not shorten it), and the symbols halted by name.
 HALTED: Final = Gauge("aquiline_halted", "1 while everything is halted.", registry=REGISTRY)
+HALTED_SECONDS: Final = Gauge("aquiline_halted_seconds", "For how long everything has been halted; 0 while it is not.", registry=REGISTRY)
 HALTED_SYMBOLS: Final = Gauge("aquiline_halted_symbols", "Symbols that are halted.", registry=REGISTRY)
 
 # Redis operations that failed or outlasted their budget; each was a miss, nothing more.
@@ -136,6 +155,17 @@ ENGINE_CALLS: Final = Counter("aquiline_engine_calls_total", "Engine calls, by h
 
 # 1 while an engine is left alone after failures, or is being tried again.
 ENGINE_LEFT_ALONE: Final = Gauge("aquiline_engine_left_alone", "1 while an engine is left alone.", ["engine"], registry=REGISTRY)
+
+# Seconds since an engine last gave anything, decisions and probes alike; counted from when it is watched. An engine that lives
+# stays below `engine.probe_idle_ms` and `engine.probe_timeout_ms` together.
+ENGINE_SILENT_SECONDS: Final = Gauge(
+    "aquiline_engine_silent_seconds", "Seconds since an engine last gave anything.", ["engine"], registry=REGISTRY
+)
+
+# Probes: a few tokens asked of an engine that nobody else had asked for `engine.probe_idle_ms`, by how they ended (as calls do;
+# `abandoned` is one that gave way to a decision), and the seconds that the last one took that was not abandoned.
+ENGINE_PROBES: Final = Counter("aquiline_engine_probes_total", "Probes of idle engines.", ["engine", "end"], registry=REGISTRY)
+ENGINE_PROBE_SECONDS: Final = Gauge("aquiline_engine_probe_seconds", "Seconds that the last probe took.", ["engine"], registry=REGISTRY)
 
 # Aborts sent because a call ran out of time or its caller gave up, by whether the engine acknowledged: `delivered lost`.
 ENGINE_ABORTS: Final = Counter("aquiline_engine_aborts_total", "Aborts sent to engines.", ["engine", "end"], registry=REGISTRY)

@@ -105,6 +105,12 @@ class EngineSettings(Section):
     connect_timeout_ms: Positive = Field(1_000, description="How long connecting may take.")
     breaker_failures: Positive = Field(5, description="Failures in a row after which an address is left alone.")
     breaker_open_ms: Positive = Field(1_000, description="For how long it is then left alone, before one call tries it.")
+    probe_idle_ms: Annotated[int, Field(gt=0, le=30_000)] = Field(
+        10_000, description="An address that nobody has asked for this long is asked for a few tokens: a hung GPU is found before a bar is."
+    )
+    probe_timeout_ms: Annotated[int, Field(gt=0, le=20_000)] = Field(
+        10_000, description="How long those few tokens may take; a decision that comes meanwhile ends the wait."
+    )
     max_waiting_uncached_tokens: Positive = Field(
         65_536,
         description="No prefix is sent ahead while the engine has more uncached prompt tokens than this waiting.",

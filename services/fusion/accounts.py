@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from schemas import DeadLetterReason
+from schemas import DeadLetterReason, live_name
 from services.core import metrics
 from services.core.errors import ServiceError
 from services.core.settings import FusionSettings
@@ -75,7 +75,7 @@ class RecordCounter:
         """Bring accounts and metrics up to date."""
         for (topic, outcome), count in self._by_topic.items():
             self._accounts.records[outcome] += count
-            metrics.RECORDS.labels(topic, outcome).inc(count)
+            metrics.RECORDS.labels(live_name(topic), outcome).inc(count)
         self._by_topic.clear()
 
     def _judge(self) -> None:

@@ -27,16 +27,23 @@ class ControlState:
         """Start as the run mode wants it."""
         self._states: dict[str, Control] = {}
         self._unset = HaltState.HALTED if run_mode is RunMode.LIVE else HaltState.ACTIVE
+        self._halted_at_ms: int | None = None
+        """When an operator halted everything; a halt that is said again has held since it was said first."""
         self.offset = -1
         """Of the last record taken in; -1 before the first."""
 
     def apply(self, control: Control) -> None:
         """Take in an operator's word."""
         self._states[control.scope] = control
+        if control.scope == GLOBAL:
+            halted = control.state is HaltState.HALTED
+            self._halted_at_ms = (self._halted_at_ms or control.ts_ms) if halted else None
 
     def unset(self, scope: str) -> None:
         """Forget a scope: its record was deleted."""
         self._states.pop(scope, None)
+        if scope == GLOBAL:
+            self._halted_at_ms = None
 
     def halted(self, symbol: str) -> str | None:
         """Return why `symbol` is halted, None when it is not."""
@@ -45,6 +52,12 @@ class ControlState:
             return held.reason if held else "live starts halted until an operator's first resume"
         held = self._states.get(symbol)
         return held.reason if held is not None and held.state is HaltState.HALTED else None
+
+    def halted_since_ms(self, unset_since_ms: int) -> int | None:
+        """Return since when everything is halted, None when it is not; nobody has said anything since `unset_since_ms`."""
+        if GLOBAL in self._states:
+            return self._halted_at_ms
+        return unset_since_ms if self._unset is HaltState.HALTED else None
 
     @property
     def halted_symbols(self) -> list[str]:
@@ -62,6 +75,7 @@ class ControlTable:
         self._clock = clock
         self._tables = Tables(bus, clock, [topic_name(Topic.CONTROL, run_mode)], self._fold, client_id)
         self._started = False
+        self._made_ms = clock.now_ms()
         self.on_change: Callable[[Control], None] | None = None
         """Called with each word of an operator as it arrives, after it has been applied."""
 
@@ -69,7 +83,6 @@ class ControlTable:
         """Read the topic in full; raise BusError when it does not exist."""
         await self._tables.start()
         self._started = True
-        self._show()
 
     async def follow(self) -> None:
         """Take in what arrives from now on; cancel to end."""
@@ -83,6 +96,16 @@ class ControlTable:
     def offset(self) -> int:
         """Return the offset of the last record taken in, -1 before the first."""
         return self.state.offset
+
+    def show(self) -> None:
+        """Bring the metrics up to date: also what cannot be read halts, and no record says so."""
+        now_ms = self._clock.now_ms()
+        since_ms = self.state.halted_since_ms(self._made_ms)
+        if since_ms is None and now_ms - self._tables.last_read_ms > UNREADABLE_MS:
+            since_ms = self._tables.last_read_ms
+        metrics.HALTED.set(since_ms is not None)
+        metrics.HALTED_SECONDS.set(0 if since_ms is None else max(0, now_ms - since_ms) / 1000)
+        metrics.HALTED_SYMBOLS.set(len(self.state.halted_symbols))
 
     def halted(self, symbol: str) -> str | None:
         """Return why `symbol` is halted, None when it is not."""
@@ -106,10 +129,5 @@ class ControlTable:
             return
         self.state.apply(control)
         _log.info("control", scope=control.scope, state=control.state.value, reason=control.reason, actor=control.actor)
-        self._show()
         if self.on_change is not None:
             self.on_change(control)
-
-    def _show(self) -> None:
-        metrics.HALTED.set(self.state.halted("") is not None)
-        metrics.HALTED_SYMBOLS.set(len(self.state.halted_symbols))

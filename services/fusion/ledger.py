@@ -21,6 +21,7 @@ from services.core.clock import Clock
 from services.core.decode import Refused
 from services.fusion.accounts import Accounts
 from services.fusion.ending import Ending
+from services.fusion.overdue import Overdue
 from services.fusion.publisher import Publisher
 from services.fusion.spans import TriggerSpans, TriggerTrace
 from services.fusion.triggers import Trigger
@@ -45,15 +46,24 @@ class Ledger:
     """Keeps work from a record's arrival until its outcome is acknowledged."""
 
     def __init__(
-        self, publisher: Publisher, accounts: Accounts, spans: TriggerSpans, clock: Clock, *, run_mode: RunMode, config_version: str
+        self,
+        publisher: Publisher,
+        accounts: Accounts,
+        overdue: Overdue,
+        spans: TriggerSpans,
+        clock: Clock,
+        *,
+        run_mode: RunMode,
+        config_version: str,
     ) -> None:
-        """Write outcomes through `publisher`."""
+        """Write outcomes through `publisher`; `overdue` is told of each trigger until its outcome is acknowledged."""
         self._publisher = publisher
         self._accounts = accounts
         self._spans = spans
         self._clock = clock
         self._run_mode = run_mode
         self._config_version = config_version
+        self._overdue = overdue
         self._work: dict[UUID, Work] = {}
         self._writing: dict[asyncio.Task[None], int] = {}
         """Writes under way, with the input partition that each belongs to."""
@@ -62,6 +72,7 @@ class Ledger:
         """Note a trigger: its record is unfinished from now on."""
         watermark.hold(record.offset)
         self._work[trigger.trigger_id] = Work(trigger, watermark, self._spans.begin(record))
+        self._overdue.open(trigger)
         self._accounts.triggers += 1
         metrics.TRIGGERS.labels(trigger.kind).inc()
 
@@ -104,7 +115,12 @@ class Ledger:
             ms=ending.stages_ms,
             **({} if work.trace.trace_id is None else {"trace_id": work.trace.trace_id}),
         )
-        self._write(work.watermark, trigger.origin.offset, lambda: self._publisher.audit(record, work.trace.outputs))
+
+        async def attempt() -> None:
+            await self._publisher.audit(record, work.trace.outputs)
+            self._overdue.close(trigger)
+
+        self._write(work.watermark, trigger.origin.offset, attempt)
         self._spans.end(trigger, work.trace, ending, record.ts_done_ms)
 
     def put_aside(self, record: Record, refused: Refused, watermark: PartitionWatermark) -> None:
@@ -115,6 +131,7 @@ class Ledger:
     def abandon(self, trigger: Trigger) -> None:
         """Forget a trigger whose partition went elsewhere; it gets its outcome there."""
         self._work.pop(trigger.trigger_id, None)
+        self._overdue.close(trigger)
 
     async def written(self, partitions: frozenset[int], timeout_ms: int) -> None:
         """Return once everything concluded so far for these input partitions is acknowledged, or the time is up."""

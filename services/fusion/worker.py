@@ -15,13 +15,13 @@ from typing import Final
 import redis.asyncio as redis_async
 import structlog
 
-from schemas import CancelReason, Control, HaltState, InstrumentEvent, Outcome
-from services.core import metrics
+from schemas import CancelReason, Control, HaltState, InstrumentEvent, Outcome, RunMode
 from services.core.bus import Bus, Consumer, Position, Producer, Record, TopicPartition
 from services.core.clock import Clock
 from services.core.decode import Refused
 from services.core.health import Health
 from services.core.instruments import Instruments
+from services.core.lag import LagWatch
 from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topics import check_topics
@@ -35,10 +35,12 @@ from services.fusion.control import GLOBAL, ControlTable
 from services.fusion.decision import Decision, Parts
 from services.fusion.ending import Ending
 from services.fusion.fence import Fence, FencedProducer
+from services.fusion.gauges import Gauges
 from services.fusion.guard import Guard
 from services.fusion.intake import Intake
 from services.fusion.lanes import Ended, Lanes, Started
 from services.fusion.ledger import Ledger
+from services.fusion.overdue import Overdue
 from services.fusion.ownership import Ownership
 from services.fusion.prefix_store import PrefixStore
 from services.fusion.prewarm import Prewarmer
@@ -96,6 +98,7 @@ class FusionWorker:
         self._backlog = Backlog(fusion, self._lanes, around.health)
         self._guard = Guard(fusion)
         self._skew = SkewMeter()
+        self._overdue = Overdue(fusion)
         self._fence = Fence.of(settings.bus)
         self._tracer = Tracer.of(settings, "fusion")
         self._spans = TriggerSpans(self._tracer, (self._intake.market_topic, self._intake.vision_topic))
@@ -125,6 +128,15 @@ class FusionWorker:
         """Work until `stop`; raise BusError, SettingsError or PoisonedStreamError when it cannot go on."""
         try:
             await self._start()
+            gauges = Gauges(
+                self._clock,
+                self._settings.run_mode,
+                self._instruments,
+                self._control,
+                self._lanes,
+                self._overdue,
+                self.ownership.watermarks,
+            )
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
                     tasks.create_task(work, name=name)
@@ -135,6 +147,9 @@ class FusionWorker:
                         ("housekeeping", self._keep_house()),
                         ("takeover", self.ownership.run()),
                         ("fence", self._fence.keep()),
+                        ("gauges", gauges.keep()),
+                        ("lag", LagWatch(self._bus, f"{self._settings.fusion.group}-lag", gauges.done).run()),
+                        ("engine", self._watch_engine()),
                     )
                 ]
                 try:
@@ -186,7 +201,13 @@ class FusionWorker:
         opened.push_async_callback(self._publisher.close)
         self._control.on_change = self._on_control
         self._ledger = Ledger(
-            self._publisher, self.accounts, self._spans, clock, run_mode=self._settings.run_mode, config_version=self._prompts.version
+            self._publisher,
+            self.accounts,
+            self._overdue,
+            self._spans,
+            clock,
+            run_mode=self._settings.run_mode,
+            config_version=self._prompts.version,
         )
         opened.push_async_callback(self._ledger.close)
         opened.callback(self._alarm.stop)
@@ -208,6 +229,11 @@ class FusionWorker:
             raise SettingsError("run_mode = 'live' refuses the simulator, which answers at engine.urls; name a real engine there")
         self._kv_tokens = info.kv_capacity_tokens
         _log.info("engine", name=info.name, source=info.source, model=info.model, kv_tokens=info.kv_capacity_tokens)
+
+    async def _watch_engine(self) -> None:
+        # A replay's clock leaps from record to record: an engine would be idle between any two of them.
+        if self._settings.run_mode is not RunMode.REPLAY:
+            await self._around.engine.watch()
 
     # --- Folding -------------------------------------------------------------------------------------------------------------
 
@@ -411,11 +437,8 @@ class FusionWorker:
             self._publisher.cancel_open(event.symbol, CancelReason.SPLIT, f"split {event.ratio}:1 at {event.effective_ms}")
 
     async def _keep_house(self) -> None:
-        """Commit and bring gauges up to date, for ever."""
+        """Commit, and hold what the engine must keep against what it can, for ever."""
         while True:
             await asyncio.sleep(self._settings.fusion.commit_interval_ms / 1000)
             await self.ownership.commit()
-            for state, count in self._lanes.counts().items():
-                metrics.LANES.labels(state).set(count)
-            metrics.UNFINISHED_RECORDS.set(self.ownership.watermarks.unfinished)
             self._capacity.look(self._prompts.live_tokens, self._kv_tokens)

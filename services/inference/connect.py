@@ -32,4 +32,11 @@ def _guarded(settings: EngineSettings, url: str, clock: Clock) -> GuardedEngine:
         client = OpenAIEngine(url, clock, model=settings.model, api_key=api_key, connect_timeout_ms=timeout_ms)
     else:
         client = SGLangEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms)
-    return GuardedEngine(client, Breaker(settings.breaker_failures, settings.breaker_open_ms), clock, patience_ms=timeout_ms)
+    return GuardedEngine(
+        client,
+        Breaker(settings.breaker_failures, settings.breaker_open_ms),
+        clock,
+        patience_ms=timeout_ms,
+        probe_idle_ms=settings.probe_idle_ms,
+        probe_timeout_ms=settings.probe_timeout_ms,
+    )

@@ -140,6 +140,13 @@ class Engine(Protocol):
         """Return how busy the engine (that serves `affinity`) is, None when it does not say."""
         ...
 
+    async def watch(self) -> None:
+        """See to it that an engine which nobody asks still shows whether it answers; run it beside the calls, cancel to end.
+
+        A server's health page answers while its GPU hangs: only tokens tell.
+        """
+        ...
+
     async def close(self) -> None:
         """Close connections; calls in flight raise EngineError."""
         ...

@@ -1,19 +1,24 @@
 """An engine behind its breaker: calls to an address that keeps failing are refused at once, and counted.
 
 What says nothing of the address, such as a call that its caller gave up or a deadline too near to be met, leaves the breaker be.
+An address that nobody asks is asked for a few tokens now and then, which never stand in a decision's way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
 import structlog
+from prometheus_client import Counter
 
 from services.core import metrics
 from services.core.breaker import Breaker, Outcome
 from services.core.clock import Clock
 from services.inference.engine import Chunk, Engine, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.idleness import Idleness, probe
 
 log = structlog.get_logger()
 
@@ -33,12 +38,18 @@ class GuardedEngine:
     a deadline that no engine could keep.
     """
 
-    def __init__(self, engine: Engine, breaker: Breaker, clock: Clock, *, patience_ms: int) -> None:
-        """Wrap `engine`; the breaker's time is `clock`'s."""
+    def __init__(
+        self, engine: Engine, breaker: Breaker, clock: Clock, *, patience_ms: int, probe_idle_ms: int, probe_timeout_ms: int
+    ) -> None:
+        """Wrap `engine`; the breaker's time is `clock`'s. `watch` asks it when nobody did for `probe_idle_ms`."""
         self._engine = engine
         self._breaker = breaker
         self._clock = clock
         self._patience_ms = patience_ms
+        self._probe_timeout_ms = probe_timeout_ms
+        now_ms = clock.now_ms()
+        self._idleness = Idleness(probe_idle_ms, heard_ms=now_ms, used_ms=now_ms)
+        self._probing: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -61,21 +72,17 @@ class GuardedEngine:
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the engine's answer; raise EngineError, `engine_open` while the address is left alone."""
-        with self._admitted() as call:
-            chunks = self._engine.stream(request)
-            try:
-                async for chunk in chunks:
-                    call.heard = True
-                    if chunk.usage is not None:
-                        call.outcome = "answered"
-                    yield chunk
-            finally:
-                await chunks.aclose()
+        await self._end_probe()
+        async with aclosing(self._chunks(request, metrics.ENGINE_CALLS)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Have the engine prefill `input_ids`; raise EngineError, `engine_open` while the address is left alone."""
-        with self._admitted() as call:
+        await self._end_probe()
+        with self._admitted(metrics.ENGINE_CALLS) as call:
             usage = await self._engine.warm(rid, affinity, input_ids)
+            self._hear(call)
             call.outcome = "answered"
             return usage
 
@@ -85,35 +92,94 @@ class GuardedEngine:
             raise self._left_alone()
         return await self._engine.load(affinity)
 
+    async def watch(self) -> None:
+        """Ask for a few tokens whenever nobody has asked for `probe_idle_ms`, and show since when it is silent; cancel to end."""
+        idleness, clock = self._idleness, self._clock
+        idleness.hear(clock.now_ms())
+        silent = metrics.ENGINE_SILENT_SECONDS.labels(self.name)
+        silent.set_function(lambda: idleness.silent_ms(clock.now_ms()) / 1000)
+        metrics.ENGINE_LEFT_ALONE.labels(self.name).set(self._breaker.state(clock.now_ms()) != "closed")
+        try:
+            while True:
+                await clock.sleep_until(clock.now_ms() + self._due_in_ms())
+                if not self._due_in_ms():
+                    await self._probe()
+        finally:
+            metrics.ENGINE_SILENT_SECONDS.remove(self.name)
+
     async def close(self) -> None:
         """Close the engine's connections."""
         await self._engine.close()
+
+    def _due_in_ms(self) -> int:
+        # While the breaker is open nobody may ask; it is looked at again as soon as it may have let somebody pass.
+        return self._idleness.due_in_ms(self._clock.now_ms()) if self.available else self._patience_ms
+
+    async def _probe(self) -> None:
+        self._probing = asyncio.create_task(self._ask_for_tokens(), name=f"probe {self.name}")
+        try:
+            await asyncio.wait([self._probing])
+        finally:
+            await self._end_probe()
+
+    async def _ask_for_tokens(self) -> None:
+        asked_ms = self._clock.now_ms()
+        try:
+            async with aclosing(self._chunks(probe(asked_ms + self._probe_timeout_ms), metrics.ENGINE_PROBES)) as chunks:
+                async for _ in chunks:
+                    pass
+        except EngineError as error:
+            log.warning("engine_probe_failed", engine=self.name, reason=error.reason, detail=error.detail)
+        metrics.ENGINE_PROBE_SECONDS.labels(self.name).set((self._clock.now_ms() - asked_ms) / 1000)
+
+    async def _end_probe(self) -> None:
+        """Give up the tokens of nobody's: who comes now must find neither the engine nor its breaker taken by them."""
+        probing = self._probing
+        if probing is None or probing.done():
+            return
+        if not probing.cancelling():
+            probing.cancel()
+        await asyncio.wait([probing])
+
+    async def _chunks(self, request: EngineRequest, counter: Counter) -> AsyncGenerator[Chunk]:
+        with self._admitted(counter) as call:
+            async with aclosing(self._engine.stream(request)) as chunks:
+                async for chunk in chunks:
+                    self._hear(call)
+                    if chunk.usage is not None:
+                        call.outcome = "answered"
+                    yield chunk
+
+    def _hear(self, call: _Call) -> None:
+        call.heard = True
+        self._idleness.hear(self._clock.now_ms())
 
     def _left_alone(self) -> EngineError:
         return EngineError("engine_open", f"{self.name} keeps failing and is left alone for a moment")
 
     @contextlib.contextmanager
-    def _admitted(self) -> Iterator[_Call]:
+    def _admitted(self, counter: Counter) -> Iterator[_Call]:
         asked_ms = self._clock.now_ms()
         admission = self._breaker.admit(asked_ms)
         if admission is None:
-            metrics.ENGINE_CALLS.labels(self.name, "engine_open").inc()
+            counter.labels(self.name, "engine_open").inc()
             raise self._left_alone()
         call = _Call()
-        end = "abandoned"
+        end: str | None = None
+        self._idleness.begin(asked_ms)
         try:
             yield call
-            end = "answered"
         except EngineError as error:
             end = error.reason
             call.outcome = self._judge(error, call, self._clock.now_ms() - asked_ms)
             raise
         finally:
             now_ms = self._clock.now_ms()
+            self._idleness.end(now_ms)
             before = self._breaker.state(now_ms)
             self._breaker.settle(admission, call.outcome, now_ms)
             after = self._breaker.state(now_ms)
-            metrics.ENGINE_CALLS.labels(self.name, "answered" if call.outcome == "answered" else end).inc()
+            counter.labels(self.name, end or ("answered" if call.outcome == "answered" else "abandoned")).inc()
             metrics.ENGINE_LEFT_ALONE.labels(self.name).set(after != "closed")
             if before != after:
                 log.warning("engine breaker", engine=self.name, before=before, after=after)

@@ -105,6 +105,9 @@ class OpenAIEngine:
         del affinity
         return None
 
+    async def watch(self) -> None:
+        """Do nothing: whoever guards the address watches over it."""
+
     async def close(self) -> None:
         """Close the connections."""
         await self._wire.close()

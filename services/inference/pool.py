@@ -94,6 +94,10 @@ class EnginePool:
             waiting_uncached_tokens=sum(load.waiting_uncached_tokens for load in told),
         )
 
+    async def watch(self) -> None:
+        """Watch over every address; cancel to end."""
+        await asyncio.gather(*(engine.watch() for engine in self._engines))
+
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(engine.close() for engine in self._engines))

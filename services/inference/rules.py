@@ -96,6 +96,9 @@ class RulesEngine:
         del affinity
         return None
 
+    async def watch(self) -> None:
+        """Do nothing: rules do not hang."""
+
     async def close(self) -> None:
         """Do nothing."""
 

@@ -170,6 +170,9 @@ class SGLangEngine:
             waiting_uncached_tokens=sum(rank.get("num_waiting_uncached_tokens", 0) for rank in ranks),
         )
 
+    async def watch(self) -> None:
+        """Do nothing: whoever guards the address watches over it."""
+
     async def close(self) -> None:
         """Abort what is in flight, wait for it no longer than 1 s, and close the connections; calls in flight raise EngineError."""
         for rid in self._flying:

@@ -28,6 +28,11 @@ class Partition(Generic[D]):
         self._finished = next_offset
         self._unfinished: deque[tuple[Committed, Acknowledged]] = deque()
 
+    @property
+    def finished(self) -> int:
+        """Return the offset below which all is finished."""
+        return self._finished
+
     def begin(self, next_offset: int, acknowledged: Acknowledged) -> None:
         """Note that the records before `next_offset` are in the books, and finished once `acknowledged` is done."""
         # The books go on while these records wait, and let go of what restoring them as they are now takes.

@@ -24,7 +24,9 @@ from services.core.folding.spans import MakingSpans
 from services.core.folding.takeover import commit_finished, take_over
 from services.core.health import Health
 from services.core.instruments import Instruments
+from services.core.lag import LagWatch
 from services.core.metrics import DEAD_LETTERS, RECORDS, UNKNOWN_FIELDS
+from services.core.sessions import show_sessions
 from services.core.settings import Settings
 from services.core.topics import check_same_partitions
 from services.core.tracing import Tracer
@@ -129,10 +131,13 @@ class FoldingService(ABC, Generic[D]):
         self._producer = await self._bus.producer(client_id=client_id)
         self._reader = await self._bus.reader(client_id=f"{client_id}-rebuild")
         self._consumer = await self._bus.consumer(group=self._role.group, client_id=client_id, instance_id=self._settings.bus.instance_id)
+        lag = asyncio.create_task(LagWatch(self._bus, f"{client_id}-lag", self._finished).run(), name="lag")
         try:
             await self._consumer.start([self._source], self)
             await self._work()
         finally:
+            lag.cancel()
+            await asyncio.wait([lag])
             # Leaving the group commits what is acknowledged (`on_revoked`), so it comes first.
             await self._consumer.close()
             await self._producer.close()
@@ -182,7 +187,11 @@ class FoldingService(ABC, Generic[D]):
                     due_s = loop.time() + _HOUSEKEEPING_S
                     await commit_finished(self._consumer, self._partitions)
                     await self._read_news()
+                    show_sessions(self._instruments.calendars(), self._settings.run_mode, self._clock.now_ms())
             self._health.progress()
+
+    def _finished(self) -> dict[TopicPartition, int]:
+        return {tp: partition.finished for tp, partition in self._partitions.items()}
 
     async def _take(self, records: Sequence[Record]) -> None:
         batch = _Batch()

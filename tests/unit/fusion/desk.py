@@ -110,6 +110,9 @@ class ScriptedEngine:
         del affinity
         return None
 
+    async def watch(self) -> None:
+        pass
+
     async def close(self) -> None:
         self.closed = True
 

@@ -8,6 +8,7 @@ from schemas import Action, Control, HaltState, MarketFeatures, RunMode, Topic
 from services.core.bus.memory import MemoryBus
 from services.core.calendar import SessionCalendar
 from services.core.clock import VirtualClock
+from services.core.metrics import REGISTRY
 from services.core.topics import ensure_topics
 from services.fusion.book import Book
 from services.fusion.control import UNREADABLE_MS, ControlState, ControlTable
@@ -190,6 +191,38 @@ async def test_before_control_has_been_read_and_when_it_cannot_be_everything_is_
     assert control.halted(SYMBOL) is None
     clock.advance_to(NOW + UNREADABLE_MS + 1)
     assert "unreadable" in str(control.halted(SYMBOL))
+    await control.close()
+
+
+def test_a_halt_counts_from_when_it_was_said_first() -> None:
+    live, shadow = ControlState(RunMode.LIVE), ControlState(RunMode.SHADOW)
+    assert (live.halted_since_ms(5), shadow.halted_since_ms(5)) == (5, None)
+    for at_ms in (100, 200):
+        live.apply(word(HaltState.HALTED).model_copy(update={"ts_ms": at_ms}))
+        live.apply(word(HaltState.ACTIVE, SYMBOL))
+        assert live.halted_since_ms(5) == 100
+    live.apply(word(HaltState.ACTIVE))
+    assert live.halted_since_ms(5) is None
+    live.apply(word(HaltState.HALTED).model_copy(update={"ts_ms": 300}))
+    assert live.halted_since_ms(5) == 300
+    live.unset("global")
+    assert live.halted_since_ms(5) == 5
+
+
+async def test_what_is_halted_is_shown_also_when_no_record_says_so() -> None:
+    def shown() -> tuple[float | None, float | None]:
+        return REGISTRY.get_sample_value("aquiline_halted"), REGISTRY.get_sample_value("aquiline_halted_seconds")
+
+    clock = VirtualClock(NOW)
+    bus = MemoryBus(clock)
+    await ensure_topics(await bus.admin(), RunMode.DEMO, 1)
+    control = ControlTable(bus, clock, RunMode.DEMO, "test")
+    await control.start()
+    control.show()
+    assert shown() == (0, 0)
+    clock.advance_to(NOW + UNREADABLE_MS + 1_000)
+    control.show()
+    assert shown() == (1, 6)
     await control.close()
 
 

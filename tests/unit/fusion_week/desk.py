@@ -64,6 +64,9 @@ class TreeEngine:
         del affinity
         return EngineLoad(0, 0, 0)
 
+    async def watch(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -119,7 +119,7 @@ class Scripted(RulesEngine):
 async def test_only_what_speaks_against_the_address_opens_its_breaker(reason: str, chunks: int, takes_ms: int, opens: bool) -> None:  # noqa: FBT001
     clock = VirtualClock()
     engine = Scripted(clock, reason, chunks=chunks, takes_ms=takes_ms)
-    guarded = GuardedEngine(engine, Breaker(2, 10_000), clock, patience_ms=1_000)
+    guarded = GuardedEngine(engine, Breaker(2, 10_000), clock, patience_ms=1_000, probe_idle_ms=10_000, probe_timeout_ms=10_000)
     reasons = []
     for _ in range(3):
         try:
