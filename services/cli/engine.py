@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -40,6 +41,9 @@ def serve(
     ready_file: Annotated[Path | None, typer.Option(help="Created once the engine is warm, removed when it ends.")] = None,
     rewarm: Annotated[bool, typer.Option(help="Prefill the prefixes that Redis lists for this engine.")] = True,
     rewarm_url: Annotated[str | None, typer.Option(help="The address by which workers know this engine, where it is another.")] = None,
+    python: Annotated[
+        Path, typer.Option(help="The Python that SGLang is installed in, with this package for its plug-in.", show_default="this one")
+    ] = Path(sys.executable),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command and what would be refused; start nothing.")] = False,
 ) -> None:
     """Start stock SGLang with MiniCPM4.1 and EAGLE3, warm it, and stay with it.
@@ -71,6 +75,7 @@ def serve(
         host=host,
         port=port,
         extra=ctx.args,
+        python=str(python),
     )
     if target is not None and (draft is not None or not speculation):
         card = card_bytes() or int(chosen.card_gib * _GIB)

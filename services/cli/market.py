@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas import Candle, Instrument, Topic, topic_name
+from services.cli.market_samples import samples
 from services.core.bus import BusError, Producer
 from services.core.bus.connect import connect
 from services.core.calendar import ALWAYS_OPEN, CalendarError
@@ -20,6 +21,8 @@ from services.market.files import FileError, Layout, read_candles
 from services.market.replay import AsFastAsPossible, BarsPerSecond, Pace, RealTime, in_event_time, replay
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Market data from files onto the bus.")
+
+app.command("samples")(samples)
 
 _err = Console(stderr=True)
 

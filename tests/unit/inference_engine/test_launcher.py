@@ -168,6 +168,11 @@ def test_a_preset_survives_being_written(tmp_path: Path) -> None:
     assert presets.load(str(tmp_path / "h100.toml")) == presets.load("h100")
 
 
+def test_sglang_may_live_in_another_python_than_the_launcher() -> None:
+    ended = CliRunner().invoke(app, ["serve", "--preset", "h100", "--python", "/usr/bin/python3", "--dry-run"])
+    assert "\n  /usr/bin/python3 -m sglang.launch_server" in ended.output
+
+
 def test_dry_run_prints_the_command_and_what_would_be_refused(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, ["serve", "--preset", "h100", "--dry-run"])
     assert ended.exit_code == 0
