@@ -19,14 +19,23 @@ _INSTALL: Final = ("apt-get", "install", "-y", "--no-install-recommends", "redis
 
 
 class LocalRedis(LocalServer):
-    """A Redis. With `security` clients need TLS and the account's name and password."""
+    """A Redis. With `security` clients need TLS and the account's name and password; `acl_file` has accounts of its own instead."""
 
     name = "redis"
 
-    def __init__(self, folder: Path, *, port: int | None = None, security: LocalSecurity | None = None, detached: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        security: LocalSecurity | None = None,
+        acl_file: Path | None = None,
+        detached: bool = False,
+    ) -> None:
         """Keep configuration and log in `folder`; listen on `port` of loopback, or a free one."""
         super().__init__(folder, port=port, detached=detached)
         self.security = security
+        self._acl_file = acl_file
 
     @property
     def url(self) -> str:
@@ -46,9 +55,11 @@ class LocalRedis(LocalServer):
                 f"tls-key-file {self.security.server_key_file}",
                 f"tls-ca-cert-file {self.security.ca_file}",
                 "tls-auth-clients optional",
-                "user default off",
-                f"user {self.security.username} on >{self.security.password} ~* +@all",
             ]
+        if self._acl_file is not None:
+            lines.append(f"aclfile {self._acl_file}")
+        elif self.security is not None:
+            lines += ["user default off", f"user {self.security.username} on >{self.security.password} ~* +@all"]
         config = self.folder / "redis.conf"
         config.touch(mode=0o600)
         config.write_text("\n".join(lines) + "\n")

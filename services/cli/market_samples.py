@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +75,19 @@ def samples(
 
 
 async def _play_on(settings: Settings, parts: Sequence[Part], *, wait: bool) -> None:
+    """Play, and end at SIGTERM with what was sent acknowledged: the next replay goes on from there."""
     clock = SystemClock()
     bus = connect(settings.bus, clock)
+    playing = asyncio.ensure_future(play_on(bus, clock, settings.run_mode, parts))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
     try:
-        count = await play_on(bus, clock, settings.run_mode, parts)
+        count = await playing
         _err.print(f"{count} candles published on {topic_name(Topic.CANDLES, settings.run_mode)}", highlight=False)
         if wait:
             await _until_read(bus, settings)
+    except asyncio.CancelledError:
+        _err.print("told to end; the next replay goes on from here", highlight=False)
     finally:
         await bus.close()
 
