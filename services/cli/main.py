@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "secrets": _Entry("services.cli.secrets:app", "Make random passwords as files, for a stack of its own."),
     "market": _Entry("services.cli.market:app", "Market features: replay candles from files."),
     "vision": _Entry("services.cli.vision:app", "Vision features: draw charts, train and judge the model that reads them."),
+    "replay": _Entry("services.cli.replay:app", "Build any decision's prompt again from log and audit: check, show, ask anew."),
     "engine": _Entry("services.cli.engine:app", "The engine: launch, tune or simulate it."),
 }
 

@@ -267,7 +267,9 @@ class ScoringSettings(Section):
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
         description="Faust application id, also its consumer group.",
     )
-    cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(2.0, description="Cost of each side of a trade, in basis points of its price.")
+    cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(
+        2.0, description="Cost of each side of a trade, in basis points of its price."
+    )
     slippage_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(
         1.0, description="What a fill at the market is worse than the bar's price, in basis points; a limit pays none."
     )

@@ -72,7 +72,8 @@ def demo(
 
     It needs no broker, no Redis and no GPU: the bus lives in this process, and a **simulator** stands in for the engine, with a real
     prefix cache and the times of a GPU that was measured. Its answers come from fixed rules. It ends by itself after some 75 seconds
-    and leaves `demo-report.json`, `demo-signals.jsonl` and `demo-audit.jsonl` in the working directory. Exit status: 0, or 1 when a
+    and leaves `demo-report.json`, `demo-signals.jsonl`, `demo-audit.jsonl` and the log it played, `demo-log.jsonl.gz`, in the working
+    directory; `aquiline replay --verify demo-audit.jsonl` checks one against the other. Exit status: 0, or 1 when a
     closing sum is off. Ctrl-C drains and reports.
 
     **An engine that is too slow for its bars, and nothing else:**

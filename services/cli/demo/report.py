@@ -1,4 +1,4 @@
-"""The demo's files: `demo-report.json`, and the signals and audit records as they stand on their topics, a line each."""
+"""The demo's files: `demo-report.json`, signals and audit records as they stand on their topics, and the log that they rest on."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from services.inference.engine import EngineInfo
 REPORT: Final = "demo-report.json"
 SIGNALS: Final = "demo-signals.jsonl"
 AUDIT: Final = "demo-audit.jsonl"
+LOG: Final = "demo-log.jsonl.gz"
 _DIGITS: Final = 4
 
 Report = dict[str, Any]

@@ -16,13 +16,14 @@ from schemas import AuditRecord
 from services.cli.demo.course import Course, Run, play, set_up
 from services.cli.demo.interrupt import Interrupt, RunInterruptedError, answering, unless
 from services.cli.demo.loglines import LogLines
-from services.cli.demo.report import AUDIT, REPORT, SIGNALS, Facts, Report, make_report, write_files
+from services.cli.demo.report import AUDIT, LOG, REPORT, SIGNALS, Facts, Report, make_report, write_files
 from services.cli.demo.screen import BANNER_STYLE, Screen, closing_table
 from services.cli.demo.stage import staged
 from services.cli.demo.sums import Sum, closing_sums
 from services.cli.demo.tally import Tally
 from services.cli.demo.watch import Watcher
 from services.cli.demo.words import banner, next_commands, summary
+from services.cli.replay.export import export_all
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.settings import Settings
@@ -79,6 +80,7 @@ async def _perform(run: Run, shown: Screen, interrupt: Interrupt) -> tuple[Repor
             inputs = await play(run, stage, shown, course, interrupt)
             await stage.stop()
         await watcher.finish()
+        await export_all(stage.bus, run.settings, run.folder / LOG)
     course.ended_s = time.monotonic()
     accounts = stage.worker.accounts
     sums = closing_sums(accounts, tally, inputs)
@@ -120,7 +122,7 @@ def _at(settings: Settings, url: str) -> Settings:
 def _close(console: Console, said: str, report: Report, sums: list[Sum]) -> None:
     console.print(closing_table(sums))
     console.print(Text(summary(report)), soft_wrap=not console.is_terminal)
-    console.print(Text(f"Written: {REPORT}, {SIGNALS}, {AUDIT}"), soft_wrap=True)
+    console.print(Text(f"Written: {REPORT}, {SIGNALS}, {AUDIT}, {LOG}"), soft_wrap=True)
     console.print(Text("Worth trying next:"))
     for command, why in next_commands(embedded=report["bus"] == "memory://"):
         console.print(Text.assemble("  ", (command, "bold"), (f"   # {why}", "dim")), soft_wrap=True)

@@ -137,6 +137,6 @@ def next_commands(*, embedded: bool) -> list[tuple[str, str]]:
         (f"make up-local && make demo ARGS='{real}'", "the same through a real Kafka and Redis")
         if embedded
         else ("make down-local", "end Kafka, Redis and the simulator"),
-        ("make demo ARGS='--vision late'", "charts come too late: signals wait no longer than told, and say `stale`"),
+        (".venv/bin/aquiline replay --verify demo-audit.jsonl", "every prompt of this run, built again from its log and checked"),
         ("make demo ARGS='--permits 1 --no-burst --no-outage'", "too slow an engine: newer triggers replace older ones"),
     ]
