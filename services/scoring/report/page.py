@@ -29,6 +29,12 @@ def to_html(report: Report) -> str:
     return page
 
 
+def need_page() -> None:
+    """Raise ServiceError, naming the extra, where a page cannot be made."""
+    for module in ("jinja2", "matplotlib"):
+        need(module)
+
+
 def _kept(markupsafe: Any, text: str) -> Any:
     """Return the text, escaped, with no line break between a number and its per cent sign."""
     return markupsafe.Markup(str(markupsafe.escape(text)).replace(" %", "&nbsp;%"))

@@ -1,0 +1,76 @@
+"""What the report is made from, out of files with a message a line. Every error names the file, the line and what is wrong there."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+from rich.progress import Progress
+
+from schemas import Candle, InstrumentEvent, Signal, SignalOutcome, decode_signal_message
+from services.cli.score.found import Bars, Found, Outcomes, Signals, Wanted, distinct
+from services.core.errors import ServiceError
+
+_STEP: Final = 500
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files; all but the outcomes may be missing."""
+
+    outcomes: Path
+    bars: tuple[Path, ...]
+    splits: Path | None
+    signals: Path | None
+
+
+def read_files(files: Files, wanted: Wanted, progress: Progress) -> Found:
+    """Return what the files hold of what is wanted; raise ServiceError."""
+    outcomes = Outcomes([one for one in _messages(files.outcomes, SignalOutcome.decode, progress) if wanted.outcome(one)])
+    bars, signals = Bars(), Signals()
+    for file in files.bars:
+        for bar in _messages(file, Candle.decode, progress):
+            if outcomes.bar(bar):
+                bars.add(bar)
+    splits = [] if files.splits is None else list(_messages(files.splits, InstrumentEvent.decode, progress))
+    if files.signals is not None:
+        for message in _messages(files.signals, decode_signal_message, progress):
+            if isinstance(message, Signal) and outcomes.signal(message):
+                signals.add(message)
+    named = [files.outcomes, *files.bars, *(file for file in (files.splits, files.signals) if file is not None)]
+    facts = {"Read from": ", ".join(file.name for file in named), **signals.facts(distinct(outcomes.all))}
+    notes = [] if outcomes.all else [f"no outcome in {files.outcomes} is of the symbols and the time asked for"]
+    if outcomes.all and not bars.by_symbol():
+        notes.append("there are no closed bars of the outcomes' symbols, intervals and time (--bars): nothing to compare with")
+    return Found(outcomes.all, bars.by_symbol(), splits, facts, notes)
+
+
+def _messages(file: Path, decode: Callable[[bytes], M], progress: Progress) -> Iterator[M]:
+    task = progress.add_task(file.name, total=None)
+    number = 0
+    try:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _decoded(file, number, line, decode)
+                if number % _STEP == 0:
+                    progress.update(task, completed=number)
+    except (OSError, EOFError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise ServiceError(f"{file} cannot be read{f' after line {number}' if number else ''}: {told}") from error
+    progress.update(task, completed=number, total=number)
+
+
+def _decoded(file: Path, number: int, line: bytes, decode: Callable[[bytes], M]) -> M:
+    try:
+        return decode(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        value = "" if first["type"] in {"json_invalid", "missing"} else f" = {first['input']!r:.80}"
+        raise ServiceError(f"{file}, line {number}: {where}{value}{': ' if where or value else ''}{first['msg']}") from error
