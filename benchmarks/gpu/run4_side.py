@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--preset", default="h100")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--at-once", type=int, nargs="+", default=AT_ONCE)
     parser.add_argument("--budget-s", type=float)
     arguments = parser.parse_args()
     base = presets.load(arguments.preset)
@@ -53,7 +54,7 @@ def main() -> None:
         finally:
             await engine.close()
 
-    plan = Plan(prompts.synthetic(max(AT_ONCE), max(LENGTHS)), LENGTHS, AT_ONCE, rounds=arguments.rounds)
+    plan = Plan(prompts.synthetic(max(arguments.at_once), max(LENGTHS)), LENGTHS, arguments.at_once, rounds=arguments.rounds)
     console = Console()
     results = arguments.out / "tuned.json"
     before = [row for row in earlier(results) if label(row.preset) not in urls]

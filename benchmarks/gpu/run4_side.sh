@@ -21,8 +21,10 @@ while [ "$number" -lt "${#combinations[@]}" ] && [ "$(left)" -gt "${BATCH_S:-130
     IFS=/ read -r steps topk tokens <<< "${combination%%:*}"
     arguments=(--speculative-algorithm EAGLE3 --speculative-draft-model-path "$DRAFT"
       --speculative-num-steps "$steps" --speculative-eagle-topk "$topk" --speculative-num-draft-tokens "$tokens")
-    [[ $combination == *:window=* ]] && arguments+=(--speculative-draft-window-size "${combination##*:window=}")
+    [[ $combination == *:window=* ]] && { window=${combination##*:window=}; arguments+=(--speculative-draft-window-size "${window%%:*}"); }
     [[ $combination == *:backend=* ]] && arguments+=(--attention-backend "${combination##*:backend=}")
+    # flashinfer's draft takes no window: another backend for the draft alone does.
+    [[ $combination == *:window=* && $combination != *:backend=* ]] && arguments+=(--speculative-draft-attention-backend triton)
     start "engine-$port" "$port" "${arguments[@]}"
     running+=("$combination=http://127.0.0.1:$port")
     sleep 6 # each reads the card's free memory some 20 s after its start: not two at once
@@ -31,7 +33,7 @@ while [ "$number" -lt "${#combinations[@]}" ] && [ "$(left)" -gt "${BATCH_S:-130
     port=${combination##*:}
     ready "engine-$port" "$port" $(( $(left) > 90 ? $(left) - 60 : 10 ))
   done
-  COLUMNS=150 python3 -m benchmarks.gpu.run4_side --out "$OUT" --budget-s "$(( $(left) - 5 ))" "${running[@]}" | tee "$OUT/tuned.txt"
+  COLUMNS=150 python3 -m benchmarks.gpu.run4_side --out "$OUT" --budget-s "$(( $(left) - 5 ))" --at-once ${AT_ONCE:-1 3} -- "${running[@]}" | tee "$OUT/tuned.txt"
   for combination in "${running[@]}"; do stop "engine-${combination##*:}"; done
 done
 [ "${SAVE_KERNELS:-0}" = 1 ] && save_kernels
