@@ -104,10 +104,9 @@ class _Ring:
     moment: NDArray[np.intp]
     """The positions' moments: those opened at one time, on bars of one interval, share one."""
 
-    def gross(self, position: int, first: NDArray[np.intp]) -> Floats:
-        """Return what buying at these closes, for as many bars as the position was held, brought."""
-        begin = first % self.moves
-        gross: Floats = np.expm1(self.path[begin + self.bars[position]] - self.path[begin])
+    def gross(self, bars: int, begin: NDArray[np.intp]) -> Floats:
+        """Return what buying at these closes, for so many bars, brought."""
+        gross: Floats = np.expm1(self.path[begin + bars] - self.path[begin])
         return gross
 
 
@@ -150,10 +149,22 @@ def _moved(rings: Sequence[_Ring], generator: np.random.Generator, traders: int)
     total = np.zeros(len(stretches))
     for ring in rings:
         # The same part of each ring: with equal numbers of closes, the same time.
-        by = stretches * ring.moves // longest
-        for position, first in enumerate(ring.first):
-            total += ring.side[position] * ring.gross(position, first + by)
+        total += _at_every_stretch(ring)[stretches * ring.moves // longest]
     return total / sum(len(ring.index) for ring in rings)
+
+
+def _at_every_stretch(ring: _Ring) -> Floats:
+    """Return (moves,) the positions' gross returns together, for every number of closes by which all can be moved."""
+    total = np.zeros(ring.moves)
+    begins = np.arange(ring.moves)
+    for bars in np.unique(ring.bars):
+        held = ring.bars == bars
+        sides = np.zeros(ring.moves)
+        np.add.at(sides, ring.first[held] % ring.moves, ring.side[held])
+        # sum over f of sides[f] * gross[f + by], for every `by` at once: a circular correlation.
+        found = np.fft.irfft(np.fft.rfft(ring.gross(int(bars), begins)) * np.conj(np.fft.rfft(sides)), ring.moves)
+        total += found
+    return total
 
 
 def _tossed(rings: Sequence[_Ring], generator: np.random.Generator, traders: int) -> Floats:
@@ -166,7 +177,7 @@ def _tossed(rings: Sequence[_Ring], generator: np.random.Generator, traders: int
     for moment in sorted(by_moment):
         where, coin = generator.random(traders), generator.choice([-1.0, 1.0], traders)
         for ring, position in by_moment[moment]:
-            total += coin * ring.side[position] * ring.gross(position, (where * ring.moves).astype(np.intp))
+            total += coin * ring.side[position] * ring.gross(int(ring.bars[position]), (where * ring.moves).astype(np.intp))
     return total / sum(len(ring.index) for ring in rings)
 
 

@@ -6,12 +6,20 @@ idle slots earn nothing, and so nothing is ever borrowed.
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
+from numpy.typing import NDArray
 
 from services.scoring.report.model import Curve
 from services.scoring.report.prices import Closes, Prices
 from services.scoring.report.statistics import Floats, Times, peak_open
 from services.scoring.report.trades import Trades
+
+Indices = NDArray[np.intp]
+
+_AT_ONCE: Final = 1_000
+"""Positions marked together: bounds memory where each is held for very many bars."""
 
 
 def per_position(trades: Trades) -> Curve:
@@ -32,15 +40,12 @@ def over_time(trades: Trades, prices: Prices, cost: float, start_ms: int, end_ms
     grid = np.unique(np.concatenate([*within, trades.exit_ms, np.array([start_ms, end_ms], dtype=np.int64)]))
     gained = np.zeros(len(grid))
     slots = max(1, peak_open(trades.entry_ms, trades.exit_ms))
-    exit_at = np.searchsorted(grid, trades.exit_ms)
-    for index, outcome in enumerate(trades.outcomes):
-        last = 0.0
-        if (closes := finest.get(outcome.symbol)) is not None:
-            at_ms, marks = _marks(trades, index, closes, prices, cost)
-            if len(marks):
-                gained[np.searchsorted(grid, at_ms)] += np.diff(marks, prepend=0.0)
-                last = float(marks[-1])
-        gained[exit_at[index]] += trades.net[index] - last
+    np.add.at(gained, np.searchsorted(grid, trades.exit_ms), trades.net)
+    symbols = np.array([outcome.symbol for outcome in trades.outcomes], dtype=np.str_)
+    for symbol, closes in finest.items():
+        own = np.flatnonzero(symbols == symbol)
+        for first in range(0, len(own), _AT_ONCE):
+            _mark(gained, grid, trades, own[first : first + _AT_ONCE], closes=closes, prices=prices, cost=cost)
     return curve(grid, np.cumsum(gained) / slots)
 
 
@@ -65,10 +70,20 @@ def exposure(trades: Trades, start_ms: int, end_ms: int) -> float | None:
     return min(1.0, held / (peak_open(trades.entry_ms, trades.exit_ms) * (end_ms - start_ms)))
 
 
-def _marks(trades: Trades, index: int, closes: Closes, prices: Prices, cost: float) -> tuple[Times, Floats]:
-    """Return the closes' times while the position was open, and what it was worth at each."""
-    first = int(np.searchsorted(closes.at_ms, trades.entry_ms[index], side="right"))
-    last = int(np.searchsorted(closes.at_ms, trades.exit_ms[index], side="left"))
-    entry = prices.adjusted(trades.outcomes[index].symbol, float(trades.entry[index]), closes.price[first : first + 1])
-    marks: Floats = trades.side[index] * (closes.price[first:last] / entry - 1) - cost
-    return closes.at_ms[first:last], marks
+def _mark(gained: Floats, grid: Times, trades: Trades, own: Indices, *, closes: Closes, prices: Prices, cost: float) -> None:
+    """Add to `gained` what the positions `own`, all of one symbol, won from close to close; what they end at is there already."""
+    first = np.searchsorted(closes.at_ms, trades.entry_ms[own], side="right")
+    held = np.searchsorted(closes.at_ms, trades.exit_ms[own], side="left") - first
+    own, first, held = own[held > 0], first[held > 0], held[held > 0]
+    if len(own) == 0:
+        return
+    entry = prices.adjusted(trades.outcomes[own[0]].symbol, trades.entry[own], closes.price[first])
+    ends = np.cumsum(held)
+    begins = ends - held
+    at = np.arange(ends[-1]) + np.repeat(first - begins, held)  # each position's closes, one position after the other
+    marks = np.repeat(trades.side[own], held) * (closes.price[at] / np.repeat(entry, held) - 1) - cost
+    moves = np.diff(marks, prepend=0.0)
+    moves[begins] = marks[begins]
+    np.add.at(gained, np.searchsorted(grid, closes.at_ms)[at], moves)
+    # At the exit the last mark gives way to what was made.
+    np.add.at(gained, np.searchsorted(grid, trades.exit_ms[own]), -marks[ends - 1])

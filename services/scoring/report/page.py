@@ -23,7 +23,8 @@ def to_html(report: Report) -> str:
     page: str = template.render(
         report=report,
         tables={one.name: one for one in sheet.tables(report)},
-        breakdowns=[sheet.breakdown(part) for part in report.breakdowns],
+        tiles=sheet.tiles(report),
+        breakdowns=[sheet.breakdown(report, part) for part in report.breakdowns],
         pictures=pictures(report),
     )
     return page

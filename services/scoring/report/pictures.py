@@ -97,7 +97,7 @@ def pictures(report: Report) -> dict[str, Picture]:
             "calibration",
             "Conviction against what came of it",
             "Hit rate and mean net return for each bucket of conviction, with 95 % intervals; the table below has the numbers.",
-            lambda figure, form: _calibration(figure, form, report.calibration.buckets),
+            lambda figure, form: _calibration(figure, form, report),
         )
     if report.random is not None:
         random = report.random
@@ -186,17 +186,19 @@ def _per_position(figure: Any, form: _Form, curve: Curve) -> None:
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=6))
 
 
-def _calibration(figure: Any, form: _Form, buckets: Sequence[Row]) -> None:
+def _calibration(figure: Any, form: _Form, report: Report) -> None:
     panels = figure.subplots(1, 2) if form is _WIDE else figure.subplots(2, 1, sharex=True)
-    shown: tuple[tuple[str, Callable[[Row], Estimate | None]], ...] = (
-        ("hit rate %", lambda row: row.hit_rate),
-        ("mean net return %", lambda row: row.mean_return),
+    buckets = report.calibration.buckets
+    shown: tuple[tuple[str, Estimate | None, Callable[[Row], Estimate | None]], ...] = (
+        ("hit rate %", report.hit_rate, lambda row: row.hit_rate),
+        ("mean net return %", report.money.expectancy, lambda row: row.mean_return),
     )
-    for axes, (label, figure_of) in zip(panels, shown, strict=True):
+    for axes, (label, of_all, figure_of) in zip(panels, shown, strict=True):
         axes.set_ylabel(label)
-        axes.axhline(50 if label.startswith("hit") else 0, color=FAINT, linewidth=0.9)
         axes.set_xticks(range(len(buckets)), [row.name.replace(" to ", "-") for row in buckets])
         axes.set_xlim(-0.5, len(buckets) - 0.5)
+        if of_all is not None:
+            axes.axhline(of_all.value * 100, color=OTHER, linewidth=1.0)
         for place, row in enumerate(buckets):
             if (estimate := figure_of(row)) is None:
                 continue
@@ -211,10 +213,13 @@ def _random(figure: Any, form: _Form, random: Random) -> None:
     axes = figure.subplots()
     for kind, colour, style in zip(random.kinds, (OTHER, INK), ("stepfilled", "step"), strict=True):
         values = np.array(kind.means) * 100
-        axes.hist(values, bins=40, histtype=style, color=colour, alpha=0.55 if style == "stepfilled" else 0.8, label=kind.name)
+        share = np.full(len(values), 100 / len(values))
+        axes.hist(
+            values, bins=40, weights=share, histtype=style, color=colour, alpha=0.55 if style == "stepfilled" else 0.8, label=kind.name
+        )
     axes.axvline(random.strategy * 100, ymax=0.8 if form is _WIDE else 0.7, color=STRATEGY, linewidth=2.4, label="the strategy")
     axes.set_xlabel("mean net return of a position, %")
-    axes.set_ylabel("random traders")
+    axes.set_ylabel("% of random traders")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (1.22 if form is _WIDE else 1.42))  # room for the legend
     axes.legend(loc="upper left", ncols=3 if form is _WIDE else 1, fontsize=10)

@@ -57,16 +57,18 @@ class Prices:
             factor[at_ms <= effective_ms] *= ratio
         return factor
 
-    def adjusted(self, symbol: str, price: float, close: Floats) -> float:
-        """Return a traded price on the scale of the closes: of all that the symbol's splits allow, the one nearest to `close` (1,).
+    def adjusted(self, symbol: str, price: Floats, close: Floats) -> Floats:
+        """Return traded prices (n,) on the scale of the closes: of all that the symbol's splits allow, the nearest to `close` (n,).
 
         An outcome's prices are on its signal's scale, also after a split, and an outcome does not say when its signal was made.
         """
         ratios = [ratio for _, ratio in sorted(self._splits.get(symbol, {}).items(), reverse=True)]
-        if not ratios or len(close) == 0:
+        if not ratios:
             return price
-        scales = price / np.cumprod([1.0, *ratios])
-        return float(scales[np.abs(np.log(scales / close[0])).argmin()])
+        scaled = price[:, None] / np.cumprod([1.0, *ratios])[None, :]
+        nearest = np.abs(np.log(scaled / close[:, None])).argmin(axis=1)
+        on_scale: Floats = scaled[np.arange(len(price)), nearest]
+        return on_scale
 
     def of(self, symbol: str, interval: str) -> Closes | None:
         """Return the closes of that interval, None when there are none."""

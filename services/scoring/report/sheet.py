@@ -33,22 +33,51 @@ def tables(report: Report) -> tuple[Sheet, ...]:
         Sheet("head", "What was judged", "", (), report.head, numbers=False),
         counts(report),
         figures(report),
-        baselines(report),
+        hold(report),
+        random(report),
         calibration(report),
-        *(breakdown(part) for part in report.breakdowns),
+        *(breakdown(report, part) for part in report.breakdowns),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One of the few figures that are seen first."""
+
+    name: str
+    value: str
+    more: str
+
+
+def tiles(report: Report) -> tuple[Tile, ...]:
+    """Return the figures that are seen first; none where no position was opened."""
+    if not report.counts.opened:
+        return ()
+    found = [
+        Tile("Positions", f"{report.counts.opened:,}", f"of {words.counted(report.counts.signals, 'signal')}"),
+        _tile("Hit rate", words.hit_rate(report.hit_rate, report.counts.completed)),
+        _tile("Mean net return", words.mean_return(report.money.expectancy)),
+        Tile("Return on capital", words.change(report.over_time.final), f"largest drawdown {words.change(report.over_time.worst)}"),
+    ]
+    if report.hold is not None:
+        fall = words.change(report.hold.curve.worst)
+        found.append(Tile("Buy and hold", words.change(report.hold.curve.final), f"largest drawdown {fall}"))
+    return tuple(found)
+
+
+def _tile(name: str, text: str) -> Tile:
+    value, _, interval = text.partition(" (")
+    return Tile(name, value, f"95 %: {interval.removesuffix(')')}" if interval else "")
 
 
 def counts(report: Report) -> Sheet:
     """Return where the signals went."""
     counted = report.counts
-    early = sum(counted.closed_early.values())
-    never = sum(counted.never_opened.values())
     rows = [
-        ("signals", f"{counted.signals:,}"),
+        ("signals to buy or sell", f"{counted.signals:,}"),
         ("completed: target, stop or horizon", f"{counted.completed:,}"),
-        (f"closed early{_reasons(counted.closed_early)}", f"{early:,}"),
-        (f"never opened{_reasons(counted.never_opened)}", f"{never:,}"),
+        *_reasons("closed early", counted.closed_early),
+        *_reasons("never opened", counted.never_opened),
     ]
     if counted.unusable:
         rows.append(("unusable", f"{counted.unusable:,}"))
@@ -76,33 +105,37 @@ def figures(report: Report) -> Sheet:
         ]
     if report.counts.opened:
         rows += [
-            ("made, of the capital", words.change(report.over_time.final)),
+            ("return on capital", words.change(report.over_time.final)),
             ("largest drawdown", words.change(report.over_time.worst)),
             ("capital's time in positions", words.share(money.exposure, 1)),
         ]
     return Sheet("figures", "How they did", "In brackets: 95 % intervals.", (), tuple(rows))
 
 
-def baselines(report: Report) -> Sheet:
-    """Return what no skill would have made."""
-    rows: list[tuple[str, ...]] = []
-    if report.hold is not None:
-        rows.append(("buy and hold, equal parts", words.change(report.hold.curve.final), words.change(report.hold.curve.worst), ""))
+def hold(report: Report) -> Sheet:
+    """Return what buying and holding would have made."""
+    rows = []
     if report.counts.opened:
-        rows.append(
-            (
-                "the strategy",
-                words.change(report.over_time.final),
-                words.change(report.over_time.worst),
-                words.change(report.money.expectancy.value if report.money.expectancy else None, 3),
-            )
-        )
-    rows += [
-        (f"{kind.name}: strategy {words.percentile(kind.better_than, len(kind.means))}", "", "", words.change(kind.mean, 3))
-        for kind in (report.random.kinds if report.random else ())
+        invested = words.share(report.money.exposure, 1)
+        rows.append(("the strategy", words.change(report.over_time.final), words.change(report.over_time.worst), invested))
+    if report.hold is not None:
+        curve = report.hold.curve
+        rows.append(("buy and hold, equal parts", words.change(curve.final), words.change(curve.worst), "100 %"))
+    note = "" if report.hold is not None else "Nothing to hold: there are no closed bars of the period."
+    header = ("", "return on capital", "largest drawdown", "capital's time in positions")
+    return Sheet("hold", "Against buying and holding", note, header if rows else (), tuple(rows))
+
+
+def random(report: Report) -> Sheet:
+    """Return how random traders did."""
+    if report.random is None:
+        return Sheet("random", "Against random traders", report.random_missing, (), ())
+    rows = [
+        (kind.name, f"{len(kind.means):,}", words.change(kind.mean, 3), words.percentile(kind.better_than)) for kind in report.random.kinds
     ]
-    header = ("", "made, of the capital", "largest drawdown", "mean net return of a position")
-    return Sheet("baselines", "Against no skill at all", report.random_missing, header if rows else (), tuple(rows))
+    rows.append(("the strategy", "", words.change(report.random.strategy, 3), ""))
+    header = ("", "traders", "mean net return of a position", "the strategy is better than")
+    return Sheet("random", "Against random traders", "", header, tuple(rows))
 
 
 def calibration(report: Report) -> Sheet:
@@ -111,9 +144,14 @@ def calibration(report: Report) -> Sheet:
     return Sheet("calibration", "Conviction", report.calibration.sentence, ("conviction", *_ROW_HEADER), rows)
 
 
-def breakdown(part: Breakdown) -> Sheet:
-    """Return one breakdown."""
-    return Sheet(f"by-{part.by.replace(' ', '-')}", f"By {part.by}", "", (part.by, *_ROW_HEADER), tuple(map(_row, part.rows)))
+def breakdown(report: Report, part: Breakdown) -> Sheet:
+    """Return one breakdown; beside symbols, what holding each would have made."""
+    header: tuple[str, ...] = (part.by, *_ROW_HEADER)
+    rows: tuple[tuple[str, ...], ...] = tuple(map(_row, part.rows))
+    if part.by == "symbol" and report.hold is not None:
+        header = (*header, "buy and hold")
+        rows = tuple((*row, words.change(report.hold.by_symbol.get(row[0]))) for row in rows)
+    return Sheet(f"by-{part.by.replace(' ', '-')}", f"By {part.by}", "", header, rows)
 
 
 def _row(row: Row) -> tuple[str, ...]:
@@ -127,5 +165,5 @@ def _row(row: Row) -> tuple[str, ...]:
     )
 
 
-def _reasons(of: Mapping[ExitReason, int]) -> str:
-    return f": {', '.join(f'{reason.value} {number:,}' for reason, number in of.items())}" if of else ""
+def _reasons(what: str, of: Mapping[ExitReason, int]) -> list[tuple[str, str]]:
+    return [(f"{what}: {reason.value}", f"{number:,}") for reason, number in of.items()] or [(what, "0")]

@@ -44,12 +44,14 @@ def _compared(random: Random, low: float, high: float) -> Verdict:
         )
     return Verdict(
         Evidence.SKILL,
-        f"{_least(random)}: evidence of skill in this period. A position made {edge} against theirs. What has been need not go on.",
+        f"{_least(random)}: evidence of skill in this period. A position made {edge} more than theirs. What has been need not go on.",
     )
 
 
 def _least(random: Random) -> str:
     """Return the beginning of the sentence: where the strategy lies among those random traders that do best against it."""
     hardest = min(random.kinds, key=lambda kind: kind.better_than)
-    said = words.percentile(hardest.better_than, len(hardest.means))
-    return said[0].upper() + said[1:]
+    traders, share = len(hardest.means), words.percentile(hardest.better_than)
+    if share == "none":
+        return f"Worse than all {traders:,} random traders"
+    return f"Better than {share}{' ' if share == 'all' else ' of '}{traders:,} random traders"

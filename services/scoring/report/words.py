@@ -55,15 +55,13 @@ def correlation(estimate: Estimate | None) -> str:
     return f"{text} ({_rounded(estimate.low, 2):+.2f} to {_rounded(estimate.high, 2):+.2f})"
 
 
-def percentile(better_than: float, traders: int) -> str:
-    """Return where the strategy lies among random traders, as a sentence without its end: `better than 43 % of ...`."""
-    if better_than >= 1:
-        return f"better than all {traders:,} random traders"
-    if better_than <= 0:
-        return f"worse than all {traders:,} random traders"
-    digits = 1 if min(better_than, 1 - better_than) < 0.01 else 0  # noqa: PLR2004 - 99.4 % must not read 99 %, nor 100 %
-    shown = min(99.9, max(0.1, better_than * 100)) if digits else better_than * 100
-    return f"better than {shown:.{digits}f} % of {traders:,} random traders"
+def percentile(better_than: float) -> str:
+    """Return a share of random traders, in whole per cent where none of 1 % and less is left: `43 %`, `99.4 %`, `all`."""
+    if better_than in (0, 1):
+        return "all" if better_than else "none"
+    if min(better_than, 1 - better_than) >= 0.01:  # noqa: PLR2004 - 99.4 % must not read 99 %, nor 100 %
+        return f"{better_than:.0%}".replace("%", " %")
+    return f"{min(0.999, max(0.001, better_than)):.1%}".replace("%", " %")
 
 
 def moment(at_ms: int) -> str:
