@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -29,27 +30,32 @@ def accepted_modes(run_mode: RunMode) -> tuple[RunMode, ...]:
     return (RunMode.LIVE, RunMode.SHADOW) if run_mode is RunMode.SHADOW else (run_mode,)
 
 
-def decode(model: type[M], record: Record, modes: tuple[RunMode, ...], max_bytes: int) -> M | Refused:
-    """Return the message in `record`, whose key must be its `symbol`, or why it is refused.
+def decoder(model: type[M], modes: tuple[RunMode, ...], max_bytes: int) -> Callable[[Record], M | Refused]:
+    """Return what turns a record into the message in it, whose key must be its `symbol`, or into why it is refused.
 
     A record of more than `max_bytes` is not parsed.
     """
-    value = record.value
-    if not value:
-        return Refused(DeadLetterReason.EMPTY, "the record has no value")
-    if len(value) > max_bytes:
-        return Refused(DeadLetterReason.TOO_LARGE, f"{len(value)} bytes; at most {max_bytes} are parsed (bus.max_record_bytes)")
-    try:
-        message: M = model.__pydantic_validator__.validate_json(value)  # model_validate_json without its look at arguments
-    except ValidationError as error:
-        return _refusal(error)
-    symbol: str = message.symbol  # type: ignore[attr-defined]
-    if record.key != symbol.encode():
-        return Refused(DeadLetterReason.KEY_MISMATCH, f"the key is {record.key!r:.{_SHOWN}}, the symbol {symbol!r}")
-    if message.run_mode not in modes:
-        wanted = " or ".join(sorted(modes))
-        return Refused(DeadLetterReason.WRONG_RUN_MODE, f"the message is {message.run_mode.value!r}; this service takes {wanted}")
-    return message
+    validate: Callable[[bytes], M] = model.__pydantic_validator__.validate_json  # model_validate_json without its look at arguments
+
+    def decode(record: Record) -> M | Refused:
+        value = record.value
+        if not value:
+            return Refused(DeadLetterReason.EMPTY, "the record has no value")
+        if len(value) > max_bytes:
+            return Refused(DeadLetterReason.TOO_LARGE, f"{len(value)} bytes; at most {max_bytes} are parsed (bus.max_record_bytes)")
+        try:
+            message = validate(value)
+        except ValidationError as error:
+            return _refusal(error)
+        symbol: str = message.symbol  # type: ignore[attr-defined]
+        if record.key != symbol.encode():
+            return Refused(DeadLetterReason.KEY_MISMATCH, f"the key is {record.key!r:.{_SHOWN}}, the symbol {symbol!r}")
+        if message.run_mode not in modes:
+            wanted = " or ".join(sorted(modes))
+            return Refused(DeadLetterReason.WRONG_RUN_MODE, f"the message is {message.run_mode.value!r}; this service takes {wanted}")
+        return message
+
+    return decode
 
 
 def _refusal(error: ValidationError) -> Refused:

@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 
 from schemas import MarketFeatures
-from services.core.folding.fold import Fold
+from services.core.folding.fold import DUPLICATE, FOLDED, Fold
 from services.fusion.lines import GAP_LINE, bar_line
 
 _SLACK = 64
@@ -27,6 +27,7 @@ class Bars:
         "gap",
         "high",
         "keep",
+        "last_close_ms",
         "low",
         "open",
         "revision",
@@ -58,24 +59,33 @@ class Bars:
         self.forming: MarketFeatures | None = None
         self.scaled: set[tuple[int, float]] = set()
         """Splits (effective_ms, ratio) that these bars are already on the scale of."""
+        self.last_close_ms = 0
+        """When the last closed bar closed, 0 when there is none."""
         self.total = 0
         """Closed bars folded, those let go included."""
 
     def __len__(self) -> int:
         return len(self.ts_close)
 
-    @property
-    def last_close_ms(self) -> int:
-        """Return when the last closed bar closed, 0 when there is none."""
-        return self.ts_close[-1] if self.ts_close else 0
+    def form(self, bar: MarketFeatures) -> Fold:
+        """Take a bar that is still open. It says nothing new of a slot that has closed, and is late when a later one forms already."""
+        forming, ts_close_ms = self.forming, bar.ts_close_ms
+        if ts_close_ms <= self.last_close_ms:
+            return DUPLICATE
+        if forming is not None and ts_close_ms <= (forming_ms := forming.ts_close_ms):
+            if ts_close_ms < forming_ms:
+                return Fold.LATE
+            # Comparing whole messages takes as long as all the rest; most updates differ in volume or price.
+            if bar.volume == forming.volume and bar.close == forming.close and bar == forming:
+                return DUPLICATE
+        self.forming = bar
+        return FOLDED
 
     def place(self, bar: MarketFeatures) -> Fold:
-        """Return what becomes of `bar`, changing nothing."""
+        """Return what becomes of a closed bar, changing nothing."""
         last = self.last_close_ms
-        if not bar.closed:
-            return self._place_forming(bar, last)
         if bar.ts_close_ms > last:
-            return Fold.FOLDED if bar.ts_open_ms >= last else Fold.CONFLICT
+            return FOLDED if bar.ts_open_ms >= last else Fold.CONFLICT
         index = bisect_left(self.ts_close, bar.ts_close_ms)
         # How much more than `keep` is held depends on when the book was begun; what becomes of a record must not.
         if index < len(self) - self.keep or self.ts_close[index] != bar.ts_close_ms:
@@ -89,6 +99,7 @@ class Bars:
         ratio = self._ratio(bar.ts_open_ms)
         self.ts_open.append(bar.ts_open_ms)
         self.ts_close.append(bar.ts_close_ms)
+        self.last_close_ms = bar.ts_close_ms
         self.open.append(bar.open / ratio)
         self.high.append(bar.high / ratio)
         self.low.append(bar.low / ratio)
@@ -197,18 +208,6 @@ class Bars:
     def missing_in(self, count: int) -> int:
         """Return how many scheduled slots are missing inside the last `count` bars."""
         return sum(self.gap[max(1, len(self) - count) :])
-
-    def _place_forming(self, bar: MarketFeatures, last_ms: int) -> Fold:
-        """Say nothing new of a slot that has closed; call late what lies before the bar that forms now."""
-        forming, ts_close_ms = self.forming, bar.ts_close_ms
-        if ts_close_ms <= last_ms:
-            return Fold.DUPLICATE
-        if forming is None or ts_close_ms > forming.ts_close_ms:
-            return Fold.FOLDED
-        if ts_close_ms < forming.ts_close_ms:
-            return Fold.LATE
-        # Comparing whole messages takes as long as all the rest; most updates differ in volume or price.
-        return Fold.DUPLICATE if bar.volume == forming.volume and bar.close == forming.close and bar == forming else Fold.FOLDED
 
     def _same(self, index: int, bar: MarketFeatures) -> bool:
         ratio = self._ratio(bar.ts_open_ms)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Vision, VisionFeatures, interval_ms
+from services.core.bus import Record
 from services.core.calendar import SessionCalendar
-from services.core.folding.fold import Fold
+from services.core.folding.fold import FOLDED, REVISED, Fold
 from services.core.settings import FusionSettings
 from services.fusion.bars import Bars
 from services.fusion.epochs import Epochs
@@ -72,21 +72,11 @@ class SeenVision:
     age_ms: int | None
 
 
-class At(NamedTuple):
-    """A record's place, its timestamp and the time in the market that it speaks of, both in milliseconds.
-
-    An `OffsetRef` in the making: validated models take ten times as long, and few records are ever referred to.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    ts_ms: int
-    ts_event_ms: int
-
-    def ref(self) -> OffsetRef:
-        """Return it as messages carry it."""
-        return OffsetRef.model_construct(**self._asdict())
+def ref(record: Record, ts_event_ms: int) -> OffsetRef:
+    """Return a record's place, its timestamp and the time in the market that it speaks of, as messages carry them."""
+    return OffsetRef.model_construct(
+        topic=record.topic, partition=record.partition, offset=record.offset, ts_ms=record.timestamp_ms, ts_event_ms=ts_event_ms
+    )
 
 
 class Book:
@@ -99,9 +89,9 @@ class Book:
         self.decimals = len(instrument.price_increment.partition(".")[2])
         self.bars = {interval: Bars(kept_bars(settings, interval)) for interval in settings.intervals}
         self.vision: dict[str, list[VisionFeatures]] = {}
-        self.market_at: At | None = None
-        """Where the last market record that was folded stands."""
-        self.vision_at: At | None = None
+        self.market_seen: tuple[Record, int] | None = None
+        """The last market record that was folded and the time in the market that it speaks of: few of them are ever referred to."""
+        self.vision_seen: tuple[Record, int] | None = None
         """The same of vision records."""
         self.version = 0
         """Grows whenever something already shown in a prompt changes; local to this process."""
@@ -113,12 +103,12 @@ class Book:
     @property
     def market_ref(self) -> OffsetRef | None:
         """Return the last market record that was folded, None before there is one."""
-        return self.market_at.ref() if self.market_at is not None else None
+        return ref(*self.market_seen) if self.market_seen is not None else None
 
     @property
     def vision_ref(self) -> OffsetRef | None:
         """Return the last vision record that was folded, None before there is one."""
-        return self.vision_at.ref() if self.vision_at is not None else None
+        return ref(*self.vision_seen) if self.vision_seen is not None else None
 
     def epochs(self, interval: str) -> Epochs:
         """Return the epoch arithmetic of a trigger interval."""
@@ -126,14 +116,15 @@ class Book:
 
     def fold_market(self, bar: MarketFeatures) -> Fold:
         """Fold a bar of one of the book's intervals; return what became of it."""
+        return self.fold_closed(bar) if bar.closed else self.bars[bar.interval].form(bar)
+
+    def fold_closed(self, bar: MarketFeatures) -> Fold:
+        """Fold a closed bar."""
         bars = self.bars[bar.interval]
         fold = bars.place(bar)
-        if fold is Fold.FOLDED:
-            if bar.closed:
-                self._close(bars, bar)
-            else:
-                bars.forming = bar
-        elif fold is Fold.REVISED:
+        if fold is FOLDED:
+            self._close(bars, bar)
+        elif fold is REVISED:
             bars.revise(bar)
             self._rewritten()
         return fold

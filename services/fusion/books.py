@@ -40,12 +40,13 @@ class Books:
         """Look symbols up in `instruments`."""
         self._settings = settings
         self._instruments = instruments
-        self._books: dict[str, Book] = {}
+        self.by_symbol: dict[str, Book] = {}
+        """For reading."""
         self._partitions: dict[int, set[str]] = {}
 
     def get(self, symbol: str) -> Book | None:
         """Return the book of `symbol`, None when it has none."""
-        return self._books.get(symbol)
+        return self.by_symbol.get(symbol)
 
     def oldest_shown_ms(self, now_ms: int) -> int:
         """Return from when on bars may show in the prompts of any instrument's symbol, by the calendars in use."""
@@ -61,16 +62,16 @@ class Books:
 
     def find(self, symbol: str, partition: int) -> Book | Refused:
         """Return the book of `symbol`, made now when it is new, or why there is none."""
-        book = self._books.get(symbol)
+        book = self.by_symbol.get(symbol)
         if book is not None:
             return book
         instrument = self._instruments.get(symbol)
         if instrument is None:
             return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, f"topic 'instruments' has no record of {symbol}; publish one first")
-        if len(self._books) >= self._settings.max_symbols:
+        if len(self.by_symbol) >= self._settings.max_symbols:
             return Refused(
                 DeadLetterReason.TOO_MANY_SYMBOLS,
-                f"{len(self._books)} symbols have a book, as many as fusion.max_symbols allows",
+                f"{len(self.by_symbol)} symbols have a book, as many as fusion.max_symbols allows",
             )
         if Decimal(instrument.price_increment) <= 0:
             return Refused(
@@ -81,11 +82,11 @@ class Books:
             calendar = SessionCalendar.of(instrument.calendar)
         except CalendarError as error:
             return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, f"the instrument {symbol} cannot be used: {error}")
-        book = self._books[symbol] = Book(instrument, self._settings, calendar)
+        book = self.by_symbol[symbol] = Book(instrument, self._settings, calendar)
         for split in self._instruments.splits(symbol):
             book.add_split(split)
         self._partitions.setdefault(partition, set()).add(symbol)
-        metrics.SYMBOLS.set(len(self._books))
+        metrics.SYMBOLS.set(len(self.by_symbol))
         return book
 
     def symbols(self, partition: int) -> frozenset[str]:
@@ -96,15 +97,15 @@ class Books:
         """Forget the books of `partition`; return their symbols."""
         symbols = self._partitions.pop(partition, set())
         for symbol in symbols:
-            del self._books[symbol]
-        metrics.SYMBOLS.set(len(self._books))
+            del self.by_symbol[symbol]
+        metrics.SYMBOLS.set(len(self.by_symbol))
         return frozenset(symbols)
 
     def __iter__(self) -> Iterator[Book]:
-        return iter(self._books.values())
+        return iter(self.by_symbol.values())
 
     def __len__(self) -> int:
-        return len(self._books)
+        return len(self.by_symbol)
 
 
 def _slots_back(calendar: SessionCalendar, interval: str, slots: int, now_ms: int) -> int:

@@ -8,10 +8,10 @@ from schemas import CancelReason, DeadLetterReason, MarketFeatures, Topic, Visio
 from services.core import metrics
 from services.core.bus import Record
 from services.core.clock import Clock
-from services.core.decode import Refused, accepted_modes, decode
-from services.core.folding.fold import REFUSALS, Fold
+from services.core.decode import Refused, accepted_modes, decoder
+from services.core.folding.fold import DUPLICATE, FOLDED, REFUSALS, REVISED, Fold
 from services.core.settings import Settings
-from services.fusion.book import At, Book
+from services.fusion.book import Book, ref
 from services.fusion.books import Books
 from services.fusion.epochs import slot_of
 from services.fusion.triggers import LaneKey, Observation, Trigger, TriggerIds, TriggerPolicy
@@ -61,8 +61,11 @@ class Intake:
         self._books = books
         self._policy = policy
         self._ids = TriggerIds(fusion.log_id)
-        self._modes = accepted_modes(settings.run_mode)
-        self._max_bytes = settings.bus.max_record_bytes
+        modes, max_bytes = accepted_modes(settings.run_mode), settings.bus.max_record_bytes
+        self._decode_market = decoder(MarketFeatures, modes, max_bytes)
+        self._decode_vision = decoder(VisionFeatures, modes, max_bytes)
+        self._max_skew_ms = fusion.max_skew_ms
+        self._book_of = books.by_symbol.get
         self._symbols = frozenset(fusion.symbols)
         self._intervals = frozenset(fusion.intervals)
         self._triggering = fusion.trigger_interval_set
@@ -82,37 +85,53 @@ class Intake:
         return self._vision(record, sink)
 
     def _market(self, record: Record, sink: Sink) -> Taken | Refused:
-        bar = decode(MarketFeatures, record, self._modes, self._max_bytes)
+        bar = self._decode_market(record)
         if isinstance(bar, Refused):
             return bar
         if bar.__pydantic_extra__:
             self._count_unknown(len(bar.__pydantic_extra__))
-        interval, closed, ts_close_ms = bar.interval, bar.closed, bar.ts_close_ms
-        book = self._book(bar.symbol, interval, record.partition)
-        if not isinstance(book, Book):
-            return book
-        ahead_ms = (ts_close_ms if closed else bar.ts_open_ms) - record.timestamp_ms
-        if ahead_ms > self._fusion.max_skew_ms:
+        interval = bar.interval
+        book = self._book_of(bar.symbol)
+        if book is None or interval not in book.bars:
+            made = self._book(bar.symbol, interval, record.partition)
+            if not isinstance(made, Book):
+                return made
+            book = made
+        ahead_ms = (bar.ts_close_ms if bar.closed else bar.ts_open_ms) - record.timestamp_ms
+        if ahead_ms > self._max_skew_ms:
             return Refused(
                 DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; taken in, it would make honest bars late"
             )
-        version = book.version
-        fold = book.fold_market(bar)
-        if fold is Fold.FOLDED or fold is Fold.REVISED:
-            event_ms = ts_close_ms if closed else max(book.bars[interval].last_close_ms, bar.ts_open_ms)
-            book.market_at = At(record.topic, record.partition, record.offset, record.timestamp_ms, event_ms)
-            if book.version != version:
-                sink.rewritten(bar.symbol, CancelReason.REVISED if fold is Fold.REVISED else CancelReason.SPLIT)
-            if fold is Fold.FOLDED and (closed or self._policy.heeds_forming) and interval in self._triggering:
-                self._on_bar(book, bar, record, sink)
+        fold = self._closed(book, bar, record, sink) if bar.closed else self._forming(book, bar, record, sink)
+        if fold is FOLDED or fold is REVISED:
             return "folded"
-        if fold is Fold.DUPLICATE:
+        if fold is DUPLICATE:
             return "duplicate"
         return Refused(
             REFUSALS[fold],
             f"{bar.symbol} {bar.interval} bar that closes at {bar.ts_close_ms}, revision {bar.revision}: the book's last closed at "
             f"{book.bars[bar.interval].last_close_ms}",
         )
+
+    def _forming(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> Fold:
+        bars = book.bars[bar.interval]
+        fold = bars.form(bar)
+        if fold is FOLDED:
+            book.market_seen = (record, max(bars.last_close_ms, bar.ts_open_ms))
+            if self._policy.heeds_forming and bar.interval in self._triggering:
+                self._on_bar(book, bar, record, sink)
+        return fold
+
+    def _closed(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> Fold:
+        version = book.version
+        fold = book.fold_closed(bar)
+        if fold is FOLDED or fold is REVISED:
+            book.market_seen = (record, bar.ts_close_ms)
+            if book.version != version:
+                sink.rewritten(bar.symbol, CancelReason.REVISED if fold is REVISED else CancelReason.SPLIT)
+            if fold is FOLDED and bar.interval in self._triggering:
+                self._on_bar(book, bar, record, sink)
+        return fold
 
     def _on_bar(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> None:
         seen = Observation(
@@ -131,7 +150,7 @@ class Intake:
             sink.trigger(trigger, record.timestamp_ms + self._fusion.vision_wait_ms if waits else 0, record)
 
     def _vision(self, record: Record, sink: Sink) -> Taken | Refused:
-        features = decode(VisionFeatures, record, self._modes, self._max_bytes)
+        features = self._decode_vision(record)
         if isinstance(features, Refused):
             return features
         if features.model_extra:
@@ -147,10 +166,10 @@ class Intake:
             return "duplicate"
         if fold is Fold.LATE:
             return Refused(DeadLetterReason.LATE, f"{features.symbol} {features.interval} window that ended at {features.window_end_ms}")
-        book.vision_at = At(record.topic, record.partition, record.offset, record.timestamp_ms, features.window_end_ms)
+        book.vision_seen = (record, features.window_end_ms)
         completes = sink.vision_arrived(features.symbol, features.interval, features.window_end_ms)
         bars = book.bars[features.interval]
-        if len(bars) and book.market_at is not None:
+        if len(bars) and book.market_seen is not None:
             made = self._policy.on_vision(
                 features.symbol, features.interval, features.window_end_ms, bars.close[-1], completes_wait=completes
             )
@@ -170,7 +189,7 @@ class Intake:
             self._ids.of(record.topic, record.partition, record.offset, kind),
             kind,
             lane,
-            At(record.topic, record.partition, record.offset, record.timestamp_ms, ts_event_ms).ref(),
+            ref(record, ts_event_ms),
             book.bars[lane.interval].last_close_ms,
             self._clock.now_ms(),
         )

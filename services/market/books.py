@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from schemas import Candle, MarketFeatures
 from services.core.bus import Record
-from services.core.decode import Refused, decode
+from services.core.decode import Refused, decoder
 from services.core.folding import dealing
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.dealing import Outcome
@@ -29,12 +29,13 @@ class Books:
         """Start empty; `plan` must have passed `check_plan`."""
         self._instruments = instruments
         self._rules = rules
+        self._decode = decoder(Candle, rules.modes, rules.max_bytes)
         self._plan = plan
         self._books: dict[str, Book] = {}
 
     def take(self, record: Record) -> Dealt:
         """Deal with a record. One that is refused changes nothing, so that it may be tried again."""
-        candle = self._decode(record)
+        candle = self._candle(record)
         if isinstance(candle, Refused):
             return Dealt(Outcome.DEAD_LETTERED, refused=candle)
         book = self._book(candle.symbol)
@@ -60,8 +61,8 @@ class Books:
         needed = [offset for book in self._books.values() if (offset := book.needed_from()) is not None]
         return min(needed, default=None)
 
-    def _decode(self, record: Record) -> Candle | Refused:
-        candle = decode(Candle, record, self._rules.modes, self._rules.max_bytes)
+    def _candle(self, record: Record) -> Candle | Refused:
+        candle = self._decode(record)
         if isinstance(candle, Refused):
             return candle
         return refuse_future(candle, record, self._rules.max_skew_ms) or candle

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from schemas import Candle, interval_ms
 from services.core.bus import Record
-from services.core.decode import Refused, decode
+from services.core.decode import Refused, decoder
 from services.core.folding import dealing
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.dealing import Outcome
@@ -51,12 +51,13 @@ class Books:
         """Start without books; `known` is asked of each symbol on its first bar, and of its splits on each window."""
         self._known = known
         self._rules = rules
+        self._decode = decoder(Candle, rules.modes, rules.max_bytes)
         self._windows = windows
         self._books: dict[tuple[str, str], ChartBook] = {}
 
     def take(self, record: Record) -> Dealt:
         """Fold a record."""
-        candle = decode(Candle, record, self._rules.modes, self._rules.max_bytes)
+        candle = self._decode(record)
         if isinstance(candle, Refused):
             return Dealt(Outcome.DEAD_LETTERED, refused=candle)
         unknown = candle.unknown_fields()

@@ -18,5 +18,10 @@ class Fold(Enum):
     LATE = "late"
 
 
+# For where every record passes: in Python 3.11 naming an enum's member takes 0.2 us, naming a module's own 0.02.
+FOLDED: Final = Fold.FOLDED
+REVISED: Final = Fold.REVISED
+DUPLICATE: Final = Fold.DUPLICATE
+
 REFUSALS: Final = {Fold.CONFLICT: DeadLetterReason.CONFLICT, Fold.LATE: DeadLetterReason.LATE}
 """The folds for which a record is put aside."""

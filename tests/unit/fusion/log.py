@@ -155,4 +155,4 @@ class Folder:
 
     def as_of(self, symbol: str) -> tuple[int | None, int | None]:
         book = self.book(symbol)
-        return book.market_at.offset if book.market_at else None, book.vision_at.offset if book.vision_at else None
+        return book.market_ref.offset if book.market_ref else None, book.vision_ref.offset if book.vision_ref else None

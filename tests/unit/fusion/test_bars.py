@@ -85,14 +85,14 @@ class Folding(RuleBasedStateMachine):
     @rule(slot=st.integers(-2, 2), price=st.integers(90, 110))
     def forming_bar(self, slot: int, price: int) -> None:
         one = bar_at(max(START + 3 * MINUTE, self.last_ms) + slot * MINUTE, price, closed=False)
-        fold = self.bars.place(one)
+        fold = self.bars.form(one)
         if one.ts_close_ms <= self.last_ms or one == self.forming:
             assert fold is Fold.DUPLICATE
         elif self.forming is not None and one.ts_close_ms < self.forming.ts_close_ms:
             assert fold is Fold.LATE
         else:
             assert fold is Fold.FOLDED
-            self.bars.forming = self.forming = one
+            self.forming = one
 
     @invariant()
     def the_newest_are_held_as_they_are(self) -> None:
