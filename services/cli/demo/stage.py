@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import Final, TypeVar
 
 from schemas import SPECS, Instrument, InstrumentEvent, Message, Topic, topic_name
+from services.core import collector
 from services.core.bus import Bus, BusError, Producer, TopicPartition
 from services.core.clock import Clock
 from services.core.health import Health
@@ -78,6 +79,7 @@ class Stage:
         """Start the fusion worker, and return once it has rebuilt its books and sent its prefixes ahead."""
         health = Health()
         self.worker = make_worker(self.bus, self.settings, self.clock, health)
+        collector.settle()  # as in a process of its own
         await self._start("fusion", self.worker, health)
         await self.while_running(self.worker.prewarmer.idle())
 
