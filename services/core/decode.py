@@ -37,7 +37,7 @@ def decoder(model: type[M], modes: tuple[RunMode, ...], max_bytes: int) -> Calla
     """
     validate: Callable[[bytes], M] = model.__pydantic_validator__.validate_json  # model_validate_json without its look at arguments
 
-    def decode(record: Record) -> M | Refused:
+    def decoded(record: Record) -> M | Refused:
         value = record.value
         if not value:
             return Refused(DeadLetterReason.EMPTY, "the record has no value")
@@ -55,7 +55,12 @@ def decoder(model: type[M], modes: tuple[RunMode, ...], max_bytes: int) -> Calla
             return Refused(DeadLetterReason.WRONG_RUN_MODE, f"the message is {message.run_mode.value!r}; this service takes {wanted}")
         return message
 
-    return decode
+    return decoded
+
+
+def decode(model: type[M], record: Record, modes: tuple[RunMode, ...], max_bytes: int) -> M | Refused:
+    """Return what `decoder` makes of one record."""
+    return decoder(model, modes, max_bytes)(record)
 
 
 def _refusal(error: ValidationError) -> Refused:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Vision, VisionFeatures, interval_ms
 from services.core.bus import Record
@@ -72,11 +73,23 @@ class SeenVision:
     age_ms: int | None
 
 
-def ref(record: Record, ts_event_ms: int) -> OffsetRef:
-    """Return a record's place, its timestamp and the time in the market that it speaks of, as messages carry them."""
-    return OffsetRef.model_construct(
-        topic=record.topic, partition=record.partition, offset=record.offset, ts_ms=record.timestamp_ms, ts_event_ms=ts_event_ms
-    )
+class At(NamedTuple):
+    """A record's place, its timestamp and the time in the market that it speaks of, both in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    ts_ms: int
+    ts_event_ms: int
+
+    @classmethod
+    def of(cls, record: Record, ts_event_ms: int) -> At:
+        """Return the place of a record that speaks of `ts_event_ms`."""
+        return cls(record.topic, record.partition, record.offset, record.timestamp_ms, ts_event_ms)
+
+    def ref(self) -> OffsetRef:
+        """Return it as messages carry it."""
+        return OffsetRef.model_construct(**self._asdict())
 
 
 class Book:
@@ -101,14 +114,24 @@ class Book:
         self._splits: list[InstrumentEvent] = []
 
     @property
+    def market_at(self) -> At | None:
+        """Return where the last market record stands that was folded, None before there is one."""
+        return At.of(*self.market_seen) if self.market_seen is not None else None
+
+    @property
+    def vision_at(self) -> At | None:
+        """Return the same of vision records."""
+        return At.of(*self.vision_seen) if self.vision_seen is not None else None
+
+    @property
     def market_ref(self) -> OffsetRef | None:
-        """Return the last market record that was folded, None before there is one."""
-        return ref(*self.market_seen) if self.market_seen is not None else None
+        """Return the last market record that was folded as messages refer to it."""
+        return at.ref() if (at := self.market_at) is not None else None
 
     @property
     def vision_ref(self) -> OffsetRef | None:
-        """Return the last vision record that was folded, None before there is one."""
-        return ref(*self.vision_seen) if self.vision_seen is not None else None
+        """Return the last vision record that was folded as messages refer to it."""
+        return at.ref() if (at := self.vision_at) is not None else None
 
     def epochs(self, interval: str) -> Epochs:
         """Return the epoch arithmetic of a trigger interval."""

@@ -11,7 +11,7 @@ from services.core.clock import Clock
 from services.core.decode import Refused, accepted_modes, decoder
 from services.core.folding.fold import DUPLICATE, FOLDED, REFUSALS, REVISED, Fold
 from services.core.settings import Settings
-from services.fusion.book import Book, ref
+from services.fusion.book import At, Book
 from services.fusion.books import Books
 from services.fusion.epochs import slot_of
 from services.fusion.triggers import LaneKey, Observation, Trigger, TriggerIds, TriggerPolicy
@@ -189,7 +189,7 @@ class Intake:
             self._ids.of(record.topic, record.partition, record.offset, kind),
             kind,
             lane,
-            ref(record, ts_event_ms),
+            At.of(record, ts_event_ms).ref(),
             book.bars[lane.interval].last_close_ms,
             self._clock.now_ms(),
         )
