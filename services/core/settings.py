@@ -124,7 +124,11 @@ class EngineSettings(Section):
 class FusionSettings(Section):
     """The worker."""
 
-    group: str = Field("aquiline-fusion", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group.")
+    group: str = Field(
+        "aquiline-fusion",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="Consumer group; outside of `live` the run mode stands before it, as before topics: `shadow.aquiline-fusion`.",
+    )
     log_id: str = Field(
         "aquiline",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
@@ -325,6 +329,15 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     traces: TracesSettings = Field(default_factory=TracesSettings)
+
+    @property
+    def fusion_group(self) -> str:
+        """Return the worker's consumer group.
+
+        `shadow` reads the topics that `live` reads: in one group they would share the partitions out between them, and each half of
+        the records would be decided on by one of the two alone.
+        """
+        return self.fusion.group if self.run_mode is RunMode.LIVE else f"{self.run_mode.value}.{self.fusion.group}"
 
     @model_validator(mode="after")
     def _drain_fits(self) -> Self:

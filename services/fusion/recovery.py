@@ -113,7 +113,7 @@ class Recovery:
 
     async def take_over(self, partition: int, committed: Mapping[TopicPartition, Committed | None]) -> Takeover:
         """Rebuild one partition's books; raise OffsetOutOfRangeError when the commit lies outside the log."""
-        reader = await self._bus.reader(client_id=f"{self._settings.fusion.group}-recovery")
+        reader = await self._bus.reader(client_id=f"{self._settings.fusion_group}-recovery")
         try:
             inputs = [TopicPartition(topic, partition) for topic in (self._intake.market_topic, self._intake.vision_topic)]
             begins, ends = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)

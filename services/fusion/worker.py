@@ -88,9 +88,9 @@ class FusionWorker:
         fusion, template = settings.fusion, settings.engine.chat_template
         self.accounts = Accounts()
         self._counter = RecordCounter(self.accounts, fusion)
-        self._instruments = Instruments(bus, clock, settings.run_mode, f"{fusion.group}-instruments")
+        self._instruments = Instruments(bus, clock, settings.run_mode, f"{settings.fusion_group}-instruments")
         self._instruments.on_split = self._on_split
-        self._control = ControlTable(bus, clock, settings.run_mode, f"{fusion.group}-control")
+        self._control = ControlTable(bus, clock, settings.run_mode, f"{settings.fusion_group}-control")
         self._books = Books(fusion, self._instruments)
         self._policy = TriggerPolicy(fusion)
         self._intake = Intake(settings, clock, self._books, self._policy)
@@ -165,6 +165,7 @@ class FusionWorker:
 
     async def _start(self) -> None:
         fusion, clock, opened = self._settings.fusion, self._clock, self._opened
+        group = self._settings.fusion_group
         for engine in (self._around.engine, self._around.fallback):
             if engine is not None:
                 opened.push_async_callback(engine.close)
@@ -185,10 +186,10 @@ class FusionWorker:
         self._health.set("control")
         # Its own producer, with a timeout below the delivery reserve: a stale signal cannot leave from its buffer.
         self._signals = FencedProducer(
-            await self._bus.producer(client_id=f"{fusion.group}-signals", delivery_timeout_ms=fusion.producer_timeout_ms), self._fence
+            await self._bus.producer(client_id=f"{group}-signals", delivery_timeout_ms=fusion.producer_timeout_ms), self._fence
         )
         opened.push_async_callback(self._signals.close)
-        self._others = FencedProducer(await self._bus.producer(client_id=fusion.group), self._fence)
+        self._others = FencedProducer(await self._bus.producer(client_id=group), self._fence)
         opened.push_async_callback(self._others.close)
         self._publisher = Publisher(
             self._signals,
@@ -211,7 +212,7 @@ class FusionWorker:
         )
         opened.push_async_callback(self._ledger.close)
         opened.callback(self._alarm.stop)
-        self._consumer = await self._bus.consumer(group=fusion.group, client_id=fusion.group, instance_id=self._settings.bus.instance_id)
+        self._consumer = await self._bus.consumer(group=group, client_id=group, instance_id=self._settings.bus.instance_id)
         self.ownership = Ownership(
             self._consumer, Recovery(self._bus, self._settings, clock, self._intake, self._books), self._intake, self
         )

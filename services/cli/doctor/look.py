@@ -82,7 +82,7 @@ class Look:
     async def _kafka(self) -> list[Finding]:
         if self._settings.bus.url == "memory://":
             return [skipped("kafka", "bus.url is memory://, which lives inside one process and has nothing to look at")]
-        reached, survey = await reach(self._settings.bus, self._settings.fusion.group)
+        reached, survey = await reach(self._settings.bus, self._settings.fusion_group)
         if survey is None:
             return [reached, skipped("topics", "they cannot be asked about before Kafka is reached")]
         bus = connect_bus(self._settings.bus, self._clock)
@@ -148,7 +148,7 @@ class Look:
     async def _group(self, bus: Bus, survey: Survey, inputs: Sequence[TopicPartition]) -> Finding:
         fusion = self._settings.fusion
         if not inputs:
-            return skipped(f"group {fusion.group}", "there is nothing to read yet")
+            return skipped(f"group {self._settings.fusion_group}", "there is nothing to read yet")
         committed = {tp: offset for tp, offset in survey.committed.items() if tp in set(inputs)}
         reader = await bus.reader(client_id="aquiline-doctor")
         try:
@@ -156,7 +156,7 @@ class Look:
         finally:
             await reader.close()
         return offset_findings(
-            f"group {fusion.group}",
+            f"group {self._settings.fusion_group}",
             lag=sum(max(0, ends[tp] - offset) for tp, offset in committed.items()),
             lost=sum(max(0, begins[tp] - offset) for tp, offset in committed.items()),
             beyond=sum(max(0, offset - ends[tp]) for tp, offset in committed.items()),

@@ -43,9 +43,7 @@ def report(
     bars: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE",
-            help="With `--outcomes`: closed bars, `MarketFeatures` or `Candle` messages, or a log that `aquiline replay export` or the "
-            "demo wrote (splits come with it); may be given several times.",
+            metavar="FILE", help="With `--outcomes`: closed bars, `MarketFeatures` or `Candle` messages; may be given several times."
         ),
     ] = None,
     splits: Annotated[

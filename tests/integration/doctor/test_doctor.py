@@ -238,7 +238,7 @@ def test_a_group_whose_records_are_gone_is_told(doctor: Doctor) -> None:
 
     async def commit() -> None:
         bus = connect(BusSettings(url=doctor.stack.kafka.url), SystemClock())
-        consumer = await bus.consumer(group="aquiline-fusion", client_id="doctor-test")
+        consumer = await bus.consumer(group="replay.aquiline-fusion", client_id="doctor-test")
         await consumer.start([tp.topic], Idle())
         while tp not in consumer.assignment():
             await consumer.poll(timeout_ms=100)
@@ -247,7 +247,7 @@ def test_a_group_whose_records_are_gone_is_told(doctor: Doctor) -> None:
 
     asyncio.run(commit())
     status, found = doctor.look()
-    assert (status, "41 beyond the end of the log" in found["group aquiline-fusion"]["sentence"]) == (1, True)
+    assert (status, "41 beyond the end of the log" in found["group replay.aquiline-fusion"]["sentence"]) == (1, True)
     doctor.set(FUSION__GROUP="another-group")
     assert doctor.look() == (0, {})
 

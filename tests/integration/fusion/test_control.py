@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from deploy.local import LocalKafka, LocalRedis
 from schemas import CancelReason, HaltState, Outcome, RunMode
+from tests.integration.fusion import command
 from tests.integration.fusion.engines import PacedSimulator, Reply, ScriptedEngine
 from tests.integration.fusion.feed import SYMBOLS
 from tests.integration.fusion.site import Site
@@ -24,22 +23,7 @@ BUY = '{"action":"buy","conviction":60,"horizon":5,"entry":2,"stop":-12,"target"
 
 async def aquiline(site: Site, *arguments: str) -> tuple[int, str]:
     """Run the command with the site's settings; return its exit code and all that it said."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("AQUILINE_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from services.cli.main import main; main()",
-        *arguments,
-        "--config",
-        str(site.config()),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**clean, "COLUMNS": "200"},
-    )
-    said, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, said.decode()
+    return await command.aquiline(*arguments, "--config", str(site.config()))
 
 
 async def _buys(reply: Reply) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.core.settings import FusionSettings, SettingsError, load
+from schemas import RunMode
+from services.core.settings import FusionSettings, Settings, SettingsError, load
 
 
 @pytest.fixture(autouse=True)
@@ -159,3 +160,10 @@ def test_the_fastest_interval_triggers_where_none_is_named() -> None:
 def test_a_signals_validity_is_a_twentieth_of_the_interval_unless_it_is_given() -> None:
     fusion = FusionSettings(entry_validity_ms={"15m": 10_000})
     assert [fusion.entry_validity(interval) for interval in ("10s", "1m", "15m", "1h")] == [2_000, 3_000, 10_000, 180_000]
+
+
+def test_live_and_shadow_on_one_cluster_are_groups_of_their_own() -> None:
+    groups = {mode: Settings(run_mode=mode).fusion_group for mode in RunMode}
+    assert groups[RunMode.LIVE] == "aquiline-fusion"
+    assert groups[RunMode.SHADOW] == "shadow.aquiline-fusion"
+    assert len(set(groups.values())) == len(RunMode)

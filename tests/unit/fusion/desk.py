@@ -282,7 +282,7 @@ class Desk:
 
     async def committed(self) -> dict[str, int]:
         """Return by topic the sum of the group's committed offsets."""
-        group = self.bus._groups[self.settings.fusion.group]
+        group = self.bus._groups[self.settings.fusion_group]
         sums: dict[str, int] = {}
         for partition, held in group.committed.items():
             sums[partition.topic] = sums.get(partition.topic, 0) + held.offset

@@ -1,0 +1,128 @@
+"""A candidate in shadow beside live on one cluster: neither takes the other's records, and it is compared, promoted and rolled back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from deploy.local import LocalKafka, LocalRedis
+from schemas import HaltState, RunMode
+from services.core.settings import load
+from services.core.topics import ensure_topics
+from tests.integration.fusion.command import aquiline
+from tests.integration.fusion.engines import Reply, ScriptedEngine
+from tests.integration.fusion.feed import SYMBOLS
+from tests.integration.fusion.logs import Logs
+from tests.integration.fusion.site import PARTITIONS, Site
+from tests.integration.fusion.waiting import until
+from tests.integration.fusion.worker import Worker
+
+pytestmark = pytest.mark.integration
+
+BUY = '{"action":"buy","conviction":60,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":"as told"}'
+HALTED = SYMBOLS[0]
+GOING = len(SYMBOLS) - 1
+CLOSE_LOOK = ("--min-pairs", "5", "--min-minutes", "0", "--max-slower", "1000", "--max-lost", "1")
+"""A few bars on a busy machine are held to less than a day is."""
+
+
+async def _buys(reply: Reply) -> None:
+    await reply.send(BUY, "stop")
+
+
+async def test_a_candidate_runs_beside_live_and_is_compared_promoted_and_rolled_back(
+    fusion_kafka: LocalKafka, redis_server: LocalRedis, tmp_path: Path
+) -> None:
+    async with ScriptedEngine().serving() as old, ScriptedEngine().serving() as new:
+        old.good = _buys  # type: ignore[method-assign]
+        site = Site(tmp_path, fusion_kafka.url, redis_server.url, old.url, RunMode.LIVE)
+        await site.open()
+        await _shadow_topics(site)
+        theirs = Logs(site.bus, RunMode.SHADOW, PARTITIONS)
+        await theirs.open()
+        try:
+            live = site.worker("live")
+            # The same group in the settings: the run mode keeps them apart.
+            shadow = Worker(
+                tmp_path, "candidate", {**site.merged(engine={"urls": [new.url]}, fusion={"window_bars": 48}), "run_mode": "shadow"}
+            )
+            site.workers.append(shadow)
+            for worker in (live, shadow):
+                await worker.start().ready()
+            await site.say(HaltState.HALTED, HALTED)
+            await site.say(HaltState.ACTIVE)
+            await _halts(live, global_=False)
+
+            for _ in range(3):
+                await _fed(site, theirs)
+            assert site.logs.reasons()["halted"] == 3
+            assert theirs.reasons()["halted"] == 0, "a word to live is none to the shadow"
+            assert site.logs.ended.keys() == theirs.ended.keys(), "each decided on every record"
+
+            files = ("--live", str(live.config), "--shadow", str(shadow.config), "--since", "1h", *CLOSE_LOOK)
+            comparison = tmp_path / "comparison.json"
+            promotion = ("promote", "--live", str(live.config), "--candidate", str(shadow.config), "--comparison", str(comparison))
+            status, said = await aquiline("shadow", "compare", *files, "--out", str(comparison))
+            assert (status, "Fit to be promoted" in said) == (0, True), said
+            found = orjson.loads(comparison.read_bytes())
+            decided = site.logs.outcomes()["published"]
+            assert (found["coverage"], found["decided"], found["agreement"]) == (1.0, decided, 0.0)
+            assert found["actions"]["buy"] == {"hold": decided}
+            assert sum(found["actions"]["blocked"].values()) == 3
+
+            before = live.config.read_text()
+            status, said = await aquiline(*promotion, "--reason", "a test")
+            assert status == 0, said
+            assert load(live.config).fusion.window_bars == 48
+            await _restarted(live)
+            assert await _next_actions(site) == {"hold": GOING, "halted": 1}, "the candidate decides, and the halt holds"
+
+            status, said = await aquiline("rollback", "--live", str(live.config), "--reason", "a test")
+            assert status == 0, said
+            assert live.config.read_text() == before
+            await _restarted(live)
+            assert await _next_actions(site) == {"buy": GOING, "halted": 1}
+        finally:
+            await theirs.close()
+            await site.close()
+
+
+async def _shadow_topics(site: Site) -> None:
+    """Create the topics that the shadow writes; no other test of this folder has any."""
+    admin = await site.bus.admin()
+    try:
+        await ensure_topics(admin, RunMode.SHADOW, PARTITIONS)
+    finally:
+        await admin.close()
+
+
+async def _fed(site: Site, theirs: Logs) -> None:
+    """Feed one bar a symbol, and return when both sides have ended its trigger: more at once would be conflated by the slower."""
+    due = len(site.logs.ended) + len(await site.feed())
+    await site.logs.until(lambda: len(site.logs.ended) == due, "live's outcomes", told=site.tails)
+    await theirs.until(lambda: len(theirs.ended) == due, "the shadow's outcomes", told=site.tails)
+
+
+async def _restarted(worker: Worker) -> None:
+    worker.terminate()
+    assert await worker.ended() == 0, worker.tail()
+    await worker.start().ready()
+
+
+async def _halts(worker: Worker, *, global_: bool) -> None:
+    async def said() -> bool:
+        return await worker.metric("aquiline_halted") == global_
+
+    await until(said, "the operator's word to be heard", told=worker.tail)
+
+
+async def _next_actions(site: Site) -> dict[str, int]:
+    """Feed one bar a symbol, and return how often live did what."""
+    before = set(site.logs.ended)
+    made = await site.feed()
+    await site.logs.until(lambda: len(site.logs.ended) == len(before) + len(made), "outcomes", told=site.tails)
+    ends = [audit for trigger_id, audit in site.logs.ended.items() if trigger_id not in before]
+    what = [audit.action.value if audit.action is not None else str(audit.reason) for audit in ends]
+    return {one: what.count(one) for one in set(what)}
