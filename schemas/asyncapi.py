@@ -71,7 +71,7 @@ def document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
-        "channels": {spec.topic.value: _channel(spec) for spec in SPECS.values()},
+        "channels": {spec.topic.value: _channel(spec) for spec in SPECS.values() if not spec.private},
         "operations": {
             **{f"receive-{topic.value}": _operation("receive", topic) for topic in _RECEIVES},
             **{f"send-{topic.value}": _operation("send", topic) for topic in _SENDS},

@@ -35,7 +35,8 @@ def markdown() -> str:
     """Return the whole page."""
     lines = [_HEAD]
     for spec in SPECS.values():
-        lines.extend(_topic(spec))
+        if not spec.private:
+            lines.extend(_topic(spec))
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -28,6 +28,8 @@ class Topic(StrEnum):
     STRATEGY_SIGNALS = "strategy-signals"
     SIGNAL_AUDIT = "signal-audit"
     SIGNAL_OUTCOMES = "signal-outcomes"
+    SCORING_JUDGES = "scoring-judges-changelog"
+    SCORING_WINDOWS = "scoring-windows-changelog"
     DEAD_LETTERS = "dead-letters"
 
 
@@ -42,6 +44,8 @@ class TopicSpec:
     partitioned: bool
     """True when it must have as many partitions as the other partitioned topics; False when it has one."""
     description: str
+    private: bool = False
+    """True for a service's own state, which is no contract and may change with any version."""
 
 
 SPECS: Final[dict[Topic, TopicSpec]] = {
@@ -113,6 +117,24 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
             description="What the market did after each signal.",
         ),
         TopicSpec(
+            Topic.SCORING_JUDGES,
+            (),
+            "symbol",
+            compacted=True,
+            partitioned=True,
+            description="The scorer's open signals and last bars, a record a symbol.",
+            private=True,
+        ),
+        TopicSpec(
+            Topic.SCORING_WINDOWS,
+            (),
+            "symbol and day",
+            compacted=True,
+            partitioned=True,
+            description="The scorer's tables over outcomes, a record a symbol and day.",
+            private=True,
+        ),
+        TopicSpec(
             Topic.DEAD_LETTERS,
             (),
             "original key",
@@ -125,7 +147,15 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
 
 # `control` too: on a compacted topic keyed by scope, a word to the shadow would take the place of one to the live workers.
 _WRITTEN_BY_SHADOW: Final = frozenset(
-    {Topic.CONTROL, Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT, Topic.SIGNAL_OUTCOMES, Topic.DEAD_LETTERS}
+    {
+        Topic.CONTROL,
+        Topic.STRATEGY_SIGNALS,
+        Topic.SIGNAL_AUDIT,
+        Topic.SIGNAL_OUTCOMES,
+        Topic.SCORING_JUDGES,
+        Topic.SCORING_WINDOWS,
+        Topic.DEAD_LETTERS,
+    }
 )
 
 

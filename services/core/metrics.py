@@ -190,3 +190,22 @@ VISION_SECONDS: Final = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
     registry=REGISTRY,
 )
+
+# --- The scorer -------------------------------------------------------------------------------------------------------------
+
+# Signals to buy or sell that have no outcome yet.
+OPEN_SIGNALS: Final = Gauge("aquiline_open_signals", "Signals without an outcome yet.", registry=REGISTRY)
+
+# Outcomes by what the signal was and by why it ended (schemas.ExitReason). One that is published again after a crash counts once.
+SIGNAL_OUTCOMES: Final = Counter(
+    "aquiline_signal_outcomes_total", "Signals judged, by how they ended.", ["action", "source", "vision", "reason"], registry=REGISTRY
+)
+
+# Net returns of the positions that were opened, as fractions. Sum over count is the expectancy, what lies above 0 the hit rate.
+SIGNAL_RETURN: Final = Histogram(
+    "aquiline_signal_return_ratio",
+    "Net returns of judged signals.",
+    ["action", "source", "vision"],
+    buckets=(-0.1, -0.05, -0.02, -0.01, -0.005, -0.002, 0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    registry=REGISTRY,
+)

@@ -269,7 +269,7 @@ class ScoringSettings(Section):
     group: str = Field(
         "aquiline-scoring",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="Faust application id, also its consumer group.",
+        description="Faust application id and consumer group; outside run mode `live` with the mode before it, as topics have.",
     )
     cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(
         2.0, description="Cost of each side of a trade, in basis points of its price."
@@ -277,7 +277,7 @@ class ScoringSettings(Section):
     slippage_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(
         1.0, description="What a fill at the market is worse than the bar's price, in basis points; a limit pays none."
     )
-    data_dir: Path = Field(Path(".aquiline/scoring"), description="Where the tables are kept between restarts.")
+    kept_days: Positive = Field(30, description="Days of event time that the tables over outcomes reach back, by symbol.")
 
 
 class HttpSettings(Section):

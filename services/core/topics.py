@@ -35,6 +35,14 @@ _MAX_MESSAGE_BYTES: Final = 1_048_588
 _MAX_DEAD_LETTER_BYTES: Final = 2_097_164
 """A dead letter holds the original record, however large its topic let it be, and headers."""
 
+_CHANGELOGS: Final = (Topic.SCORING_JUDGES, Topic.SCORING_WINDOWS)
+_CHANGELOG_CONFIG: Final = {
+    # Kafka compacts closed segments only, and they are read in full when a worker takes over: by default that may be a gigabyte.
+    "segment.bytes": str(64 * 1024 * 1024),
+    "segment.ms": str(_DAY_MS // 24),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+
 _MEND: Final = (
     "make new topics with one count and copy the records over (a topic's count cannot be lowered, "
     "and raising it sends keys to other partitions)"
@@ -47,6 +55,7 @@ def topic_config(topic: Topic, replication: int) -> dict[str, str]:
     return {
         **kept,
         **({"retention.ms": _RETENTION[topic]} if topic in _RETENTION else {}),
+        **(_CHANGELOG_CONFIG if topic in _CHANGELOGS else {}),
         "max.message.bytes": str(_MAX_DEAD_LETTER_BYTES if topic is Topic.DEAD_LETTERS else _MAX_MESSAGE_BYTES),
         "message.timestamp.type": "LogAppendTime",
         "min.insync.replicas": str(max(1, replication - 1)),
@@ -117,6 +126,34 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> None:
             f"topics that are read and written together must have one partition count, and have not ({counts}): "
             f"a symbol's market and vision features would reach different workers; {_MEND}"
         )
+
+
+async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> None:
+    """Raise BusError, naming the mend, unless all that the scorer reads and writes exists, its inputs and tables with one count."""
+    admin = await bus.admin()
+    together = [topic_name(topic, run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES, *_CHANGELOGS)]
+    others = [topic_name(topic, run_mode) for topic in (Topic.SIGNAL_OUTCOMES, Topic.DEAD_LETTERS)]
+    try:
+        found = await admin.describe([*together, *others])
+    finally:
+        await admin.close()
+    if missing := [name for name in (*together, *others) if name not in found]:
+        raise BusError(
+            f"topics {', '.join(missing)} do not exist on {bus.address}; create them with `aquiline topics create --partitions N`, "
+            "N as many partitions as the others have"
+        )
+    if len({found[name].partitions for name in together}) > 1:
+        counts = ", ".join(f"{name}: {found[name].partitions}" for name in together)
+        raise BusError(
+            f"the scorer's inputs and tables must have one partition count, and have not ({counts}): signals would be judged where "
+            f"their bars are not; {_MEND}"
+        )
+    for name in together[2:]:
+        if "compact" not in (policy := found[name].config.get("cleanup.policy", "delete")):
+            raise BusError(
+                f"topic {name!r} has cleanup.policy={policy!r}, which lets go of the scorer's open signals; "
+                f"set it: kafka-configs.sh --alter --topic {name} --add-config cleanup.policy=compact"
+            )
 
 
 async def check_same_partitions(bus: Bus, source: str, target: str, *others: str) -> None:

@@ -19,6 +19,7 @@ from schemas import CancelReason, Control, HaltState, InstrumentEvent, Outcome, 
 from services.core.bus import Bus, Consumer, Position, Producer, Record, TopicPartition
 from services.core.clock import Clock
 from services.core.decode import Refused
+from services.core.fence import Fence, FencedProducer
 from services.core.health import Health
 from services.core.instruments import Instruments
 from services.core.lag import LagWatch
@@ -34,7 +35,6 @@ from services.fusion.capacity import CapacityWatch
 from services.fusion.control import GLOBAL, ControlTable
 from services.fusion.decision import Decision, Parts
 from services.fusion.ending import Ending
-from services.fusion.fence import Fence, FencedProducer
 from services.fusion.gauges import Gauges
 from services.fusion.guard import Guard
 from services.fusion.intake import Intake

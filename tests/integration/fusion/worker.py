@@ -1,4 +1,4 @@
-"""The fusion worker as a process of its own, as an operator runs it: a settings file, signals, health pages, metrics."""
+"""A service as a process of its own, as an operator runs it: a settings file, signals, health pages, metrics."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ def write_settings(file: Path, values: Mapping[str, Any]) -> Path:
 
 
 class Worker:
-    """One process of the fusion group. It ends with the test, however that ends."""
+    """One process of a service's group. It ends with the test, however that ends."""
 
-    def __init__(self, folder: Path, name: str, values: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str, values: Mapping[str, Any], service: str = "fusion") -> None:
         """Keep settings file and log in `folder`."""
         self.name = name
+        self._service = service
         self.port = free_port()
         self.config = write_settings(folder / f"{name}.toml", {**values, "http": {"port": self.port}})
         self.log_file = folder / f"{name}.log"
@@ -46,7 +47,7 @@ class Worker:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AQUILINE_")}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.fusion", "--config", str(self.config)],
+                [sys.executable, "-m", f"services.{self._service}", "--config", str(self.config)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**clean, "PYTHONPATH": str(REPOSITORY)},

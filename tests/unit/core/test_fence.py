@@ -6,8 +6,8 @@ import pytest
 
 from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
+from services.core.fence import Fence, FencedError, FencedProducer
 from services.core.settings import BusSettings
-from services.fusion.fence import Fence, FencedError, FencedProducer
 
 
 class Time:

@@ -1,0 +1,135 @@
+"""What becomes of a record: decoded, checked, and handed to the judge of its symbol. No Kafka and no waiting in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+from schemas import Action, Cancel, DeadLetterReason, Instrument, MarketFeatures, Signal, SignalOutcome
+from services.core.bus import Record
+from services.core.calendar import SessionCalendar
+from services.core.decode import Refused, decode
+from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
+from services.core.folding.dealing import Dealt, Outcome
+from services.scoring.judge import Judge
+from services.scoring.paper import Costs, lacking
+
+
+@dataclass(frozen=True, slots=True)
+class Scored(Dealt):
+    """How a record was dealt with, whose it was, and what it brought about."""
+
+    symbol: str = ""
+    outcomes: list[SignalOutcome] = field(default_factory=list)
+
+
+class Scorer:
+    """The judges of the symbols of this worker's partitions."""
+
+    def __init__(self, known: KnownInstruments, costs: Costs, rules: CandleRules, stored: Callable[[str], bytes | None]) -> None:
+        """Begin without judges; `stored` returns what `dump` made of a symbol's judge in an earlier life, None when there was none."""
+        self._known = known
+        self._costs = costs
+        self._rules = rules
+        self._stored = stored
+        self._judges: dict[str, Judge] = {}
+
+    @property
+    def open_signals(self) -> int:
+        """Return how many signals have no outcome yet."""
+        return sum(judge.open_signals for judge in self._judges.values())
+
+    def begin(self, symbols: Iterable[str]) -> None:
+        """Forget all judges, and take on those of `symbols` whose instrument is known."""
+        self._judges.clear()
+        for symbol in symbols:
+            self._judge(symbol)
+
+    def signal(self, record: Record) -> Scored:
+        """Take a record of the signals' topic: a signal or a cancel. One that is refused changes nothing."""
+        kind: type[Signal | Cancel] = Cancel if _is_cancel(record, self._rules.max_bytes) else Signal
+        message = decode(kind, record, self._rules.modes, self._rules.max_bytes)
+        if isinstance(message, Refused):
+            return _refused(message)
+        judge = self._judge(message.symbol)
+        if isinstance(judge, Refused):
+            return _refused(judge)
+        refused = _unfit(message, judge) if isinstance(message, Signal) else None
+        if refused is not None:
+            return _refused(refused)
+        outcomes = self._splits(judge, message.symbol)
+        outcomes += judge.cancel(message) if isinstance(message, Cancel) else judge.signal(message)
+        return Scored(Outcome.FOLDED, None, message.unknown_fields(), message.symbol, outcomes)
+
+    def bar(self, record: Record) -> Scored:
+        """Take a record of the market's topic. Bars that form, and those of instruments that nobody knows, are filtered."""
+        bar = decode(MarketFeatures, record, self._rules.modes, self._rules.max_bytes)
+        if isinstance(bar, Refused):
+            return _refused(bar)
+        unknown = bar.unknown_fields()
+        if not bar.closed:
+            return Scored(Outcome.FILTERED, unknown_fields=unknown)
+        future = refuse_future(bar, record, self._rules.max_skew_ms)
+        if future is not None:
+            return _refused(future)
+        judge = self._judge(bar.symbol)
+        if isinstance(judge, Refused):
+            # There is no signal on it either, and the worker has put the record aside.
+            return Scored(Outcome.FILTERED, judge, unknown, bar.symbol)
+        return Scored(Outcome.FOLDED, None, unknown, bar.symbol, self._splits(judge, bar.symbol) + judge.bar(bar))
+
+    def dump(self, symbol: str) -> bytes:
+        """Return the state of a symbol's judge as JSON."""
+        return orjson.dumps(self._judges[symbol].dump())
+
+    def _judge(self, symbol: str) -> Judge | Refused:
+        judge = self._judges.get(symbol)
+        if judge is not None:
+            return judge
+
+        def make(instrument: Instrument) -> Judge:
+            made = Judge(self._costs, SessionCalendar.of(instrument.calendar))
+            stored = self._stored(symbol)
+            if stored is not None:
+                made.load(orjson.loads(stored))
+            return made
+
+        found = new_book(self._known, symbol, make)
+        if isinstance(found, Judge):
+            self._judges[symbol] = found
+        return found
+
+    def _splits(self, judge: Judge, symbol: str) -> list[SignalOutcome]:
+        """Tell the judge the splits that it may not know, where prices are not adjusted for them already."""
+        instrument = self._known.get(symbol)
+        if instrument is None or instrument.price_adjustment != "none":
+            return []
+        return [outcome for split in self._known.splits(symbol) for outcome in judge.split(split)]
+
+
+def _is_cancel(record: Record, max_bytes: int) -> bool:
+    """Return whether the record says that it is a cancel; what is wrong with it the contract says better."""
+    if not record.value or len(record.value) > max_bytes:
+        return False
+    try:
+        found = orjson.loads(record.value)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(found, dict) and found.get("kind") == "cancel"
+
+
+def _unfit(signal: Signal, judge: Judge) -> Refused | None:
+    """Return why a signal cannot be judged, None when it can, or needs no judging."""
+    if signal.action not in {Action.BUY, Action.SELL}:
+        return None
+    if missing := lacking(signal):
+        return Refused(DeadLetterReason.INVALID, f"a signal to {signal.action.value} needs {', '.join(missing)} to be judged")
+    if judge.comes_too_late(signal):
+        return Refused(DeadLetterReason.LATE, f"signal {signal.signal_id}: the bars that it is judged by are long gone")
+    return None
+
+
+def _refused(refused: Refused) -> Scored:
+    return Scored(Outcome.DEAD_LETTERED, refused)

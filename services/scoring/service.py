@@ -1,0 +1,270 @@
+"""The scorer: a member of its group that hands records to the judges and publishes their outcomes.
+
+What one record brings about becomes durable in this order, each step acknowledged before the next: (1) the rows of the tables over
+outcomes; (2) the outcomes; (3) the judge's state; (4) the commit, which only passes records whose state is acknowledged. A crash
+between any two leads to the same record being read again, by a judge as it was before it: the same rows are set, and the same
+outcomes published, once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import structlog
+
+from schemas import SignalOutcome, Topic, topic_name
+from services.core.bus import Bus, BusError, Producer
+from services.core.clock import Clock
+from services.core.dead_letters import put_aside
+from services.core.decode import accepted_modes
+from services.core.errors import ServiceError
+from services.core.fence import Fence, FencedProducer
+from services.core.folding.candles import CandleRules
+from services.core.folding.dealing import Outcome
+from services.core.health import Health
+from services.core.instruments import Instruments
+from services.core.metrics import DEAD_LETTERS, OPEN_SIGNALS, RECORDS, SIGNAL_OUTCOMES, SIGNAL_RETURN, UNKNOWN_FIELDS
+from services.core.settings import Settings, SettingsError
+from services.core.topics import check_scoring_topics
+from services.scoring.app import ChangelogTable, make_app, subscribe
+from services.scoring.inputs import Event, Inputs, record_of
+from services.scoring.paper import Costs
+from services.scoring.scorer import Scored, Scorer
+from services.scoring.windows import Windows
+
+_log = structlog.get_logger()
+
+_TURN: Final = 200
+"""Records dealt with before partitions may move."""
+_IDLE_S: Final = 0.05
+_HOUSEKEEPING_S: Final = 1.0
+_NEWS_S: Final = 0.5
+_MAX_UNFINISHED: Final = 2_000
+
+_Sent = asyncio.Future[Any]
+
+
+class ScoringService:
+    """One member of the scoring group. `run` it once; `counts` may be read at any time."""
+
+    def __init__(self, bus: Bus, settings: Settings, clock: Clock, health: Health) -> None:
+        """Make a service; it is ready once it has read the instruments and has its partitions' tables."""
+        if settings.bus.url == "memory://":
+            raise SettingsError("bus.url is memory://, and the scorer runs on Kafka alone, as Faust does; name a kafka:// address")
+        self.counts: Counter[Outcome] = Counter()
+        self._bus = bus
+        self._settings = settings
+        self._clock = clock
+        self._health = health
+        self._health.require("instruments", "assigned")
+        self._fence = Fence.of(settings.bus)
+        self._instruments = Instruments(bus, clock, settings.run_mode, "aquiline-scoring-instruments")
+        self._names = {topic: topic_name(topic, settings.run_mode) for topic in Topic}
+        self._dealing = asyncio.Lock()
+        """Held while records are dealt with, so that partitions move in between."""
+        self._unfinished: deque[tuple[Event, list[_Sent]]] = deque()
+        self._stopping = asyncio.Event()
+        self._news_s = self._kept_s = float("-inf")
+        self._last_behind = -1
+        self._producer: Producer
+
+    def stop(self) -> None:
+        """Have `run` finish and commit what it has begun, and return."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop`; raise BusError or ServiceError when it cannot go on."""
+        await check_scoring_topics(self._bus, self._settings.run_mode)
+        await self._instruments.start()
+        await self._instruments.load_calendars()
+        self._health.set("instruments")
+        async with self._connected(), asyncio.TaskGroup() as tasks:
+            helpers = [tasks.create_task(self._inputs.follow()), tasks.create_task(self._fence.keep())]
+            starting = tasks.create_task(self._app.start())
+            try:
+                await self._work()
+            finally:
+                for task in (*helpers, starting):
+                    task.cancel()
+        _log.info("drained", records=self.counts.total())
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[None]:
+        settings, scoring = self._settings, self._settings.scoring
+        self._app = app = make_app(settings)
+        self._judges = ChangelogTable(app, "judges", self._names[Topic.SCORING_JUDGES], self._fence)
+        self._rows = ChangelogTable(app, "windows", self._names[Topic.SCORING_WINDOWS], self._fence)
+        self._windows = Windows(self._rows, scoring.kept_days)
+        self._inputs = Inputs(app, subscribe(app, settings), (self._names[Topic.STRATEGY_SIGNALS], self._names[Topic.MARKET_FEATURES]))
+        self._scorer = Scorer(
+            self._instruments,
+            Costs(scoring.cost_bps, scoring.slippage_bps),
+            CandleRules(accepted_modes(settings.run_mode), settings.bus.max_record_bytes, settings.fusion.max_skew_ms),
+            lambda symbol: self._judges.get(symbol.encode()),
+        )
+        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+        self._producer = FencedProducer(await self._bus.producer(client_id="aquiline-scoring"), self._fence)
+        await self._inputs.start(self._bus)
+        try:
+            yield
+        finally:
+            # Leaving the group commits what is acknowledged, so it comes first.
+            await app.stop()
+            await self._inputs.close()
+            await self._producer.close()
+            await self._instruments.close()
+
+    async def _on_revoked(self, *_: object, **__: object) -> None:
+        """Wait for what is under way, so that whoever takes over reads it, and forget the partitions."""
+        self._health.clear("assigned", "rebalancing")
+        self._health.excuse("rebalancing")
+        async with self._dealing:
+            with contextlib.suppress(ServiceError):  # what the broker did not take is read again by whoever takes over
+                await self._finish(at_most=0)
+            self._unfinished.clear()
+            self._inputs.shut()
+            self._scorer.begin([])
+            self._judges.forget()
+            self._rows.forget()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            if self._app.crashed:
+                raise ServiceError(f"the scorer's Kafka client ended with {self._app.crash_reason!r}; see what it logged, and start again")
+            async with self._dealing:
+                if self._inputs.stale:
+                    await self._take_over()
+                busy = await self._turn()
+            if loop.time() - self._kept_s >= _HOUSEKEEPING_S:
+                self._kept_s = loop.time()
+                await self._keep_house()
+            if not busy:
+                self._inputs.arrived.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._inputs.arrived.wait(), _IDLE_S)
+        async with self._dealing:
+            await self._finish(at_most=0)
+
+    async def _take_over(self) -> None:
+        await self._inputs.open()
+        self._windows.begin()
+        await self._read_news()
+        self._scorer.begin(key.decode() for key in self._judges.held())
+        self._health.end_excuse("rebalancing")
+        self._health.set("assigned")
+
+    async def _turn(self) -> bool:
+        """Deal with some records; return whether there may be more at once."""
+        for _ in range(_TURN):
+            event = self._inputs.take()
+            if event is None:
+                break
+            await self._deal(event)
+            await self._finish(at_most=_MAX_UNFINISHED)
+        else:
+            return True
+        await self._finish(at_most=len(self._unfinished))
+        return await self._inputs.look()
+
+    async def _deal(self, event: Event) -> None:
+        record = record_of(event)
+        take, topic = (
+            (self._scorer.signal, Topic.STRATEGY_SIGNALS)
+            if record.topic == self._names[Topic.STRATEGY_SIGNALS]
+            else (self._scorer.bar, Topic.MARKET_FEATURES)
+        )
+        scored = take(record)
+        if scored.awaits_news and self._may_ask() and await self._read_news():
+            scored = take(record)
+        sent: list[_Sent] = []
+        outcome = scored.outcome
+        if scored.refused is not None and outcome is Outcome.DEAD_LETTERED:
+            DEAD_LETTERS.labels(scored.refused.reason.value).inc()
+            acknowledged = await put_aside(record, scored.refused, self._producer, self._names[Topic.DEAD_LETTERS], self._clock)
+            sent.append(asyncio.ensure_future(acknowledged))
+        elif outcome is Outcome.FOLDED:
+            await self._publish(record.partition, scored.outcomes)
+            state, key = self._scorer.dump(scored.symbol), scored.symbol.encode()
+            if state == self._judges.get(key):
+                outcome = Outcome.DUPLICATE
+            else:
+                sent.append(self._judges.put(record.partition, key, state))
+        self._count(topic, scored, outcome)
+        self._unfinished.append((event, sent))
+
+    async def _publish(self, partition: int, outcomes: list[SignalOutcome]) -> None:
+        """Make outcomes durable, in the tables and on their topic; raise when the broker does not take them."""
+        news = {outcome.signal_id: self._windows.add(partition, outcome) for outcome in outcomes}
+        await _all_taken([sent for added in news.values() for sent in added or ()])
+        topic = self._names[Topic.SIGNAL_OUTCOMES]
+        for acknowledged in [await self._producer.send(topic, key=one.symbol.encode(), value=one.encode()) for one in outcomes]:
+            await acknowledged
+        for outcome in outcomes:
+            if news[outcome.signal_id] is None:
+                continue  # told in an earlier life
+            SIGNAL_OUTCOMES.labels(outcome.action.value, outcome.source, outcome.vision, outcome.exit_reason.value).inc()
+            if outcome.return_net is not None:
+                SIGNAL_RETURN.labels(outcome.action.value, outcome.source, outcome.vision).observe(outcome.return_net)
+
+    async def _finish(self, at_most: int) -> None:
+        """Acknowledge records in their order as what they made is taken, until at most so many are not; raise when it was not."""
+        while self._unfinished:
+            event, sent = self._unfinished[0]
+            if not all(one.done() for one in sent) and len(self._unfinished) <= at_most:
+                return
+            await _all_taken(sent)
+            event.ack()
+            self._unfinished.popleft()
+
+    async def _keep_house(self) -> None:
+        OPEN_SIGNALS.set(self._scorer.open_signals)
+        try:
+            behind = await self._inputs.behind()
+        except BusError as error:
+            self._health.excuse("broker")
+            _log.warning("broker_unreachable", reason=str(error))
+            return
+        self._health.end_excuse("broker")
+        if self._inputs.partitions and (behind == 0 or behind != self._last_behind):
+            self._health.progress()
+        self._last_behind = behind
+        await self._read_news()
+
+    def _count(self, topic: Topic, scored: Scored, outcome: Outcome) -> None:
+        self.counts[outcome] += 1
+        RECORDS.labels(topic.value, outcome.value).inc()
+        UNKNOWN_FIELDS.inc(scored.unknown_fields)
+
+    def _may_ask(self) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._news_s < _NEWS_S:
+            return False
+        self._news_s = now_s
+        return True
+
+    async def _read_news(self) -> bool:
+        """Read instruments and splits to their end; return whether that worked."""
+        try:
+            await self._instruments.catch_up()
+        except BusError as error:
+            _log.warning("instruments_unreadable", reason=str(error))
+            return False
+        return True
+
+
+async def _all_taken(sent: list[_Sent]) -> None:
+    try:
+        for one in sent:
+            await one
+    except BusError:
+        raise
+    except Exception as error:
+        raise ServiceError(
+            f"the broker did not take a record of the scorer's tables ({error}); nothing after it is committed. "
+            "See to the broker, and start the scorer again"
+        ) from error

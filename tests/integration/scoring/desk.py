@@ -1,0 +1,124 @@
+"""The scorer as processes on a real Kafka, a market to feed them, and a view of what they publish and keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas import Cancel, Instrument, InstrumentEvent, MarketFeatures, Message, RunMode, Signal, SignalOutcome, Topic, topic_name
+from services.core.bus import Position, Producer, Reader, Record, TopicPartition
+from services.core.bus.kafka import KafkaBus
+from services.core.clock import SystemClock
+from services.core.settings import BusSettings
+from services.core.topics import ensure_topics
+from services.scoring.stats import Figures, Group, Window, parse_key, tabulate
+from tests.integration.fusion.waiting import until
+from tests.integration.fusion.worker import Worker
+
+MODE = RunMode.DEMO
+PARTITIONS = 4
+# Topics that are only compacted cannot be emptied between tests.
+_EMPTIED: Mapping[str, str] = {"cleanup.policy": "compact,delete", "retention.ms": "-1"}
+_COMPACTED = (Topic.INSTRUMENTS, Topic.CONTROL, Topic.SCORING_JUDGES, Topic.SCORING_WINDOWS)
+
+
+class Desk:
+    """Everything that one test needs; `close` ends it all."""
+
+    def __init__(self, folder: Path, bus_url: str, unique: str) -> None:
+        self.folder = folder
+        self.values: dict[str, Any] = {
+            "run_mode": MODE.value,
+            "bus": {"url": bus_url, "session_timeout_ms": 3_000, "rebalance_timeout_ms": 11_000, "request_timeout_ms": 3_000},
+            "scoring": {"group": unique, "cost_bps": 2.0, "slippage_bps": 1.0},
+            "log": {"format": "json"},
+        }
+        self.bus = KafkaBus(BusSettings(url=bus_url, request_timeout_ms=3_000), SystemClock())
+        self.workers: list[Worker] = []
+        self._producer: Producer
+        self._reader: Reader
+
+    async def open(self) -> None:
+        """Empty the topics."""
+        admin = await self.bus.admin()
+        try:
+            new = await ensure_topics(admin, MODE, PARTITIONS, overrides=dict.fromkeys(_COMPACTED, _EMPTIED))
+            await admin.truncate([name for topic in Topic if (name := topic_name(topic, MODE)) not in new])
+        finally:
+            await admin.close()
+        self._producer = await self.bus.producer(client_id="desk")
+        self._reader = await self.bus.reader(client_id="desk")
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        await self._producer.close()
+        await self._reader.close()
+        await self.bus.close()
+
+    def worker(self, name: str = "scorer", **tables: Mapping[str, Any]) -> Worker:
+        """Return a scorer that is not started yet; `tables` add to the settings."""
+        values = {key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value for key, value in self.values.items()}
+        worker = Worker(self.folder, name, values, "scoring")
+        self.workers.append(worker)
+        return worker
+
+    async def publish(self, messages: Sequence[Message]) -> list[Position]:
+        """Publish messages on their topics under their keys, in this order."""
+        topics = {
+            Signal: Topic.STRATEGY_SIGNALS,
+            Cancel: Topic.STRATEGY_SIGNALS,
+            MarketFeatures: Topic.MARKET_FEATURES,
+            Instrument: Topic.INSTRUMENTS,
+            InstrumentEvent: Topic.INSTRUMENT_EVENTS,
+        }
+        handed = []
+        for message in messages:
+            symbol: str = message.symbol  # type: ignore[attr-defined]
+            handed.append(await self.publish_raw(topics[type(message)], symbol.encode(), message.encode()))
+        return handed
+
+    async def publish_raw(self, topic: Topic, key: bytes, value: bytes) -> Position:
+        return await (await self._producer.send(topic_name(topic, MODE), key=key, value=value))
+
+    async def records(self, topic: Topic) -> list[Record]:
+        """Return all that a topic holds."""
+        name = topic_name(topic, MODE)
+        tps = [TopicPartition(name, number) for number in range(1 if topic is Topic.DEAD_LETTERS else PARTITIONS)]
+        begins, ends = await self._reader.beginning_offsets(tps), await self._reader.end_offsets(tps)
+        await self._reader.read({tp: begins[tp] for tp in tps})
+        found: list[Record] = []
+        while any(self._reader.position(tp) < ends[tp] for tp in tps):
+            found += await self._reader.poll(timeout_ms=200)
+        return found
+
+    async def outcomes(self) -> dict[str, bytes]:
+        """Return the body of each outcome by signal; raise AssertionError when two of one signal differ."""
+        found: dict[str, bytes] = {}
+        for record in await self.records(Topic.SIGNAL_OUTCOMES):
+            assert record.value is not None
+            outcome = SignalOutcome.decode(record.value)
+            assert found.setdefault(str(outcome.signal_id), record.value) == record.value, outcome
+            assert record.key == outcome.symbol.encode()
+        return found
+
+    async def tables(self) -> dict[Group, Figures]:
+        """Return the tables over outcomes, as their changelog has them."""
+        last = {record.key: record.value for record in await self.records(Topic.SCORING_WINDOWS)}
+        return tabulate((parse_key(key)[0], Window.load(value)) for key, value in last.items() if key and value)
+
+    async def open_signals(self) -> set[str]:
+        """Return the signals that have no outcome, as the judges' changelog has them."""
+        last = {record.key: record.value for record in await self.records(Topic.SCORING_JUDGES)}
+        return {paper["signal_id"] for value in last.values() if value for paper in orjson.loads(value)["open"]}
+
+    async def judged(self, count: int) -> None:
+        """Return once so many signals have an outcome."""
+
+        async def holds() -> bool:
+            return len(await self.outcomes()) >= count
+
+        await until(holds, f"{count} outcomes", told=lambda: "\n".join(worker.tail() for worker in self.workers))

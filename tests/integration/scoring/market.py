@@ -1,0 +1,67 @@
+"""A small market of several symbols with what was said about it, and what the judges make of it without any Kafka."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from schemas import Instrument, Message, SignalOutcome
+from services.core.calendar import SessionCalendar
+from services.scoring.judge import Judge
+from services.scoring.paper import Costs
+from services.scoring.stats import Figures, Group, Window, tabulate, window_start
+from tests.integration.scoring.desk import MODE
+from tests.unit.scoring.build import Move, bar, cancel, signal, take
+
+SYMBOLS = ("AAA.XTST", "BBB.XTST", "CCC.XTST", "DDD.XTST", "EEE.XTST", "FFF.XTST")
+COSTS = Costs(cost_bps=2.0, slippage_bps=1.0)
+
+
+class Market:
+    """Bars and signals, in the order in which a market and a worker would append them."""
+
+    def __init__(self, bars: int = 30, *, seed: int = 1) -> None:
+        generator = random.Random(seed)  # noqa: S311 - a market, not a secret
+        self.instruments: list[Message] = [_instrument(symbol) for symbol in SYMBOLS]
+        self.moves: list[Move] = []
+        prices = dict.fromkeys(SYMBOLS, 1_000)
+        for number in range(bars):
+            for symbol in SYMBOLS:
+                prices[symbol] = self._step(generator, symbol, number, prices[symbol], last=number == bars - 1)
+        self.expected, self.tables = _judged(self.moves)
+
+    def _step(self, generator: random.Random, symbol: str, number: int, price: int, *, last: bool) -> int:
+        closing = price + generator.randint(-8, 8)
+        high, low = max(price, closing) + generator.randint(0, 4), min(price, closing) - generator.randint(0, 4)
+        tenths = " ".join(str(one / 10) for one in (price, high, low, closing))
+        self.moves.append(bar(number, tenths, symbol=symbol))
+        if not last and generator.random() < 0.5:  # what is said after the last bar would stay open
+            fields: dict[str, Any] = {
+                "symbol": symbol,
+                "horizon_bars": generator.randint(1, 6),
+                "conviction": generator.randint(0, 10) / 10,
+                "vision": generator.choice(["fresh", "stale"]),
+            }
+            side = generator.choice([1, -1])
+            entry, stop, target = (f"{(closing + side * off) / 10:.2f}" for off in (5, -12, 20))
+            said = signal("buy" if side > 0 else "sell", number + 1, entry=entry, stop=stop, target=target, **fields)
+            self.moves.append(said)
+            if generator.random() < 0.1:
+                self.moves.append(cancel(said, number + 1.02))
+        return closing
+
+
+def _instrument(symbol: str) -> Instrument:
+    return Instrument(
+        schema_version=1, run_mode=MODE, symbol=symbol, currency="USD", price_increment="0.01", calendar="24x7", price_adjustment="none"
+    )
+
+
+def _judged(moves: list[Move]) -> tuple[dict[str, bytes], dict[Group, Figures]]:
+    judges = {symbol: Judge(COSTS, SessionCalendar.of("24x7")) for symbol in SYMBOLS}
+    outcomes: list[SignalOutcome] = [outcome for move in moves for outcome in take(judges[move.symbol], move)]
+    windows: dict[tuple[str, int], Window] = {}
+    for outcome in outcomes:
+        windows.setdefault((outcome.symbol, window_start(outcome.ts_exit_ms)), Window()).add(outcome)
+    tables = tabulate((symbol, window) for (symbol, _), window in windows.items())
+    return {str(outcome.signal_id): outcome.encode() for outcome in outcomes}, tables
