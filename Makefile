@@ -33,6 +33,7 @@ check: $(TEST) ## format, lint, types, import direction, generated files and loc
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m schemas.generate --check
 	$(BIN)/python -m services.core.settings_reference --check
+	$(BIN)/python -m services.core.metrics_reference --check
 	deploy/setup/check-locks
 
 check-deploy: test-setup ## what is deployed, without a container engine: compose file, Dockerfiles; CHECKS="compose" runs some
@@ -63,9 +64,10 @@ format: $(TEST) ## format the code and mend what ruff can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: $(TEST) ## write the generated files anew: schemas, docs/messages.md, docs/configuration.md
+generate: $(TEST) ## write the generated files anew: schemas, docs/messages.md, docs/configuration.md, docs/metrics.md
 	$(BIN)/python -m schemas.generate
 	$(BIN)/python -m services.core.settings_reference
+	$(BIN)/python -m services.core.metrics_reference
 
 lock: ## resolve the packages of pyproject.toml anew
 	@deploy/setup/lock

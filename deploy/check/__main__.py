@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from deploy.check import compose, docker
+from deploy.check import compose, docker, rules
 from deploy.check.found import Found
 from deploy.check.tools import MissingToolError
 
 CHECKS: Final[Mapping[str, Callable[[], Found]]] = {
     "compose": compose.check,
     "docker": docker.check,
+    "rules": rules.check,
 }
 
 

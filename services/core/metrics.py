@@ -19,6 +19,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from schemas import DeadLetterReason
+
 # A `_created` series beside every counter would nearly double what is scraped, and nothing reads it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -38,7 +40,10 @@ BUILD_INFO.info({"version": version("aquiline")})
 RECORDS: Final = Counter("aquiline_records_total", "Records read, by what became of them.", ["topic", "outcome"], registry=REGISTRY)
 
 # Records put aside, by reason (schemas.DeadLetterReason). A new reason, or a rate that grows, is a producer gone wrong.
+# Each starts at 0: of a counter that appears with its first event Prometheus sees no increase, and one record put aside is news.
 DEAD_LETTERS: Final = Counter("aquiline_dead_letters_total", "Records put aside, by reason.", ["reason"], registry=REGISTRY)
+for _reason in DeadLetterReason:
+    DEAD_LETTERS.labels(_reason.value)
 
 # Records between the log's end and the last of which all is done, by input topic (its name in run mode `live`) and partition; and
 # the offset below which all is done. The first above 0 while the second stands still is work that does not get on.
@@ -60,7 +65,10 @@ UNKNOWN_FIELDS: Final = Counter("aquiline_unknown_fields_total", "Fields of mess
 TRIGGERS: Final = Counter("aquiline_triggers_total", "Triggers made, by kind.", ["kind"], registry=REGISTRY)
 
 # Triggers ended, by outcome and reason (`none` for published ones). Reasons are the worker's own names, never a message's.
+# Those that are late start at 0, for the same reason as dead letters do.
 OUTCOMES: Final = Counter("aquiline_outcomes_total", "Triggers ended, by outcome and reason.", ["outcome", "reason"], registry=REGISTRY)
+for _late in (("stale", "deadline"), ("stale", "too_old"), ("stale", "backlog"), ("failed", "engine_timeout")):
+    OUTCOMES.labels(*_late)
 
 # Published signals by action, source and vision freshness: what consumers get to see.
 SIGNALS: Final = Counter("aquiline_signals_total", "Signals published.", ["action", "source", "vision"], registry=REGISTRY)

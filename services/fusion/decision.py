@@ -79,6 +79,7 @@ class Decision:
         self._ending = Ending(Outcome.FAILED)
         self._settling: asyncio.Task[float] | None = None
         """Set once the signal has been handed over; yields the milliseconds until it was acknowledged."""
+        self._acknowledged_ms = 0
         self._repaired = False
 
     async def run(self, ready_ms: int) -> Ending:
@@ -300,6 +301,7 @@ class Decision:
     async def _settle(self, handed: Handed) -> float:
         started = self._parts.clock.elapsed_s()
         await self._parts.publisher.settle(handed)
+        self._acknowledged_ms = self._parts.clock.now_ms()
         return round((self._parts.clock.elapsed_s() - started) * 1000, 3)
 
     async def _settled(self, settling: asyncio.Task[float]) -> None:
@@ -312,7 +314,8 @@ class Decision:
         stages_ms = self._ending.stages_ms
         stages_ms["publish"] = publish_ms
         self._ending.outcome, self._ending.reason = Outcome.PUBLISHED, None
-        for stage, taken_ms in stages_ms.items():
+        total_ms = self._acknowledged_ms - self._trigger.origin.ts_ms
+        for stage, taken_ms in (*stages_ms.items(), ("total", total_ms)):
             metrics.STAGE_SECONDS.labels(stage).observe(taken_ms / 1000)
 
     def _end(self, outcome: Outcome, reason: str, detail: str) -> Ending:

@@ -21,4 +21,5 @@ async def test_every_bar_becomes_an_outcome_and_the_sums_close(site: Site) -> No
     assert sum(site.logs.outcomes().values()) == len(made)
     assert await worker.metric("aquiline_records_total", outcome="folded") == len(made)
     assert await worker.metric("aquiline_outcomes_total") == len(made)
+    assert await worker.metric("aquiline_stage_seconds_count", stage="total") == site.logs.outcomes()["published"]
     assert {record.partition for record in site.logs.records[Topic.MARKET_FEATURES]} == {0, 1, 2, 3}
