@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from deploy.check import compose, docker, rules
+from deploy.check import compose, dashboards, docker, rules
 from deploy.check.found import Found
 from deploy.check.tools import MissingToolError
 
@@ -15,6 +15,7 @@ CHECKS: Final[Mapping[str, Callable[[], Found]]] = {
     "compose": compose.check,
     "docker": docker.check,
     "rules": rules.check,
+    "dashboards": dashboards.check,
 }
 
 
