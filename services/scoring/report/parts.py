@@ -12,8 +12,8 @@ from services.scoring.report import words
 from services.scoring.report.model import Breakdown, Calibration, Row
 from services.scoring.report.statistics import block_length, bootstrap_mean, rank_correlation, wilson
 from services.scoring.report.trades import Trades, trades_of
+from services.scoring.stats import BUCKETS, bucket_of
 
-_BUCKETS: Final = 5
 _MOST_ROWS: Final = 25
 
 _Property = Callable[[SignalOutcome], str]
@@ -28,10 +28,9 @@ _WHERE_IT_VARIES: Final[dict[str, _Property]] = {"interval": lambda one: one.int
 
 
 def bucket(conviction: float) -> str:
-    """Return the name of the fifth of 0 to 1 that a conviction lies in; an edge belongs to the upper one, and 1 to the last."""
-    # Of 0.6 times 5 floating point makes 3.0000000000000004 at worst; of what is written 0.6, never less than 3.
-    index = min(_BUCKETS - 1, int(round(conviction * _BUCKETS, 9)))
-    return f"{index / _BUCKETS:.1f} to {(index + 1) / _BUCKETS:.1f}"
+    """Return the name of the scorer's bucket that a conviction lies in."""
+    index = bucket_of(conviction)
+    return f"{index / BUCKETS:.1f} to {(index + 1) / BUCKETS:.1f}"
 
 
 def breakdowns(outcomes: Sequence[SignalOutcome], seed: int) -> tuple[Breakdown, ...]:

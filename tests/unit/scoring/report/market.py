@@ -6,6 +6,7 @@ the market will go, and tosses a coin in the others; 0 is a coin-flip trader, 1 
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,13 +34,19 @@ class Plan:
     drift: float = 0.0
     """Mean log return of a bar."""
     volatility: float = 0.01
+    common: float = 0.0
+    """Share of the variance that all symbols have in common."""
     skill: float = 0.0
     conviction_knows: float = 0.0
     """How much of the conviction is the return to come, the rest being noise."""
     long_only: bool = False
+    turns: float | None = None
+    """Chance a bar that the trader's view, one for all symbols, turns; None tosses a coin for each position."""
+    stop: float = math.inf
+    """Loss, as a fraction, at which a position ends; at twice that gain it ends as well."""
     held: int = 4
     every: int = 5
-    """Bars between entries; less than `held` makes positions overlap."""
+    """Bars between entries; less than `held` makes positions of one symbol overlap."""
     source: Source = "llm"
     run_mode: RunMode = RunMode.SHADOW
 
@@ -47,9 +54,12 @@ class Plan:
 def walk(plan: Plan) -> dict[str, list[ReportBar]]:
     """Return hourly bars of each symbol."""
     generator = np.random.default_rng(plan.seed)
+    together = generator.normal(0, plan.volatility, plan.bars)
     bars = {}
     for symbol in plan.symbols:
-        closes = 100 * np.exp(np.cumsum(generator.normal(plan.drift, plan.volatility, plan.bars)))
+        own = generator.normal(0, plan.volatility, plan.bars)
+        moves = plan.drift + math.sqrt(plan.common) * together + math.sqrt(1 - plan.common) * own
+        closes = 100 * np.exp(np.cumsum(moves))
         bars[symbol] = [ReportBar(symbol, "1h", START_MS + (at + 1) * HOUR_MS, float(close)) for at, close in enumerate(closes)]
     return bars
 
@@ -57,35 +67,54 @@ def walk(plan: Plan) -> dict[str, list[ReportBar]]:
 def trade(plan: Plan, bars: Mapping[str, Sequence[ReportBar]]) -> list[SignalOutcome]:
     """Return the trader's outcomes, one in ten of them never opened and one in ten closed early."""
     generator = np.random.default_rng(plan.seed + 1_000)
+    views = None if plan.turns is None else np.cumsum(generator.random(plan.bars) < plan.turns) % 2 == 0
     outcomes: list[SignalOutcome] = []
     for symbol, of_symbol in bars.items():
         for first in range(0, len(of_symbol) - plan.held, plan.every):
-            kind = generator.integers(10)
-            begin, end = of_symbol[first], of_symbol[first + plan.held]
-            gross = end.close / begin.close - 1
+            begin = of_symbol[first]
+            kind = int(generator.integers(10))
             knows = generator.random() < plan.skill
-            long = gross > 0 if knows else bool(generator.integers(2))
-            long = long or plan.long_only
-            net = (gross if long else -gross) - 2 * COST_BPS * 1e-4
-            noise = generator.random()
-            conviction = plan.conviction_knows * (0.5 + np.clip(net * 10, -0.5, 0.5)) + (1 - plan.conviction_knows) * noise
-            reason = {0: ExitReason.UNFILLED, 1: ExitReason.SUPERSEDED}.get(
-                int(kind), ExitReason.HORIZON if abs(gross) < plan.volatility else ExitReason.TARGET if net > 0 else ExitReason.STOP
-            )
-            opened = reason is not ExitReason.UNFILLED
+            coin = bool(generator.integers(2)) if views is None else bool(views[first])
+            long = plan.long_only or (of_symbol[first + plan.held].close > begin.close if knows else coin)
+            gains = [(1 if long else -1) * (bar.close / begin.close - 1) for bar in of_symbol[first + 1 : first + plan.held + 1]]
+            held = next((at for at, gain in enumerate(gains, 1) if gain <= -plan.stop or gain >= 2 * plan.stop), plan.held)
+            net = gains[held - 1] - 2 * COST_BPS * 1e-4
+            known = 0.5 + np.clip(net * 10, -0.5, 0.5)
+            conviction = float(plan.conviction_knows * known + (1 - plan.conviction_knows) * generator.random())
+            number, end = len(outcomes), of_symbol[first + held]
+            if kind == 0:
+                outcomes.append(
+                    outcome(
+                        number=number,
+                        symbol=symbol,
+                        long=long,
+                        entry_ms=None,
+                        exit_ms=begin.ts_close_ms,
+                        entry=None,
+                        leave=None,
+                        net=None,
+                        conviction=conviction,
+                        reason=ExitReason.UNFILLED,
+                        bars_held=0,
+                        source=plan.source,
+                        run_mode=plan.run_mode,
+                    )
+                )
+                continue
+            reason = ExitReason.HORIZON if held == plan.held else ExitReason.TARGET if net > 0 else ExitReason.STOP
             outcomes.append(
                 outcome(
-                    number=len(outcomes),
+                    number=number,
                     symbol=symbol,
                     long=long,
-                    entry_ms=begin.ts_close_ms if opened else None,
+                    entry_ms=begin.ts_close_ms,
                     exit_ms=end.ts_close_ms,
-                    entry=begin.close if opened else None,
-                    leave=end.close if opened else None,
-                    net=net if opened else None,
-                    conviction=float(conviction),
-                    reason=reason,
-                    bars_held=plan.held if opened else 0,
+                    entry=begin.close,
+                    leave=end.close,
+                    net=net,
+                    conviction=conviction,
+                    reason=ExitReason.SUPERSEDED if kind == 1 else reason,
+                    bars_held=held,
                     source=plan.source,
                     run_mode=plan.run_mode,
                 )
