@@ -98,7 +98,7 @@ class EngineSettings(Section):
     )
     urls: Annotated[list[str], Field(min_length=1)] = Field(
         ["http://127.0.0.1:30000"],
-        description="One address (which may be SGLang's router) or several, shared out by symbol.",
+        description="One engine's address, or several, shared out by symbol; a router hides what a worker has to know of each.",
     )
     api_key: SecretStr | None = Field(None, description="Sent as a bearer token.")
     model: str | None = Field(None, description="The model's name, where the server wants one (`openai`).")

@@ -47,7 +47,7 @@ _INFO_KEYS = (
 
 
 class SGLangEngine:
-    """One SGLang server, its router, or the simulator."""
+    """One SGLang server, or the simulator."""
 
     def __init__(self, url: str, clock: Clock, *, api_key: str | None = None, connect_timeout_ms: int = 1_000) -> None:
         """Prepare for the server at `url`; nothing is opened before the first call. Raise ValueError for a bad address."""
