@@ -36,7 +36,7 @@ check: $(TEST) ## format, lint, types, import direction, generated files and loc
 	$(BIN)/python -m services.core.metrics_reference --check
 	deploy/setup/check-locks
 
-check-deploy: test-setup ## what is deployed, without a container engine: compose file, Dockerfiles; CHECKS="compose" runs some
+check-deploy: test-setup ## what is deployed, without a container engine: compose file, Dockerfiles, Kubernetes overlays; CHECKS="k8s" runs some
 	$(BIN)/python -m deploy.check $(CHECKS)
 
 bench: test-setup ## measure, and store the figures in benchmarks/results/

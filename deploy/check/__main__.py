@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from deploy.check import compose, dashboards, docker, rules
+from deploy.check import compose, dashboards, docker, k8s, rules
 from deploy.check.found import Found
 from deploy.check.tools import MissingToolError
 
@@ -16,6 +16,7 @@ CHECKS: Final[Mapping[str, Callable[[], Found]]] = {
     "docker": docker.check,
     "rules": rules.check,
     "dashboards": dashboards.check,
+    "k8s": k8s.check,
 }
 
 

@@ -1,0 +1,26 @@
+"""Whether a command line of `aquiline`, as a manifest or a page has it, is one that exists; nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from services.cli.main import COMMANDS, load
+
+
+def refusal(name: str, arguments: Sequence[str]) -> str | None:
+    """Return why `aquiline NAME ARGUMENTS` would refuse its arguments, None when it takes them."""
+    if name not in COMMANDS:
+        return f"aquiline has no command {name!r}; it has {', '.join(COMMANDS)}"
+    command, words = load(name), list(arguments)
+    try:
+        context = command.make_context(name, words)
+        while hasattr(command, "resolve_command"):
+            name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])  # noqa: SLF001 - click offers no other way
+            context = command.make_context(name, words, parent=context)
+    except typer.Exit:  # --help
+        return None
+    except Exception as error:  # noqa: BLE001 - typer keeps its errors' types to itself
+        return str(getattr(error, "message", None) or error)
+    return None

@@ -1,0 +1,39 @@
+"""`k8s/`: every overlay is built by kustomize and held against Kubernetes' own schemas, and against what a careful operator looks at.
+
+`kubectl` comes with the test packages; nothing here needs a cluster.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from deploy.check.found import Found
+from deploy.check.k8s import configuration, network, pods, references, schemas
+from deploy.check.k8s.rendered import Rendered, render
+
+OVERLAYS: Final = ("local", "gpu", "scale")
+_MODELS: Final = "k8s/models"
+"""Fills a volume of the overlays with an engine, and is deployed beside one of them."""
+
+
+def check() -> Found:
+    """Build every overlay and check it."""
+    overlays = [render(f"k8s/overlays/{name}") for name in OVERLAYS]
+    beside = render(_MODELS)
+    wrong = [f"{overlay.name}: {sentence}" for overlay in overlays for sentence in problems(overlay)]
+    wrong += [f"{beside.name}: {sentence}" for sentence in (*schemas.problems(beside), *pods.problems(beside))]
+    together = Rendered(f"{beside.name} with {overlays[1].name}", [*overlays[1].objects, *beside.objects])
+    wrong += [f"{together.name}: {sentence}" for sentence in references.problems(together)]
+    objects = sum(len(one.objects) for one in (*overlays, beside))
+    return Found(f"k8s, {len(OVERLAYS)} overlays, {objects} objects, Kubernetes {', '.join(schemas.VERSIONS)}", wrong)
+
+
+def problems(overlay: Rendered) -> list[str]:
+    """Return what is wrong with an overlay."""
+    return [
+        *schemas.problems(overlay),
+        *pods.problems(overlay),
+        *references.problems(overlay),
+        *configuration.problems(overlay),
+        *network.problems(overlay),
+    ]

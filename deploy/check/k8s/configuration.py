@@ -1,0 +1,190 @@
+"""The settings that an overlay's pods read, and that what stands beside them in manifests agrees with them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+from urllib.parse import urlsplit
+
+from deploy.check.k8s.rendered import Rendered, Workload, named
+from schemas import RunMode, Topic, topic_name
+from services.core.settings import Settings, SettingsError, load
+from services.core.topics import topic_config
+from services.inference.launcher import presets
+
+_FILE: Final = "aquiline.toml"
+_FOLDER: Final = "/etc/aquiline"
+_DAY_MS: Final = 86_400_000
+_MARGIN_MS: Final = 5_000
+"""Between the end of a drain with its last requests and the kill."""
+_LIVE_COPIES: Final = 3
+_SASL: Final = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA-512": "scram_sha512"}
+
+
+def problems(overlay: Rendered) -> Iterator[str]:
+    """Yield what is wrong with the settings of an overlay, or with what has to agree with them."""
+    settings = settings_of(overlay)
+    if isinstance(settings, str):
+        yield settings
+        return
+    for workload in overlay.workloads:
+        yield from (f"{workload.kind} {workload.name}: {sentence}" for sentence in _reads(workload, overlay))
+    if settings.http.host.startswith("127."):
+        yield f"http.host is {settings.http.host!r}: probes and Prometheus come from outside of the pod; write 0.0.0.0"
+    yield from _fusion(overlay, settings)
+    yield from _engines(overlay, settings)
+    yield from _topics(overlay, settings)
+    for scaled in overlay.of_kind("ScaledObject"):
+        yield from (f"{named(scaled)}: {sentence}" for sentence in _scaled(scaled["spec"], overlay, settings))
+
+
+def settings_of(overlay: Rendered) -> Settings | str:
+    """Return the settings in the overlay's ConfigMap, or a sentence that says what is wrong with them."""
+    maps = [one for one in overlay.of_kind("ConfigMap") if _FILE in one.get("data", {})]
+    if len(maps) != 1:
+        return f"{len(maps)} ConfigMaps hold {_FILE}; one has to"
+    return _load(maps[0]["data"][_FILE], {})
+
+
+def _load(toml: str | None, variables: Mapping[str, str]) -> Settings | str:
+    """Load settings as a pod would, with these variables alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        known = {name: value for name, value in variables.items() if name not in {"AQUILINE_CONFIG", "AQUILINE_SECRETS_DIR"}}
+        file = None
+        if toml is not None:
+            file = Path(folder) / _FILE
+            file.write_text(toml, encoding="utf-8")
+        with patch.dict(os.environ, known, clear=True):
+            try:
+                return load(file)
+            except SettingsError as error:
+                return f"{_FILE}: {error}"
+
+
+def _reads(workload: Workload, overlay: Rendered) -> Iterator[str]:
+    variables = {name: value for name, value in workload.variables.items() if name.startswith("AQUILINE_")}
+    if isinstance(wrong := _load(None, variables), str):
+        yield f"variables: {wrong}"
+    mounts = {one["mountPath"]: one["name"] for one in workload.pod["containers"][0].get("volumeMounts", [])}
+    if file := variables.get("AQUILINE_CONFIG"):
+        volumes = {one["name"]: one for one in workload.pod.get("volumes", [])}
+        name = volumes.get(mounts.get(_FOLDER, ""), {}).get("configMap", {}).get("name")
+        held = {key for one in overlay.of_kind("ConfigMap") if one["metadata"]["name"] == name for key in one["data"]}
+        if file not in {f"{_FOLDER}/{key}" for key in held}:
+            yield f"AQUILINE_CONFIG names {file!r}, and no ConfigMap is mounted there that holds it"
+    if (folder := variables.get("AQUILINE_SECRETS_DIR")) and folder not in mounts:
+        yield f"AQUILINE_SECRETS_DIR names {folder!r}, which is no mounted volume"
+
+
+def _fusion(overlay: Rendered, settings: Settings) -> Iterator[str]:
+    fusion = overlay.workload("fusion")
+    held_ms = fusion.pod.get("terminationGracePeriodSeconds", 30) * 1000
+    needed_ms = settings.fusion.drain_ms + settings.bus.request_timeout_ms + _MARGIN_MS
+    if held_ms < needed_ms:
+        yield (
+            f"StatefulSet fusion: terminationGracePeriodSeconds is {held_ms // 1000} and must be at least {-(-needed_ms // 1000)}: "
+            f"fusion.drain_ms ({settings.fusion.drain_ms}), bus.request_timeout_ms ({settings.bus.request_timeout_ms}) for the last "
+            f"commit, and {_MARGIN_MS} ms"
+        )
+    static = [
+        one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        for one in fusion.pod["containers"][0]["env"]
+        if one["name"] == "AQUILINE_BUS__INSTANCE_ID"
+    ]
+    if fusion.kind != "StatefulSet" or static != ["metadata.name"]:
+        yield (
+            "fusion: AQUILINE_BUS__INSTANCE_ID must be the pod's name (metadata.name) in a StatefulSet, so that a pod that is replaced "
+            "is the same member"
+        )
+    for workload in overlay.workloads:
+        variables = {one["name"] for one in workload.pod["containers"][0].get("env", [])}
+        if workload.kind != "StatefulSet" and "AQUILINE_BUS__INSTANCE_ID" in variables:
+            yield (
+                f"{workload.kind} {workload.name}: AQUILINE_BUS__INSTANCE_ID with names that change leaves a dead member behind at each "
+                "roll-out"
+            )
+
+
+def _engines(overlay: Rendered, settings: Settings) -> Iterator[str]:
+    services = {one["metadata"]["name"]: one for one in overlay.of_kind("Service")}
+    engine = overlay.workload("engine")
+    own = {f"engine-{number}.engine" for number in range(engine.replicas or 0)} if engine.kind == "StatefulSet" else {"engine"}
+    asked = {urlsplit(url).hostname or "" for url in settings.engine.urls}
+    if asked != own:
+        yield f"engine.urls names {sorted(asked)}, and the engines are {sorted(own)}"
+    ports = {urlsplit(url).port for url in settings.engine.urls}
+    if ports != {port["port"] for port in services["engine"]["spec"]["ports"]}:
+        yield f"engine.urls has the ports {sorted(map(str, ports))}, which the service 'engine' does not have"
+    if "--preset" in engine.command:
+        yield from _real_engines(overlay, settings, engine)
+
+
+def _real_engines(overlay: Rendered, settings: Settings, engine: Workload) -> Iterator[str]:
+    preset = presets.load(engine.command[engine.command.index("--preset") + 1])
+    at_once = (overlay.workload("fusion").replicas or 1) * (settings.fusion.permits + settings.fusion.deep_permits)
+    room = (engine.replicas or 1) * preset.engine.max_running_requests
+    if at_once > room:
+        yield f"fusion asks up to {at_once} calls at once (replicas times permits and deep permits), and the engines decode {room}"
+    variables = {name: value for name, value in engine.variables.items() if name.startswith("AQUILINE_")}
+    own = _load(None, variables)
+    if isinstance(own, Settings):
+        for section, key in (("redis", "url"), ("redis", "username"), ("redis", "namespace"), ("engine", "chat_template")):
+            said, wanted = (getattr(getattr(one, section), key) for one in (own, settings))
+            if said != wanted:
+                yield f"StatefulSet engine: {section}.{key} is {said!r} and the workers' {wanted!r}: it would not be warmed"
+
+
+def _topics(overlay: Rendered, settings: Settings) -> Iterator[str]:
+    created = _options(overlay.workload("topics"))
+    partitions = int(created.get("--partitions", "0"))
+    if not partitions:
+        yield "Job topics: --partitions is missing: their count can never be changed, so it is said"
+        return
+    workers = overlay.workload("fusion").replicas or 1
+    if workers > partitions:
+        yield f"fusion has {workers} pods and the topics {partitions} partitions: some would have nothing to do"
+    if settings.run_mode is not RunMode.LIVE:
+        return
+    copies = int(created.get("--replication", "1"))
+    if copies < _LIVE_COPIES:
+        yield (
+            f"Job topics: --replication is {copies}; in live keep {_LIVE_COPIES} copies, which makes min.insync.replicas {_LIVE_COPIES - 1}"
+        )
+    audited_ms = int(topic_config(Topic.SIGNAL_AUDIT, copies)["retention.ms"])
+    if int(created.get("--input-days", "0")) * _DAY_MS < audited_ms:
+        yield (
+            f"Job topics: --input-days must be at least {audited_ms // _DAY_MS}, as long as the audit is kept, so that each of its records "
+            "can be checked"
+        )
+
+
+def _options(workload: Workload) -> dict[str, str]:
+    words = workload.command
+    return {word: words[at + 1] for at, word in enumerate(words[:-1]) if word.startswith("--")}
+
+
+def _scaled(spec: Mapping[str, Any], overlay: Rendered, settings: Settings) -> Iterator[str]:
+    name = spec["scaleTargetRef"]["name"]
+    target = overlay.workload(name)
+    if target.replicas is not None:
+        yield f"{target.kind} {name} says replicas {target.replicas}, which every apply would put back"
+    partitions = int(_options(overlay.workload("topics")).get("--partitions", "0"))
+    if spec["maxReplicaCount"] > partitions:
+        yield f"maxReplicaCount is {spec['maxReplicaCount']} and the topic has {partitions} partitions"
+    group = {"market": settings.market.group, "vision": settings.vision.group}.get(name)
+    secure = settings.bus.security
+    wanted = {
+        "bootstrapServers": settings.bus.url.removeprefix("kafka://"),
+        "consumerGroup": group,
+        "topic": topic_name(Topic.CANDLES, settings.run_mode),
+        "sasl": _SASL[settings.bus.sasl_mechanism] if secure.startswith("sasl") else None,
+        "tls": "enable" if secure.endswith("ssl") else None,
+    }
+    for trigger in spec["triggers"]:
+        for key, value in wanted.items():
+            if trigger["metadata"].get(key) != value:
+                yield f"trigger's {key} is {trigger['metadata'].get(key)!r} and by the settings {value!r}"
