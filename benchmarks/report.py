@@ -21,18 +21,20 @@ machine, the date, the command and the load average; `--quick` has a short look 
 Kafka, Redis and simulator that it needs on loopback and ends them. What is compared is measured in one run, by turns, so that other load
 on the machine falls on both sides. A missed target is said to be missed.
 
-No GPU takes part here: where an engine's time matters, it is the simulator's, which is calibrated on a measured one. What was measured
-on a GPU has its own tools, in `benchmarks/gpu/`.
+No GPU takes part here, but where a heading says so: where an engine's time matters, it is the simulator's, which is calibrated on a
+measured one. What was measured of engines on a GPU has its own tools, in `benchmarks/gpu/`.
 """
 
 
 def write_document(names: Sequence[str]) -> None:
-    """Write the document from what results there are, in the order of `names`."""
+    """Write the document from what results there are, in the order of `names`; `NAME-….json` is NAME on another machine."""
     parts = [_HEAD]
     for name in names:
         file = RESULTS / f"{name}.json"
         parts.append(f"\n## {name}\n\n{_what(name)}\n")
         parts.append(_section(name, orjson.loads(file.read_bytes())) if file.is_file() else "\nNot measured yet.\n")
+        for elsewhere in sorted(RESULTS.glob(f"{name}-*.json")):
+            parts.append(f"\n### {elsewhere.stem}\n{_section(name, orjson.loads(elsewhere.read_bytes()))}")
     DOCUMENT.write_text("".join(parts))
 
 

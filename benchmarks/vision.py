@@ -45,6 +45,7 @@ def main() -> None:
     result = {
         "measured": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "machine": machine(arguments.device),
+        "command": f"python -m benchmarks.vision --device {arguments.device}{' --forward-only' if arguments.forward_only else ''}",
         "spec": SPEC.name,
         "rows": rows,
     }

@@ -115,7 +115,7 @@ def tune(
     steps: Annotated[str, typer.Option(help="Draft steps to try.")] = "2,3,5",
     topk: Annotated[str, typer.Option(help="Top-k of the draft to try; 1 is a chain.")] = "1",
     draft_tokens: Annotated[str, typer.Option(help="Draft tokens to try with a top-k above 1.")] = "8",
-    windows: Annotated[str, typer.Option(help="Draft windows to try, in tokens; 0 is none.")] = "0,4096",
+    windows: Annotated[str, typer.Option(help="Draft windows to try, in tokens; 0 is none. flashinfer takes none.")] = "0",
     backends: Annotated[str, typer.Option(help="Attention backends to try.")] = "flashinfer",
     lengths: Annotated[str, typer.Option(help="Context lengths, in tokens.")] = "8192,32768",
     at_once: Annotated[str, typer.Option(help="Calls at once.")] = "1,3,8",

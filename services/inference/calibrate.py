@@ -1,6 +1,7 @@
 """Measures a live engine and fits the simulator's timing model to it: what `data/calibration-*.json` hold.
 
-The points are those of the shipped file: first tokens cold and cached, and 64 tokens in and 80 out at several concurrencies.
+The points are those of the shipped file: first tokens cold, cached, and by how many tokens are new behind a cached prefix, and 64
+tokens in and 80 out at several concurrencies.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from services.inference.simulator.timing import Acceptance, Calibration, Limits,
 from services.inference.tuner.measuring import time_call
 
 NEW_TOKENS = 64
+APPENDED_TOKENS = (300, 1_024, 4_096)
+"""New tokens behind a cached prefix: a decision's tail, and what is sent ahead."""
 ANSWER_TOKENS = 80
 _FIRST_ID, _LAST_ID = 300, 780
 _LEAST_TOLERANCE = 0.05
@@ -76,6 +79,9 @@ async def measure(
             await engine.warm(uuid.uuid4().hex, "calibration", ids)
         cached = [(await time_call(engine, np.concatenate([prefixes[0], random_ids(NEW_TOKENS)]), 1)).total_ms for _ in range(2 * rounds)]
         keep(f"first token, {name} cached but for {NEW_TOKENS}", cached, prompt=length + NEW_TOKENS, new=NEW_TOKENS)
+        for new in APPENDED_TOKENS:
+            appended = [(await time_call(engine, np.concatenate([prefixes[0], random_ids(new)]), 1)).total_ms for _ in range(rounds)]
+            keep(f"first token, {new:,} behind {name} cached", appended, prompt=length + new, new=new)
         for count in at_once:
             times: list[float] = []
             for _ in range(rounds):
@@ -94,28 +100,40 @@ async def measure(
     return Measured(points, statistics.mean(accepted) if accepted else None)
 
 
-def fit(points: Sequence[Point], accept_length: float) -> Timing:
+def fit(points: Sequence[Point], accept_length: float, chunk_tokens: int) -> Timing:
     """Return the timing model's constants for the points; raise CalibrationError when they are too few.
 
-    The prefill's two constants solve the shortest and the longest cold point exactly, its floor is the least cached point. The three
-    decode constants, none below zero, minimise the largest relative error among the least-squares solutions of their subsets.
+    The three constants of a prefill step minimise the squares of the relative errors over the first tokens, cold and cached, a cold
+    prompt taking a step for each chunk. Then the three of a decode step do the same over the answers. None is below zero.
     """
-    cold = sorted((point for point in points if point.new_tokens == point.prompt_tokens), key=lambda point: point.prompt_tokens)
-    cached = [point for point in points if point.output_tokens == 1 and point.new_tokens < point.prompt_tokens]
+    first = [point for point in points if point.output_tokens == 1]
     answers = [point for point in points if point.output_tokens > 1]
-    if len(cold) < 2 or not cached or len(answers) < 3:  # noqa: PLR2004 - as many as there are constants
+    cold = sum(point.new_tokens == point.prompt_tokens for point in first)
+    if cold < 2 or len(first) - cold < 1 or len(answers) < 3:  # noqa: PLR2004 - as many as there are constants
         raise CalibrationError(
-            f"{len(cold)} cold, {len(cached)} cached points and {len(answers)} answers are too few: 2, 1 and 3 are needed"
+            f"{cold} cold, {len(first) - cold} cached points and {len(answers)} answers are too few: 2, 1 and 3 are needed"
         )
-    short, long = cold[0], cold[-1]
-    pair = max(
-        0.0,
-        (long.median_ms / long.prompt_tokens - short.median_ms / short.prompt_tokens) / (long.prompt_tokens - short.prompt_tokens),
+    rows = [_prefill_row([(point.prompt_tokens - point.new_tokens, point.new_tokens)], chunk_tokens) for point in first]
+    prefill = _solved(rows, [point.median_ms for point in first])
+    # A last step yields more than is still wanted, of which half a step's surplus is lost on average.
+    surplus = (1 - 1 / accept_length) / 2
+    rows, times = [], []
+    for point in answers:
+        steps = (point.output_tokens - 1) / accept_length + surplus
+        context = point.prompt_tokens + point.output_tokens / 2
+        rows.append([steps, steps * point.at_once, steps * point.at_once * context])
+        times.append(point.median_ms - _prefill_of(point, prefill, chunk_tokens))
+    if min(times) <= 0:
+        raise CalibrationError("an answer took less time than its prefill: the points cannot be of one engine")
+    decode = _solved(rows, times, [point.median_ms for point in answers])
+    return Timing(
+        prefill_step_ms=prefill[0],
+        prefill_token_ms=prefill[1],
+        prefill_pair_ms=prefill[2],
+        step_ms=decode[0],
+        step_call_ms=decode[1],
+        step_token_ms=decode[2],
     )
-    token = short.median_ms / short.prompt_tokens - pair * short.prompt_tokens
-    floor = min(point.median_ms for point in cached)
-    half = Timing(prefill_floor_ms=floor, prefill_token_ms=token, prefill_pair_ms=pair, step_ms=0.0, step_call_ms=0.0, step_token_ms=0.0)
-    return half.model_copy(update=_decode_constants(answers, half, accept_length))
 
 
 def calibration(measured: Measured, info: EngineInfo, *, accelerator: str, source: str) -> Calibration:
@@ -123,7 +141,8 @@ def calibration(measured: Measured, info: EngineInfo, *, accelerator: str, sourc
     raw = info.raw
     draft_tokens = int(raw.get("speculative_num_draft_tokens") or 1) if measured.accept_length is not None else 1
     accept_length = min(max(measured.accept_length or 1.0, 1.0), float(draft_tokens))
-    timing = fit(measured.points, accept_length)
+    chunk_tokens = max(int(raw.get("chunked_prefill_size") or 8_192), 1)
+    timing = fit(measured.points, accept_length, chunk_tokens)
     rounded = Timing.model_validate({name: float(f"{value:.5g}") for name, value in timing.model_dump().items()})
     speculation = f"{raw.get('speculative_algorithm')} with {raw.get('speculative_num_steps')} steps, {draft_tokens} draft tokens"
     made = Calibration(
@@ -135,7 +154,7 @@ def calibration(measured: Measured, info: EngineInfo, *, accelerator: str, sourc
         limits=Limits(
             context_tokens=info.context_tokens or max(point.prompt_tokens for point in measured.points),
             kv_capacity_tokens=info.kv_capacity_tokens or 1,
-            chunk_tokens=max(int(raw.get("chunked_prefill_size") or 8_192), 1),
+            chunk_tokens=chunk_tokens,
             max_running=int(raw.get("max_running_requests") or 48),
         ),
         limits_source="As the engine's /server_info says.",
@@ -177,36 +196,46 @@ def _simulated_call(gpu: Gpu, calibration_: Calibration, point: Point, seed: str
     return Call(seed, prompt, np.zeros(point.output_tokens + 1, np.int32), point.output_tokens, acceptance, 0.0)
 
 
-def _decode_constants(answers: Sequence[Point], prefill: Timing, accept_length: float) -> dict[str, float]:
-    names = ("step_ms", "step_call_ms", "step_token_ms")
-    # A last step yields more than is still wanted, of which half a step's surplus is lost on average.
-    surplus = (1 - 1 / accept_length) / 2
-    steps = np.array([(point.output_tokens - 1) / accept_length + surplus for point in answers])
-    waits = np.array([_prefill_of(point, prefill) for point in answers])
-    times = np.array([point.median_ms for point in answers])
-    columns = np.array([[1.0, point.at_once, point.at_once * (point.prompt_tokens + point.output_tokens / 2)] for point in answers])
-    columns *= steps[:, None]
-    best: tuple[float, dict[str, float]] | None = None
-    for chosen in itertools.chain.from_iterable(itertools.combinations(range(3), count) for count in (3, 2, 1)):
-        part = columns[:, chosen]
-        solved = np.linalg.lstsq(part / times[:, None], (times - waits) / times, rcond=None)[0]
+def _solved(rows: Sequence[Sequence[float]], times: Sequence[float], scale: Sequence[float] | None = None) -> list[float]:
+    """Return the constants, none below zero, that least miss `times`, each relative to its `scale` (itself when None).
+
+    Of the least-squares solutions of all subsets of constants, the best that has none below zero: with three, a search of seven.
+    """
+    weights = np.array(times if scale is None else scale)
+    matrix, wanted = np.array(rows) / weights[:, None], np.array(times) / weights
+    best: tuple[float, list[float]] | None = None
+    width = matrix.shape[1]
+    for chosen in itertools.chain.from_iterable(itertools.combinations(range(width), count) for count in range(1, width + 1)):
+        # Constants differ by powers of ten; a unit column each keeps the solution exact.
+        part = matrix[:, chosen]
+        size = np.linalg.norm(part, axis=0)
+        solved = np.linalg.lstsq(part / size, wanted, rcond=None)[0] / size
         if (solved < 0).any():
             continue
-        error = float(np.abs(part @ solved + waits - times).max() / times.min())
-        found = dict.fromkeys(names, 0.0) | {names[index]: float(value) for index, value in zip(chosen, solved, strict=True)}
+        error = float(np.square(part @ solved - wanted).sum())
+        found = [0.0] * width
+        for index, value in zip(chosen, solved, strict=True):
+            found[index] = float(value)
         if best is None or error < best[0]:
             best = error, found
     if best is None:
-        raise CalibrationError("the answers took less time than their prefills: the points cannot be of one engine")
+        raise CalibrationError("the times do not grow with what was asked: the points cannot be of one engine")
     return best[1]
 
 
-def _prefill_of(point: Point, timing: Timing) -> float:
+def _prefill_row(pieces: Sequence[tuple[int, int]], chunk_tokens: int) -> list[float]:
+    """Return steps, tokens and pairs of tokens of a prefill of `pieces`, each (tokens before it, its tokens)."""
+    new = sum(tokens for _, tokens in pieces)
+    pairs = sum((before + tokens) ** 2 - before**2 for before, tokens in pieces)
+    return [float(-(-new // chunk_tokens)), float(new), float(pairs)]
+
+
+def _prefill_of(point: Point, prefill: Sequence[float], chunk_tokens: int) -> float:
     """Return how long an answer's prefills take: the first call's, and, of several, the others' together after it."""
-    before = point.prompt_tokens - point.new_tokens
+    piece = (point.prompt_tokens - point.new_tokens, point.new_tokens)
 
     def together(count: int) -> float:
-        pairs = (before + point.new_tokens) ** 2 - before**2
-        return max(timing.prefill_floor_ms, count * (timing.prefill_token_ms * point.new_tokens + timing.prefill_pair_ms * pairs))
+        row = _prefill_row([piece] * count, chunk_tokens)
+        return sum(constant * amount for constant, amount in zip(prefill, row, strict=True))
 
     return together(1) + (together(point.at_once - 1) if point.at_once > 1 else 0.0)

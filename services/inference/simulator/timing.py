@@ -44,12 +44,12 @@ class Speculation(_Part):
 class Timing(_Part):
     """Milliseconds.
 
-    A prefill step computes, but launching its kernels sets a floor. Its computation has a part for each token and one for each
-    pair of tokens (attention). A decode step has a fixed part (the weights are read once), one for each call, and one for each
-    token of the calls' contexts (the KV cache is read).
+    A prefill step has a fixed part, which it takes however little it computes, and its computation: a part for each token and one
+    for each pair of tokens (attention). A decode step has a fixed part (the weights are read once), one for each call, and one for
+    each token of the calls' contexts (the KV cache is read).
     """
 
-    prefill_floor_ms: NotNegative
+    prefill_step_ms: NotNegative
     prefill_token_ms: NotNegative
     prefill_pair_ms: NotNegative
     step_ms: NotNegative
@@ -103,7 +103,7 @@ class Calibration(_Part):
         """Return the time of one prefill step over `pieces`, each (tokens before it, its tokens)."""
         timing = self.timing
         computed = sum(timing.prefill_token_ms * new + timing.prefill_pair_ms * ((before + new) ** 2 - before**2) for before, new in pieces)
-        return max(timing.prefill_floor_ms, computed)
+        return timing.prefill_step_ms + computed
 
     def decode_ms(self, contexts: list[int]) -> float:
         """Return the time of one decode step of calls with `contexts` tokens each."""

@@ -28,21 +28,27 @@ def test_the_fit_of_what_the_simulator_took_makes_a_simulator_that_takes_as_long
         update={"timing": timing.model_copy(update={key: value * speed for key, value in timing.model_dump().items()})}
     )
     points = [point.model_copy(update={"median_ms": calibrate.simulated_ms(faster, point)}) for point in SHIPPED.points]
-    again = SHIPPED.model_copy(update={"timing": calibrate.fit(points, SHIPPED.speculation.accept_length)})
+    again = SHIPPED.model_copy(update={"timing": calibrate.fit(points, SHIPPED.speculation.accept_length, SHIPPED.limits.chunk_tokens)})
     for point in points:
         assert calibrate.simulated_ms(again, point) == pytest.approx(point.median_ms, rel=0.06)
 
 
-def test_the_fit_of_the_shipped_points_is_close_to_the_shipped_constants() -> None:
-    made = calibrate.fit(SHIPPED.points, 2.5)
-    assert made.prefill_token_ms == pytest.approx(SHIPPED.timing.prefill_token_ms, rel=0.01)
-    assert made.prefill_pair_ms == pytest.approx(SHIPPED.timing.prefill_pair_ms, rel=0.01)
-    assert made.step_ms == pytest.approx(SHIPPED.timing.step_ms, rel=0.05)
+def test_the_shipped_constants_are_the_fit_of_the_shipped_points() -> None:
+    made = calibrate.fit(SHIPPED.points, SHIPPED.speculation.accept_length, SHIPPED.limits.chunk_tokens)
+    assert made.model_dump() == pytest.approx(SHIPPED.timing.model_dump(), rel=0.001)
+
+
+def test_new_tokens_cost_on_top_of_what_a_step_always_takes() -> None:
+    cached = [point for point in SHIPPED.points if point.output_tokens == 1 and point.new_tokens < point.prompt_tokens]
+    tail, page = (next(point for point in cached if point.new_tokens == new) for new in (300, 1_024))
+    assert calibrate.simulated_ms(SHIPPED, tail) == pytest.approx(tail.median_ms, rel=0.06)
+    assert calibrate.simulated_ms(SHIPPED, page) == pytest.approx(page.median_ms, rel=0.06)
 
 
 def test_too_few_points_are_refused() -> None:
-    with pytest.raises(calibrate.CalibrationError, match="1 cold, 1 cached points and 6 answers are too few"):
-        calibrate.fit(SHIPPED.points[1:], 2.5)
+    few = [point for point in SHIPPED.points if point.new_tokens < 8_192 or point.prompt_tokens == 8_192]
+    with pytest.raises(calibrate.CalibrationError, match="1 cold, 7 cached points and 9 answers are too few"):
+        calibrate.fit(few, 2.5, 8_192)
 
 
 async def test_a_live_engine_is_measured_into_a_file_that_the_simulator_takes(tmp_path: Path) -> None:
@@ -56,7 +62,7 @@ async def test_a_live_engine_is_measured_into_a_file_that_the_simulator_takes(tm
         await engine.close()
     finally:
         await process.stop()
-    assert len(made.points) == len(said) == 10
+    assert len(made.points) == len(said) == 16
     assert made.speculation.draft_tokens == 4
     (tmp_path / "made.json").write_text(made.model_dump_json())
     assert Calibration.from_file(tmp_path / "made.json") == made

@@ -79,6 +79,24 @@ def test_triton_in_a_preset_is_refused_for_eagle3_alone(tmp_path: Path) -> None:
     assert sentences(None) == []
 
 
+def test_a_draft_window_is_refused_where_the_engine_would_end_at_its_start(tmp_path: Path) -> None:
+    chosen = presets.load("h100")
+    model = folders.read(folder(tmp_path / "model", TARGET), what="model")
+    draft = folders.read(folder(tmp_path / "draft", DRAFT), what="draft")
+
+    def sentences(backend: str) -> list[str]:
+        windowed = chosen.model_copy(
+            update={
+                "engine": chosen.engine.model_copy(update={"attention_backend": backend}),
+                "speculation": chosen.speculation.model_copy(update={"draft_window": 4_096}),
+            }
+        )
+        return checks.findings(windowed, model, draft, card_bytes=80 * GIB, context=8_192, permits=1)
+
+    assert ["draft_window (4096)" in sentence for sentence in sentences("flashinfer")] == [True]
+    assert sentences("fa3") == []
+
+
 def test_folders_that_lack_something_are_refused(tmp_path: Path) -> None:
     with pytest.raises(presets.LaunchError, match="does not exist"):
         folders.read(tmp_path / "nothing", what="model")
