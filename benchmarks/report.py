@@ -33,8 +33,8 @@ def write_document(names: Sequence[str]) -> None:
         file = RESULTS / f"{name}.json"
         parts.append(f"\n## {name}\n\n{_what(name)}\n")
         parts.append(_section(name, orjson.loads(file.read_bytes())) if file.is_file() else "\nNot measured yet.\n")
-        for elsewhere in sorted(RESULTS.glob(f"{name}-*.json")):
-            parts.append(f"\n### {elsewhere.stem}\n{_section(name, orjson.loads(elsewhere.read_bytes()))}")
+        others = sorted(RESULTS.glob(f"{name}-*.json"))
+        parts.extend(f"\n### {other.stem}\n{_section(name, orjson.loads(other.read_bytes()))}" for other in others)
     DOCUMENT.write_text("".join(parts))
 
 

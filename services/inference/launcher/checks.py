@@ -141,12 +141,9 @@ def _of_speculation(preset: Preset) -> list[str]:
     if preset.speculation.draft_window is not None and backend == "flashinfer":
         # SGLang 0.5.17 on an H100: an assertion in flashinfer's multi-step draft backend; with triton for the draft, a kernel that
         # does not compile. fa3 was not tried.
-        return [
-            (
-                f"draft_window ({preset.speculation.draft_window}) ends stock SGLang 0.5.17 at its start with attention backend 'flashinfer': "
-                "leave it out, or try attention_backend 'fa3'"
-            )
-        ]
+        window = preset.speculation.draft_window
+        said = f"draft_window {window} with attention backend 'flashinfer' ends stock SGLang 0.5.17 at its start"
+        return [f"{said}: leave it out, or try attention_backend 'fa3'"]
     if backend == "trtllm_mha" and preset.speculation.topk > 1:
         return [f"attention backend 'trtllm_mha' takes a chain only: topk must be 1, not {preset.speculation.topk}"]
     return []
