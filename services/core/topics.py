@@ -111,8 +111,8 @@ async def ensure_topics(
     return [new.name for new in missing]
 
 
-async def check_topics(admin: Admin, run_mode: RunMode) -> None:
-    """Raise BusError, naming the mend, unless the co-partitioned topics exist with one partition count."""
+async def check_topics(admin: Admin, run_mode: RunMode) -> int:
+    """Return the one partition count of the co-partitioned topics; raise BusError, naming the mend, unless they exist with one."""
     names = [topic_name(topic, run_mode) for topic in CO_PARTITIONED]
     found = await admin.describe(names)
     if missing := [name for name in names if name not in found]:
@@ -126,6 +126,7 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> None:
             f"topics that are read and written together must have one partition count, and have not ({counts}): "
             f"a symbol's market and vision features would reach different workers; {_MEND}"
         )
+    return found[names[0]].partitions
 
 
 async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> None:

@@ -6,15 +6,16 @@ Both input topics share their partitions, and a partition number is owned, read 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import structlog
 
 from services.core.bus import BusError, Committed, Consumer, OffsetOutOfRangeError, Position, TopicPartition
+from services.core.errors import ServiceError
 from services.fusion.intake import Intake
-from services.fusion.recovery import Known, Recovery, Takeover, encode_metadata
+from services.fusion.recovery import Known, Recovery, Takeover, decode_metadata, encode_metadata
 from services.fusion.watermark import PartitionWatermark, Watermarks
 
 _POLLS_AT_END: Final = 5
@@ -25,6 +26,10 @@ _TAKEOVERS_AT_ONCE: Final = 4
 _RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
+
+
+class PartitionsChangedError(ServiceError):
+    """The topics' partition count is not what it was."""
 
 
 class Owner(Protocol):
@@ -55,12 +60,13 @@ class Owned:
 class Ownership:
     """A RebalanceListener that takes partitions over and hands them back."""
 
-    def __init__(self, consumer: Consumer, recovery: Recovery, intake: Intake, owner: Owner) -> None:
-        """Read through `consumer`; tell `owner`."""
+    def __init__(self, consumer: Consumer, recovery: Recovery, intake: Intake, owner: Owner, partitions: int) -> None:
+        """Read through `consumer`; tell `owner`. The topics have `partitions`."""
         self._consumer = consumer
         self._recovery = recovery
         self._topics = (intake.market_topic, intake.vision_topic)
         self._owner = owner
+        self._partitions = partitions
         self.watermarks = Watermarks()
         self._owned: dict[int, Owned] = {}
         self._todo: asyncio.Queue[tuple[int, Owned]] = asyncio.Queue()
@@ -165,7 +171,7 @@ class Ownership:
         offsets = {}
         for watermark in self.watermarks:
             offset, ends = watermark.committable()
-            wanted = (offset, encode_metadata(ends))
+            wanted = (offset, encode_metadata(ends, self._partitions))
             if self._committed.get(watermark.partition) != wanted:
                 offsets[watermark.partition] = Committed(*wanted)
         if not offsets:
@@ -202,10 +208,24 @@ class Ownership:
         """Rebuild a partition, through outages of the broker; raise OffsetOutOfRangeError."""
         while True:
             try:
-                return await self._recovery.take_over(number, await self._consumer.committed(tps))
+                # Those of partition 0 too, which there always was: a partition that is new has no commit to tell by.
+                committed = await self._consumer.committed([*tps, *(TopicPartition(topic, 0) for topic in self._topics)])
+                self._refuse_other_count(committed)
+                return await self._recovery.take_over(number, committed)
             except OffsetOutOfRangeError:
                 raise
             except BusError as error:
                 # A worker that ended here would meet the same broker when it is started again.
                 _log.warning("take_over_failed", partition=number, error=str(error))
                 await asyncio.sleep(_RETRY_S)
+
+    def _refuse_other_count(self, committed: Mapping[TopicPartition, Committed | None]) -> None:
+        """Raise PartitionsChangedError when the group committed while the topics had another partition count."""
+        for held in committed.values():
+            told = decode_metadata(held.metadata) if held is not None else None
+            if told is not None and told.partitions != self._partitions:
+                raise PartitionsChangedError(
+                    f"topics {' and '.join(self._topics)} had {told.partitions} partitions when this group last committed and have "
+                    f"{self._partitions} now: symbols have moved to other partitions, away from their history. Make new topics with one "
+                    "count and copy the records over, then name a fusion.group and a fusion.log_id that are new as well"
+                )

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from pydantic import ValidationError
@@ -36,22 +36,30 @@ _SPARE: Final = 1.1
 """The look-back grows by this much more than what it showed asks for, as records are not spread evenly."""
 _MOST_STRETCH: Final = 32
 """It grows by no more than this at once: a symbol with one bar in it says little."""
-_METADATA_VERSION: Final = "a1"
+_METADATA_VERSION: Final = "a2"
 
 _log = structlog.get_logger()
 
 
-def encode_metadata(output_ends: Sequence[int]) -> str:
-    """Return commit metadata that names the next offsets of the partition's signals and audit."""
-    return ":".join([_METADATA_VERSION, *map(str, output_ends)])
+class Told(NamedTuple):
+    """What a commit's metadata says: the next offsets of the partition's signals and audit, and how many partitions the topics had."""
+
+    signals: int
+    audit: int
+    partitions: int
 
 
-def decode_metadata(text: str) -> tuple[int, int] | None:
-    """Return (signals, audit) offsets from commit metadata, None when it is not ours."""
-    version, *ends = text.split(":")
-    if version != _METADATA_VERSION or len(ends) != 2 or not all(end.isdigit() for end in ends):  # noqa: PLR2004 - signals and audit
+def encode_metadata(output_ends: Sequence[int], partitions: int) -> str:
+    """Return commit metadata."""
+    return ":".join([_METADATA_VERSION, *map(str, output_ends), str(partitions)])
+
+
+def decode_metadata(text: str) -> Told | None:
+    """Return what commit metadata says, None when it is not ours."""
+    version, *numbers = text.split(":")
+    if version != _METADATA_VERSION or len(numbers) != len(Told._fields) or not all(one.isdecimal() for one in numbers):
         return None
-    return int(ends[0]), int(ends[1])
+    return Told(*map(int, numbers))
 
 
 @dataclass(slots=True)
@@ -203,7 +211,9 @@ class Recovery:
         signals, audit = outputs = [TopicPartition(topic, partition) for topic in self._outputs]
         begins, ends = await reader.beginning_offsets(outputs), await reader.end_offsets(outputs)
         whole = (begins[signals], begins[audit])
-        named = [decode_metadata(held.metadata) or whole for held in committed if held is not None]
+        named = [
+            (told.signals, told.audit) if (told := decode_metadata(held.metadata)) else whole for held in committed if held is not None
+        ]
         read_from = (min([ends[signals], *(found[0] for found in named)]), min([ends[audit], *(found[1] for found in named)]))
         first = {signals: read_from[0], audit: read_from[1]}
         recent = (await reader.offsets_for_times({signals: max(0, self._clock.now_ms() - self._memory_ms())}))[signals]

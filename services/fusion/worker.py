@@ -148,7 +148,7 @@ class FusionWorker:
                         ("takeover", self.ownership.run()),
                         ("fence", self._fence.keep()),
                         ("gauges", gauges.keep()),
-                        ("lag", LagWatch(self._bus, f"{self._settings.fusion.group}-lag", gauges.done).run()),
+                        ("lag", LagWatch(self._bus, f"{self._settings.fusion_group}-lag", gauges.done).run()),
                         ("engine", self._watch_engine()),
                     )
                 ]
@@ -174,7 +174,7 @@ class FusionWorker:
             opened.push_async_callback(self._tracer.close)
         admin = await self._bus.admin()
         try:
-            await check_topics(admin, self._settings.run_mode)
+            partitions = await check_topics(admin, self._settings.run_mode)
         finally:
             await admin.close()
         await self._refuse_simulator()
@@ -214,7 +214,7 @@ class FusionWorker:
         opened.callback(self._alarm.stop)
         self._consumer = await self._bus.consumer(group=group, client_id=group, instance_id=self._settings.bus.instance_id)
         self.ownership = Ownership(
-            self._consumer, Recovery(self._bus, self._settings, clock, self._intake, self._books), self._intake, self
+            self._consumer, Recovery(self._bus, self._settings, clock, self._intake, self._books), self._intake, self, partitions
         )
         opened.push_async_callback(self._consumer.close)
         await self._consumer.start([self._intake.market_topic, self._intake.vision_topic], self.ownership)

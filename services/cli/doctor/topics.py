@@ -100,6 +100,7 @@ def _topic(settings: Settings, topic: Topic, facts: TopicFacts) -> list[Finding]
         *_retention(check, topic, info, settings, facts),
         *_times(check, topic, info),
         *_sizes(check, topic, info, settings, facts.infos),
+        *_leaders(check, info, settings.run_mode),
         *_copies(check, info, settings.run_mode, facts.copies.get(name), facts.in_sync.get(name)),
     ]
     return found or [ok(check, _praise(topic, info))]
@@ -214,6 +215,16 @@ def _copies(check: str, info: TopicInfo, run_mode: RunMode, copies: int | None, 
             check,
             f"{copies} cop{'ies' if copies > 1 else 'y'} with min.insync.replicas {least}: losing a broker may lose acknowledged records",
             f"in live, keep {_LIVE_COPIES} copies and min.insync.replicas {_LIVE_IN_SYNC} (`aquiline topics create --replication 3`)",
+        )
+
+
+def _leaders(check: str, info: TopicInfo, run_mode: RunMode) -> Iterator[Finding]:
+    if info.config.get("unclean.leader.election.enable") == "true":
+        say = fail if run_mode is RunMode.LIVE else warn
+        yield say(
+            check,
+            "unclean.leader.election.enable is true: a copy that lags may lead, and records that every copy had acknowledged are gone",
+            _alter(info, "unclean.leader.election.enable=false"),
         )
 
 

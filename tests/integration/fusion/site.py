@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas import Control, HaltState, MarketFeatures, Message, RunMode, Topic, VisionFeatures, topic_name
+from schemas import SPECS, Control, HaltState, MarketFeatures, Message, RunMode, Topic, VisionFeatures, topic_name
 from services.core.bus import Headers, Position, Producer, TopicPartition
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
@@ -23,7 +23,7 @@ PARTITIONS = 4
 HISTORY_BARS = 12
 # A compacted topic cannot be emptied between tests.
 _KEPT: Mapping[Topic, Mapping[str, str]] = {
-    topic: {"cleanup.policy": "delete", "retention.ms": "-1"} for topic in (Topic.INSTRUMENTS, Topic.CONTROL)
+    topic: {"cleanup.policy": "delete", "retention.ms": "-1"} for topic, spec in SPECS.items() if spec.compacted
 }
 
 

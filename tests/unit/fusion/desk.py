@@ -25,7 +25,7 @@ from schemas import (
 )
 from services.core.bus import Record, TopicPartition
 from services.core.bus.memory import MemoryBus
-from services.core.bus.memory_group import MemoryConsumer
+from services.core.bus.memory_group import Group, MemoryConsumer
 from services.core.clock import VirtualClock
 from services.core.health import Health
 from services.core.settings import Settings
@@ -280,9 +280,14 @@ class Desk:
     async def dead_letters(self) -> list[Put]:
         return [Put(DeadLetter.from_headers(one.headers), one.key, one.value) for one in await self.read(Topic.DEAD_LETTERS)]
 
+    @property
+    def group(self) -> Group:
+        """Return the worker's group, as the bus has it."""
+        return self.bus._groups[self.settings.fusion_group]
+
     async def committed(self) -> dict[str, int]:
         """Return by topic the sum of the group's committed offsets."""
-        group = self.bus._groups[self.settings.fusion_group]
+        group = self.group
         sums: dict[str, int] = {}
         for partition, held in group.committed.items():
             sums[partition.topic] = sums.get(partition.topic, 0) + held.offset

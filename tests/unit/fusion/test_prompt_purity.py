@@ -69,7 +69,7 @@ async def restarted(at: tuple[int, int], logs: Logs, using: Settings) -> Folder:
     producer = await bus.producer(client_id="test")
     for one in (*logs.market, *logs.vision):
         await producer.send(one.topic, key=one.key, value=one.value, timestamp_ms=one.timestamp_ms)
-    committed = {TopicPartition(topic, 0): Committed(offset, "a1:0:0") for topic, offset in zip((MARKET, VISION), at, strict=True)}
+    committed = {TopicPartition(topic, 0): Committed(offset, "a2:0:0:1") for topic, offset in zip((MARKET, VISION), at, strict=True)}
     await Recovery(bus, using, folder.clock, folder.intake, folder.books).take_over(0, committed)
     return folder
 

@@ -36,7 +36,7 @@ async def test_a_stock_keeps_its_book_over_a_weekend_of_busier_symbols() -> None
     for one in log:
         await producer.send(one.topic, key=one.key, value=one.value, timestamp_ms=one.timestamp_ms)
 
-    committed = {TopicPartition(MARKET, 0): Committed(len(log), "a1:0:0"), TopicPartition(VISION, 0): Committed(0, "a1:0:0")}
+    committed = {TopicPartition(MARKET, 0): Committed(len(log), "a2:0:0:1"), TopicPartition(VISION, 0): Committed(0, "a2:0:0:1")}
     await Recovery(bus, using, folder.clock, folder.intake, folder.books).take_over(0, committed)
 
     assert folder.books.symbols(0) == {STOCK, COIN}

@@ -10,13 +10,16 @@ import orjson
 import pytest
 
 from schemas import CancelReason, DeadLetterReason, Outcome, RunMode, Signal, Topic
-from services.core.bus import BusError
+from services.core.bus import BusError, Committed, TopicPartition
 from services.core.clock import VirtualClock
 from services.core.health import Health
+from services.core.lifecycle import explain
 from services.core.settings import SettingsError
 from services.core.topics import ensure_topics
 from services.fusion.accounts import PoisonedStreamError
 from services.fusion.control import UNREADABLE_MS
+from services.fusion.ownership import PartitionsChangedError
+from services.fusion.recovery import Told, decode_metadata, encode_metadata
 from services.fusion.worker import Around, FusionWorker
 from services.inference.engine import EngineError
 from tests.unit.fusion import build
@@ -462,3 +465,23 @@ async def test_no_two_signals_of_a_symbol_carry_one_id() -> None:
     signals: list[Signal] = await desk.signals()
     assert len({one.signal_id for one in signals}) == len(signals)
     await sums_close(desk, 4)
+
+
+async def test_a_partition_count_that_is_not_what_it_was_is_refused() -> None:
+    desk = await Desk.open()
+    async with desk.running():
+        await desk.until(lambda: len(desk.group.committed) == 4)
+    for partition, held in desk.group.committed.items():
+        assert decode_metadata(held.metadata) == Told(0, 0, 2)
+        desk.group.committed[partition] = Committed(held.offset, encode_metadata((0, 0), 1))
+    # As it would be had the topics had one partition then: the second has no commit of its own to tell by.
+    del desk.group.committed[TopicPartition(MARKET, 1)], desk.group.committed[TopicPartition(VISION, 1)]
+    await desk.history()
+    desk.start()
+    with pytest.raises(ExceptionGroup) as caught:
+        await desk.ended()
+    assert caught.group_contains(PartitionsChangedError, match="had 1 partitions when this group last committed and have 2 now")
+    explained = explain(caught.value)
+    assert explained is not None
+    assert explained[0] == 1
+    assert await desk.audit() == []

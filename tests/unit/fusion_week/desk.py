@@ -155,7 +155,7 @@ class Desk:
         for reader in self._readers:
             await reader.close()
         await self._instruments.close()
-        return {tp: Committed(offset, encode_metadata((0, 0))) for tp, offset in self._next.items()}
+        return {tp: Committed(offset, encode_metadata((0, 0), 1)) for tp, offset in self._next.items()}
 
     async def read(self, *, vision_first: bool, most: int) -> None:
         """Take in what has been appended, at most `most` records of a topic at a time, and ask what is ready after each batch."""

@@ -66,6 +66,7 @@ def test_a_topic_that_does_not_exist_is_named(topic: Topic) -> None:
         (Topic.VISION_FEATURES, "message.timestamp.type", "CreateTime", "fail", "producers' clocks"),
         (Topic.SIGNAL_AUDIT, "max.message.bytes", "100000", "fail", "would never be finished"),
         (Topic.DEAD_LETTERS, "max.message.bytes", "1048588", "fail", "a record as large as the inputs let be"),
+        (Topic.SIGNAL_AUDIT, "unclean.leader.election.enable", "true", "fail", "a copy that lags may lead"),
         (Topic.CONTROL, "min.insync.replicas", "1", "warn", "may lose acknowledged records"),
         (Topic.CONTROL, "min.insync.replicas", "4", "fail", "nothing can be appended"),
     ],
