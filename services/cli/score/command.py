@@ -43,7 +43,9 @@ def report(
     bars: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="With `--outcomes`: closed bars, `MarketFeatures` or `Candle` messages; may be given several times."
+            metavar="FILE",
+            help="With `--outcomes`: closed bars, `MarketFeatures` or `Candle` messages, or a log that `aquiline replay export`, the demo "
+            "or a backtest wrote (splits come with it); may be given several times.",
         ),
     ] = None,
     splits: Annotated[

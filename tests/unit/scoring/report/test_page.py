@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from rich.console import Console
 
 from services.scoring.report import Report, ReportInput, build, to_html, to_terminal
@@ -133,6 +135,11 @@ def test_text_from_outside_is_text() -> None:
     assert "{{ 7 * 7 }}" in page
     assert "\x1b" not in page + terminal
     assert "[red]" in terminal
+
+
+def test_the_pages_template_is_in_the_wheel() -> None:
+    shipped = {str(file.distribution_path) for file in WheelBuilder(str(Path(__file__).parents[4])).recurse_included_files()}
+    assert "services/scoring/report/page.html.j2" in shipped
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
