@@ -110,7 +110,7 @@ def _head(given: ReportInput, outcomes: Sequence[SignalOutcome], period: tuple[i
         "Run mode": _tally(Counter(one.run_mode.value for one in outcomes)),
         "Costs of the baselines": f"{given.cost_bps:g} basis points a side; the signals' returns are net of what the scorer charged",
     }
-    facts = {words.plain(name): words.plain(value) for name, value in given.facts.items()}
+    facts = {words.plain(name[:1].upper() + name[1:]): words.plain(value) for name, value in given.facts.items()}
     return tuple((rows | facts).items())
 
 

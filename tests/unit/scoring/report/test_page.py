@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hatchling.builders.wheel import WheelBuilder
 from rich.console import Console
 
 from services.scoring.report import Report, ReportInput, build, to_html, to_terminal
+from services.scoring.report.sheet import tables
 from tests.unit.scoring.report import market
 from tests.unit.scoring.report.market import Plan, outcome
 
@@ -105,8 +107,17 @@ def test_page_and_terminal_say_the_same_words(report: Report, html: str) -> None
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_the_terminals_report_fits_its_width(report: Report, width: int) -> None:
-    assert max(map(len, printed(report, width).splitlines())) <= width
+def test_the_terminals_report_fits_its_width_and_cuts_nothing_off(report: Report, width: int) -> None:
+    lines = printed(report, width).splitlines()
+    assert max(map(len, lines)) <= width
+    if width == 40:  # figures are folded over lines, so that only their characters can be counted
+        digits = Counter(char for one in tables(report) for row in one.rows for cell in row[1:] for char in cell if char.isdigit())
+        assert digits <= Counter(char for line in lines for char in line if char.isdigit())
+        return
+    for one in tables(report):
+        for row in one.rows if one.numbers else ():
+            for part in [part for cell in row for part in cell.split(" (")]:
+                assert any(part in line for line in lines), part
 
 
 def test_the_same_report_gives_the_same_page(report: Report, html: str) -> None:
