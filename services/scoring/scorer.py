@@ -59,6 +59,8 @@ class Scorer:
         refused = _unfit(message, judge) if isinstance(message, Signal) else None
         if refused is not None:
             return _refused(refused)
+        if isinstance(message, Signal) and message.action in {Action.HOLD, Action.ABSTAIN}:
+            return Scored(Outcome.FILTERED, None, message.unknown_fields(), message.symbol)
         outcomes = self._splits(judge, message.symbol)
         outcomes += judge.cancel(message) if isinstance(message, Cancel) else judge.signal(message)
         return Scored(Outcome.FOLDED, None, message.unknown_fields(), message.symbol, outcomes)

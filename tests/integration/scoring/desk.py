@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+from aiokafka import AIOKafkaProducer
 
 from schemas import Cancel, Instrument, InstrumentEvent, MarketFeatures, Message, RunMode, Signal, SignalOutcome, Topic, topic_name
 from services.core.bus import Position, Producer, Reader, Record, TopicPartition
@@ -81,6 +82,17 @@ class Desk:
             handed.append(await self.publish_raw(topics[type(message)], symbol.encode(), message.encode()))
         return handed
 
+    async def publish_in_transaction(self, bars: Sequence[MarketFeatures]) -> None:
+        """Publish bars as a producer with transactions does."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.bus.address.removeprefix("kafka://"), transactional_id="feed")
+        await producer.start()
+        try:
+            async with producer.transaction():
+                for bar in bars:
+                    await producer.send(topic_name(Topic.MARKET_FEATURES, MODE), key=bar.symbol.encode(), value=bar.encode())
+        finally:
+            await producer.stop()
+
     async def publish_raw(self, topic: Topic, key: bytes, value: bytes) -> Position:
         return await (await self._producer.send(topic_name(topic, MODE), key=key, value=value))
 
@@ -115,10 +127,20 @@ class Desk:
         last = {record.key: record.value for record in await self.records(Topic.SCORING_JUDGES)}
         return {paper["signal_id"] for value in last.values() if value for paper in orjson.loads(value)["open"]}
 
+    async def count(self, topic: Topic) -> int:
+        """Return how many records a topic holds."""
+        tps = [TopicPartition(topic_name(topic, MODE), number) for number in range(PARTITIONS)]
+        begins, ends = await self._reader.beginning_offsets(tps), await self._reader.end_offsets(tps)
+        return sum(ends.values()) - sum(begins.values())
+
     async def judged(self, count: int) -> None:
         """Return once so many signals have an outcome."""
 
         async def holds() -> bool:
             return len(await self.outcomes()) >= count
 
-        await until(holds, f"{count} outcomes", told=lambda: "\n".join(worker.tail() for worker in self.workers))
+        await self.eventually(holds, f"{count} outcomes")
+
+    async def eventually(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Return once `holds` does; raise AssertionError with the ends of the workers' logs."""
+        await until(holds, what, told=lambda: "\n".join(worker.tail() for worker in self.workers))

@@ -28,7 +28,16 @@ class Market:
         for number in range(bars):
             for symbol in SYMBOLS:
                 prices[symbol] = self._step(generator, symbol, number, prices[symbol], last=number == bars - 1)
-        self.expected, self.tables = _judged(self.moves)
+        judges = {symbol: Judge(COSTS, SessionCalendar.of("24x7")) for symbol in SYMBOLS}
+        outcomes = [outcome for move in self.moves for outcome in take(judges[move.symbol], move)]
+        self.expected = {str(outcome.signal_id): outcome.encode() for outcome in outcomes}
+        """The body of each outcome by signal."""
+        self.tables = _tables(outcomes)
+        self.open = {paper["signal_id"] for judge in judges.values() for paper in judge.dump()["open"]}
+
+    def chunks(self, count: int) -> list[list[Move]]:
+        """Return the moves in so many pieces."""
+        return [self.moves[len(self.moves) * at // count : len(self.moves) * (at + 1) // count] for at in range(count)]
 
     def _step(self, generator: random.Random, symbol: str, number: int, price: int, *, last: bool) -> int:
         closing = price + generator.randint(-8, 8)
@@ -57,11 +66,8 @@ def _instrument(symbol: str) -> Instrument:
     )
 
 
-def _judged(moves: list[Move]) -> tuple[dict[str, bytes], dict[Group, Figures]]:
-    judges = {symbol: Judge(COSTS, SessionCalendar.of("24x7")) for symbol in SYMBOLS}
-    outcomes: list[SignalOutcome] = [outcome for move in moves for outcome in take(judges[move.symbol], move)]
+def _tables(outcomes: list[SignalOutcome]) -> dict[Group, Figures]:
     windows: dict[tuple[str, int], Window] = {}
     for outcome in outcomes:
         windows.setdefault((outcome.symbol, window_start(outcome.ts_exit_ms)), Window()).add(outcome)
-    tables = tabulate((symbol, window) for (symbol, _), window in windows.items())
-    return {str(outcome.signal_id): outcome.encode() for outcome in outcomes}, tables
+    return tabulate((symbol, window) for (symbol, _), window in windows.items())

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
+
 import pytest
 
+from schemas import DeadLetter, DeadLetterReason, MarketFeatures, Topic
+from tests.integration.fusion.worker import Worker
 from tests.integration.scoring.desk import Desk
 from tests.integration.scoring.market import Market
+from tests.unit.scoring.build import signal
 
 pytestmark = pytest.mark.integration
 
@@ -15,8 +21,87 @@ async def test_signals_and_bars_become_outcomes_and_tables(desk: Desk) -> None:
     await desk.publish(market.instruments)
     worker = await desk.worker().start().ready()
     await desk.publish(market.moves)
+    bad = signal(symbol="AAA.XTST", stop=None).encode()
+    await desk.publish_raw(Topic.STRATEGY_SIGNALS, b"AAA.XTST", bad)
+    await desk.publish_raw(Topic.MARKET_FEATURES, b"AAA.XTST", b"{")
+    await desk.judged(len(market.expected))
+    await desk.eventually(lambda: _put_aside(desk, 2), "two dead letters")
+    assert await desk.outcomes() == market.expected
+    worker.terminate()
+    assert await worker.ended() == 0
+    assert await desk.tables() == market.tables
+    letters = {record.value: DeadLetter.from_headers(record.headers) for record in await desk.records(Topic.DEAD_LETTERS)}
+    assert {value: (letter.reason, letter.topic) for value, letter in letters.items()} == {
+        bad: (DeadLetterReason.INVALID, "demo.strategy-signals"),
+        b"{": (DeadLetterReason.MALFORMED, "demo.market-features"),
+    }
+
+
+async def test_signals_duplicated_and_reordered_and_hours_before_their_bars_give_the_same_outcomes_and_tables(desk: Desk) -> None:
+    market = Market()
+    said = [move for move in market.moves if not isinstance(move, MarketFeatures)]
+    bars = [move for move in market.moves if isinstance(move, MarketFeatures)]
+    generator = random.Random(2)  # noqa: S311 - an order, not a secret
+    await desk.publish([*market.instruments, *generator.sample(said * 2, 2 * len(said))])
+    half = len(bars) // 2
+    await desk.publish([one for bar in bars[:half] for one in (bar, generator.choice(bars[: bars.index(bar) + 1]))])
+    await desk.publish_in_transaction(bars[half:])  # whose end takes an offset that no record has
+    await desk.publish(bars[half:])
+    worker = desk.worker().start()
     await desk.judged(len(market.expected))
     assert await desk.outcomes() == market.expected
     worker.terminate()
     assert await worker.ended() == 0
     assert await desk.tables() == market.tables
+
+
+async def test_ten_kills_leave_outcomes_and_tables_as_if_nothing_had_happened(desk: Desk, unique: str) -> None:
+    market = Market(66)
+    await desk.publish(market.instruments)
+    worker = desk.worker(bus={"instance_id": unique})  # one that comes back as the same member is not waited for
+    *chunks, last = market.chunks(11)
+    for chunk in chunks:
+        worker.start()
+        before = await desk.count(Topic.SIGNAL_OUTCOMES)
+        await desk.publish(chunk)
+        await desk.eventually(partial(_more_than, desk, before), "an outcome of this life")
+        worker.kill()
+    worker.start()
+    await desk.publish(last)
+    await desk.judged(len(market.expected))
+    assert await desk.outcomes() == market.expected
+    worker.terminate()
+    assert await worker.ended() == 0
+    assert await desk.tables() == market.tables
+    assert await desk.open_signals() == market.open
+
+
+async def test_partitions_that_move_from_worker_to_worker_and_back_lose_and_double_nothing(desk: Desk) -> None:
+    market = Market(45)
+    await desk.publish(market.instruments)
+    first, second, third = market.chunks(3)
+    stays = await desk.worker("stays").start().ready()
+    await desk.publish(first)
+    goes = await desk.worker("goes").start().ready()
+    await desk.publish(second)
+    await desk.eventually(lambda: _judged_by(goes), "the second worker to judge something")
+    goes.terminate()
+    await desk.publish(third)
+    assert await goes.ended() == 0
+    await desk.judged(len(market.expected))
+    assert await desk.outcomes() == market.expected
+    stays.terminate()
+    assert await stays.ended() == 0
+    assert await desk.tables() == market.tables
+
+
+async def _more_than(desk: Desk, count: int) -> bool:
+    return await desk.count(Topic.SIGNAL_OUTCOMES) > count
+
+
+async def _put_aside(desk: Desk, count: int) -> bool:
+    return len(await desk.records(Topic.DEAD_LETTERS)) >= count
+
+
+async def _judged_by(worker: Worker) -> bool:
+    return await worker.metric("aquiline_signal_outcomes_total") > 0
