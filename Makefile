@@ -64,10 +64,11 @@ format: $(TEST) ## format the code and mend what ruff can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: $(TEST) ## write the generated files anew: schemas, docs/messages.md, docs/configuration.md, docs/metrics.md
+generate: $(TEST) ## write the generated files anew: schemas, docs/messages.md, docs/configuration.md, docs/metrics.md, the PrometheusRule
 	$(BIN)/python -m schemas.generate
 	$(BIN)/python -m services.core.settings_reference
 	$(BIN)/python -m services.core.metrics_reference
+	$(BIN)/python -m deploy.prometheus_rule
 
 lock: ## resolve the packages of pyproject.toml anew
 	@deploy/setup/lock

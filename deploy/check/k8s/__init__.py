@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from deploy import prometheus_rule
 from deploy.check.found import Found
 from deploy.check.k8s import configuration, network, pods, references, schemas
 from deploy.check.k8s.rendered import Rendered, render
@@ -24,6 +25,7 @@ def check() -> Found:
     wrong += [f"{beside.name}: {sentence}" for sentence in (*schemas.problems(beside), *pods.problems(beside))]
     together = Rendered(f"{beside.name} with {overlays[1].name}", [*overlays[1].objects, *beside.objects])
     wrong += [f"{together.name}: {sentence}" for sentence in references.problems(together)]
+    wrong += prometheus_rule.problems()
     objects = sum(len(one.objects) for one in (*overlays, beside))
     return Found(f"k8s, {len(OVERLAYS)} overlays, {objects} objects, Kubernetes {', '.join(schemas.VERSIONS)}", wrong)
 

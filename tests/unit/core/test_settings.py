@@ -97,6 +97,24 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         load(_file(tmp_path, "permits: 3"))
 
 
+def test_secrets_are_read_as_kubernetes_mounts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is a link into `..data`, a link to the folder of the newest version; what is no setting stands beside them."""
+    version = tmp_path / "..2026_11_27_19_00_00.123456789"
+    version.mkdir()
+    (tmp_path / "..data").symlink_to(version.name)
+    for name, text in {
+        "aquiline_bus__username": "joe",
+        "aquiline_bus__password": "hunter2\n",
+        "ca.pem": "-----BEGIN CERTIFICATE-----",
+    }.items():
+        (version / name).write_text(text)
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    monkeypatch.setenv("AQUILINE_SECRETS_DIR", str(tmp_path))
+    bus = load().bus
+    assert bus.password is not None
+    assert ("joe", "hunter2") == (bus.username, bus.password.get_secret_value())
+
+
 def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AQUILINE_SECRETS_DIR", "/nowhere/secrets")
     with pytest.raises(SettingsError, match="'/nowhere/secrets', which is not a folder"):

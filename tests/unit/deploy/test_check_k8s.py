@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from deploy import prometheus_rule
 from deploy.check import k8s
+from deploy.check.found import REPOSITORY
 from deploy.check.k8s import configuration, network, pods, references, schemas
 from deploy.check.k8s.network import End, Flow, passes
 from deploy.check.k8s.rendered import Manifest, Rendered, RenderError, render
@@ -175,6 +177,12 @@ def test_a_folder_that_kustomize_refuses_is_told_in_its_words(tmp_path: Path) ->
     (tmp_path / "kustomization.yaml").write_text("resources: [nothing.yaml]\n")
     with pytest.raises(RenderError, match=r"nothing\.yaml"):
         render(str(tmp_path))
+
+
+def test_the_prometheus_rule_is_what_the_rules_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prometheus_rule.problems() == []
+    monkeypatch.setattr(prometheus_rule, "FILE", REPOSITORY / "k8s/components/monitoring/pods.yaml")
+    assert "make generate" in prometheus_rule.problems()[0]
 
 
 def test_the_schemas_of_custom_resources_let_nothing_through_that_they_do_not_name() -> None:
