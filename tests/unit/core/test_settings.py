@@ -112,7 +112,7 @@ def test_secrets_are_read_as_kubernetes_mounts_them(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("AQUILINE_SECRETS_DIR", str(tmp_path))
     bus = load().bus
     assert bus.password is not None
-    assert ("joe", "hunter2") == (bus.username, bus.password.get_secret_value())
+    assert (bus.username, bus.password.get_secret_value()) == ("joe", "hunter2")
 
 
 def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
