@@ -42,6 +42,8 @@ class Handed:
 
     signal: Signal
     acknowledgement: Awaitable[Position]
+    at_ms: int
+    """When, on the worker's clock: it was not appended before."""
 
 
 class Publisher:
@@ -77,6 +79,7 @@ class Publisher:
     async def hand_over(self, signal: Signal, headers: Headers = ()) -> Handed:
         """Hand a signal to the producer. The caller has just checked its deadline."""
         self._in_flight[signal.signal_id] = signal
+        at_ms = self._clock.now_ms()
         try:
             acknowledgement = await self._signals.send(
                 self.signals_topic, key=signal.symbol.encode(), value=signal.encode(), headers=headers
@@ -84,12 +87,11 @@ class Publisher:
         except BaseException:
             self._landed(signal)
             raise
-        return Handed(signal, acknowledgement)
+        return Handed(signal, acknowledgement, at_ms)
 
     async def settle(self, handed: Handed) -> Position:
         """Wait for a signal's acknowledgement; a late one, or none, is followed by a cancel. Raises BusError when there is none."""
         signal = handed.signal
-        before_ms = self._clock.now_ms()
         try:
             position = await handed.acknowledgement
         except BusError as error:
@@ -100,7 +102,7 @@ class Publisher:
         withdrawn = self._landed(signal)
         self._on_position(position)
         now_ms = self._clock.now_ms()
-        self._skew.seen(before_ms, position.timestamp_ms, now_ms)
+        self._skew.seen(handed.at_ms, position.timestamp_ms, now_ms)
         metrics.SIGNALS.labels(signal.action.value, signal.source, signal.vision).inc()
         if now_ms > signal.valid_until_ms:
             self.cancel(signal, CancelReason.LATE_ACK, f"acknowledged {now_ms - signal.valid_until_ms} ms after its validity")
@@ -171,8 +173,12 @@ class Publisher:
 
     async def audit(self, record: AuditRecord, headers: Headers = ()) -> None:
         """Write a trigger's outcome; return once it is acknowledged, and raise BusError when it is not."""
+        at_ms = self._clock.now_ms()
         acknowledgement = await self._others.send(self.audit_topic, key=record.symbol.encode(), value=record.encode(), headers=headers)
-        self._on_position(await acknowledgement)
+        position = await acknowledgement
+        self._on_position(position)
+        # Also where no signal leaves: one that is blocked for its clock's sake would never learn that the clock has been mended.
+        self._skew.seen(at_ms, position.timestamp_ms, self._clock.now_ms())
 
     async def dead_letter(self, record: Record, refused: Refused) -> None:
         """Put a record aside as it came; return once that is acknowledged, and raise BusError when it is not."""

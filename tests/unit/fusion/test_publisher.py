@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from schemas import Action, Cancel, CancelReason, Signal, decode_signal_message
+from schemas import Action, AuditRecord, Cancel, CancelReason, Signal, decode_signal_message
+from schemas.examples import EXAMPLES
 from services.core.bus import BusError, Headers, Position
 from services.core.clock import VirtualClock
 from services.fusion.publisher import Publisher
@@ -25,6 +26,8 @@ class HeldProducer:
     clock: VirtualClock
     holds: bool = False
     fails: int = 0
+    ahead_ms: int = 0
+    """The broker's clock less ours."""
     sent: list[Signal | Cancel] = field(default_factory=list)
     held: list[asyncio.Future[Position]] = field(default_factory=list)
 
@@ -35,11 +38,12 @@ class HeldProducer:
         if self.fails:
             self.fails -= 1
             raise BusError("no broker")
-        self.sent.append(decode_signal_message(value or b""))
+        if topic == "demo.strategy-signals":
+            self.sent.append(decode_signal_message(value or b""))
         future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         self.held.append(future)
         if not self.holds:
-            future.set_result(Position(topic, 0, len(self.sent), self.clock.now_ms()))
+            future.set_result(Position(topic, 0, len(self.sent), self.clock.now_ms() + self.ahead_ms))
         return future
 
     def acknowledge(self) -> None:
@@ -58,8 +62,9 @@ class Office:
         self.signals = HeldProducer(self.clock)
         self.others = HeldProducer(self.clock)
         self.positions: list[Position] = []
+        self.skew = SkewMeter()
         self.publisher = Publisher(
-            self.signals, self.others, clock=self.clock, run_mode=MODE, skew=SkewMeter(), on_position=self.positions.append
+            self.signals, self.others, clock=self.clock, run_mode=MODE, skew=self.skew, on_position=self.positions.append
         )
 
     async def publish(self, one: Signal) -> None:
@@ -156,3 +161,21 @@ async def test_what_an_earlier_life_left_open_is_cancelled_unless_it_was(office:
     office.publisher.forget(SYMBOL)
     assert office.publisher.cancel_open(None, CancelReason.SPLIT, "split") == 0
     await office.publisher.close()
+
+
+async def test_a_worker_that_stood_still_after_handing_a_signal_over_sees_no_skew(office: Office) -> None:
+    handed = await office.publisher.hand_over(signal())
+    office.clock.advance_to(START + 2_900)
+    await office.publisher.settle(handed)
+    assert office.skew.skew_ms == 0
+
+
+async def test_audit_records_show_skew_and_its_end_also_while_no_signal_leaves(office: Office) -> None:
+    outcome = EXAMPLES[AuditRecord]
+    assert isinstance(outcome, AuditRecord)
+    office.others.ahead_ms = 5_000
+    await office.publisher.audit(outcome)
+    assert office.skew.skew_ms == -5_000
+    office.others.ahead_ms = 0
+    await office.publisher.audit(outcome)
+    assert office.skew.skew_ms == 0
