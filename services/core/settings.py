@@ -337,7 +337,15 @@ class Settings(BaseSettings):
         `shadow` reads the topics that `live` reads: in one group they would share the partitions out between them, and each half of
         the records would be decided on by one of the two alone.
         """
-        return self.fusion.group if self.run_mode is RunMode.LIVE else f"{self.run_mode.value}.{self.fusion.group}"
+        return self._own(self.fusion.group)
+
+    @property
+    def scoring_group(self) -> str:
+        """Return the scorer's consumer group, which is also Faust's application id."""
+        return self._own(self.scoring.group)
+
+    def _own(self, group: str) -> str:
+        return group if self.run_mode is RunMode.LIVE else f"{self.run_mode.value}.{group}"
 
     @model_validator(mode="after")
     def _drain_fits(self) -> Self:

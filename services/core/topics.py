@@ -36,6 +36,9 @@ _MAX_DEAD_LETTER_BYTES: Final = 2_097_164
 """A dead letter holds the original record, however large its topic let it be, and headers."""
 
 _CHANGELOGS: Final = (Topic.SCORING_JUDGES, Topic.SCORING_WINDOWS)
+SCORED_TOGETHER: Final = (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES, *_CHANGELOGS)
+"""Topics whose partition p one scorer reads and writes together."""
+
 _CHANGELOG_CONFIG: Final = {
     # Kafka compacts closed segments only, and they are read in full when a worker takes over: by default that may be a gigabyte.
     "segment.bytes": str(64 * 1024 * 1024),
@@ -129,10 +132,10 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> int:
     return found[names[0]].partitions
 
 
-async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> None:
-    """Raise BusError, naming the mend, unless all that the scorer reads and writes exists, its inputs and tables with one count."""
+async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:
+    """Return the partition count of the scorer's inputs and tables; raise BusError, naming the mend, unless they exist with one."""
     admin = await bus.admin()
-    together = [topic_name(topic, run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES, *_CHANGELOGS)]
+    together = [topic_name(topic, run_mode) for topic in SCORED_TOGETHER]
     others = [topic_name(topic, run_mode) for topic in (Topic.SIGNAL_OUTCOMES, Topic.DEAD_LETTERS)]
     try:
         found = await admin.describe([*together, *others])
@@ -155,6 +158,7 @@ async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> None:
                 f"topic {name!r} has cleanup.policy={policy!r}, which lets go of the scorer's open signals; "
                 f"set it: kafka-configs.sh --alter --topic {name} --add-config cleanup.policy=compact"
             )
+    return found[together[0]].partitions
 
 
 async def check_same_partitions(bus: Bus, source: str, target: str, *others: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import faust
 from faust.types import TopicT
 
-from schemas import RunMode, Topic, topic_name
+from schemas import Topic, topic_name
 from services.core.bus.kafka_client import Connection
 from services.core.fence import Fence
 from services.core.settings import BusSettings, Settings
@@ -78,18 +78,12 @@ class ChangelogTable:
         self._written.clear()
 
 
-def application_id(settings: Settings) -> str:
-    """Return Faust's id, which is the consumer group: one a run mode, as the topics are."""
-    group = settings.scoring.group
-    return group if settings.run_mode is RunMode.LIVE else f"{settings.run_mode.value}.{group}"
-
-
 def make_app(settings: Settings) -> App:
     """Return the application; raise BusError when certificates or log-in cannot be used. It must be made on the running loop."""
     bus = settings.bus
     session_s = bus.session_timeout_ms / 1000
     return App(
-        application_id(settings),
+        settings.scoring_group,
         env_prefix="AQUILINE_FAUST_",  # no variable of this name is let through: its settings are the ones below
         broker=[f"kafka://{address}" for address in bus.url.removeprefix("kafka://").split(",")],
         broker_client_id="aquiline-scoring",

@@ -11,6 +11,7 @@ from schemas import Action, Cancel, DeadLetterReason, Instrument, MarketFeatures
 from services.core.bus import Record
 from services.core.calendar import SessionCalendar
 from services.core.decode import Refused, decode
+from services.core.errors import ServiceError
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.dealing import Dealt, Outcome
 from services.scoring.judge import Judge
@@ -28,11 +29,17 @@ class Scored(Dealt):
 class Scorer:
     """The judges of the symbols of this worker's partitions."""
 
-    def __init__(self, known: KnownInstruments, costs: Costs, rules: CandleRules, stored: Callable[[str], bytes | None]) -> None:
-        """Begin without judges; `stored` returns what `dump` made of a symbol's judge in an earlier life, None when there was none."""
+    def __init__(
+        self, known: KnownInstruments, costs: Costs, rules: CandleRules, partitions: int, stored: Callable[[str], bytes | None]
+    ) -> None:
+        """Begin without judges, on topics of so many partitions.
+
+        `stored` returns what `dump` made of a symbol's judge in an earlier life, None when there was none.
+        """
         self._known = known
         self._costs = costs
         self._rules = rules
+        self._partitions = partitions
         self._stored = stored
         self._judges: dict[str, Judge] = {}
 
@@ -42,7 +49,10 @@ class Scorer:
         return sum(judge.open_signals for judge in self._judges.values())
 
     def begin(self, symbols: Iterable[str]) -> None:
-        """Forget all judges, and take on those of `symbols` whose instrument is known."""
+        """Forget all judges, and take on those of `symbols` whose instrument is known.
+
+        Raises ServiceError when one was stored while the topics had another partition count.
+        """
         self._judges.clear()
         for symbol in symbols:
             self._judge(symbol)
@@ -84,7 +94,7 @@ class Scorer:
 
     def dump(self, symbol: str) -> bytes:
         """Return the state of a symbol's judge as JSON."""
-        return orjson.dumps(self._judges[symbol].dump())
+        return orjson.dumps({"partitions": self._partitions, **self._judges[symbol].dump()})
 
     def _judge(self, symbol: str) -> Judge | Refused:
         judge = self._judges.get(symbol)
@@ -95,13 +105,23 @@ class Scorer:
             made = Judge(self._costs, SessionCalendar.of(instrument.calendar))
             stored = self._stored(symbol)
             if stored is not None:
-                made.load(orjson.loads(stored))
+                state = orjson.loads(stored)
+                self._refuse_other_count(state["partitions"])
+                made.load(state)
             return made
 
         found = new_book(self._known, symbol, make)
         if isinstance(found, Judge):
             self._judges[symbol] = found
         return found
+
+    def _refuse_other_count(self, partitions: int) -> None:
+        if partitions != self._partitions:
+            raise ServiceError(
+                f"the scorer's inputs and tables had {partitions} partitions when its tables were written and have {self._partitions} "
+                "now: symbols have moved to other partitions, away from their open signals. Make these topics and signal-outcomes "
+                "anew with one count, and name a scoring.group that is new as well"
+            )
 
     def _splits(self, judge: Judge, symbol: str) -> list[SignalOutcome]:
         """Tell the judge the splits that it may not know, where prices are not adjusted for them already."""

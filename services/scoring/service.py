@@ -78,7 +78,7 @@ class ScoringService:
 
     async def run(self) -> None:
         """Work until `stop`; raise BusError or ServiceError when it cannot go on."""
-        await check_scoring_topics(self._bus, self._settings.run_mode)
+        self._partitions = await check_scoring_topics(self._bus, self._settings.run_mode)
         await self._instruments.start()
         await self._instruments.load_calendars()
         self._health.set("instruments")
@@ -104,6 +104,7 @@ class ScoringService:
             self._instruments,
             Costs(scoring.cost_bps, scoring.slippage_bps),
             CandleRules(accepted_modes(settings.run_mode), settings.bus.max_record_bytes, settings.fusion.max_skew_ms),
+            self._partitions,
             lambda symbol: self._judges.get(symbol.encode()),
         )
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)

@@ -11,7 +11,7 @@ from services.cli.doctor.finding import Finding, fail, ok, warn
 from services.core.bus import TopicInfo
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.settings import FusionSettings, Settings
-from services.core.topics import CO_PARTITIONED, INPUTS
+from services.core.topics import CO_PARTITIONED, INPUTS, SCORED_TOGETHER
 from services.fusion.book import kept_bars
 
 _OUTPUTS: Final = (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
@@ -41,9 +41,8 @@ def topic_findings(settings: Settings, facts: TopicFacts) -> list[Finding]:
     """Return what is to be said of each topic of the run mode, and of the partition counts."""
     found = [finding for topic in SPECS for finding in _topic(settings, topic, facts)]
     names = [topic_name(topic, settings.run_mode) for topic in CO_PARTITIONED]
-    counts = {name: facts.infos[name].partitions for name in names if name in facts.infos}
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    counts = {facts.infos[name].partitions for name in names if name in facts.infos}
+    if told := _differing(settings, facts, CO_PARTITIONED):
         found.append(
             fail(
                 "partitions",
@@ -51,9 +50,24 @@ def topic_findings(settings: Settings, facts: TopicFacts) -> list[Finding]:
                 "make new topics with one count and copy the records over: a count cannot be lowered, and raising it moves keys",
             )
         )
+    elif scored := _differing(settings, facts, SCORED_TOGETHER):
+        found.append(
+            fail(
+                "partitions",
+                f"topics that one scorer reads and writes together differ in partitions: {scored}; it refuses to start",
+                "make the scorer's own topics (scoring-*-changelog, signal-outcomes) anew with the count of the others",
+            )
+        )
     elif counts:
-        found.append(ok("partitions", f"inputs, signals and audit have {next(iter(counts.values()))} each"))
+        found.append(ok("partitions", f"inputs, signals and audit have {next(iter(counts))} each"))
     return found
+
+
+def _differing(settings: Settings, facts: TopicFacts, topics: Iterable[Topic]) -> str:
+    """Return the partition counts of `topics` when those that exist differ, nothing when they do not."""
+    names = [topic_name(topic, settings.run_mode) for topic in topics]
+    counts = {name: facts.infos[name].partitions for name in names if name in facts.infos}
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) if len(set(counts.values())) > 1 else ""
 
 
 def look_back(settings: FusionSettings, calendars: Iterable[str], now_ms: int) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.settings import BusSettings, ScoringSettings, Settings
 from services.core.topics import check_scoring_topics, wanted_topics
-from services.scoring.app import application_id, make_app
+from services.scoring.app import make_app
 
 MODE = RunMode.SHADOW
 
@@ -22,7 +22,7 @@ def settings(**bus: object) -> Settings:
 
 @pytest.mark.parametrize(("mode", "name"), [(RunMode.LIVE, "scorers"), (RunMode.SHADOW, "shadow.scorers")])
 def test_each_run_mode_has_a_group_of_its_own(mode: RunMode, name: str) -> None:
-    assert application_id(settings().model_copy(update={"run_mode": mode})) == name
+    assert settings().model_copy(update={"run_mode": mode}).scoring_group == name
 
 
 async def test_faust_serves_no_pages_makes_no_topics_and_waits_for_no_stream() -> None:

@@ -551,7 +551,7 @@ def _entered(outcomes: Sequence[SignalOutcome]) -> int | None:
     [(0, 0), (2_000, 0), (10_000, 1), (59_000, 1), (30 * 365 * 86_400_000, 0)],
     ids=["at once", "within a twentieth of the bar", "a slow feed", "inside the bar", "recorded data, whose clocks are apart"],
 )
-def test_no_position_is_opened_at_a_price_from_before_the_decision(late_ms: int, minute: int) -> None:
+def test_no_position_is_opened_at_a_price_from_well_before_the_decision(late_ms: int, minute: int) -> None:
     plain = signal()
     market = plain.as_of.market.model_copy(update={"ts_ms": at(0) + late_ms})
     said = plain.model_copy(

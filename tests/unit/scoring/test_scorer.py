@@ -8,6 +8,7 @@ import pytest
 
 from schemas import DeadLetterReason, Instrument, InstrumentEvent, Message, RunMode
 from services.core.bus import Record
+from services.core.errors import ServiceError
 from services.core.folding.candles import CandleRules
 from services.core.folding.dealing import Outcome
 from services.scoring.judge import KEPT_BARS
@@ -32,8 +33,8 @@ class Known:
         return self.events if symbol == SYMBOL else ()
 
 
-def scorer(known: Known | None = None, stored: dict[str, bytes] | None = None) -> Scorer:
-    return Scorer(known or Known(), FREE, CandleRules((MODE,), 100_000, 2_000), (stored or {}).get)
+def scorer(known: Known | None = None, stored: dict[str, bytes] | None = None, partitions: int = 4) -> Scorer:
+    return Scorer(known or Known(), FREE, CandleRules((MODE,), 100_000, 2_000), partitions, (stored or {}).get)
 
 
 def record(message: Message | bytes, *, key: str = SYMBOL) -> Record:
@@ -135,3 +136,10 @@ def test_a_judge_is_stored_as_the_same_bytes_after_a_later_life_took_it_up() -> 
     later = scorer(stored={SYMBOL: first.dump(SYMBOL)})
     later.begin([SYMBOL])
     assert later.dump(SYMBOL) == first.dump(SYMBOL)
+
+
+def test_what_was_stored_under_another_partition_count_is_refused() -> None:
+    first = scorer()
+    first.signal(record(signal()))
+    with pytest.raises(ServiceError, match="had 4 partitions when its tables were written and have 6 now"):
+        scorer(stored={SYMBOL: first.dump(SYMBOL)}, partitions=6).begin([SYMBOL])

@@ -88,6 +88,13 @@ def test_partition_counts_that_differ_are_named() -> None:
     assert "vision-features 6" in one.sentence
 
 
+def test_a_changelog_of_the_scorer_with_another_partition_count_is_named() -> None:
+    infos = as_created()
+    infos["scoring-judges-changelog"] = replace(infos["scoring-judges-changelog"], partitions=6)
+    (one,) = [one for one in topic_findings(LIVE, facts(infos)) if one.check == "partitions"]
+    assert (one.level, "scoring-judges-changelog 6" in one.sentence) == ("fail", True)
+
+
 def test_few_copies_are_a_warning_in_live_alone() -> None:
     lonely = {"copies": 1, "in_sync": 1}
     assert {one.level for one in topic_findings(LIVE, facts(as_created(replication=1), **lonely))} == {"warn", "ok"}
