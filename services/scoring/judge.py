@@ -181,7 +181,8 @@ class Judge:
             series = self._series.get(paper.interval, _Series())
             if paper.from_ms >= series.trimmed_ms:
                 paper.reset()
-                outcomes += self._play([paper], series.bars)
+                first = bisect_left(series.bars, paper.from_ms, key=lambda bar: bar.ts_open_ms)
+                outcomes += self._play([paper], series.bars[first:])
         return outcomes
 
     def _play(self, papers: list[Paper], bars: list[Bar]) -> list[SignalOutcome]:
