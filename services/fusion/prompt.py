@@ -58,25 +58,32 @@ def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str
 
 
 class Encoder:
-    """Turns pieces into ids."""
+    """Turns pieces into ids; those of the template, which every prompt has, once and for all."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         """Look up the template's special tokens at once; raise ValueError naming one that the tokenizer lacks."""
         self._tokenizer = tokenizer
         pieces = (*template.head, *template.middle, *template.fast_tail, *template.deep_tail, *template.next_user)
-        self._special = {
-            piece: np.array([tokenizer.special_id(piece.token)], dtype=np.int32) for piece in pieces if isinstance(piece, Special)
+        self._known: dict[Piece, TokenIds] = {
+            piece: np.array([tokenizer.special_id(piece.token)], dtype=np.int32) if isinstance(piece, Special) else tokenizer.encode(piece)
+            for piece in pieces
         }
 
     def encode(self, piece: Piece) -> TokenIds:
         """Return the ids of one piece."""
-        return self._special[piece] if isinstance(piece, Special) else self._tokenizer.encode(piece)
+        known = self._known.get(piece)
+        return self._text(piece) if known is None else known
 
     def encode_all(self, pieces: Iterable[Piece]) -> list[TokenIds]:
         """Return the ids of each piece."""
         pieces = list(pieces)
-        texts = iter(self._tokenizer.encode_batch([piece for piece in pieces if isinstance(piece, str)]))
-        return [self._special[piece] if isinstance(piece, Special) else next(texts) for piece in pieces]
+        texts = iter(self._tokenizer.encode_batch([piece for piece in pieces if isinstance(piece, str) and piece not in self._known]))
+        return [next(texts) if (known := self._known.get(piece)) is None else known for piece in pieces]
+
+    def _text(self, piece: Piece) -> TokenIds:
+        if isinstance(piece, Special):
+            raise KeyError(f"the special token {piece.token!r} is not of this template")
+        return self._tokenizer.encode(piece)
 
 
 def chain(parent: bytes, pieces: Iterable[Piece]) -> list[Block]:
