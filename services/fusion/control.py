@@ -88,6 +88,10 @@ class ControlTable:
         """Take in what arrives from now on; cancel to end."""
         await self._tables.follow()
 
+    async def catch_up(self) -> None:
+        """Read on to where the topic ends now."""
+        await self._tables.catch_up()
+
     async def close(self) -> None:
         """Close."""
         await self._tables.close()

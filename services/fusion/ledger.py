@@ -6,7 +6,7 @@ A trigger leaves the ledger only when the broker has acknowledged its outcome, s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -77,9 +77,9 @@ class Ledger:
         metrics.TRIGGERS.labels(trigger.kind).inc()
 
     @property
-    def writing(self) -> int:
-        """Return how many outcomes and dead letters wait for their acknowledgement."""
-        return len(self._writing)
+    def writing(self) -> Collection[asyncio.Task[None]]:
+        """Return the outcomes and dead letters that wait for their acknowledgement."""
+        return self._writing.keys()
 
     def trace(self, trigger: Trigger) -> TriggerTrace:
         """Return the trace that a trigger belongs to."""

@@ -6,7 +6,7 @@ Signals have a producer of their own whose timeout is below the delivery reserve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -146,6 +146,11 @@ class Publisher:
     async def landed(self) -> None:
         """Return once every signal handed over so far is acknowledged or given up, which its producer's timeout bounds."""
         await self._signals.flush()
+
+    @property
+    def cancelling(self) -> Collection[asyncio.Task[None]]:
+        """Return the cancels that are on their way."""
+        return self._cancelling
 
     async def cancelled_all(self, timeout_ms: int) -> None:
         """Return once every cancel so far is acknowledged, or the time is up."""

@@ -124,6 +124,20 @@ class FusionWorker:
         """Have `run` start nothing new, finish or give up what runs within `fusion.drain_ms`, commit and return."""
         self._stopping.set()
 
+    async def look_up(self) -> None:
+        """Read on in the tables to where they end now, for whoever moves the clock: it follows them in real time.
+
+        After a leap of a virtual clock `control` would otherwise look as if it had been unreadable all along.
+        """
+        await self._control.catch_up()
+        await self._instruments.catch_up()
+
+    async def settle(self) -> None:
+        """Return once all that was taken in is decided and acknowledged, or waits for a time that has not come."""
+        self.dispatch()
+        while pending := [*self._deciding, *self._ledger.writing, *self._publisher.cancelling]:
+            await asyncio.wait(pending)
+
     async def run(self) -> None:
         """Work until `stop`; raise BusError, SettingsError or PoisonedStreamError when it cannot go on."""
         try:
@@ -298,7 +312,7 @@ class FusionWorker:
 
     def _bound_backlog(self) -> None:
         unfinished = self.ownership.watermarks.unfinished
-        for ended in self._backlog.overdue(unfinished, self._ledger.writing):
+        for ended in self._backlog.overdue(unfinished, len(self._ledger.writing)):
             self._end(ended)
         self._backlog.pause_or_resume(unfinished, self._consumer, self.ownership)
 
