@@ -38,6 +38,9 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "vision": _Entry("services.cli.vision:app", "Vision features: draw charts, train and judge the model that reads them."),
     "replay": _Entry("services.cli.replay:app", "Build any decision's prompt again from log and audit: check, show, ask anew."),
     "score": _Entry("services.cli.score:app", "Say whether the signals were any good: the report on what became of them."),
+    "backtest": _Entry(
+        "services.cli.backtest:app", "Play history to the worker on a virtual clock, and report what its signals would have made."
+    ),
     "engine": _Entry("services.cli.engine:app", "The engine: launch, tune or simulate it."),
 }
 

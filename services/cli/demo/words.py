@@ -138,5 +138,5 @@ def next_commands(*, embedded: bool) -> list[tuple[str, str]]:
         if embedded
         else ("make down-local", "end Kafka, Redis and the simulator"),
         (".venv/bin/aquiline replay --verify demo-audit.jsonl", "every prompt of this run, built again from its log and checked"),
-        ("make demo ARGS='--permits 1 --no-burst --no-outage'", "too slow an engine: newer triggers replace older ones"),
+        (".venv/bin/aquiline backtest --report backtest.html", "thirteen years of the same stocks, and what the signals would have made"),
     ]

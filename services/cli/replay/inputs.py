@@ -144,6 +144,12 @@ class FileInputs:
         del wanted
         return self._partitions.get(number) or PartitionLog(self._whole)
 
+    def everything(self, until_ms: int | None) -> list[Record]:
+        """Return all records of both inputs that were appended before `until_ms`, those of one partition in their order."""
+        logs = [log for _, held in sorted(self._partitions.items()) for log in held.symbols.values()]
+        records = [one for log in logs for one in (*log.market, *log.vision) if until_ms is None or one.timestamp_ms < until_ms]
+        return sorted(records, key=lambda record: (record.topic, record.partition, record.offset))
+
     def _readable(self, lines: Iterable[Line]) -> Iterable[Record]:
         for line in lines:
             if line.problem is not None:
@@ -195,6 +201,16 @@ class TopicInputs:
             if (record.key or b"").decode(errors="replace") in wanted.symbols:
                 _add(found, record, self.settings.run_mode)
         return found
+
+    async def everything(self, since_ms: int | None, until_ms: int | None) -> list[Record]:
+        """Return all records of both inputs that were appended before `until_ms`, from as far before `since_ms` as prompts may show."""
+        market, vision = (topic_name(topic, self.settings.run_mode) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES))
+        records: list[Record] = []
+        for _, number in await partitions_of(self._bus, market):
+            stops = [(await offsets_of(self._reader, TopicPartition(topic, number), Span(None, until_ms)))[1] for topic in (market, vision)]
+            wanted = Wanted(frozenset(), since_ms or 0, *stops)
+            records += [record async for record in self.records(await self.ranges(number, wanted))]
+        return records
 
     async def ranges(self, number: int, wanted: Wanted) -> list[Range]:
         """Return what is to be read of a partition: of its market records, then of its vision records."""

@@ -54,8 +54,9 @@ class LogWriter:
 
     def __init__(self, file: Path, header: Header) -> None:
         """Begin `file` anew."""
-        self._out: IO[bytes] = cast("IO[bytes]", gzip.open(file, "wb", compresslevel=6)) if file.suffix == ".gz" else file.open("wb")  # noqa: SIM115 - closed below
-        self._out.write(_sealed(_header_values(header)))
+        packed = file.suffix == ".gz"
+        self._out: IO[bytes] = cast("IO[bytes]", gzip.GzipFile(file, "wb", compresslevel=6)) if packed else file.open("wb")
+        self._out.write(header_line(header))
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +66,17 @@ class LogWriter:
 
     def write(self, record: Record) -> None:
         """Add a record."""
-        self._out.write(_sealed(_values(record)))
+        self._out.write(record_line(record))
+
+
+def header_line(header: Header) -> bytes:
+    """Return a log's first line."""
+    return _sealed(_header_values(header))
+
+
+def record_line(record: Record) -> bytes:
+    """Return the line of a record."""
+    return _sealed(_values(record))
 
 
 def read_log(file: Path) -> tuple[Header, Iterator[Line]]:

@@ -32,8 +32,8 @@ from services.inference.engine import EngineError
 
 _TOLD: Final = 20
 """Records that are named one by one; the rest is counted."""
-_AUDIT_END: Final = "-audit.jsonl"
-_LOG_END: Final = "-log.jsonl.gz"
+_AUDIT_END: Final = "audit.jsonl"
+_LOG_END: Final = "log.jsonl.gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ async def ask_command(source: Source, url: str, wanted: str | None, last: int) -
 
 async def export_command(source: Source, name: str) -> None:
     """Write a span of the topics to two files."""
-    audit, log = Path(f"{name}{_AUDIT_END}"), Path(f"{name}{_LOG_END}")
+    audit, log = Path(f"{name}-{_AUDIT_END}"), Path(f"{name}-{_LOG_END}")
     err = Console(stderr=True)
     async with _opened(source) as (trail, inputs, _):
         assert isinstance(inputs, TopicInputs)  # noqa: S101 - `topic` was asked for

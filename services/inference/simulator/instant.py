@@ -1,0 +1,57 @@
+"""The simulator's answers without its server and its times: for a backtest, whose clock stands still while an engine answers.
+
+It reads the prompt itself, as the server does, and has no cache: what it says depends on the prompt alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from services.core.tokenizer import Tokenizer
+from services.inference.engine import Chunk, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.simulator.answers import Author
+
+
+class InstantSimulator:
+    """The simulator's fixed rules as an engine that answers at once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Read prompts with `tokenizer`; raise ValueError when it has no end token that is known here."""
+        self._author = Author(tokenizer)
+
+    @property
+    def name(self) -> str:
+        """Return `simulator`."""
+        return "simulator"
+
+    @property
+    def accepts_ids(self) -> bool:
+        """Return True: it reads ids."""
+        return True
+
+    async def info(self) -> EngineInfo:
+        """Return what it is."""
+        return EngineInfo(name=self.name, source="simulator", model="simulator's fixed rules, at once")
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
+        """Yield the answer in one chunk."""
+        answer = self._author.answer(request.input_ids)
+        tokens = min(answer.ids.size, request.sampling.max_new_tokens)
+        finish = "stop" if tokens == answer.ids.size else "length"
+        yield Chunk(answer.text_at(tokens), None, Usage(request.input_ids.size, tokens, finish_reason=finish))
+
+    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
+        """Do nothing: there is no cache."""
+        del rid, affinity
+        return Usage(input_ids.size, 0)
+
+    async def load(self, affinity: str | None = None) -> EngineLoad | None:
+        """Return None: it is never busy."""
+        del affinity
+        return None
+
+    async def watch(self) -> None:
+        """Do nothing: it does not hang."""
+
+    async def close(self) -> None:
+        """Do nothing."""
