@@ -211,11 +211,13 @@ def _calibration(figure: Any, form: _Form, report: Report) -> None:
 
 def _random(figure: Any, form: _Form, random: Random) -> None:
     axes = figure.subplots()
+    every = [mean for kind in random.kinds for mean in kind.means]
+    edges = np.linspace(min(every), max(every) + 1e-9, 51) * 100
     for kind, colour, style in zip(random.kinds, (OTHER, INK), ("stepfilled", "step"), strict=True):
         values = np.array(kind.means) * 100
         share = np.full(len(values), 100 / len(values))
         axes.hist(
-            values, bins=40, weights=share, histtype=style, color=colour, alpha=0.55 if style == "stepfilled" else 0.8, label=kind.name
+            values, bins=edges, weights=share, histtype=style, color=colour, alpha=0.55 if style == "stepfilled" else 0.8, label=kind.name
         )
     axes.axvline(random.strategy * 100, ymax=0.8 if form is _WIDE else 0.7, color=STRATEGY, linewidth=2.4, label="the strategy")
     axes.set_xlabel("mean net return of a position, %")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from services.scoring.report.model import Estimate
 from services.scoring.report.statistics import (
+    _expanded,
     block_length,
     bootstrap_mean,
     lifetimes_met,
@@ -156,3 +158,18 @@ def test_rank_correlation_is_bounded_and_sees_order_alone(values: np.ndarray, se
 def test_what_never_changes_has_no_rank_correlation() -> None:
     assert rank_correlation(np.ones(9), np.arange(9.0), block=1, seed=1) is None
     assert rank_correlation(np.array([1.0]), np.array([2.0]), block=1, seed=1) is None
+
+
+def test_a_block_holds_as_many_positions_as_one_meets() -> None:
+    """A hundred positions, an hour apart and open for ten: nineteen meet in the middle, fewer at the ends, 18.1 on average."""
+    entry = np.arange(100)
+    assert block_length(entry, entry + 10) == 19
+    assert block_length(np.arange(1_000), np.arange(1_000) + 2) == 10, "at least the third root"
+    assert block_length(entry, entry + 60) == 20, "at most a fifth"
+
+
+@pytest.mark.parametrize(("blocks", "student"), [(5, 2.776), (10, 2.262), (30, 2.045), (1_000, 1.962)])
+def test_an_interval_of_few_blocks_is_as_wide_as_students_t_makes_it(blocks: int, student: float) -> None:
+    low, high = _expanded(blocks)
+    assert low == pytest.approx(NormalDist().cdf(-student * math.sqrt(blocks / (blocks - 1))), rel=0.03)
+    assert low + high == pytest.approx(1)
