@@ -13,20 +13,22 @@ from deploy.check.k8s import configuration, network, pods, references, schemas
 from deploy.check.k8s.rendered import Rendered, render
 
 OVERLAYS: Final = ("local", "gpu", "scale")
-_MODELS: Final = "k8s/models"
-"""Fills a volume of the overlays with an engine, and is deployed beside one of them."""
 
 
 def check() -> Found:
-    """Build every overlay and check it."""
+    """Build every overlay, and what is deployed beside one, and check it."""
     overlays = [render(f"k8s/overlays/{name}") for name in OVERLAYS]
-    beside = render(_MODELS)
     wrong = [f"{overlay.name}: {sentence}" for overlay in overlays for sentence in problems(overlay)]
-    wrong += [f"{beside.name}: {sentence}" for sentence in (*schemas.problems(beside), *pods.problems(beside))]
-    together = Rendered(f"{beside.name} with {overlays[1].name}", [*overlays[1].objects, *beside.objects])
-    wrong += [f"{together.name}: {sentence}" for sentence in references.problems(together)]
+    models, shadow = render("k8s/models"), render("k8s/shadow")
+    for beside, overlay in ((models, overlays[1]), (shadow, overlays[2])):
+        together = Rendered(f"{beside.name} with {overlay.name}", [*overlay.objects, *beside.objects])
+        wrong += [f"{beside.name}: {sentence}" for sentence in (*schemas.problems(beside), *pods.problems(beside))]
+        wrong += [f"{together.name}: {sentence}" for sentence in references.problems(together)]
+        if beside is shadow:
+            wrong += [f"{together.name}: {sentence}" for sentence in network.problems(together)]
+    wrong += [f"{shadow.name}: {sentence}" for sentence in configuration.shadow_problems(shadow)]
     wrong += prometheus_rule.problems()
-    objects = sum(len(one.objects) for one in (*overlays, beside))
+    objects = sum(len(one.objects) for one in (*overlays, models, shadow))
     return Found(f"k8s, {len(OVERLAYS)} overlays, {objects} objects, Kubernetes {', '.join(schemas.VERSIONS)}", wrong)
 
 

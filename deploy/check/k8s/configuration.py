@@ -16,6 +16,9 @@ from services.core.settings import Settings, SettingsError, load
 from services.core.topics import topic_config
 from services.inference.launcher import presets
 
+LIVE: Final = "fusion"
+SHADOW: Final = "fusion-shadow"
+
 _FILE: Final = "aquiline.toml"
 _FOLDER: Final = "/etc/aquiline"
 _DAY_MS: Final = 86_400_000
@@ -31,22 +34,31 @@ def problems(overlay: Rendered) -> Iterator[str]:
     if isinstance(settings, str):
         yield settings
         return
-    for workload in overlay.workloads:
-        yield from (f"{workload.kind} {workload.name}: {sentence}" for sentence in _reads(workload, overlay))
-    if settings.http.host.startswith("127."):
-        yield f"http.host is {settings.http.host!r}: probes and Prometheus come from outside of the pod; write 0.0.0.0"
-    yield from _fusion(overlay, settings)
+    yield from _worker(overlay, settings, LIVE)
     yield from _engines(overlay, settings)
     yield from _topics(overlay, settings)
     for scaled in overlay.of_kind("ScaledObject"):
         yield from (f"{named(scaled)}: {sentence}" for sentence in _scaled(scaled["spec"], overlay, settings))
 
 
-def settings_of(overlay: Rendered) -> Settings | str:
-    """Return the settings in the overlay's ConfigMap, or a sentence that says what is wrong with them."""
-    maps = [one for one in overlay.of_kind("ConfigMap") if _FILE in one.get("data", {})]
+def shadow_problems(overlay: Rendered) -> Iterator[str]:
+    """Yield what is wrong with a candidate that is deployed beside an overlay."""
+    settings = settings_of(overlay, SHADOW)
+    if isinstance(settings, str):
+        yield settings
+        return
+    yield from _worker(overlay, settings, SHADOW)
+    if settings.run_mode is not RunMode.SHADOW:
+        yield f"run_mode is {settings.run_mode.value!r}, and a candidate beside live runs in shadow"
+
+
+def settings_of(overlay: Rendered, worker: str = LIVE) -> Settings | str:
+    """Return the settings in the ConfigMap that a worker reads, or a sentence that says what is wrong with them."""
+    volumes = overlay.workload(worker).pod.get("volumes", [])
+    read = {volume["configMap"]["name"] for volume in volumes if "configMap" in volume}
+    maps = [one for one in overlay.of_kind("ConfigMap") if one["metadata"]["name"] in read and _FILE in one["data"]]
     if len(maps) != 1:
-        return f"{len(maps)} ConfigMaps hold {_FILE}; one has to"
+        return f"StatefulSet {worker}: {len(maps)} of its ConfigMaps are there and hold {_FILE}; one has to"
     return _load(maps[0]["data"][_FILE], {})
 
 
@@ -80,26 +92,30 @@ def _reads(workload: Workload, overlay: Rendered) -> Iterator[str]:
         yield f"AQUILINE_SECRETS_DIR names {folder!r}, which is no mounted volume"
 
 
-def _fusion(overlay: Rendered, settings: Settings) -> Iterator[str]:
-    fusion = overlay.workload("fusion")
-    held_ms = fusion.pod.get("terminationGracePeriodSeconds", 30) * 1000
+def _worker(overlay: Rendered, settings: Settings, name: str) -> Iterator[str]:
+    if settings.http.host.startswith("127."):
+        yield f"http.host is {settings.http.host!r}: probes and Prometheus come from outside of the pod; write 0.0.0.0"
+    worker = overlay.workload(name)
+    held_ms = worker.pod.get("terminationGracePeriodSeconds", 30) * 1000
     needed_ms = settings.fusion.drain_ms + settings.bus.request_timeout_ms + _MARGIN_MS
     if held_ms < needed_ms:
         yield (
-            f"StatefulSet fusion: terminationGracePeriodSeconds is {held_ms // 1000} and must be at least {-(-needed_ms // 1000)}: "
+            f"StatefulSet {name}: terminationGracePeriodSeconds is {held_ms // 1000} and must be at least {-(-needed_ms // 1000)}: "
             f"fusion.drain_ms ({settings.fusion.drain_ms}), bus.request_timeout_ms ({settings.bus.request_timeout_ms}) for the last "
             f"commit, and {_MARGIN_MS} ms"
         )
     static = [
         one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
-        for one in fusion.pod["containers"][0]["env"]
+        for one in worker.pod["containers"][0]["env"]
         if one["name"] == "AQUILINE_BUS__INSTANCE_ID"
     ]
-    if fusion.kind != "StatefulSet" or static != ["metadata.name"]:
+    if worker.kind != "StatefulSet" or static != ["metadata.name"]:
         yield (
-            "fusion: AQUILINE_BUS__INSTANCE_ID must be the pod's name (metadata.name) in a StatefulSet, so that a pod that is replaced "
+            f"{name}: AQUILINE_BUS__INSTANCE_ID must be the pod's name (metadata.name) in a StatefulSet, so that a pod that is replaced "
             "is the same member"
         )
+    for workload in overlay.workloads:
+        yield from (f"{workload.kind} {workload.name}: {sentence}" for sentence in _reads(workload, overlay))
     for workload in overlay.workloads:
         variables = {one["name"] for one in workload.pod["containers"][0].get("env", [])}
         if workload.kind != "StatefulSet" and "AQUILINE_BUS__INSTANCE_ID" in variables:

@@ -46,7 +46,9 @@ class Flow:
 
 DNS: Final = End("DNS", {"k8s-app": "kube-dns"}, "kube-system")
 PROMETHEUS: Final = End("Prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring")
-STRANGER: Final = End("a pod of another namespace", {"app.kubernetes.io/name": "fusion"}, "elsewhere")
+STRANGER: Final = End(
+    "a pod of another namespace", {"app.kubernetes.io/name": "fusion", "app.kubernetes.io/component": "worker"}, "elsewhere"
+)
 INTERNET: Final = End("the internet", address="1.1.1.1")
 
 
@@ -76,10 +78,11 @@ def needed(overlay: Rendered, settings: Settings) -> Iterator[Flow]:
     yield from (Flow(pods[client], _target(host, pods), port) for client in clients for host, port in brokers)
     host, port = _split(urlsplit(settings.redis.url).netloc)
     rewarmed = [one.name for one in overlay.workloads if "--rewarm-url" in one.command]
-    yield from (Flow(pods[client], _target(host, pods), port) for client in ("fusion", *rewarmed))
+    workers = [one.name for one in overlay.workloads if "services.fusion" in one.command]
+    yield from (Flow(pods[client], _target(host, pods), port) for client in (*workers, *rewarmed))
     for url in settings.engine.urls:
         host, port = _split(urlsplit(url).netloc)
-        yield Flow(pods["fusion"], _target(host, pods), port)
+        yield from (Flow(pods[worker], _target(host, pods), port) for worker in workers)
     if settings.traces.enabled:
         host, port = _split(urlsplit(settings.traces.endpoint).netloc)
         yield from (Flow(pods[client], _target(host, pods), port) for client in ("market", "vision", "fusion") if client in pods)

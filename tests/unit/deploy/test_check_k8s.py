@@ -140,6 +140,20 @@ def test_what_is_careless_is_named_with_its_object(target: str, path: Path_, val
     assert [sentence for sentence in found if said in sentence], found
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "value", "said"),
+    [
+        ("ConfigMap", ("data", "aquiline.toml"), 'run_mode = "live"\n[http]\nhost = "0.0.0.0"', "runs in shadow"),
+        ("ConfigMap", ("data", "aquiline.toml"), 'run_mode = "shadow"', "write 0.0.0.0"),
+        ("StatefulSet/fusion-shadow", (*POD, "terminationGracePeriodSeconds"), 10, "must be at least 25"),
+        ("StatefulSet/fusion-shadow", (*POD, "volumes", 0, "configMap", "name"), "config", "one has to"),
+    ],
+)
+def test_a_candidate_that_is_none_is_named(target: str, path: Path_, value: object, said: str) -> None:
+    found = list(configuration.shadow_problems(changed("../shadow", target, path, value)))
+    assert [sentence for sentence in found if said in sentence], found
+
+
 def _policy(name: str, selector: object, **directions: object) -> Manifest:
     types = [{"ingress": "Ingress", "egress": "Egress"}[key] for key in directions]
     return {"metadata": {"name": name, "namespace": "here"}, "spec": {"podSelector": selector, "policyTypes": types, **directions}}
