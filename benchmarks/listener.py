@@ -1,4 +1,4 @@
-"""A loopback stand-in for an engine that answers at once and notes when each call's whole body was there.
+"""A loopback stand-in for an engine that answers at once and notes when each call's whole body was there, and for a collector.
 
 `python -m benchmarks.listener` prints its address. Times are the monotonic clock's, which all processes of a machine share.
 """
@@ -28,6 +28,7 @@ class Listener:
         app.router.add_get("/server_info", self._info)
         app.router.add_get("/v1/loads", self._loads)
         app.router.add_get("/arrivals", self._tell)
+        app.router.add_post("/v1/traces", self._spans)
         return app
 
     async def _generate(self, request: web.Request) -> web.Response:
@@ -47,6 +48,11 @@ class Listener:
 
     async def _loads(self, _request: web.Request) -> web.Response:
         return _json({"loads": [{"num_running_reqs": 0, "num_waiting_reqs": 0, "num_waiting_uncached_tokens": 0}]})
+
+    async def _spans(self, request: web.Request) -> web.Response:
+        """Take spans as a collector does, and look at none."""
+        await request.read()
+        return web.Response(content_type="application/x-protobuf")
 
     async def _tell(self, _request: web.Request) -> web.Response:
         return _json(self._arrivals)

@@ -60,14 +60,16 @@ def extract(headers: Headers) -> SpanContext | None:
 
 def inject(context: SpanContext | None) -> Headers:
     """Return the headers that hand `context` on, none when there is none."""
-    return tuple((name, value.encode()) for name, value in inject_text(context).items())
+    return tuple([(name, value.encode()) for name, value in inject_text(context).items()])
 
 
 def inject_text(context: SpanContext | None) -> dict[str, str]:
     """Return the same for HTTP."""
-    carrier: dict[str, str] = {}
-    if context is not None:
-        _W3C.inject(carrier, set_span_in_context(NonRecordingSpan(context), Context()))
+    if context is None:
+        return {}
+    carrier = {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"}
+    if context.trace_state:
+        carrier["tracestate"] = context.trace_state.to_header()
     return carrier
 
 

@@ -23,7 +23,7 @@ _SHOWN: Final = 200
 class _Seen(NamedTuple):
     topic: str
     offset: int
-    context: SpanContext
+    headers: Headers
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class TriggerTrace:
     own: SpanContext | None = None
     engine: SpanContext | None = None
     rests_on: tuple[_Seen, ...] = ()
-    """The newest records of its symbol in both inputs when its decision began, where they came with a trace."""
+    """The newest records of its symbol in both inputs when its decision began, where they came with headers."""
 
     @property
     def outputs(self) -> Headers:
@@ -75,10 +75,8 @@ class TriggerSpans:
         return TriggerTrace(parent, own, self._tracer.child(own))
 
     def folded(self, record: Record) -> None:
-        """Remember the trace of a record that was folded into its symbol's book."""
-        context = extract(record.headers)
-        if context is not None:
-            self._seen[record.topic, record.key] = _Seen(record.topic, record.offset, context)
+        """Remember the headers of a record that was folded into its symbol's book; they are read when a decision rests on it."""
+        self._seen[record.topic, record.key] = _Seen(record.topic, record.offset, record.headers)
 
     def forget(self, symbol: str) -> None:
         """Drop what is remembered of `symbol`."""
@@ -209,4 +207,5 @@ def _rests(ending: Ending) -> Iterator[tuple[str, OffsetRef]]:
 def _links(trace: TriggerTrace, ending: Ending) -> list[SpanContext]:
     """Return the spans that made the records which the decision rests on, other than the one that its trigger hangs under."""
     held = {(ref.topic, ref.offset) for _, ref in _rests(ending)}
-    return [seen.context for seen in trace.rests_on if (seen.topic, seen.offset) in held and seen.context != trace.parent]
+    found = (extract(seen.headers) for seen in trace.rests_on if (seen.topic, seen.offset) in held)
+    return [context for context in found if context is not None and context != trace.parent]

@@ -31,6 +31,8 @@ class MakingSpans:
                 parent, context = context, self._tracer.child(context)
         else:
             context = self._tracer.child(parent)
+        if not context.trace_flags.sampled:
+            return inject(context)
         self._tracer.record(
             self._name,
             context,
