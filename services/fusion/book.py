@@ -89,7 +89,7 @@ class At(NamedTuple):
 
     def ref(self) -> OffsetRef:
         """Return it as messages carry it."""
-        return OffsetRef.model_construct(**self._asdict())
+        return OffsetRef(topic=self.topic, partition=self.partition, offset=self.offset, ts_ms=self.ts_ms, ts_event_ms=self.ts_event_ms)
 
 
 class Book:

@@ -107,9 +107,10 @@ class Decision:
     def _stop_before_asking(self) -> Block | None:
         """Take the book as it is now, and return why it is not asked about."""
         parts, book, trigger, ending = self._parts, self._book, self._trigger, self._ending
-        assert book.market_ref is not None  # noqa: S101 - a trigger comes from a folded record
+        market = book.market_ref
+        assert market is not None  # noqa: S101 - a trigger comes from a folded record
         fusion = parts.settings.fusion
-        ending.as_of = AsOf(market=book.market_ref, vision=book.vision_ref)
+        ending.as_of = AsOf(market=market, vision=book.vision_ref)
         ending.control_offset = parts.control.offset
         halted = parts.control.halted(trigger.lane.symbol)
         if halted is not None:
@@ -124,7 +125,7 @@ class Decision:
 
     def _valid_until(self) -> int:
         """Return the last instant to open a position: as-of plus the interval's validity, capped at the session's close."""
-        market = self._book.market_ref
+        market = self._book.market_at
         assert market is not None  # noqa: S101
         until_ms = market.ts_ms + self._parts.settings.fusion.entry_validity(self._trigger.lane.interval)
         close_ms = self._book.calendar.session_close_ms(market.ts_event_ms)

@@ -49,6 +49,8 @@ class Wire:
         if self._url.scheme not in {"http", "https"} or not self._url.host:
             shown = self._url.with_user(None) if self._url.host else url
             raise ValueError(f"engine.urls has {str(shown)!r}; expected an address such as http://127.0.0.1:30000")
+        self._urls: dict[str, URL] = {}
+        """By path and query, of which there are few."""
         self.where = f"{self._url.host}:{self._url.port}"
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._connect_s = connect_timeout_ms / 1000
@@ -125,12 +127,17 @@ class Wire:
             await self._session.close()
 
     def _at(self, path: str) -> URL:
-        return self._url.with_path(f"{self._url.path.rstrip('/')}{path.partition('?')[0]}").with_query(path.partition("?")[2])
+        found = self._urls.get(path)
+        if found is None:
+            bare, _, query = path.partition("?")
+            found = self._urls[path] = self._url.with_path(f"{self._url.path.rstrip('/')}{bare}").with_query(query)
+        return found
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),
                 read_bufsize=1 << 20,
             )
