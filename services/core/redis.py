@@ -10,7 +10,11 @@ from services.core.settings import RedisSettings, SettingsError
 
 
 def connect(settings: RedisSettings) -> redis_async.Redis | None:
-    """Return a client whose values are bytes, None for `none://`; raise SettingsError when the stand-in is not installed."""
+    """Return a client whose values are bytes, None for `none://`; raise SettingsError when the stand-in is not installed.
+
+    Only connecting has a timeout here: whoever asks bounds the whole answer. One on each read and write as well would make a task of
+    each write, and send it a turn of the loop later.
+    """
     if settings.url == "none://":
         return None
     if settings.url == "memory://":
@@ -26,6 +30,6 @@ def connect(settings: RedisSettings) -> redis_async.Redis | None:
         username=settings.username,
         password=settings.password.get_secret_value() if settings.password else None,
         socket_connect_timeout=settings.budget_ms / 1000,
-        socket_timeout=settings.budget_ms / 1000,
+        socket_timeout=None,  # redis-py's own default is 5 s
         **tls,
     )

@@ -1,7 +1,7 @@
 """The prefix cache in Redis: token ids of prompt blocks, by content. Losing it, at any moment, costs time and nothing else.
 
-A key is a hash of all the text up to and including the block, under a fingerprint of tokenizer, template and prompt version, so that a
-value can be checked but never be wrong for its key. Every failure is a miss.
+A value holds a run of blocks. Its key is a hash of all the text up to and including the last of them, under a fingerprint of tokenizer,
+template and prompt version, so that a value can be checked but never be wrong for its key. Every failure is a miss.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import random
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -22,34 +23,39 @@ from services.core import metrics
 from services.core.breaker import Breaker
 from services.core.clock import Clock
 from services.core.settings import RedisSettings
+from services.fusion.blocks import Run
 from services.inference.engine import TokenIds
 
-_HEADER: Final = struct.Struct("<4sII")
-_MAGIC: Final = b"AQL1"
+_HEADER: Final = struct.Struct("<4sI")
+_MAGIC: Final = b"AQL2"
 _MAX_PENDING_WRITES: Final = 64
 
 _log = structlog.get_logger()
 
 
-def pack(ids: TokenIds) -> bytes:
-    """Return `ids` as a value: magic, count, CRC-32 (little-endian uint32 each), then int32 little-endian ids."""
-    body = ids.astype("<i4", copy=False).tobytes()
-    return _HEADER.pack(_MAGIC, len(ids), zlib.crc32(body)) + body
+def pack(run: Run) -> bytes:
+    """Return a run as a value: magic, CRC-32 of the rest; count of blocks, the length of each, all ids (little-endian int32)."""
+    body = np.array([len(run.lengths), *run.lengths], dtype="<i4").tobytes() + run.ids.astype("<i4", copy=False).tobytes()
+    return _HEADER.pack(_MAGIC, zlib.crc32(body)) + body
 
 
-def unpack(value: bytes) -> TokenIds | None:
-    """Return the ids in `value`, None when its magic, count or checksum is wrong."""
-    if len(value) < _HEADER.size:
+def unpack(value: bytes) -> Run | None:
+    """Return the run in `value`, None when its magic, checksum or lengths are wrong."""
+    if len(value) < _HEADER.size + 4 or len(value) % 4:
         return None
-    magic, count, checksum = _HEADER.unpack_from(value)
-    body = value[_HEADER.size :]
-    if magic != _MAGIC or len(body) != 4 * count or zlib.crc32(body) != checksum:
+    magic, checksum = _HEADER.unpack_from(value)
+    if magic != _MAGIC or zlib.crc32(memoryview(value)[_HEADER.size :]) != checksum:
         return None
-    return np.frombuffer(body, dtype="<i4").astype(np.int32, copy=False)
+    numbers = np.frombuffer(value, dtype="<i4", offset=_HEADER.size)
+    first = 1 + int(numbers[0])
+    lengths = numbers[1:first].tolist()
+    if not 1 <= first <= len(numbers) or min(lengths, default=0) < 0 or first + sum(lengths) != len(numbers):
+        return None
+    return Run(numbers[first:].astype(np.int32, copy=False), lengths)
 
 
 class PrefixStore:
-    """Blocks by key, and which prefixes each engine holds."""
+    """Runs of blocks by key, and which prefixes each engine holds."""
 
     def __init__(self, client: redis_async.Redis | None, settings: RedisSettings, clock: Clock, fingerprint: str) -> None:
         """`client` is None for no Redis at all; `fingerprint` names tokenizer, template and prompt version."""
@@ -60,17 +66,17 @@ class PrefixStore:
         self._space = f"{settings.namespace}:{fingerprint}"
         self._writes: set[asyncio.Task[None]] = set()
 
-    async def get(self, keys: Sequence[bytes]) -> list[TokenIds | None]:
-        """Return the ids of each block, None for a miss, within the budget of one decision."""
-        missing: list[TokenIds | None] = [None] * len(keys)
-        if self._client is None or not keys:
+    async def get(self, runs: Sequence[tuple[bytes, int]]) -> list[Run | None]:
+        """Return runs, each given as its last block's key and its count of blocks, None for a miss, within the budget of a decision."""
+        missing: list[Run | None] = [None] * len(runs)
+        if self._client is None or not runs:
             return missing
         admission = self._breaker.admit(self._clock.now_ms())
         if admission is None:
             return missing
         try:
             async with asyncio.timeout(self._settings.budget_ms / 1000):
-                values: list[bytes | None] = await self._client.mget([self._block(key) for key in keys])  # type: ignore[assignment]
+                values: list[bytes | None] = await self._client.mget([self._name(key) for key, _ in runs])  # type: ignore[assignment]
         except (RedisError, OSError, TimeoutError) as error:
             self._breaker.settle(admission, "failed", self._clock.now_ms())
             metrics.REDIS_FAILURES.inc()
@@ -81,20 +87,27 @@ class PrefixStore:
             raise
         self._breaker.settle(admission, "answered", self._clock.now_ms())
         found = [None if value is None else unpack(value) for value in values]
-        metrics.REDIS_BLOCKS.labels("hit").inc(sum(ids is not None for ids in found))
-        metrics.REDIS_BLOCKS.labels("miss").inc(sum(value is None for value in values))
-        metrics.REDIS_BLOCKS.labels("corrupt").inc(sum(value is not None and ids is None for value, ids in zip(values, found, strict=True)))
+        told: Counter[str] = Counter()
+        for at, ((_, count), value) in enumerate(zip(runs, values, strict=True)):
+            run = found[at]
+            # A key says which blocks lead to it, not how many of them its value holds.
+            whole = run is not None and len(run.lengths) == count
+            told["hit" if whole else "miss" if value is None else "corrupt"] += count
+            if not whole:
+                found[at] = None
+        for outcome, count in told.items():
+            metrics.REDIS_BLOCKS.labels(outcome).inc(count)
         return found
 
-    def put(self, blocks: Mapping[bytes, TokenIds]) -> None:
-        """Store blocks in the background; when Redis is slow they are let go."""
-        if blocks:
+    def put(self, runs: Mapping[bytes, Run]) -> None:
+        """Store runs by their last block's key in the background; when Redis is slow they are let go."""
+        if runs and self._client is not None:
             ttl_ms = self._settings.ttl_s * 1000
-            values = {self._block(key): (pack(ids), int(ttl_ms * random.uniform(0.9, 1.0))) for key, ids in blocks.items()}  # noqa: S311 - jitter
+            values = {self._name(key): (pack(run), int(ttl_ms * random.uniform(0.9, 1.0))) for key, run in runs.items()}  # noqa: S311 - jitter
             self._write(lambda pipeline: [pipeline.set(key, value, px=px) for key, (value, px) in values.items()])
 
     def used(self, engine: str, prefix: bytes, keys: Sequence[bytes]) -> None:
-        """Note in the background that `engine` was asked about the prefix with this last key, made of the blocks `keys`."""
+        """Note in the background that `engine` was asked about the prefix with this last key, whose runs end with `keys`."""
         ttl_s = self._settings.ttl_s
         recipe = f"{self._space}:prefix:{prefix.hex()}"
         ranking = f"{self._space}:engine:{engine}"
@@ -121,10 +134,10 @@ class PrefixStore:
                     if recipe is None:
                         continue
                     keys = [recipe[at : at + 16] for at in range(0, len(recipe), 16)]
-                    values: list[bytes | None] = await self._client.mget([self._block(key) for key in keys])  # type: ignore[assignment]
-                    blocks = [unpack(value) for value in values if value is not None]
-                    if len(blocks) == len(keys) and all(block is not None for block in blocks):
-                        found.append(np.concatenate([block for block in blocks if block is not None]))
+                    values: list[bytes | None] = await self._client.mget([self._name(key) for key in keys])  # type: ignore[assignment]
+                    runs = [run for value in values if value is not None and (run := unpack(value)) is not None]
+                    if len(runs) == len(keys):
+                        found.append(Run.joined(runs).ids)
                 return found
         except (RedisError, OSError, TimeoutError) as error:
             _log.warning("redis_failed", operation="hottest", error=str(error) or type(error).__name__)
@@ -139,8 +152,8 @@ class PrefixStore:
         if self._client is not None:
             await self._client.aclose()
 
-    def _block(self, key: bytes) -> str:
-        return f"{self._space}:block:{key.hex()}"
+    def _name(self, key: bytes) -> str:
+        return f"{self._space}:run:{key.hex()}"
 
     def _write(self, commands: Callable[[redis_async.client.Pipeline], object]) -> None:
         if self._client is None or len(self._writes) >= _MAX_PENDING_WRITES:

@@ -21,9 +21,10 @@ from services.core import metrics
 from services.core.calendar import CalendarError
 from services.core.clock import Clock
 from services.core.settings import Settings
+from services.fusion.blocks import PAGE_BARS, Block
 from services.fusion.book import Book
 from services.fusion.books import Books
-from services.fusion.prompt import PAGE_BARS, Block, PromptBuilder
+from services.fusion.prompt import PromptBuilder
 from services.inference.engine import Engine, EngineError, TokenIds, Usage
 
 _COLD_PAGES: Final = 4

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,23 +19,17 @@ import numpy as np
 from schemas import Mode
 from services.core.settings import FusionSettings
 from services.core.tokenizer import Tokenizer
+from services.fusion.blocks import PAGE_BARS, Block, Encoder, Run, chain, runs
 from services.fusion.book import Book, SlowBars
-from services.fusion.chat import TEMPLATES, ChatTemplate, Piece, Special
+from services.fusion.chat import TEMPLATES, Piece
+from services.fusion.pages import Pages
+from services.fusion.prefix import RUN_BLOCKS, EpochPrefix
 from services.fusion.prefix_store import PrefixStore
 from services.fusion.wording import PROMPT_VERSION, REPAIR, RULES, instrument_block
 from services.inference.engine import TokenIds
 
-PAGE_BARS: Final = 16
-"""Lines of a page: about 500 tokens, so that a slice sent ahead holds the GPU for hardly longer than a decision's own prefill."""
-
-_KEY_BYTES: Final = 16
-
-
-class Block(NamedTuple):
-    """A piece of a prompt with the key of everything up to and including it."""
-
-    key: bytes
-    piece: Piece
+_HASHED_AFTER_S: Final = 0.005
+"""Hashing 32K ids takes 0.13 ms, a twentieth of the way from a record to its request: it is done while the engine is at work."""
 
 
 def fingerprint(tokenizer: Tokenizer, template: str) -> str:
@@ -55,95 +49,6 @@ def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str
         settings.max_vision_age_bars,
     )
     return hashlib.blake2b(repr(shape).encode(), digest_size=8).hexdigest()
-
-
-class Encoder:
-    """Turns pieces into ids; those of the template, which every prompt has, once and for all."""
-
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
-        """Look up the template's special tokens at once; raise ValueError naming one that the tokenizer lacks."""
-        self._tokenizer = tokenizer
-        pieces = (*template.head, *template.middle, *template.fast_tail, *template.deep_tail, *template.next_user)
-        self._known: dict[Piece, TokenIds] = {
-            piece: np.array([tokenizer.special_id(piece.token)], dtype=np.int32) if isinstance(piece, Special) else tokenizer.encode(piece)
-            for piece in pieces
-        }
-
-    def encode(self, piece: Piece) -> TokenIds:
-        """Return the ids of one piece."""
-        known = self._known.get(piece)
-        return self._text(piece) if known is None else known
-
-    def encode_all(self, pieces: Iterable[Piece]) -> list[TokenIds]:
-        """Return the ids of each piece."""
-        pieces = list(pieces)
-        texts = iter(self._tokenizer.encode_batch([piece for piece in pieces if isinstance(piece, str) and piece not in self._known]))
-        return [next(texts) if (known := self._known.get(piece)) is None else known for piece in pieces]
-
-    def _text(self, piece: Piece) -> TokenIds:
-        if isinstance(piece, Special):
-            raise KeyError(f"the special token {piece.token!r} is not of this template")
-        return self._tokenizer.encode(piece)
-
-
-def chain(parent: bytes, pieces: Iterable[Piece]) -> list[Block]:
-    """Return `pieces` as blocks that follow the block with key `parent`."""
-    blocks = []
-    for piece in pieces:
-        content = b"\0" + piece.token.encode() if isinstance(piece, Special) else piece.encode()
-        parent = hashlib.blake2b(parent + content, digest_size=_KEY_BYTES).digest()
-        blocks.append(Block(parent, piece))
-    return blocks
-
-
-class EpochPrefix:
-    """The ids of one epoch's prefix: its base, then a block for each line since the boundary. It only grows."""
-
-    def __init__(self, blocks: list[Block], fixed: int, version: int, index: int) -> None:
-        """`blocks` are the base, `fixed` of them before its pages; `version` is the book's and `index` the epoch's."""
-        self.blocks = blocks
-        self.fixed = fixed
-        self.version = version
-        self.index = index
-        self.epoch = blocks[-1].key.hex()[:12]
-        self.filling = asyncio.Lock()
-        self.tip = blocks[-1].key
-        """Key of the last line that has its ids, of the base when none has."""
-        self.unsaved: dict[bytes, TokenIds] = {}
-        """Lines whose ids the store has not been given yet."""
-        self._ids = np.empty(0, dtype=np.int32)
-        self._ends: list[int] = []
-        """Where the base and each line after it end."""
-
-    @property
-    def filled(self) -> bool:
-        """Return whether the base's ids are there."""
-        return bool(self._ends)
-
-    @property
-    def nbytes(self) -> int:
-        """Return the memory that the ids take."""
-        return self._ids.nbytes
-
-    @property
-    def lines(self) -> int:
-        """Return how many lines since the boundary have their ids."""
-        return len(self._ends) - 1
-
-    def ids(self, lines: int) -> TokenIds:
-        """Return the ids of the base and the first `lines` lines: a view, not to be written to."""
-        return self._ids[: self._ends[lines]]
-
-    def append(self, ids: TokenIds) -> None:
-        """Grow by the ids of the base (first) or of the next line."""
-        start = self._ends[-1] if self._ends else 0
-        need = start + len(ids)
-        if need > len(self._ids):
-            room = np.empty(need + max(4096, need // 4), dtype=np.int32)
-            room[:start] = self._ids[:start]
-            self._ids = room
-        self._ids[start:need] = ids
-        self._ends.append(need)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +74,19 @@ class Upcoming(NamedTuple):
     """Scheduled slots of the current one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
-    """A prompt: `ids` int32, shape (tokens,); `hash` is SHA-256 of them as little-endian int32."""
+    """A prompt: `ids` int32, shape (tokens,)."""
 
     ids: TokenIds
-    hash: str
     epoch: str
     prefix_tokens: int
     prefix: EpochPrefix
+
+    @cached_property
+    def hash(self) -> str:
+        """Return SHA-256 of the ids as little-endian int32."""
+        return hashlib.sha256(self.ids.astype("<i4", copy=False).tobytes()).hexdigest()
 
 
 class PromptBuilder:
@@ -191,9 +100,9 @@ class PromptBuilder:
         self._root = fingerprint(tokenizer, template).encode()
         self._store = store
         self._prefixes: OrderedDict[tuple[str, str], EpochPrefix] = OrderedDict()
-        self._pages: OrderedDict[bytes, TokenIds] = OrderedDict()
+        """The latest last. None is dropped while its symbol has a book: only their bases' ids are let go of."""
         self._room = local_bytes // 2
-        self._page_bytes = 0
+        self._pages = Pages(self._encoder, store, local_bytes // 2)
         self.version = config_version(settings, tokenizer, template)
 
     def plan(self, book: Book, interval: str, mode: Mode, tail: str) -> Plan:
@@ -204,13 +113,25 @@ class PromptBuilder:
     async def build(self, plan: Plan) -> Prompt:
         """Return the prompt of `plan`."""
         prefix = plan.prefix
-        await self._fill(prefix, plan.lines)
-        self._grow(prefix, plan.lines[prefix.lines :])
-        head = prefix.ids(len(plan.lines))
-        tail = [self._encoder.encode(piece) for piece in (plan.tail, *self.template.tail(plan.mode))]
-        ids = np.concatenate([head, *tail])
-        digest = hashlib.sha256(ids.astype("<i4", copy=False).tobytes()).hexdigest()
-        return Prompt(ids, digest, prefix.epoch, len(head), prefix)
+        async with prefix.using:
+            filled = prefix.filled
+            if filled:
+                tail = self._tail(plan)
+            else:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._fill(prefix, plan.lines))
+                    # Redis has been asked after one turn of the loop; its answer takes as long as what can be tokenized meanwhile.
+                    await asyncio.sleep(0)
+                    tail = self._tail(plan)
+                    if prefix.lines:
+                        self._grow(prefix, plan.lines)
+            self._grow(prefix, plan.lines)
+            ids = prefix.followed_by(tail, len(plan.lines))
+        if not filled:
+            self._make_room()
+        prompt = Prompt(ids, prefix.epoch, len(ids) - len(tail), prefix)
+        asyncio.get_running_loop().call_later(_HASHED_AFTER_S, lambda: prompt.hash)
+        return prompt
 
     def text(self, plan: Plan) -> tuple[str, str]:
         """Return the prompt as (system, user) text, for engines that take no ids."""
@@ -260,8 +181,9 @@ class PromptBuilder:
         return prompt.ids[: prompt.prefix_tokens]
 
     async def ids_of(self, blocks: list[Block]) -> TokenIds:
-        """Return the ids of `blocks`, from the caches where they have them."""
-        return np.concatenate(await self._resolve(blocks))
+        """Return the ids of `blocks`, which a prompt starts with, from the caches where they have them."""
+        whole = len(blocks) - len(blocks) % RUN_BLOCKS
+        return (await self._pages.resolve(blocks, list(runs(0, whole, RUN_BLOCKS)))).ids
 
     def hottest(self) -> list[str]:
         """Return the symbols whose prefixes are in use, the latest first."""
@@ -275,7 +197,7 @@ class PromptBuilder:
     @property
     def live_tokens(self) -> int:
         """Return the tokens of all prefixes in use."""
-        return sum(len(prefix.ids(prefix.lines)) for prefix in self._prefixes.values() if prefix.filled)
+        return sum(prefix.tokens for prefix in self._prefixes.values())
 
     @property
     def live_prefixes(self) -> int:
@@ -309,67 +231,36 @@ class PromptBuilder:
         pieces.extend("".join(lines[at : at + PAGE_BARS]) for at in range(0, len(lines), PAGE_BARS))
         return chain(self._root, pieces), len(pieces) - -(-len(lines) // PAGE_BARS)
 
+    def _tail(self, plan: Plan) -> TokenIds:
+        return np.concatenate([self._encoder.encode(piece) for piece in (plan.tail, *self.template.tail(plan.mode))])
+
     async def _fill(self, prefix: EpochPrefix, lines: list[str]) -> None:
-        if prefix.filled:
-            return
-        async with prefix.filling:
-            if not prefix.filled:
-                since = chain(prefix.tip, lines)
-                ids = await self._resolve([*prefix.blocks, *since])
-                base = len(prefix.blocks)
-                prefix.append(np.concatenate(ids[:base]))
-                for block, line_ids in zip(since, ids[base:], strict=True):
-                    prefix.append(line_ids)
-                    prefix.tip = block.key
-        self._evict()
+        """Fetch the base's ids, and those of the lines that come after it when none has its own yet, a page of them as one value."""
+        since = [] if prefix.lines else chain(prefix.tip, lines[: len(lines) - len(lines) % PAGE_BARS])
+        base = len(prefix.blocks)
+        found = await self._pages.resolve([*prefix.blocks, *since], [*prefix.runs, *runs(base, base + len(since), PAGE_BARS)])
+        at = sum(found.lengths[:base])
+        prefix.fill(found.ids[:at])
+        for block, length in zip(since, found.lengths[base:], strict=True):
+            prefix.append(block.key, found.ids[at : at + length])
+            at += length
 
     def _grow(self, prefix: EpochPrefix, lines: list[str]) -> None:
-        """Add the ids of the next lines; a page of them at a time goes to the store, as each write costs more than a line's ids."""
-        for block in chain(prefix.tip, lines):
+        """Add the ids of those of `lines` that have none yet; the store is given a page of them at a time."""
+        for block in chain(prefix.tip, lines[prefix.lines :]):
             ids = self._encoder.encode(block.piece)
-            prefix.append(ids)
-            prefix.tip = block.key
-            prefix.unsaved[block.key] = ids
-        if len(prefix.unsaved) >= PAGE_BARS:
-            self._store.put(prefix.unsaved)
-            prefix.unsaved = {}
+            prefix.append(block.key, ids)
+            prefix.unsaved.append(ids)
+            if len(prefix.unsaved) == PAGE_BARS:
+                self._store.put({block.key: Run.of(prefix.unsaved)})
+                prefix.unsaved = []
 
-    async def _resolve(self, blocks: list[Block]) -> list[TokenIds]:
-        found = [self._page(block.key) for block in blocks]
-        absent = [at for at, ids in enumerate(found) if ids is None]
-        if absent:
-            stored = await self._store.get([blocks[at].key for at in absent])
-            for at, ids in zip(absent, stored, strict=True):
-                if ids is not None:
-                    found[at] = ids
-                    self._keep(blocks[at].key, ids)
-        missing = [at for at, ids in enumerate(found) if ids is None]
-        if missing:
-            pieces = [blocks[at].piece for at in missing]
-            # Tokenizing 20,000 tokens takes 39 ms and lets go of the interpreter meanwhile.
-            encoded = await asyncio.to_thread(self._encoder.encode_all, pieces)
-            for at, ids in zip(missing, encoded, strict=True):
-                found[at] = ids
-                self._keep(blocks[at].key, ids)
-            self._store.put({blocks[at].key: ids for at, ids in zip(missing, encoded, strict=True)})
-        return [ids for ids in found if ids is not None]
-
-    def _page(self, key: bytes) -> TokenIds | None:
-        ids = self._pages.get(key)
-        if ids is not None:
-            self._pages.move_to_end(key)
-        return ids
-
-    def _keep(self, key: bytes, ids: TokenIds) -> None:
-        if key not in self._pages:
-            self._pages[key] = ids
-            self._page_bytes += ids.nbytes
-            while self._page_bytes > self._room and len(self._pages) > 1:
-                _, dropped = self._pages.popitem(last=False)
-                self._page_bytes -= dropped.nbytes
-
-    def _evict(self) -> None:
+    def _make_room(self) -> None:
+        """Let go of the ids of the bases that were longest not asked about, beyond the room for them."""
         total = sum(prefix.nbytes for prefix in self._prefixes.values())
-        while total > self._room and len(self._prefixes) > 1:
-            _, dropped = self._prefixes.popitem(last=False)
-            total -= dropped.nbytes
+        for prefix in list(self._prefixes.values())[:-1]:
+            if total <= self._room:
+                break
+            if not prefix.using.locked():
+                total -= prefix.nbytes
+                prefix.release()

@@ -258,11 +258,11 @@ class FusionWorker:
             self._take(records)
             self.ownership.polled(empty=not records)
             self._bound_backlog()
+            self.dispatch()
+            # A batch takes some milliseconds; whoever waits for the loop gets it between two, a decision that begins before all else.
+            await asyncio.sleep(0)
             self._counter.flush()
             self._health.progress()
-            self.dispatch()
-            # A batch takes some milliseconds; whoever waits for the loop gets it between two.
-            await asyncio.sleep(0)
 
     def _take(self, records: list[Record]) -> None:
         for (topic, partition), batch in groupby(records, _PLACE):
@@ -379,7 +379,7 @@ class FusionWorker:
         elif ending.usage is not None and ending.prompt is not None and ending.engine is not None:
             self._kv_tokens = ending.engine.kv_capacity_tokens
             prefix = ending.prompt.prefix
-            self._store.used(ending.engine.name, prefix.blocks[-1].key, [block.key for block in prefix.blocks])
+            self._store.used(ending.engine.name, prefix.blocks[-1].key, prefix.recipe)
             if self._engine_was_down:
                 self._engine_was_down = False
                 self.prewarmer.warm_current(self._prompts.hottest())

@@ -214,11 +214,12 @@ class Look:
         client = redis.connect(settings.redis.model_copy(update={"budget_ms": int(_REDIS_S * 1000)}))
         assert client is not None  # noqa: S101 - told by the line above
         try:
-            await client.ping()
-            started = time.perf_counter()
-            await client.ping()
-            took_ms = (time.perf_counter() - started) * 1000
-            said = {**await client.info("server"), **await client.info("memory")}
+            async with asyncio.timeout(_REDIS_S):
+                await client.ping()
+                started = time.perf_counter()
+                await client.ping()
+                took_ms = (time.perf_counter() - started) * 1000
+                said = {**await client.info("server"), **await client.info("memory")}
         except AuthenticationError as error:
             return [fail("redis", f"does not let us in: {error}", "check redis.username and redis.password")]
         except (RedisError, OSError, TimeoutError) as error:

@@ -128,6 +128,7 @@ class Folder:
         redis: redis_async.Redis | None = None,
         instruments: Iterable[Instrument] = INSTRUMENTS,
         splits: Iterable[InstrumentEvent] = (),
+        local_bytes: int = 1 << 24,
     ) -> None:
         self.settings = settings
         self.clock = VirtualClock(START)
@@ -136,7 +137,7 @@ class Folder:
         self.policy = TriggerPolicy(settings.fusion)
         self.intake = Intake(settings, self.clock, self.books, self.policy)
         self.store = PrefixStore(redis, settings.redis, self.clock, fingerprint(TOKENIZER, "minicpm4"))
-        self.prompts = PromptBuilder(settings.fusion, TOKENIZER, "minicpm4", self.store, 1 << 24)
+        self.prompts = PromptBuilder(settings.fusion, TOKENIZER, "minicpm4", self.store, local_bytes)
 
     def feed(self, records: Iterable[Record]) -> None:
         for one in records:

@@ -18,7 +18,8 @@ from services.core.bus.memory import MemoryBus
 from services.core.calendar import SessionCalendar
 from services.core.settings import Settings
 from services.fusion import recovery
-from services.fusion.prompt import PAGE_BARS, Block, config_version
+from services.fusion.blocks import PAGE_BARS, Block
+from services.fusion.prompt import config_version
 from services.fusion.recovery import Recovery
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MODE, START, SYMBOL, VISION, bar, bar_at, instrument, split
@@ -80,7 +81,8 @@ async def workers_agree(seed: int, using: Settings) -> None:
     places = steps(rng, logs, 3)
     server = FakeServer()
     first = Folder(using, redis=FakeAsyncRedis(server=server))
-    warm = Folder(using, redis=FakeAsyncRedis(server=server))
+    # It keeps one prefix's ids at most, so that the other symbol's come back out of Redis, as far as they were stored.
+    warm = Folder(using, redis=FakeAsyncRedis(server=server), local_bytes=1)
     late: Folder | None = None
     born = rng.randrange(len(places))
     before = (0, 0)
