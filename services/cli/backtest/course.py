@@ -15,12 +15,20 @@ from services.cli.backtest.paper import Judges
 from services.cli.backtest.prepare import Plan, make_around
 from services.cli.replay.logfile import Header, header_line, record_line
 from services.core.bus import Record
+from services.core.errors import ServiceError
 from services.inference.engine import Engine, EngineError
 from services.scoring.report import ReportBar
 
 _CHECKPOINT_S: Final = 5.0
 _AFTER_MS: Final = 60_000
 """How far the clock goes on after the last bar, so that what waits for a chart is asked."""
+
+
+_GONE: Final = frozenset({"engine_unreachable", "engine_broke", "engine_open", "engine_overloaded"})
+
+
+class EngineGoneError(ServiceError):
+    """The engine does not answer; the run can be resumed when it does."""
 
 
 class Course:
@@ -38,7 +46,12 @@ class Course:
         self._loading = True
 
     async def run(self) -> bool:
-        """Play until the data end or the run is no longer wanted; return whether they ended."""
+        """Play until the data end or the run is no longer wanted; return whether they ended.
+
+        Raises EngineGoneError when the engine does not answer: the run stands at its last checkpoint then.
+        """
+        if self._folder.checkpoint.done:
+            return self._look_back()
         steps = self._plan.feed.steps()
         first = next(steps, None)
         if first is None:
@@ -103,14 +116,20 @@ class Course:
         self._save()
         return True
 
+    def _look_back(self) -> bool:
+        """Gather what a report on a run that has ended already needs."""
+        self.judges.load(self._folder.checkpoint.judges or {})
+        for step in self._plan.feed.steps():
+            self._seen(step)
+        return True
+
     async def _name(self, engine: Engine) -> None:
-        """Note what answers; one that does not answer is named by what it is called here."""
+        """Note what answers."""
         try:
             info = await engine.info()
-        except EngineError:
-            self._folder.checkpoint.engine = engine.name
-        else:
-            self._folder.checkpoint.engine = f"{info.name}: {info.model} ({info.source})"
+        except EngineError as error:
+            raise EngineGoneError(f"the engine {engine.name} does not answer: {error.detail}") from error
+        self._folder.checkpoint.engine = f"{info.name}: {info.model} ({info.source})"
 
     def _log(self, desk: Desk) -> None:
         """Write what was appended, unless an earlier life has."""
@@ -133,6 +152,10 @@ class Course:
             outcomes += self.judges.message(message)
         counts = self._folder.checkpoint.outcomes
         for audit in audits:
+            if audit.reason in _GONE:
+                # Its silence is no outcome of the strategy; a live worker would have gone on without these signals.
+                why = f"{audit.reason}: {audit.detail}"
+                raise EngineGoneError(f"the engine does not answer ({why}); when it does, go on with --resume --folder {self._folder.path}")
             ended = audit.outcome.value if audit.reason is None else f"{audit.outcome.value} ({audit.reason})"
             counts[ended] = counts.get(ended, 0) + 1
         self._folder.write(SIGNALS, (message.encode() for message in messages))

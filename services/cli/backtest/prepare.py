@@ -61,7 +61,8 @@ def make_around(settings: Settings, engine: str, clock: VirtualClock, bus: Memor
     """Return what a worker is given: the backtest's bus and clock, no Redis, and the engine that was asked for."""
     tokenizer = load_tokenizer(settings.engine)
     made: Engine = InstantSimulator(tokenizer) if engine == SIMULATOR else connect_engine(settings.engine, clock)
-    return Around(bus=bus, settings=settings, clock=clock, health=Health(), engine=made, fallback=None, tokenizer=tokenizer, redis=None)
+    stand_in = connect_engine(settings.engine.model_copy(update={"kind": "rules"}), clock) if settings.fusion.fallback == "rules" else None
+    return Around(bus=bus, settings=settings, clock=clock, health=Health(), engine=made, fallback=stand_in, tokenizer=tokenizer, redis=None)
 
 
 async def _log(options: Options) -> tuple[Feed, Settings]:

@@ -47,8 +47,7 @@ async def begin(options: Options, path: Path, report: Path | None, *, resume: bo
     interrupt = Interrupt()
     with Folder(path, checkpoint) as folder, answering(interrupt), _Bar(err, plan) as bar:
         course = Course(plan, folder, bar.advance, lambda: not interrupt.wanted.is_set())
-        ended = checkpoint.done or await course.run()
-        if ended:
+        if await course.run():
             _conclude(plan, course, folder, report, bar.spent_s)
             return EXIT_DONE
     err.print(f"stopped after {checkpoint.steps} instants; go on with: aquiline backtest --resume --folder {path}", highlight=False)

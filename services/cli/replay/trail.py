@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -16,6 +16,8 @@ from services.cli.replay.logfile import LogFileError
 from services.cli.replay.topics import CLIENT, Span, partitions_of, read_span
 from services.core.bus import Bus
 from services.core.errors import ServiceError
+
+_ID_LETTERS: Final = 40
 
 
 class AuditLine(NamedTuple):
@@ -94,13 +96,21 @@ def _trail(name: str, lines: Sequence[AuditLine]) -> Trail:
             record = AuditRecord.decode(value)
             intact = is_intact(value)
         except (ValidationError, orjson.JSONDecodeError) as error:
-            damaged.append(f"{where}: not a valid audit record: {_first(error)}")
+            damaged.append(f"{where}{_of_trigger(value)}: not a valid audit record: {_first(error)}")
             continue
         if intact:
             entries.append(Entry(where, record))
         else:
             damaged.append(f"{where} (trigger {record.trigger_id}): damaged, its checksum is not that of what it says")
     return Trail(name, lines, entries, damaged)
+
+
+def _of_trigger(value: bytes) -> str:
+    """Return which trigger a record that is not valid tells of, as far as it can be read at all."""
+    try:
+        return f" (trigger {str(orjson.loads(value)['trigger_id'])[:_ID_LETTERS]!r})"
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
 
 
 def _first(error: Exception) -> str:
