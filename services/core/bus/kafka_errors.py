@@ -21,7 +21,11 @@ from aiokafka.errors import (
 from services.core.bus.port import BusError
 
 _HINTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (KafkaConnectionError, "the broker cannot be reached; check `bus.url`, `bus.security`, and that the broker is up"),
+    (
+        KafkaConnectionError,
+        "the broker cannot be reached, or refuses the log-in; check `bus.url`, `bus.security`, user name, password and certificates, and "
+        "that the broker is up (`aquiline doctor` tells which it is)",
+    ),
     (
         (KafkaTimeoutError, RequestTimedOutError, TimeoutError),
         "the broker did not answer in time; check that it is up and that the topic and partition exist",
