@@ -14,10 +14,11 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import jsonschema
+from typer.testing import CliRunner
 
 from deploy.check import composefile
 from deploy.check.found import REPOSITORY, Found
-from services.cli.main import COMMANDS
+from services.cli.main import app as aquiline
 from services.core.settings import SettingsError, load
 
 _SCHEMA: Final = "check_jsonschema"
@@ -110,21 +111,25 @@ def _ours(service: Mapping[str, Any]) -> Iterator[str]:
         yield "build is missing, and nobody publishes its image"
     elif not (REPOSITORY / service["build"]["dockerfile"]).is_file():
         yield f"{service['build']['dockerfile']} does not exist"
-    command = composefile.words(service["command"])
-    match command:
-        case ["python", "-m", module, *_]:
-            known = importlib.util.find_spec(module) is not None
-        case ["aquiline", name, *_]:
-            known = name in COMMANDS
-        case _:
-            known = False
-    if not known:
-        yield f"command {command} is neither `python -m` with a module of ours nor an `aquiline` command that there is"
+    yield from _command(composefile.words(service["command"]))
     with tempfile.TemporaryDirectory() as secrets, _environment(service.get("environment", {}), secrets):
         try:
             load()
         except SettingsError as error:
             yield f"environment: {error}"
+
+
+def _command(words: list[str]) -> Iterator[str]:
+    match words:
+        case ["python", "-m", module, *_] if importlib.util.find_spec(module) is not None:
+            return
+        case ["aquiline", *rest]:
+            # Options are looked at before --help is, and nothing runs.
+            told = CliRunner().invoke(aquiline, [*rest, "--help"])
+            if told.exit_code != 0:
+                yield f"command {words}: {' '.join(re.sub('[^ -~]', ' ', told.output).split())}"
+        case _:
+            yield f"command {words} is neither `python -m` with a module of ours nor an `aquiline` command"
 
 
 @contextmanager

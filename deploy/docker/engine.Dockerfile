@@ -27,6 +27,8 @@ RUN python3 -m venv /opt/aquiline \
     && /opt/aquiline/bin/pip install --no-cache-dir --no-deps --no-index /wheels/aquiline-*.whl \
     && /opt/aquiline/bin/pip check \
     && python3 -m pip install --no-cache-dir --no-deps --no-index --break-system-packages /wheels/aquiline-*.whl \
+    && printf '#!/bin/sh\nexec %s "$@"\n' "$(command -v python3)" > /usr/local/bin/sglang-python \
+    && chmod 0755 /usr/local/bin/sglang-python \
     && groupadd --gid 10001 aquiline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/engine --shell /usr/sbin/nologin aquiline \
     && install -d -o 10001 -g 10001 -m 0700 /var/cache/engine /run/aquiline/secrets

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,10 @@ _INSTALL: Final = ("apt-get", "install", "-y", "--no-install-recommends", "redis
 
 
 class LocalRedis(LocalServer):
-    """A Redis. With `security` clients need TLS and the account's name and password; `acl_file` has accounts of its own instead."""
+    """A Redis. With `security` clients need TLS and the account's name and password.
+
+    `arguments` are added to the command line; accounts in an ACL file that they name stand in for that one.
+    """
 
     name = "redis"
 
@@ -29,13 +33,13 @@ class LocalRedis(LocalServer):
         *,
         port: int | None = None,
         security: LocalSecurity | None = None,
-        acl_file: Path | None = None,
+        arguments: Sequence[str] = (),
         detached: bool = False,
     ) -> None:
         """Keep configuration and log in `folder`; listen on `port` of loopback, or a free one."""
         super().__init__(folder, port=port, detached=detached)
         self.security = security
-        self._acl_file = acl_file
+        self._arguments = list(arguments)
 
     @property
     def url(self) -> str:
@@ -56,16 +60,14 @@ class LocalRedis(LocalServer):
                 f"tls-ca-cert-file {self.security.ca_file}",
                 "tls-auth-clients optional",
             ]
-        if self._acl_file is not None:
-            lines.append(f"aclfile {self._acl_file}")
-        elif self.security is not None:
+        if self.security is not None and "--aclfile" not in self._arguments:
             lines += ["user default off", f"user {self.security.username} on >{self.security.password} ~* +@all"]
         config = self.folder / "redis.conf"
         config.touch(mode=0o600)
         config.write_text("\n".join(lines) + "\n")
 
     def _command(self) -> list[str]:
-        return [redis_server(), str(self.folder / "redis.conf")]
+        return [redis_server(), str(self.folder / "redis.conf"), *self._arguments]
 
     def _serves(self) -> bool:
         if _STARTED not in self.log_file.read_text(errors="replace"):

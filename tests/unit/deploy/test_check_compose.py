@@ -32,6 +32,8 @@ def test_the_compose_file_and_the_dockerfiles_are_as_they_should_be() -> None:
         ("fusion", "depends_on", {"sglang": {"condition": "service_healthy"}}, "of another profile"),
         ("topics", "depends_on", {"feed": {"condition": "service_completed_successfully"}}, "wait for each other"),
         ("topics", "command", ["python", "-m", "services.nothing"], "services.nothing"),
+        ("feed", "command", ["aquiline", "market", "samples", "--pace", "1.5"], "No such option"),
+        ("feed", "command", ["aquiline", "markt", "samples"], "No such command"),
         ("market", "volumes", ["nowhere:/data"], "'nowhere' is not declared"),
         ("market", "volumes", ["./deploy:/deploy"], "mounted to be written"),
         ("market", "memory", "512m", "market"),
