@@ -1,4 +1,4 @@
-"""Brokers for the stacks alone, since their topics have fixed names; one plain and one that wants TLS and a log-in."""
+"""The declared stack on a broker of its own, since its topics have fixed names."""
 
 from __future__ import annotations
 

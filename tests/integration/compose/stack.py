@@ -27,7 +27,7 @@ from services.core.settings import Settings, load
 from tests.integration.fusion.waiting import until
 
 REPOSITORY: Final = Path(__file__).parents[3]
-PATIENCE_S: Final = 90.0
+PATIENCE_S: Final = 240.0
 _OURS: Final = "aquiline/"
 _HTTP_PORT: Final = 9400
 _ENGINE_PORT: Final = 30_000
@@ -36,8 +36,8 @@ _ENGINE_PORT: Final = 30_000
 class Stack:
     """One run of the file's profile `default`.
 
-    Kafka runs already; Redis is started where the file starts it, with the ACL file of the stack's own secrets. With `security` it
-    wants TLS, as Kafka does. `variables` are added to every service of ours. Close it, whatever happened.
+    Kafka runs already; Redis is started where the file starts it, with its arguments and so with the ACL file of the stack's own
+    secrets. With `security` it wants TLS, as Kafka does. `variables` are added to every service of ours. Close it, whatever happened.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class Stack:
         self.started: list[str] = []
         """Names in the order in which they were started."""
         self.kafka = kafka
-        self.redis = LocalRedis(folder / "redis", security=security, acl_file=self._volume("secrets") / "redis.acl")
         self._variables = dict(variables or {})
         self._reached: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self.declared}
         self.addresses: dict[str, str] = {}
@@ -67,6 +66,8 @@ class Stack:
             if service["image"].startswith(_OURS):
                 host, port = ("engine", _ENGINE_PORT) if name == "simulator" else (name, _HTTP_PORT)
                 self.addresses[f"{host}:{port}"] = f"127.0.0.1:{free_port()}"
+        arguments = [self._mounted("redis", word) for word in composefile.words(self.declared["redis"]["command"])]
+        self.redis = LocalRedis(folder / "redis-server", security=security, arguments=arguments)
 
     @property
     def secrets(self) -> Path:
@@ -159,6 +160,12 @@ class Stack:
         assert code in {None, 0}, f"{name} ended with {code}\n{self.tails()}"
         return code == 0
 
+    def once(self, name: str, *command: str, **changed: str | None) -> subprocess.CompletedProcess[str]:
+        """Run a command (the declared one when none is given) to its end as the service `name`, with variables changed or (None) gone."""
+        environment = {key: value for key, value in (self._environment(name) | changed).items() if value is not None}
+        words = [self._there(name, word) for word in command or composefile.words(self.declared[name]["command"])]
+        return subprocess.run(words, env=environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
     async def stop(self) -> dict[str, int]:
         """Stop what runs as Compose does, the last in the order of start first; return the exit code of each that ran."""
         codes = {}
@@ -185,12 +192,14 @@ class Stack:
             text = text.replace(there, here)
         return text.replace("kafka://kafka:9092", self.kafka.url).replace("redis://redis:6379/0", self.redis.url)
 
+    def _mounted(self, name: str, text: str) -> str:
+        mounts = self._mounts(name)
+        # In one pass, the longer path first: what stands for one may itself lie below /tmp.
+        targets = "|".join(re.escape(target) for target in sorted(mounts, key=len, reverse=True))
+        return re.sub(rf"(?<![\w/-])({targets})(?![\w-])", lambda found: str(mounts[found[0]]), text) if mounts else text
+
     def _there(self, name: str, text: str) -> str:
-        if mounts := self._mounts(name):
-            # In one pass, the longer path first: what stands for one may itself lie below /tmp.
-            targets = "|".join(re.escape(target) for target in sorted(mounts, key=len, reverse=True))
-            text = re.sub(rf"(?<![\w/-])({targets})(?![\w-])", lambda found: str(mounts[found[0]]), text)
-        text = self.rewritten(text).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - replaced, not bound
+        text = self.rewritten(self._mounted(name, text)).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - replaced, not bound
         for address, here in self.addresses.items():
             host, _, port = address.partition(":")
             if host == ("engine" if name == "simulator" else name):

@@ -1,104 +1,77 @@
-"""The stack of `docker-compose.yml`, every part of it that is ours: it starts in order, decides, and drains. Needs the extra `vision`."""
+"""The stack of `docker-compose.yml`, every part of it that is ours, with log-ins and without. Needs the extra `vision`."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("torch")
 
-from schemas import RunMode, Topic, topic_name
-from services.core.bus import Bus, TopicPartition
-from services.core.bus.connect import connect
-from services.core.bus.kafka_survey import survey
-from services.core.clock import SystemClock
-from services.core.instruments import Instruments
-from services.core.topics import wanted_topics
-from services.market.samples import SYMBOLS
-from tests.chaos.invariants import judge
+from deploy.local import LocalKafka, LocalSecurity
+from tests.conftest import start_or_skip
+from tests.integration.compose.course import start_decide_drain
 from tests.integration.compose.stack import Stack
-from tests.integration.fusion.logs import Logs
 
-pytestmark = pytest.mark.integration
+# Some forty seconds each on two quiet cores, and far more on busy ones: every process imports half of everything.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-MODE = RunMode.DEMO
-PARTITIONS = 4
-INPUTS = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES)
-PATIENCE_S = 90.0
-LISTED = set(SYMBOLS.values()) - {"FB.XNAS"}
-"""Facebook is listed six years into the replay."""
+_PASSWORD = "aquiline_bus__password"
 
 
 async def test_the_stack_starts_in_its_declared_order_decides_and_drains(stack: Stack) -> None:
-    await stack.start("fusion")
-    settings = stack.settings("fusion")
-    clock = SystemClock()
-    bus = connect(settings.bus, clock)
-    first = await _ends(bus, *INPUTS)
-    assert sum(first.values()) > 0, "the history is read before the worker starts"
-    logs = Logs(bus, MODE, PARTITIONS)
-    await logs.open()
-    assert logs.audits == [], "nobody is asked about the past"
-
-    await stack.start()
-    _declared_order(stack)
-    await logs.until(
-        lambda: {signal.symbol for signal in logs.signals} >= LISTED and any(signal.vision == "fresh" for signal in logs.signals),
-        "a signal of every stock, and one on fresh vision features",
-        patience_s=PATIENCE_S,
-        told=stack.tails,
-    )
-    codes = await stack.stop()
-    assert set(codes.values()) == {0}, f"{codes}\n{stack.tails()}"
-    assert set(codes) == {"feed", "fusion", "market", "simulator", "vision"}
-
-    await _as_declared(bus)
-    # The worker is stopped before those that it reads from, so that their last bars are for its next life. Up to its commits
-    # everything has an outcome, and beyond them nothing has.
-    ends = sum((await _ends(bus, *INPUTS, Topic.SIGNAL_AUDIT, Topic.STRATEGY_SIGNALS)).values())
-    await logs.until(
-        lambda: sum(len(logs.records[topic]) for topic in INPUTS) + len(logs.audits) + len(logs.messages) == ends, "all that there is"
-    )
-    committed = (await survey(settings.bus, settings.fusion.group)).committed
-    for topic in INPUTS:
-        logs.records[topic] = [one for one in logs.records[topic] if one.offset < committed[TopicPartition(one.topic, one.partition)]]
-    known = Instruments(bus, clock, MODE, "judge")
-    await known.start()
-    verdict = judge(logs, settings, known, first)
-    assert verdict.broken == []
-    assert verdict.counts["triggers"] >= len(logs.signals) > 0
-    assert logs.dead_letters == []
-    await known.close()
-    await logs.close()
-    await bus.close()
+    await start_decide_drain(stack)
 
 
-def _declared_order(stack: Stack) -> None:
-    for name in stack.started:
-        for other in stack.declared[name].get("depends_on", {}):
-            if other in stack.declared:
-                assert stack.started.index(other) < stack.started.index(name), f"{name} waits for {other}"
-
-
-async def _ends(bus: Bus, *topics: Topic) -> Mapping[TopicPartition, int]:
-    reader = await bus.reader(client_id="ends")
-    try:
-        return await reader.end_offsets(
-            [TopicPartition(topic_name(topic, MODE), number) for topic in topics for number in range(PARTITIONS)]
+async def test_behind_tls_and_log_ins_the_same_stack_works_with_credentials_from_files_and_is_refused_without(tmp_path: Path) -> None:
+    security = LocalSecurity(tmp_path / "security")
+    with start_or_skip(LocalKafka(tmp_path / "kafka", security=security)) as kafka:
+        stack = Stack(
+            tmp_path / "stack",
+            kafka,
+            security=security,
+            variables={
+                "AQUILINE_BUS__SECURITY": "sasl_ssl",
+                "AQUILINE_BUS__CA_FILE": str(security.ca_file),
+                "AQUILINE_BUS__CERT_FILE": str(security.cert_file),
+                "AQUILINE_BUS__KEY_FILE": str(security.key_file),
+                "AQUILINE_BUS__USERNAME": security.username,
+                "AQUILINE_BUS__REQUEST_TIMEOUT_MS": "5000",
+                "AQUILINE_REDIS__CA_FILE": str(security.ca_file),
+                "AQUILINE_SECRETS_DIR": str(tmp_path / "stack" / "volumes" / "secrets"),
+            },
         )
-    finally:
-        await reader.close()
+        try:
+            file = stack.secrets / _PASSWORD
+            file.touch(mode=0o600)
+            file.write_text(security.password)
+            await start_decide_drain(stack, lambda: _is_refused(stack, tmp_path))
+        finally:
+            stack.close()
 
 
-async def _as_declared(bus: Bus) -> None:
-    """Every topic has the partitions, the retention and the compaction that the job is there for."""
-    admin = await bus.admin()
-    wanted = wanted_topics(MODE, PARTITIONS)
-    found = await admin.describe([topic.name for topic in wanted])
-    await admin.close()
-    assert {topic.name: topic.partitions for topic in wanted} == {name: info.partitions for name, info in found.items()}
-    for topic in wanted:
-        assert topic.config.items() <= found[topic.name].config.items()
+def _is_refused(stack: Stack, folder: Path) -> None:
+    """No service and no job gets in without what it needs, and each says in a sentence what that is."""
+    wrong = folder / "wrong"
+    wrong.mkdir()
+    for name in (_PASSWORD, "aquiline_redis__password", "aquiline_engine__api_key"):
+        (wrong / name).write_text("hunter2")
+    for name in ("topics", "fusion"):
+        ended = stack.once(name, AQUILINE_SECRETS_DIR=None, AQUILINE_HTTP__PORT="0")
+        assert (ended.returncode, "needs bus.username and bus.password" in ended.stderr) == (1, True), ended.stderr
+    for change, sentence in (
+        ({"AQUILINE_SECRETS_DIR": str(wrong)}, "refuses the log-in"),
+        ({"AQUILINE_BUS__SECURITY": "plaintext"}, "check `bus.url`, `bus.security`"),
+    ):
+        ended = stack.once("topics", **change)
+        assert (ended.returncode, sentence in ended.stderr) == (1, True), ended.stderr
+        assert "hunter2" not in ended.stderr + ended.stdout
+    # Redis and the engine are not refused at the start: a worker goes on without the one and waits for the other.
+    looked = stack.once("fusion", "aquiline", "doctor", "--json", AQUILINE_SECRETS_DIR=str(wrong))
+    found = {one["check"].split()[0]: one["sentence"] for one in json.loads(looked.stdout)["findings"] if one["level"] == "fail"}
+    assert (looked.returncode, set(found)) == (1, {"kafka", "redis", "engine"}), found
+    looked = stack.once("fusion", "aquiline", "doctor")
+    assert looked.returncode == 0, looked.stdout

@@ -39,7 +39,7 @@ def pods(tmp_path: Path, secrets: Path) -> Iterator[dict[str, Pod]]:
     texts = {file.name: file.read_text() for file in secrets.iterdir()}
     with (
         start_or_skip(LocalKafka(tmp_path / "kafka")) as kafka,
-        start_or_skip(LocalRedis(tmp_path / "redis", acl_file=secrets / "redis.acl")) as redis,
+        start_or_skip(LocalRedis(tmp_path / "redis", arguments=["--aclfile", str(secrets / "redis.acl")])) as redis,
     ):
         engine = Pod(tmp_path, overlay, "engine", {}, texts)
         addresses = {
