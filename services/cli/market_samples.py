@@ -53,8 +53,8 @@ def samples(
         dt.datetime, typer.Option(formats=_DAY, metavar="DATE", help="First day at that pace.", show_default="2006-01-01")
     ] = dt.datetime(2006, 1, 1),  # noqa: DTZ001 - a date
     history_from: Annotated[
-        dt.datetime, typer.Option(formats=_DAY, metavar="DATE", help="First day of the history.", show_default="2004-01-01")
-    ] = dt.datetime(2004, 1, 1),  # noqa: DTZ001 - a date
+        dt.datetime, typer.Option(formats=_DAY, metavar="DATE", help="First day of the history.", show_default="2004-09-01")
+    ] = dt.datetime(2004, 9, 1),  # noqa: DTZ001 - a date
     config: Annotated[Path | None, typer.Option(help="Settings file; else AQUILINE_CONFIG and AQUILINE_* variables.")] = None,
 ) -> None:
     """Play real daily bars of five stocks (AAPL, FB, GOOG, IBM, MSFT, until March 2013) onto the topic `candles`.
