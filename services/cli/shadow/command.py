@@ -114,7 +114,7 @@ async def _read(sides: tuple[Settings, Settings], since_ms: int) -> tuple[Trail,
         for settings in sides:
             bus = connect(settings.bus, SystemClock())
             try:
-                trails.append(await read_trail(bus, settings.run_mode, since_ms, tell))
+                trails.append(await read_trail(bus, settings.run_mode, sides[1].fusion.symbols, since_ms, tell))
             finally:
                 await bus.close()
     return trails[0], trails[1]

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from schemas import Action, AuditRecord, Outcome
+from schemas import Action, Outcome
+from services.cli.shadow.end import STAGES, End
 from services.cli.shadow.model import Check, Comparison, Returns, Side, Spread
 from services.cli.shadow.pairs import Pair, Trail, covered, distinct, matrix, newest_version, pairs, span, within
 from services.scoring.report.statistics import block_length, bootstrap_mean
 
-_TO_DECISION: Final = ("fold", "vision_wait", "queue", "prompt", "first_token", "decision")
+_TO_DECISION: Final = STAGES.index("decision") + 1
 _TOP_REASONS: Final = 5
 _SEED: Final = 7
 _SLACK_MS: Final = 50.0
@@ -61,10 +63,10 @@ def compare(
     live, shadow = trails
     kept, versions = [], []
     for name, trail in (("live", live), ("shadow", shadow)):
-        if not trail.audits:
+        if not trail.ends:
             raise NothingToCompareError(f"{name} left no audit record in this time; is its worker running, and reading?")
-        versions.append(newest_version(trail.audits))
-        kept.append(distinct(trail.audits, versions[-1], symbols))
+        versions.append(newest_version(trail.ends))
+        kept.append(distinct(trail.ends, versions[-1], symbols))
         if not kept[-1]:
             raise NothingToCompareError(f"{name} left no audit record of the symbols that the shadow looks at ({', '.join(symbols)})")
     from_ms, until_ms = span(*kept)
@@ -123,54 +125,54 @@ def verdict(found: Comparison, criteria: Criteria) -> Iterable[Check]:
         yield check("returns", "interval of the difference not all below 0", f"up to {high * 1e4:+.1f} bp", high >= 0)
 
 
-def _side(audits: Sequence[AuditRecord], trail: Trail, version: str, expected: Expected) -> Side:
-    published = [audit for audit in audits if audit.outcome is Outcome.PUBLISHED]
-    known = [audit for audit in audits if audit.cached_tokens is not None and audit.prompt_tokens]
-    tokens = sum(audit.prompt_tokens or 0 for audit in known)
-    accepted = [audit.accept_length for audit in audits if audit.accept_length is not None]
-    prompts = _distinct(audit.prompt_version for audit in audits)
+def _side(ends: Sequence[End], trail: Trail, version: str, expected: Expected) -> Side:
+    published = [end for end in ends if end.outcome is Outcome.PUBLISHED]
+    known = [end for end in ends if end.cached_tokens is not None and end.prompt_tokens]
+    tokens = sum(end.prompt_tokens or 0 for end in known)
+    accepted = [end.accept_length for end in ends if end.accept_length is not None]
+    prompts = _distinct(end.prompt_version for end in ends)
     comparable = expected.config_version is not None and prompts in ([], [expected.prompt_version])
     return Side(
         settings_hash=expected.settings_hash,
         config_version=version,
         of_its_file=version == expected.config_version if comparable else None,
-        other_versions=sum(audit.config_version != version for audit in trail.audits),
-        models=_distinct(audit.model for audit in audits),
-        sources=_distinct(audit.source for audit in audits),
+        other_versions=sum(end.config_version != version for end in trail.ends),
+        models=_distinct(end.model for end in ends),
+        sources=_distinct(end.source for end in ends),
         prompt_versions=prompts,
-        triggers=len(audits),
-        outcomes=dict(Counter(audit.outcome.value for audit in audits)),
-        reasons=dict(Counter(audit.reason for audit in audits if audit.reason).most_common(_TOP_REASONS)),
+        triggers=len(ends),
+        outcomes=dict(Counter(end.outcome.value for end in ends)),
+        reasons=dict(Counter(end.reason for end in ends if end.reason).most_common(_TOP_REASONS)),
         latency_ms=_latency(published),
-        prefix_hits=sum(audit.cached_tokens or 0 for audit in known) / tokens if tokens else None,
+        prefix_hits=sum(end.cached_tokens or 0 for end in known) / tokens if tokens else None,
         accept_length=float(np.mean(accepted)) if accepted else None,
     )
 
 
-def _latency(published: Sequence[AuditRecord]) -> dict[str, Spread]:
+def _latency(published: Sequence[End]) -> dict[str, Spread]:
     if not published:
         return {}
-    stages = {stage: [audit.latency_ms.get(stage, 0.0) for audit in published] for stage in (*_TO_DECISION, "publish")}
-    stages = {"record_to_decision": [sum(row) for row in zip(*(stages[stage] for stage in _TO_DECISION), strict=True)], **stages}
-    return {stage: _spread(values) for stage, values in stages.items()}
+    taken = np.asarray([end.latency_ms for end in published])
+    found = {"record_to_decision": _spread(taken[:, :_TO_DECISION].sum(axis=1))}
+    return found | {stage: _spread(taken[:, at]) for at, stage in enumerate(STAGES)}
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    p50, p95, p99 = (float(value) for value in np.percentile(np.asarray(values), (50, 95, 99)))
+def _spread(values: NDArray[np.float64]) -> Spread:
+    p50, p95, p99 = (float(value) for value in np.percentile(values, (50, 95, 99)))
     return Spread(count=len(values), p50=round(p50, 3), p95=round(p95, 3), p99=round(p99, 3))
 
 
 def _returns(decided: Sequence[Pair], live: Trail, shadow: Trail) -> Returns | None:
     """Return the paired difference at the moments at which at least one side opened a position and all that did are scored."""
     opened = [pair for pair in decided if _opens(pair.live) or _opens(pair.shadow)]
-    for trail, audits in ((live, [pair.live for pair in opened]), (shadow, [pair.shadow for pair in opened])):
-        if any(map(_opens, audits)) and not any(audit.signal_id in trail.scored for audit in audits):
+    for trail, ends in ((live, [pair.live for pair in opened]), (shadow, [pair.shadow for pair in opened])):
+        if any(map(_opens, ends)) and not any(end.signal_id in trail.scored for end in ends):
             return None  # nobody scores this side: what is left would be the moments at which it stayed out
     rows = []
     for pair in opened:
         ours, theirs = _made(pair.live, live), _made(pair.shadow, shadow)
         if ours is not None and theirs is not None:
-            rows.append((ours[0], theirs[0], pair.live.trigger.ts_event_ms, max(ours[1], theirs[1])))
+            rows.append((ours[0], theirs[0], pair.live.ts_event_ms, max(ours[1], theirs[1])))
     if not rows:
         return None
     ours_net, theirs_net, start_ms, end_ms = (np.asarray(column) for column in zip(*rows, strict=True))
@@ -187,15 +189,15 @@ def _returns(decided: Sequence[Pair], live: Trail, shadow: Trail) -> Returns | N
     )
 
 
-def _opens(audit: AuditRecord) -> bool:
-    return audit.action in {Action.BUY, Action.SELL}
+def _opens(end: End) -> bool:
+    return end.action in {Action.BUY, Action.SELL}
 
 
-def _made(audit: AuditRecord, trail: Trail) -> tuple[float, int] | None:
+def _made(end: End, trail: Trail) -> tuple[float, int] | None:
     """Return what a decision made, and when that was known: nothing where it opened no position; None where it is not scored."""
-    if not _opens(audit):
-        return 0.0, audit.trigger.ts_event_ms
-    outcome = trail.scored.get(audit.signal_id) if audit.signal_id is not None else None
+    if not _opens(end):
+        return 0.0, end.ts_event_ms
+    outcome = trail.scored.get(end.signal_id) if end.signal_id is not None else None
     return None if outcome is None else (outcome.return_net or 0.0, outcome.ts_exit_ms)
 
 

@@ -1,4 +1,4 @@
-"""Who decided what on the same record: audit records of both sides, joined by symbol, interval, mode and as-of. Pure."""
+"""Who decided what on the same record: ends of both sides, joined by symbol, interval, mode and as-of. Pure."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from schemas import AuditRecord, Outcome, SignalOutcome
-
-Moment = tuple[str, str, str, int, int]
-"""Symbol, interval, mode, and partition and offset of the last market record that a decision rests on."""
+from schemas import Outcome, SignalOutcome
+from services.cli.shadow.end import End, Moment, Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """What one side left behind: its audit records, and what the market made of its signals by signal id."""
+    """What one side left behind: how its triggers ended, and what the market made of its signals by signal id."""
 
-    audits: Sequence[AuditRecord]
+    ends: Sequence[End]
     scored: Mapping[UUID, SignalOutcome] = field(default_factory=dict)
 
 
 class Pair(NamedTuple):
     """One moment on both sides."""
 
-    live: AuditRecord
-    shadow: AuditRecord
+    live: End
+    shadow: End
 
     @property
     def decided(self) -> bool:
@@ -36,80 +34,58 @@ class Pair(NamedTuple):
     @property
     def same_vision(self) -> bool:
         """Return whether both rest on the same vision record, or on none."""
-        return _vision(self.live) == _vision(self.shadow)
+        return self.live.vision == self.shadow.vision
 
 
-def newest_version(audits: Sequence[AuditRecord]) -> str:
-    """Return the configuration version of the newest record: what runs there now."""
-    return max(audits, key=lambda audit: audit.ts_done_ms).config_version
+def newest_version(ends: Sequence[End]) -> str:
+    """Return the configuration version of the newest one: what runs there now."""
+    return max(ends, key=lambda end: end.ts_done_ms).config_version
 
 
-def distinct(audits: Iterable[AuditRecord], version: str, symbols: Collection[str]) -> list[AuditRecord]:
-    """Return the first record of each trigger, of one configuration version, of `symbols` (of all when empty)."""
-    found: dict[UUID, AuditRecord] = {}
-    for audit in audits:
-        if audit.config_version == version and (not symbols or audit.symbol in symbols):
-            found.setdefault(audit.trigger_id, audit)
+def distinct(ends: Iterable[End], version: str, symbols: Collection[str]) -> list[End]:
+    """Return the first end of each trigger, of one configuration version, of `symbols` (of all when empty)."""
+    found: dict[Origin, End] = {}
+    for end in ends:
+        if end.config_version == version and (not symbols or end.symbol in symbols):
+            found.setdefault(end.origin, end)
     return list(found.values())
 
 
-def span(live: Sequence[AuditRecord], shadow: Sequence[AuditRecord]) -> tuple[int, int]:
+def span(live: Sequence[End], shadow: Sequence[End]) -> tuple[int, int]:
     """Return from when to when both sides had triggers, in append times of the triggering records; empty where they never met."""
-    sides = [[audit.trigger.ts_ms for audit in side] for side in (live, shadow)]
+    sides = [[end.ts_ms for end in side] for side in (live, shadow)]
     return max(min(side) for side in sides), min(max(side) for side in sides)
 
 
-def within(audits: Iterable[AuditRecord], from_ms: int, until_ms: int) -> list[AuditRecord]:
-    """Return the records whose trigger lies in the span."""
-    return [audit for audit in audits if from_ms <= audit.trigger.ts_ms <= until_ms]
+def within(ends: Iterable[End], from_ms: int, until_ms: int) -> list[End]:
+    """Return those whose trigger lies in the span."""
+    return [end for end in ends if from_ms <= end.ts_ms <= until_ms]
 
 
-def covered(live: Sequence[AuditRecord], shadow: Sequence[AuditRecord]) -> float:
+def covered(live: Sequence[End], shadow: Sequence[End]) -> float:
     """Return the share of live's triggers, by the record that made them, that the shadow had too."""
-    had = {_origin(audit) for audit in shadow}
-    return sum(_origin(audit) in had for audit in live) / len(live) if live else 0.0
+    had = {end.origin for end in shadow}
+    return sum(end.origin in had for end in live) / len(live) if live else 0.0
 
 
-def pairs(live: Iterable[AuditRecord], shadow: Iterable[AuditRecord]) -> list[Pair]:
+def pairs(live: Iterable[End], shadow: Iterable[End]) -> list[Pair]:
     """Return the moments that both sides looked at, in order of time; triggers that never had their turn rest on nothing."""
-    theirs: dict[Moment, AuditRecord] = {}
-    for audit in shadow:
-        if (at := moment(audit)) is not None:
-            theirs.setdefault(at, audit)
-    ours: dict[Moment, AuditRecord] = {}
-    for audit in live:
-        if (at := moment(audit)) is not None and at in theirs:
-            ours.setdefault(at, audit)
-    found = [Pair(audit, theirs[at]) for at, audit in ours.items()]
-    return sorted(found, key=lambda pair: pair.live.trigger.ts_event_ms)
-
-
-def moment(audit: AuditRecord) -> Moment | None:
-    """Return what a decision was about, None when there was none."""
-    if audit.as_of is None:
-        return None
-    market = audit.as_of.market
-    return audit.symbol, audit.interval, audit.mode, market.partition, market.offset
-
-
-def label(audit: AuditRecord) -> str:
-    """Return what a side did at a moment: the action that it published, or the outcome instead."""
-    return audit.action.value if audit.outcome is Outcome.PUBLISHED and audit.action is not None else audit.outcome.value
+    theirs: dict[Moment, End] = {}
+    for end in shadow:
+        if end.moment is not None:
+            theirs.setdefault(end.moment, end)
+    ours: dict[Moment, End] = {}
+    for end in live:
+        if end.moment is not None and end.moment in theirs:
+            ours.setdefault(end.moment, end)
+    found = [Pair(end, theirs[moment]) for moment, end in ours.items()]
+    return sorted(found, key=lambda pair: pair.live.ts_event_ms)
 
 
 def matrix(found: Iterable[Pair]) -> dict[str, dict[str, int]]:
     """Return how often live did the one and the shadow the other."""
-    counts = Counter((label(pair.live), label(pair.shadow)) for pair in found)
+    counts = Counter((pair.live.label, pair.shadow.label) for pair in found)
     rows: dict[str, dict[str, int]] = {}
     for (live, shadow), count in sorted(counts.items()):
         rows.setdefault(live, {})[shadow] = count
     return rows
-
-
-def _origin(audit: AuditRecord) -> tuple[str, int, int, str, str]:
-    return audit.trigger.topic, audit.trigger.partition, audit.trigger.offset, audit.trigger_kind, audit.mode
-
-
-def _vision(audit: AuditRecord) -> tuple[int, int] | None:
-    seen = audit.as_of.vision if audit.as_of is not None else None
-    return None if seen is None else (seen.partition, seen.offset)

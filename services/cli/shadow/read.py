@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Final, TypeVar
-from uuid import UUID
 
 from pydantic import ValidationError
 
 from schemas import AuditRecord, RunMode, SignalOutcome, Topic, topic_name
+from services.cli.shadow.end import End
 from services.cli.shadow.pairs import Trail
 from services.core.bus import Bus, BusError, Record, TopicPartition
 
@@ -21,18 +21,16 @@ Tell = Callable[[str, int, int], None]
 """Is told of progress: topic, records read, records there."""
 
 
-async def read_trail(bus: Bus, run_mode: RunMode, since_ms: int, tell: Tell) -> Trail:
-    """Return what `run_mode` left since `since_ms`, by append time; raise BusError when its topics do not exist."""
-    scored: dict[UUID, SignalOutcome] = {}
-    # Without the answer, which may take 64 KB and says nothing here.
-    audits = [
-        _decoded(AuditRecord, record).model_copy(update={"answer": None})
-        async for record in _records(bus, topic_name(Topic.SIGNAL_AUDIT, run_mode), since_ms, tell)
-    ]
-    async for record in _records(bus, topic_name(Topic.SIGNAL_OUTCOMES, run_mode), since_ms, tell):
-        outcome = _decoded(SignalOutcome, record)
-        scored[outcome.signal_id] = outcome
-    return Trail(audits, scored)
+async def read_trail(bus: Bus, run_mode: RunMode, symbols: Collection[str], since_ms: int, tell: Tell) -> Trail:
+    """Return what `run_mode` left of `symbols` (of all when empty) since `since_ms`, by append time.
+
+    Raises BusError when its topics do not exist.
+    """
+    keys = {symbol.encode() for symbol in symbols}
+    audit, outcomes = (topic_name(topic, run_mode) for topic in (Topic.SIGNAL_AUDIT, Topic.SIGNAL_OUTCOMES))
+    ends = [End.of(_decoded(AuditRecord, record)) async for record in _records(bus, audit, keys, since_ms, tell)]
+    scored = [_decoded(SignalOutcome, record) async for record in _records(bus, outcomes, keys, since_ms, tell)]
+    return Trail(ends, {outcome.signal_id: outcome for outcome in scored})
 
 
 def _decoded(model: type[M], record: Record) -> M:
@@ -45,8 +43,8 @@ def _decoded(model: type[M], record: Record) -> M:
         ) from error
 
 
-async def _records(bus: Bus, topic: str, since_ms: int, tell: Tell) -> AsyncIterator[Record]:
-    """Yield a topic's records from `since_ms` to where it ends now."""
+async def _records(bus: Bus, topic: str, keys: Collection[bytes], since_ms: int, tell: Tell) -> AsyncIterator[Record]:
+    """Yield a topic's records of `keys` (of all when empty) from `since_ms` to where it ends now."""
     admin = await bus.admin()
     try:
         info = (await admin.describe([topic])).get(topic)
@@ -65,7 +63,7 @@ async def _records(bus: Bus, topic: str, since_ms: int, tell: Tell) -> AsyncIter
         while any(reader.position(tp) < end for tp, end in ends.items()):
             records = await reader.poll(timeout_ms=_POLL_MS, max_records=_BATCH)
             for record in records:
-                if record.offset < ends[TopicPartition(record.topic, record.partition)]:
+                if record.offset < ends[TopicPartition(record.topic, record.partition)] and (not keys or record.key in keys):
                     yield record
             done += len(records)
             tell(topic, min(done, total), total)

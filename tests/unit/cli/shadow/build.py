@@ -7,6 +7,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from schemas import Action, AsOf, AuditRecord, ExitReason, OffsetRef, Outcome, RunMode, SignalOutcome
 from services.cli.shadow.comparison import Criteria, Expected, compare
+from services.cli.shadow.end import End
 from services.cli.shadow.model import Comparison
 from services.cli.shadow.pairs import Trail
 
@@ -95,7 +96,7 @@ def scored(run_mode: RunMode, offset: int, return_net: float | None, *, action: 
 
 
 def trail(*audits: AuditRecord, outcomes: tuple[SignalOutcome, ...] = ()) -> Trail:
-    return Trail(audits, {one.signal_id: one for one in outcomes})
+    return Trail([End.of(one) for one in audits], {one.signal_id: one for one in outcomes})
 
 
 def compared(live: Trail, shadow: Trail, criteria: Criteria = LENIENT, symbols: tuple[str, ...] = ()) -> Comparison:

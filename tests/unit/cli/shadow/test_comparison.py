@@ -14,6 +14,7 @@ from rich.console import Console
 
 from schemas import Action, AuditRecord, Outcome, RunMode
 from services.cli.shadow.comparison import Criteria, Expected, NothingToCompareError, compare
+from services.cli.shadow.end import End
 from services.cli.shadow.model import Comparison
 from services.cli.shadow.pairs import pairs
 from services.cli.shadow.table import show
@@ -50,7 +51,7 @@ def test_decisions_on_the_same_record_are_held_against_each_other() -> None:
 
 def test_another_symbol_interval_or_mode_is_another_moment() -> None:
     ours, theirs = [live(1)], [shadow(1, symbol="ETH-USD.CBSE"), shadow(1, interval="15m"), shadow(1, mode="deep")]
-    assert pairs(ours, theirs) == []
+    assert pairs(map(End.of, ours), map(End.of, theirs)) == []
 
 
 @given(st.lists(st.tuples(ENDS, ENDS), min_size=1, max_size=30))
