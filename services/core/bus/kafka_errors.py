@@ -23,8 +23,10 @@ from services.core.bus.port import BusError
 _HINTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (
         KafkaConnectionError,
-        "the broker cannot be reached, or refuses the log-in; check `bus.url`, `bus.security`, user name, password and certificates, and "
-        "that the broker is up (`aquiline doctor` tells which it is)",
+        (
+            "the broker cannot be reached, or refuses the log-in; check `bus.url`, `bus.security`, user name, password and certificates, and "
+            "that the broker is up (`aquiline doctor` tells which it is)"
+        ),
     ),
     (
         (KafkaTimeoutError, RequestTimedOutError, TimeoutError),
