@@ -19,7 +19,7 @@ LogOption = Annotated[
     typer.Option(
         metavar="LOG",
         help="The log: a file that `aquiline replay export` or `aquiline demo` wrote, or `topic` for the topics themselves. Not "
-        "given: for `NAME-audit.jsonl` the file `NAME-log.jsonl.gz` beside it, for the audit topic the topics.",
+        "given: for `NAME-audit.jsonl` the file `NAME-log.jsonl.gz` beside it (for `audit.jsonl`, `log.jsonl.gz`), for `topic` the topics.",
     ),
 ]
 ConfigOption = Annotated[
