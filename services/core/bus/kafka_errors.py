@@ -24,8 +24,8 @@ _HINTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (
         KafkaConnectionError,
         (
-            "the broker cannot be reached, or refuses the log-in; check `bus.url`, `bus.security`, user name, password and certificates, and "
-            "that the broker is up (`aquiline doctor` tells which it is)"
+            "the broker cannot be reached, or refuses the log-in; check `bus.url`, `bus.security`, user name, password and certificates, "
+            "and that the broker is up (`aquiline doctor` tells which it is)"
         ),
     ),
     (

@@ -8,13 +8,16 @@ import orjson
 import pytest
 import structlog
 
-from schemas import RunMode, Topic
+from schemas import Control, HaltState, RunMode, Topic
 from services.core import logs
 from services.core.bus import Bus
 from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
 from services.core.settings import LogSettings, TracesSettings
+from services.inference.engine import EngineError
 from tests.collector import collecting
+from tests.unit.core.folding.desk import until
+from tests.unit.fusion.desk import ScriptedEngine
 from tests.unit.traces.spec import GIVEN_SPAN, GIVEN_TRACE, TraceSpec
 from tests.unit.traces.way import HISTORY, Way
 
@@ -59,6 +62,25 @@ async def test_whoever_sends_the_candle_decides_whether_it_is_sampled(bus: Bus, 
         (record,) = await way.read(Topic.STRATEGY_SIGNALS)
         assert dict(record.headers)["traceparent"].startswith(f"00-{GIVEN_TRACE}-".encode())
         assert dict(record.headers)["traceparent"].endswith(flags.encode())
+
+
+async def test_a_trigger_that_failed_or_was_stopped_ends_where_it_ended(bus: Bus) -> None:
+    async with collecting() as collector:
+        way = Way(bus, TracesSettings(enabled=True, endpoint=collector.url), RunMode.DEMO, "group")
+        way.engine = ScriptedEngine([EngineError("engine_broke", "no more")])
+        async with way.running():
+            await way.candle(HISTORY)
+            await way.decided()
+            halt = Control(schema_version=1, run_mode=RunMode.DEMO, scope="global", state=HaltState.HALTED, reason="x", actor="me", ts_ms=1)
+            await way.publish_raw(Topic.CONTROL, b"global", halt.encode())
+            await until(lambda: way.worker._control.halted("any") is not None)
+            await way.candle(HISTORY + 1)
+            await way.decided(2)
+        failed, stopped = sorted(collector.of("aquiline-fusion", "trigger"), key=lambda span: span.start_ms)
+        assert sorted(collector.children(failed)) == ["engine", "fold", "prompt", "wait"]
+        assert failed.error == collector.children(failed)["engine"].error == "engine_broke: no more"
+        assert sorted(collector.children(stopped)) == ["fold", "wait"]
+        assert (stopped.attributes["aquiline.outcome"], stopped.attributes["aquiline.reason"], stopped.error) == ("blocked", "halted", None)
 
 
 async def test_without_tracing_there_are_no_spans_and_no_headers_of_our_own(bus: Bus) -> None:

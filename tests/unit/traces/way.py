@@ -75,9 +75,12 @@ class Way:
         return records
 
     async def publish(self, topic: Topic, messages: Sequence[Candle | Instrument], headers: Headers = ()) -> None:
-        producer = await self.bus.producer(client_id="test")
         for one in messages:
-            await (await producer.send(topic_name(topic, self.run_mode), key=one.symbol.encode(), value=one.encode(), headers=headers))
+            await self.publish_raw(topic, one.symbol.encode(), one.encode(), headers)
+
+    async def publish_raw(self, topic: Topic, key: bytes, value: bytes, headers: Headers = ()) -> None:
+        producer = await self.bus.producer(client_id="test")
+        await (await producer.send(topic_name(topic, self.run_mode), key=key, value=value, headers=headers))
         await producer.close()
 
     async def candle(self, number: int, headers: Headers = ()) -> None:
