@@ -45,9 +45,12 @@ async def begin(options: Options, path: Path, report: Path | None, *, resume: bo
     plan = await prepare(options)
     checkpoint = _checkpoint(found, plan, path, resume=resume, restart=restart)
     interrupt = Interrupt()
-    with Folder(path, checkpoint) as folder, answering(interrupt), _Bar(err, plan) as bar:
+    bar = _Bar(err, plan)
+    with Folder(path, checkpoint) as folder, answering(interrupt):
         course = Course(plan, folder, bar.advance, lambda: not interrupt.wanted.is_set())
-        if await course.run():
+        with bar:
+            ended = await course.run()
+        if ended:
             _conclude(plan, course, folder, report, bar.spent_s)
             return EXIT_DONE
     err.print(f"stopped after {checkpoint.steps} instants; go on with: aquiline backtest --resume --folder {path}", highlight=False)
