@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from schemas import Candle, Instrument, InstrumentEvent
+from schemas import Candle, Instrument, InstrumentEvent, RunMode
 from services.core.calendar import SessionCalendar
 from services.core.folding.fold import Fold
 from services.vision.render import CLOSE, COLUMNS, VOLUME, ChartSpec, Floats
@@ -45,6 +45,8 @@ class Window:
     interval: str
     window_end_ms: int
     bars: Floats
+    run_mode: RunMode
+    """That of its last bar: the features are of the same market, whatever mode the service that draws them runs in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class ChartBook:
             return Refusal.SUSPECTED_SPLIT
         if int(np.isnan(placed[-rules.spec.bars :, CLOSE]).sum()) > rules.max_gap_bars:
             return Refusal.GAPS
-        return Window(self._instrument.symbol, self._interval, self.window_end_ms, placed)
+        return Window(self._instrument.symbol, self._interval, self.window_end_ms, placed, self._bars[-1].candle.run_mode)
 
     def _next_slot(self, candle: Candle) -> int:
         if not self._bars:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas import Image, RunMode, VisionFeatures
+from schemas import Image, VisionFeatures
 from services.core.metrics import VISION_BATCH_IMAGES, VISION_SECONDS
 from services.vision.book import Window
 from services.vision.forecast import Forecaster
@@ -19,7 +19,7 @@ _DECIMALS: Final = 4
 """Of `p_up`: the same window in batches of different sizes differs in the seventh."""
 
 
-def look(windows: Sequence[Window], forecaster: Forecaster, run_mode: RunMode) -> list[VisionFeatures]:
+def look(windows: Sequence[Window], forecaster: Forecaster) -> list[VisionFeatures]:
     """Return the features of each window, in order."""
     started_s = time.perf_counter()
     spec = forecaster.spec
@@ -30,7 +30,7 @@ def look(windows: Sequence[Window], forecaster: Forecaster, run_mode: RunMode) -
     features = [
         VisionFeatures(
             schema_version=1,
-            run_mode=run_mode,
+            run_mode=window.run_mode,
             symbol=window.symbol,
             interval=window.interval,
             window_end_ms=window.window_end_ms,

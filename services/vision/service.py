@@ -88,7 +88,7 @@ class VisionService(FoldingService[Dealt]):
     async def _look(self, windows: Sequence[tuple[Record, Window]]) -> list[Awaitable[Position]]:
         loop = asyncio.get_running_loop()
         drawn = [window for _, window in windows]
-        seen = await loop.run_in_executor(self._thread, look, drawn, self._model, self._settings.run_mode)
+        seen = await loop.run_in_executor(self._thread, look, drawn, self._model)
         acks = [await self.send(record, features, self.made(record)) for (record, _), features in zip(windows, seen, strict=True)]
         self.counts.published += len(acks)
         VISION_WINDOWS.labels("published").inc(len(acks))

@@ -58,7 +58,7 @@ def expected(candles: list[Candle]) -> dict[str, list[VisionFeatures]]:
         books[one.symbol].take(one, 0)
         window = books[one.symbol].window(())
         if isinstance(window, Window):
-            out[one.symbol] += look([window], MeanForecaster(SPEC), MODE)
+            out[one.symbol] += look([window], MeanForecaster(SPEC))
     return out
 
 

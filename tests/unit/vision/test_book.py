@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import Candle, Instrument
+from schemas import Candle, Instrument, RunMode
 from services.core.calendar import SessionCalendar
 from services.core.folding.fold import Fold
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
+from services.vision.look import look
 from services.vision.render import CLOSE, VOLUME, ChartSpec, Floats, render
-from tests.unit.vision.build import MINUTE, START, SYMBOL, candle, instrument, split
+from tests.unit.vision.build import MINUTE, START, SYMBOL, MeanForecaster, candle, instrument, split
 
 SPEC = ChartSpec(5)
 RULES = WindowRules(SPEC, max_gap_bars=2, max_jump=1.8)
@@ -64,6 +65,14 @@ def test_bars_out_of_order_are_late() -> None:
     assert one.take(candle(1), 2) is Fold.LATE
     long = book([candle(slot) for slot in range(20)])
     assert long.take(candle(3), 20) is Fold.LATE
+
+
+@pytest.mark.parametrize("mode", [RunMode.LIVE, RunMode.SHADOW])
+def test_features_carry_the_run_mode_of_the_market_they_show(mode: RunMode) -> None:
+    bars = [candle(slot, 100 + slot).model_copy(update={"run_mode": mode}) for slot in range(RULES.spec.history)]
+    window = book(bars).window(())
+    assert isinstance(window, Window)
+    assert [mode] == [features.run_mode for features in look([window], MeanForecaster(RULES.spec))]
 
 
 def test_too_few_bars_are_refused() -> None:
