@@ -14,7 +14,7 @@ async def build(settings: Settings, clock: Clock, health: Health) -> Service:
     try:
         from services.scoring.service import ScoringService  # noqa: PLC0415 - Faust is an extra
     except ModuleNotFoundError as error:
-        raise SettingsError("the scorer needs Faust; install it with `pip install -e '.[scoring]'`") from error
+        raise SettingsError("the scorer needs Faust; install it with: pip install 'aquiline[scoring]'") from error
     bus = connect(settings.bus, clock)
     return OnBus(bus, ScoringService(bus, settings, clock, health))
 

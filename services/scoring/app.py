@@ -16,7 +16,6 @@ from services.core.bus.kafka_client import Connection
 from services.core.fence import Fence
 from services.core.settings import BusSettings, Settings
 
-_COMMIT_S: Final = 1.0
 _DELIVERY_S: Final = 30.0
 _MAX_REQUEST_BYTES: Final = 16_777_216
 """Before compression: a symbol with a thousand open signals takes half a megabyte, and a tenth of it compressed."""
@@ -93,7 +92,7 @@ def make_app(settings: Settings) -> App:
         broker_rebalance_timeout=bus.rebalance_timeout_ms / 1000,
         # Faust refuses a session that is longer than a request may take.
         broker_request_timeout=max(session_s, bus.request_timeout_ms / 1000),
-        broker_commit_interval=_COMMIT_S,
+        broker_commit_interval=settings.scoring.commit_interval_ms / 1000,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=bus.instance_id,
         producer_request_timeout=_DELIVERY_S,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -27,6 +28,7 @@ from services.core.folding.candles import CandleRules
 from services.core.folding.dealing import Outcome
 from services.core.health import Health
 from services.core.instruments import Instruments
+from services.core.lifecycle import EXIT_FAILED, explain
 from services.core.metrics import DEAD_LETTERS, OPEN_SIGNALS, RECORDS, SIGNAL_OUTCOMES, SIGNAL_RETURN, UNKNOWN_FIELDS
 from services.core.settings import Settings, SettingsError
 from services.core.topics import check_scoring_topics
@@ -44,6 +46,8 @@ _IDLE_S: Final = 0.05
 _HOUSEKEEPING_S: Final = 1.0
 _NEWS_S: Final = 0.5
 _MAX_UNFINISHED: Final = 2_000
+_DRAIN_S: Final = 5.0
+_LEAVE_S: Final = 10.0
 
 _Sent = asyncio.Future[Any]
 
@@ -84,13 +88,21 @@ class ScoringService:
         self._health.set("instruments")
         async with self._connected(), asyncio.TaskGroup() as tasks:
             helpers = [tasks.create_task(self._inputs.follow()), tasks.create_task(self._fence.keep())]
-            starting = tasks.create_task(self._app.start())
-            try:
-                await self._work()
-            finally:
-                for task in (*helpers, starting):
-                    task.cancel()
+            helpers.append(tasks.create_task(self._app.start()))
+            work = tasks.create_task(self._work())
+            helpers.append(tasks.create_task(self._give_up(work)))
+            await asyncio.wait([work])
+            for task in helpers:
+                task.cancel()
         _log.info("drained", records=self.counts.total())
+
+    async def _give_up(self, work: asyncio.Task[None]) -> None:
+        """Once told to stop, let `work` finish what it has begun, but not for longer than a broker that is gone would have it wait."""
+        await self._stopping.wait()
+        _, left = await asyncio.wait([work], timeout=_DRAIN_S)
+        if left:
+            _log.warning("drain_given_up", after_s=_DRAIN_S)
+            work.cancel()
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
@@ -112,12 +124,29 @@ class ScoringService:
         await self._inputs.start(self._bus)
         try:
             yield
+        except Exception as error:
+            # Told here too: leaving may end the process.
+            _log.error("cannot_go_on", reasons=explained[1] if (explained := explain(error)) else repr(error))
+            raise
         finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        async def leave() -> None:
             # Leaving the group commits what is acknowledged, so it comes first.
-            await app.stop()
+            await self._app.stop()
             await self._inputs.close()
             await self._producer.close()
             await self._instruments.close()
+
+        leaving = asyncio.create_task(leave())
+        await asyncio.wait([leaving], timeout=_LEAVE_S)
+        if not leaving.done():
+            # Without a broker Faust's tasks and threads wait for ever, and do not heed being cancelled. What is not committed is
+            # read again, as after a crash.
+            _log.warning("left_without_commit", after_s=_LEAVE_S)
+            os._exit(EXIT_FAILED)
+        leaving.result()
 
     async def _on_revoked(self, *_: object, **__: object) -> None:
         """Wait for what is under way, so that whoever takes over reads it, and forget the partitions."""

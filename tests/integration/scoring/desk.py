@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from schemas import Cancel, Instrument, InstrumentEvent, MarketFeatures, Message, RunMode, Signal, SignalOutcome, Topic, topic_name
 from services.core.bus import Position, Producer, Reader, Record, TopicPartition
 from services.core.bus.kafka import KafkaBus
+from services.core.bus.kafka_survey import survey
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
 from services.core.topics import ensure_topics
@@ -34,10 +35,12 @@ class Desk:
         self.values: dict[str, Any] = {
             "run_mode": MODE.value,
             "bus": {"url": bus_url, "session_timeout_ms": 3_000, "rebalance_timeout_ms": 11_000, "request_timeout_ms": 3_000},
-            "scoring": {"group": unique, "cost_bps": 2.0, "slippage_bps": 1.0},
+            "scoring": {"group": unique, "cost_bps": 2.0, "slippage_bps": 1.0, "commit_interval_ms": 200},
             "log": {"format": "json"},
         }
-        self.bus = KafkaBus(BusSettings(url=bus_url, request_timeout_ms=3_000), SystemClock())
+        self._settings = BusSettings(url=bus_url, request_timeout_ms=3_000)
+        self._group = f"{MODE.value}.{unique}"
+        self.bus = KafkaBus(self._settings, SystemClock())
         self.workers: list[Worker] = []
         self._producer: Producer
         self._reader: Reader
@@ -132,6 +135,14 @@ class Desk:
         tps = [TopicPartition(topic_name(topic, MODE), number) for number in range(PARTITIONS)]
         begins, ends = await self._reader.beginning_offsets(tps), await self._reader.end_offsets(tps)
         return sum(ends.values()) - sum(begins.values())
+
+    async def all_committed(self) -> bool:
+        """Return whether the group has committed all that both inputs hold."""
+        names = [topic_name(topic, MODE) for topic in (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES)]
+        tps = [TopicPartition(name, number) for name in names for number in range(PARTITIONS)]
+        begins, ends = await self._reader.beginning_offsets(tps), await self._reader.end_offsets(tps)
+        committed = (await survey(self._settings, self._group)).committed
+        return all(committed.get(tp, begins[tp]) == ends[tp] for tp in tps)
 
     async def judged(self, count: int) -> None:
         """Return once so many signals have an outcome."""
