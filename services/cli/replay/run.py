@@ -162,16 +162,17 @@ def _rebuilder(settings: Settings) -> Rebuilder:
 
 def _log_file(source: Source) -> Path | None:
     """Return the exported log's file, None when the topics are to be read."""
+    audit = Path(source.audit)
+    if source.audit != TOPIC and not audit.is_file():
+        raise LogFileError(f"there is no audit file {str(audit)!r}; name one, or `topic` for the audit topic")
     if source.log is not None:
         return None if source.log == TOPIC else Path(source.log)
     if source.audit == TOPIC:
         return None
-    audit = Path(source.audit)
-    beside = audit.with_name(audit.name.removesuffix(_AUDIT_END) + _LOG_END)
-    if not audit.name.endswith(_AUDIT_END) or not beside.is_file():
-        raise LogFileError(
-            f"{audit} rests on a log, and {beside.name!r} is not beside it; name the log with --log (`topic` for the topics themselves)"
-        )
+    beside = audit.with_name(audit.name.removesuffix(_AUDIT_END) + _LOG_END) if audit.name.endswith(_AUDIT_END) else None
+    if beside is None or not beside.is_file():
+        lacking = "its name does not say which" if beside is None else f"{beside.name} is not beside it"
+        raise LogFileError(f"{audit} rests on a log, and {lacking}; name it with --log (`topic` for the topics themselves)")
     return beside
 
 
