@@ -37,6 +37,7 @@ _START_MS: Final = 1_764_547_200_000
 async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls it
     """Play all bars in two halves, each in a life of its own."""
     minutes = 300 if quick else MINUTES
+    empty_mb = rss_mb()
     plan = _plan(minutes)
     total = plan.feed.total
     measured = Measured(
@@ -44,6 +45,7 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
         setting={
             "bars": total,
             "symbols": len(SYMBOLS),
+            "MB of bars": round(rss_mb() - empty_mb),
             "seed": SEED,
             "intervals": plan.settings.fusion.intervals,
             "window_bars": plan.settings.fusion.window_bars,

@@ -136,7 +136,7 @@ async def run(using: Plan, path: Path, wanted: Callable[[], bool] = lambda: True
 
 
 def after(steps: int) -> tuple[Callable[[], bool], Callable[[Step], None]]:
-    """Return what stops a run once it has played so many steps, and what counts them."""
+    """Return what stops a run once so many steps are played, those of earlier lives included, and what counts them."""
     left = steps
 
     def on_step(step: Step) -> None:

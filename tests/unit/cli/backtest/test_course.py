@@ -55,14 +55,12 @@ async def test_the_same_run_again_gives_the_same_bytes(unstopped: Ran, tmp_path:
     assert again.bytes() == unstopped.bytes()
 
 
-@pytest.mark.parametrize("stops", [(1,), (20, 41)])
+@pytest.mark.parametrize("stops", [(1,), (30, 47)])
 async def test_a_run_that_was_stopped_and_resumed_gives_the_same_bytes(unstopped: Ran, tmp_path: Path, stops: tuple[int, ...]) -> None:
-    played = 0
     for stop in stops:
-        wanted, on_step = after(stop - played)
+        wanted, on_step = after(stop)
         part = await run(plan(walk(BARS)), tmp_path, wanted, on_step)
         assert not part.ended
-        played = stop
     last = await run(plan(walk(BARS)), tmp_path)
     assert last.ended
     assert last.bytes() == unstopped.bytes()
