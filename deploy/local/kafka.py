@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -46,14 +47,26 @@ _SETTINGS: Final = {
 
 
 class LocalKafka(LocalServer):
-    """A single-node Kafka. With `security` clients need TLS, their own certificate and a SCRAM log-in."""
+    """A single-node Kafka. With `security` clients need TLS, their own certificate and a SCRAM log-in.
+
+    `properties` add to the broker's own, or stand in for them.
+    """
 
     name = "kafka"
 
-    def __init__(self, folder: Path, *, port: int | None = None, security: LocalSecurity | None = None, detached: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        security: LocalSecurity | None = None,
+        properties: Mapping[str, str] | None = None,
+        detached: bool = False,
+    ) -> None:
         """Keep data, configuration and log in `folder`; listen on `port` of loopback, or a free one."""
         super().__init__(folder, port=port, detached=detached)
         self.security = security
+        self._properties = dict(properties or {})
         self._controller_port = free_port()
         self._internal_port = free_port()
         self._jars: list[Path] = []
@@ -100,6 +113,7 @@ class LocalKafka(LocalServer):
             ),
             "log.dirs": str(self.folder / "data"),
             **_SETTINGS,
+            **self._properties,
         }
         if self.security is not None:
             keystore = self.folder / "server-keystore.pem"

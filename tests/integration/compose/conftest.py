@@ -9,13 +9,13 @@ import pytest
 
 from deploy.local import LocalKafka
 from tests.conftest import start_or_skip
-from tests.integration.compose.stack import Stack
+from tests.integration.compose.stack import Stack, kafka_properties
 
 
 @pytest.fixture
 def stack_kafka(tmp_path: Path) -> Iterator[LocalKafka]:
-    """Return an empty broker."""
-    with start_or_skip(LocalKafka(tmp_path / "kafka")) as server:
+    """Return an empty broker with the declared properties."""
+    with start_or_skip(LocalKafka(tmp_path / "kafka", properties=kafka_properties())) as server:
         yield server
 
 

@@ -5,6 +5,7 @@ that it declares. What containers would give is stood in for, and nothing else i
 
 - a host of the file's networks with its port is an address of loopback (`Stack.addresses`, such as `fusion:9400`), and so is 0.0.0.0;
 - a mounted volume or tmpfs is a folder of the test, one a volume or one a service, wherever its path stands in command or variables;
+- Kafka and Redis are local servers with the declared properties and arguments but for addresses (`kafka_properties`);
 - `PATH` holds this environment's programs first, as the image's does its own, and no other variable is handed on.
 """
 
@@ -235,6 +236,17 @@ class Stack:
         folder = self.folder / "volumes" / name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
+
+
+def kafka_properties() -> dict[str, str]:
+    """Return the broker's properties as the file declares them, without those of its addresses, its place and its role."""
+    placed = re.compile(r"KAFKA_(HEAP_OPTS|NODE_ID|PROCESS_ROLES|LOG_DIRS|.*LISTENER.*|CONTROLLER_.*)$")
+    declared = composefile.load().services["kafka"]["environment"]
+    return {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in declared.items()
+        if name.startswith("KAFKA_") and not placed.match(name)
+    }
 
 
 def _strings(values: Sequence[object]) -> list[str]:
