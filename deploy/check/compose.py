@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -111,7 +112,7 @@ def _ours(service: Mapping[str, Any]) -> Iterator[str]:
         yield "build is missing, and nobody publishes its image"
     elif not (REPOSITORY / service["build"]["dockerfile"]).is_file():
         yield f"{service['build']['dockerfile']} does not exist"
-    yield from _command(composefile.words(service["command"]))
+    yield from _command(*composefile.words(service["command"]))
     with tempfile.TemporaryDirectory() as secrets, _environment(service.get("environment", {}), secrets):
         try:
             load()
@@ -119,17 +120,17 @@ def _ours(service: Mapping[str, Any]) -> Iterator[str]:
             yield f"environment: {error}"
 
 
-def _command(words: list[str]) -> Iterator[str]:
+@cache
+def _command(*words: str) -> tuple[str, ...]:
     match words:
         case ["python", "-m", module, *_] if importlib.util.find_spec(module) is not None:
-            return
+            return ()
         case ["aquiline", *rest]:
             # Options are looked at before --help is, and nothing runs.
             told = CliRunner().invoke(aquiline, [*rest, "--help"])
-            if told.exit_code != 0:
-                yield f"command {words}: {' '.join(re.sub('[^ -~]', ' ', told.output).split())}"
+            return () if told.exit_code == 0 else (f"command {[*words]}: {' '.join(re.sub('[^ -~]', ' ', told.output).split())}",)
         case _:
-            yield f"command {words} is neither `python -m` with a module of ours nor an `aquiline` command"
+            return (f"command {[*words]} is neither `python -m` with a module of ours nor an `aquiline` command",)
 
 
 @contextmanager
