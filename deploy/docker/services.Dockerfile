@@ -35,7 +35,7 @@ LABEL org.opencontainers.image.title="Aquiline" \
 # Folders that volumes are mounted on: a new named volume takes their owner over.
 RUN groupadd --gid 10001 aquiline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin aquiline \
-    && install -d -o 10001 -g 10001 -m 0700 /var/lib/aquiline /var/lib/aquiline/scoring /run/aquiline/secrets
+    && install -d -o 10001 -g 10001 -m 0700 /var/lib/aquiline /run/aquiline/secrets
 ENV PATH=/opt/aquiline/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONFAULTHANDLER=1 \
