@@ -28,6 +28,8 @@ from services.inference.simulator.timing import Acceptance, Calibration
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _CATCH_UP_S = 0.1
+_CUT_S = 0.01
+"""How long calls in flight are waited for at the end. aiohttp takes 0 for no limit: a prefix being sent ahead held it up for 60 s."""
 _OPEN_PATHS = ("/health", "/metrics")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -78,7 +80,7 @@ class Simulator:
 
         Leaving cuts every connection, as a killed server does. What the cache holds stays until the object goes.
         """
-        runner = web.AppRunner(self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.0)
+        runner = web.AppRunner(self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=_CUT_S)
         await runner.setup()
         loop = asyncio.get_running_loop().create_task(self._run(), name="simulated gpu")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.inference.engine import EngineError
 from services.inference.simulator.server import Simulator
 
-from .conftest import CALIBRATION, FACTS, TOKENIZER, connected, request, simulated, until
+from .conftest import CALIBRATION, FACTS, TOKENIZER, connected, prompt, request, simulated, until
 
 
 async def test_a_call_without_streaming_has_the_fields_that_sglang_gives() -> None:
@@ -124,6 +126,19 @@ async def test_an_outage_cuts_the_calls_in_flight_and_ends_at_the_same_address()
         chunks = [chunk async for chunk in engine.stream(request())]
     assert again == url
     assert chunks[-1].usage is not None
+
+
+async def test_its_end_cuts_a_call_that_nobody_gives_up() -> None:
+    simulator = Simulator(CALIBRATION, TOKENIZER)
+    async with contextlib.AsyncExitStack() as outer:
+        async with asyncio.timeout(20), simulator.serving() as url:
+            engine = await outer.enter_async_context(connected(url))
+            async with aiohttp.ClientSession(url) as http, http.post("/pause_generation") as response:
+                assert response.status == 200
+            call = asyncio.create_task(engine.warm("w" * 32, "A.X", prompt(64)))
+            await until(lambda: not simulator.gpu.idle())
+        with pytest.raises(EngineError, match="engine_broke"):
+            await call
 
 
 async def test_times_follow_the_calibration() -> None:
