@@ -90,5 +90,7 @@ def _ours() -> Iterator[tuple[str, frozenset[str]]]:
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             labels = SCRAPED | set(metric._labelnames)  # noqa: SLF001 - the library offers no other way to them
-            for suffix in _SUFFIXES[type(metric)]:
+            # A histogram that reaches below 0 has no sum: it could fall, and Prometheus would take that for a restart.
+            fallible = isinstance(metric, Histogram) and metric._upper_bounds[0] < 0  # noqa: SLF001
+            for suffix in (one for one in _SUFFIXES[type(metric)] if not (fallible and one == "_sum")):
                 yield f"{metric._name}{suffix}", labels | ({"le"} if suffix == "_bucket" else set())  # noqa: SLF001

@@ -209,11 +209,18 @@ SIGNAL_OUTCOMES: Final = Counter(
     "aquiline_signal_outcomes_total", "Signals judged, by how they ended.", ["action", "source", "vision", "reason"], registry=REGISTRY
 )
 
-# Net returns of the positions that were opened, as fractions. Sum over count is the expectancy, what lies above 0 the hit rate.
+# Net returns of the positions that were opened, as fractions: what lies above 0 is the hit rate. Its buckets reach below 0, and so it
+# has no sum: gains and losses are counted on their own, and their difference over the count is the expectancy.
 SIGNAL_RETURN: Final = Histogram(
     "aquiline_signal_return_ratio",
     "Net returns of judged signals.",
     ["action", "source", "vision"],
     buckets=(-0.1, -0.05, -0.02, -0.01, -0.005, -0.002, 0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
     registry=REGISTRY,
+)
+SIGNAL_GAIN: Final = Counter(
+    "aquiline_signal_gain_ratio_total", "Net returns above 0, summed.", ["action", "source", "vision"], registry=REGISTRY
+)
+SIGNAL_LOSS: Final = Counter(
+    "aquiline_signal_loss_ratio_total", "Net returns below 0, summed without their sign.", ["action", "source", "vision"], registry=REGISTRY
 )

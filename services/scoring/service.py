@@ -29,7 +29,16 @@ from services.core.folding.dealing import Outcome
 from services.core.health import Health
 from services.core.instruments import Instruments
 from services.core.lifecycle import EXIT_FAILED, explain
-from services.core.metrics import DEAD_LETTERS, OPEN_SIGNALS, RECORDS, SIGNAL_OUTCOMES, SIGNAL_RETURN, UNKNOWN_FIELDS
+from services.core.metrics import (
+    DEAD_LETTERS,
+    OPEN_SIGNALS,
+    RECORDS,
+    SIGNAL_GAIN,
+    SIGNAL_LOSS,
+    SIGNAL_OUTCOMES,
+    SIGNAL_RETURN,
+    UNKNOWN_FIELDS,
+)
 from services.core.settings import Settings, SettingsError
 from services.core.topics import check_scoring_topics
 from services.scoring.app import ChangelogTable, make_app, subscribe
@@ -239,7 +248,10 @@ class ScoringService:
                 continue  # told in an earlier life
             SIGNAL_OUTCOMES.labels(outcome.action.value, outcome.source, outcome.vision, outcome.exit_reason.value).inc()
             if outcome.return_net is not None:
-                SIGNAL_RETURN.labels(outcome.action.value, outcome.source, outcome.vision).observe(outcome.return_net)
+                labels = (outcome.action.value, outcome.source, outcome.vision)
+                SIGNAL_RETURN.labels(*labels).observe(outcome.return_net)
+                SIGNAL_GAIN.labels(*labels).inc(max(0.0, outcome.return_net))
+                SIGNAL_LOSS.labels(*labels).inc(max(0.0, -outcome.return_net))
 
     async def _finish(self, at_most: int) -> None:
         """Acknowledge records in their order as what they made is taken, until at most so many are not; raise when it was not."""
