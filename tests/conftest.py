@@ -13,13 +13,14 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from deploy.local import LocalKafka, LocalRedis, MissingError
+from deploy.local.process import LocalServer
 from services.core.settings import BusSettings
 
 # Nothing here is judged by how long it took: on cores that others use as well, an example is slow for no fault of its own.
 settings.register_profile("aquiline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("aquiline")
 
-Server = TypeVar("Server", LocalKafka, LocalRedis)
+Server = TypeVar("Server", bound=LocalServer)
 
 
 @pytest.fixture(autouse=True)

@@ -167,6 +167,14 @@ class Stack:
         words = [self._there(name, word) for word in command or composefile.words(self.declared[name]["command"])]
         return subprocess.run(words, env=environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
+    async def restart(self, name: str, command: Sequence[str]) -> None:
+        """Stop a service and start it in its place with another command; return once it is healthy."""
+        self.processes[name].terminate()
+        await asyncio.to_thread(self.processes[name].wait)
+        self.declared[name] = {**self.declared[name], "command": command}
+        self._run(name)
+        await until(lambda: self._healthy(name), f"{name} to be healthy again", patience_s=PATIENCE_S, told=self.tails)
+
     async def stop(self) -> dict[str, int]:
         """Stop what runs as Compose does, the last in the order of start first; return the exit code of each that ran."""
         codes = {}
