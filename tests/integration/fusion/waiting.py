@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 _LOOK_S = 0.01
 
 
