@@ -71,6 +71,9 @@ class PartitionLog:
     def append(self, key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int) -> Position:
         """Append a record and return where it is."""
         offset = self.start + len(self._records)
+        if value is not None:
+            # What orjson returns keeps the buffer that it was written in: 8 KB for a bar of 800 bytes, for as long as the log holds it.
+            value = bytes(memoryview(value))
         self._records.append(Record(self._topic, self._partition, offset, timestamp_ms, key, value, tuple(headers)))
         latest = self._latest_ms
         latest.append(timestamp_ms if not latest or timestamp_ms > latest[-1] else latest[-1])
