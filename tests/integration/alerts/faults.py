@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -127,7 +126,7 @@ async def engine_comes_back_worse(stack: Stack, kv_tokens: int) -> None:
 
 async def worker_gets_a_slow_clock(stack: Stack) -> None:
     """Start the worker anew on a machine whose clock is five seconds slow."""
-    await stack.restart("fusion", [sys.executable, "-c", _SLOW_CLOCK])
+    await stack.restart("fusion", ["python", "-c", _SLOW_CLOCK])
 
 
 async def _post(stack: Stack, path: str) -> None:

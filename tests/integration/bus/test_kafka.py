@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -81,6 +83,34 @@ async def _in_flight(producer: Producer) -> None:
     async with asyncio.timeout(30):
         while producer._inner is None or not producer._inner._sender._in_flight:  # noqa: ASYNC110 - aiokafka has no event for it
             await asyncio.sleep(0)
+
+
+async def test_what_was_about_to_leave_when_the_process_stood_still_does_not_leave_when_it_wakes_up(hasty: Site) -> None:
+    topic = await hasty.topic()
+    producer = await hasty.producer(delivery_timeout_ms=300)
+    await (await producer.send(topic, key=b"k", value=b"before"))
+    assert isinstance(producer, KafkaProducer)
+    assert producer._inner is not None
+    client = producer._inner.client
+    ready, stood = client.ready, False
+
+    async def stands_still(*args: Any, **named: Any) -> Any:
+        nonlocal stood
+        found = await ready(*args, **named)
+        if not stood:
+            stood = True
+            time.sleep(0.5)  # noqa: ASYNC251 - the whole process stands still
+        return found
+
+    client.ready = stands_still
+    acknowledgement = await producer.send(topic, key=b"k", value=b"stale")
+    with pytest.raises(BusError, match="within 300 ms"):
+        await acknowledgement
+    after = await (await (await hasty.producer()).send(topic, key=b"k", value=b"after"))
+    reader = await hasty.reader()
+    await reader.read({TopicPartition(topic, 0): 0})
+    assert [record.value for record in await take(reader, after.offset + 1)] == [b"before", b"after"]
+    assert stood
 
 
 async def test_a_producer_goes_on_after_records_were_given_up(fragile: Site, broker: LocalKafka) -> None:
