@@ -29,6 +29,9 @@ from services.core.clock import Clock
 MAX_QUEUED: Final = 10_000
 """Records that wait inside `send` at most before it makes its caller wait."""
 _RETRY_S: Final = 0.1
+_HAND_S: Final = 2.0
+"""An inner producer takes a record at once unless its buffer is full; one that was cut off may never answer."""
+_STOP_S: Final = 5.0
 
 _NOTHING: Final = object()
 """Stands for a null value until it is past aiokafka's assertion that key and value are not both null, which Kafka allows."""
@@ -140,7 +143,9 @@ class KafkaProducer:
                 async with asyncio.timeout(self._timeout_ms / 1000 + 10):
                     await inner.start()
             except BaseException:
-                await inner.stop()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_STOP_S):
+                        await inner.stop()
                 raise
             self._look_before_writing(inner)
             self._inner = inner
@@ -187,17 +192,9 @@ class KafkaProducer:
         """Give a record to the inner producer; on a fault that may pass, return with nothing done."""
         try:
             inner = await self._connect()
-            if self._lookup is not None:
-                await self._lookup.partitions(handed.topic)
-            if handed.acknowledgement.done() or not self._uses(inner):
+            future = await self._hand(inner, handed)
+            if future is None:
                 return
-            future = await inner.send(
-                handed.topic,
-                _NOTHING if handed.value is None else handed.value,
-                handed.key,
-                timestamp_ms=handed.timestamp_ms,
-                headers=list(handed.headers),
-            )
         except BusError as error:
             if isinstance(error.__cause__, KafkaError | OSError | TimeoutError):
                 await asyncio.sleep(_RETRY_S)
@@ -215,6 +212,31 @@ class KafkaProducer:
         else:
             handed.inner = inner
             future.add_done_callback(lambda done: self._acknowledge(handed, inner, done))
+
+    async def _hand(self, inner: AIOKafkaProducer, handed: _Handed) -> asyncio.Future[Any] | None:
+        """Return the inner producer's acknowledgement to come; None when it did not take the record, which then is tried again.
+
+        An inner producer that is cut off meanwhile may never answer: seen once, when a broker refused record after record, and no record
+        of its topic or any other left after that.
+        """
+        try:
+            async with asyncio.timeout(_HAND_S) as limit:
+                if self._lookup is not None:
+                    await self._lookup.partitions(handed.topic)
+                if handed.acknowledgement.done() or not self._uses(inner):
+                    return None
+                future: asyncio.Future[Any] = await inner.send(
+                    handed.topic,
+                    _NOTHING if handed.value is None else handed.value,
+                    handed.key,
+                    timestamp_ms=handed.timestamp_ms,
+                    headers=list(handed.headers),
+                )
+                return future
+        except TimeoutError:
+            if limit.expired():
+                return None
+            raise
 
     def _acknowledge(self, handed: _Handed, inner: AIOKafkaProducer, done: asyncio.Future[Any]) -> None:
         if done.cancelled():
