@@ -113,6 +113,27 @@ async def test_what_was_about_to_leave_when_the_process_stood_still_does_not_lea
     assert stood
 
 
+async def test_an_inner_producer_that_never_takes_a_record_does_not_hold_up_what_comes_after(hasty: Site) -> None:
+    topic = await hasty.topic()
+    producer = await hasty.producer(delivery_timeout_ms=30_000)
+    assert isinstance(producer, KafkaProducer)
+    inner = producer._inner
+    assert inner is not None
+    send, asked = inner.send, 0
+
+    async def never_the_first_time(*args: Any, **named: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.Event().wait()
+        return await send(*args, **named)
+
+    inner.send = never_the_first_time
+    first, second = [await producer.send(topic, key=b"k", value=value) for value in (b"first", b"second")]
+    assert [(await first).offset, (await second).offset] == [0, 1]
+    assert asked == 3
+
+
 async def test_a_producer_goes_on_after_records_were_given_up(fragile: Site, broker: LocalKafka) -> None:
     topic = await fragile.topic()
     producer = await fragile.producer(delivery_timeout_ms=1_000)
