@@ -15,6 +15,7 @@ from schemas import Topic, topic_name
 from services.core.bus.kafka_client import Connection
 from services.core.fence import Fence
 from services.core.settings import BusSettings, Settings
+from services.scoring.fetching import Transport
 
 _DELIVERY_S: Final = 30.0
 _MAX_REQUEST_BYTES: Final = 16_777_216
@@ -30,10 +31,13 @@ _BYTES: Final[dict[str, Any]] = {
 
 
 class App(faust.App):
-    """Faust's, that keeps its hands off the disk: the tables live in memory and on their changelog topics."""
+    """Faust's, that loses no record it fetched, and keeps its hands off the disk: tables live in memory and on changelog topics."""
 
     def _create_directories(self) -> None:
         pass
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
 
 
 class ChangelogTable:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from faust.types import TP, EventT, TopicT
@@ -17,6 +17,7 @@ from faust.types import TP, EventT, TopicT
 from services.core.bus import Bus, Headers, OffsetOutOfRangeError, Reader, Record, TopicPartition
 from services.core.errors import ServiceError
 from services.scoring.app import App
+from services.scoring.fetching import Consumer
 from services.scoring.merge import Merge
 
 _log = structlog.get_logger()
@@ -40,6 +41,7 @@ class Inputs:
         self._opened = asyncio.Event()
         self._generation: int | None = None
         self._sought: dict[TopicPartition, int] = {}
+        """The last offset seen of what is read again."""
         self._paused: set[TopicPartition] = set()
         self._reader: Reader
         self._checker: Reader
@@ -104,8 +106,8 @@ class Inputs:
     async def follow(self) -> None:
         """Take in what arrives, for ever; cancel to end."""
         while True:
-            await self._opened.wait()
             event = await self._channel.queue.get()
+            await self._opened.wait()  # Faust reads on before `open` knows of it
             if await self._follows(event):
                 message = event.message
                 side = self._topics.index(message.topic)
@@ -151,7 +153,8 @@ class Inputs:
         if message.offset <= expected:
             self._sought.pop(tp, None)
             return True
-        if self._sought.get(tp) == expected:
+        if tp in self._sought and message.offset > self._sought[tp]:
+            self._sought[tp] = message.offset
             return False  # what is left of before the seek
         # Aborted transactions and markers leave offsets without a record: only the log knows.
         first = await self._first_at(tp, expected)
@@ -161,8 +164,8 @@ class Inputs:
         if first == message.offset:
             return True
         _log.warning("records_left_out", topic=tp.topic, partition=tp.partition, expected=first, delivered=message.offset)
-        self._sought[tp] = first
-        await self._app.consumer.seek(TP(*tp), first)
+        self._sought[tp] = message.offset
+        cast("Consumer", self._app.consumer).read_again(TP(*tp), first)
         return False
 
     def _current(self, message: Any) -> bool:

@@ -38,7 +38,7 @@ class Faust:
     def assignment(self) -> set[TP]:
         return self.assigned
 
-    async def seek(self, tp: TP, offset: int) -> None:
+    def read_again(self, tp: TP, offset: int) -> None:
         self.sought.append((tp, offset))
 
     def pause_partitions(self, tps: set[TP]) -> None:
@@ -118,6 +118,30 @@ async def test_records_that_were_left_out_are_read_again_and_each_is_taken_once(
         assert faust.sought == [(TP(MARKET, 0), 1)]
         faust.deliver(MARKET, 1, 2, 3, 4)
         assert await taken(faust, inputs) == [1, 2, 3, 4]
+
+
+async def test_records_that_are_left_out_again_are_read_again_again() -> None:
+    async with desk(5) as (faust, inputs):
+        await inputs.open()
+        faust.deliver(MARKET, 0, 3, 4)
+        faust.deliver(MARKET, 2, 3, 4)
+        assert await taken(faust, inputs) == [0]
+        assert faust.sought == [(TP(MARKET, 0), 1)] * 2
+        faust.deliver(MARKET, 1, 2, 3, 4)
+        assert await taken(faust, inputs) == [1, 2, 3, 4]
+
+
+async def test_what_faust_delivers_before_the_move_is_known_here_is_taken() -> None:
+    async with desk(2) as (faust, inputs):
+        await inputs.open()
+        faust.deliver(MARKET, 0)
+        assert await taken(faust, inputs) == [0]
+        inputs.shut()
+        faust.consumer_generation_id = 2
+        faust.deliver(MARKET, 0, 1, generation=2)
+        await asyncio.sleep(0)  # who waited for a record has it now
+        await inputs.open()
+        assert await taken(faust, inputs) == [0, 1]
 
 
 async def test_what_is_delivered_twice_is_taken_once() -> None:

@@ -1,0 +1,69 @@
+"""What Faust fetches from a real Kafka comes to the scorer, whatever stood still in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from schemas import Topic, topic_name
+from services.core.fence import Fence
+from services.core.settings import Settings
+from services.scoring.app import App, ChangelogTable, make_app, subscribe
+from tests.integration.fusion.waiting import until
+from tests.integration.scoring.desk import MODE, PARTITIONS, Desk
+
+pytestmark = pytest.mark.integration
+
+_ROUNDS = 30
+_INPUTS = (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES)
+_PLACES = {TP(topic_name(topic, MODE), number) for topic in _INPUTS for number in range(PARTITIONS)}
+
+
+def _pause_partitions(app: App) -> Callable[[], None]:
+    app.consumer.pause_partitions(_PLACES)
+    return lambda: app.consumer.resume_partitions(_PLACES)
+
+
+def _stop_flow(app: App) -> Callable[[], None]:
+    app.consumer.stop_flow()
+    return app.consumer.resume_flow
+
+
+@pytest.mark.parametrize("stand_still", [_pause_partitions, _stop_flow])
+async def test_records_that_were_fetched_while_nothing_was_to_be_handed_on_come_afterwards(
+    desk: Desk, stand_still: Callable[[App], Callable[[], None]]
+) -> None:
+    settings = Settings(**desk.values)
+    app = make_app(settings)
+    ChangelogTable(app, "judges", topic_name(Topic.SCORING_JUDGES, MODE), Fence.of(settings.bus))
+    channel = subscribe(app, settings)
+    running = asyncio.create_task(app.start())
+    try:
+        await until(lambda: _reads_all(app), "the partitions of both inputs", told=lambda: running)
+        published: set[tuple[str, int, int]] = set()
+        for number in range(_ROUNDS):
+            go_on = stand_still(app)
+            for topic in _INPUTS:
+                for position in [await desk.publish_raw(topic, f"{number}-{key}".encode(), b"x") for key in range(PARTITIONS)]:
+                    published.add((position.topic, position.partition, position.offset))
+            go_on()
+        come: set[tuple[str, int, int]] = set()
+
+        def all_came() -> bool:
+            while not channel.queue.empty():
+                message: Any = channel.queue.get_nowait().message
+                come.add((message.topic, message.partition, message.offset))
+            return come >= published
+
+        await until(all_came, "all records", told=lambda: f"missing: {sorted(published - come)}")
+    finally:
+        await app.stop()
+        await running
+
+
+def _reads_all(app: App) -> bool:
+    return bool(app.tables.actives_ready and not app.rebalancing and app.consumer.assignment() >= _PLACES)
