@@ -43,6 +43,7 @@ class Inputs:
         self._sought: dict[TopicPartition, int] = {}
         """The last offset seen of what is read again."""
         self._paused: set[TopicPartition] = set()
+        self._done: dict[TopicPartition, int] = {}
         self._reader: Reader
         self._checker: Reader
         self.arrived = asyncio.Event()
@@ -63,6 +64,11 @@ class Inputs:
         """Return whether Faust has taken partitions over that are not open yet."""
         generation = self._app.consumer_generation_id
         return not self._app.rebalancing and generation != self._generation and self._app.tables.actives_ready
+
+    @property
+    def done(self) -> dict[TopicPartition, int]:
+        """Return the offset after the last record taken, for each partition held."""
+        return dict(self._done)
 
     @property
     def partitions(self) -> list[int]:
@@ -90,7 +96,9 @@ class Inputs:
             raise OffsetOutOfRangeError(missing)
         for number in sorted(numbers):
             first, second = (TopicPartition(topic, number) for topic in self._topics)
-            self._merge.begin(number, (committed[first] or begins[first], committed[second] or begins[second]))
+            starts = (committed[first] or begins[first], committed[second] or begins[second])
+            self._merge.begin(number, starts)
+            self._done |= {first: starts[0], second: starts[1]}
         self._generation = generation
         self._opened.set()
         _log.info("partitions_taken_over", partitions=len(numbers))
@@ -100,6 +108,7 @@ class Inputs:
         self._opened.clear()
         self._generation = None
         self._merge.drop()
+        self._done.clear()
         self._sought.clear()
         self._paused.clear()
 
@@ -118,8 +127,12 @@ class Inputs:
     def take(self) -> Event | None:
         """Return the next record, None when every partition waits."""
         event = self._merge.take()
-        if event is not None and self._paused:
-            self._pace(self._topics.index(event.message.topic), event.message.partition)
+        if event is None:
+            return None
+        message = event.message
+        self._done[TopicPartition(message.topic, message.partition)] = message.offset + 1
+        if self._paused:
+            self._pace(self._topics.index(message.topic), message.partition)
         return event
 
     async def look(self) -> bool:

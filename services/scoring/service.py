@@ -28,6 +28,7 @@ from services.core.folding.candles import CandleRules
 from services.core.folding.dealing import Outcome
 from services.core.health import Health
 from services.core.instruments import Instruments
+from services.core.lag import LagWatch
 from services.core.lifecycle import EXIT_FAILED, explain
 from services.core.metrics import (
     DEAD_LETTERS,
@@ -96,7 +97,8 @@ class ScoringService:
         await self._instruments.load_calendars()
         self._health.set("instruments")
         async with self._connected(), asyncio.TaskGroup() as tasks:
-            helpers = [tasks.create_task(self._inputs.follow()), tasks.create_task(self._fence.keep())]
+            lag = LagWatch(self._bus, "aquiline-scoring-lag", lambda: self._inputs.done)
+            helpers = [tasks.create_task(one) for one in (self._inputs.follow(), self._fence.keep(), lag.run())]
             helpers.append(tasks.create_task(self._app.start()))
             work = tasks.create_task(self._work())
             helpers.append(tasks.create_task(self._give_up(work)))

@@ -27,6 +27,8 @@ async def test_signals_and_bars_become_outcomes_and_tables(desk: Desk) -> None:
     await desk.judged(len(market.expected))
     await desk.eventually(lambda: _put_aside(desk, 2), "two dead letters")
     assert await desk.outcomes() == market.expected
+    records = await desk.count(Topic.STRATEGY_SIGNALS) + await desk.count(Topic.MARKET_FEATURES)
+    await desk.eventually(lambda: _all_done(worker, records), "lag and progress on the metrics page")
     worker.terminate()
     assert await worker.ended() == 0
     assert await desk.tables() == market.tables
@@ -104,6 +106,10 @@ async def test_partitions_that_move_from_worker_to_worker_and_back_lose_and_doub
 
 async def _more_than(desk: Desk, count: int) -> bool:
     return await desk.count(Topic.SIGNAL_OUTCOMES) > count
+
+
+async def _all_done(worker: Worker, records: int) -> bool:
+    return await worker.metric("aquiline_lag_records") == 0 and await worker.metric("aquiline_watermark_offset") >= records
 
 
 async def _put_aside(desk: Desk, count: int) -> bool:
