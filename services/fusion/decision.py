@@ -160,21 +160,26 @@ class Decision:
                         await self._ask_engine(engine, asked, frame, watch, degraded=degraded)
                     except EngineError as error:
                         metrics.ENGINE_FAILURES.labels(error.reason).inc()
-                        self._end(Outcome.FAILED, error.reason, error.detail)
+                        if error.reason == "engine_timeout":
+                            self._too_late(error.detail)
+                        else:
+                            self._end(Outcome.FAILED, error.reason, error.detail)
                         if self._settling is not None:
                             return  # the decision had left already; only the rationale is lost
                         continue
                     return
         except TimeoutError:
             if self._settling is None:
-                begun = "first_token" in ending.stages_ms
-                self._end(
-                    Outcome.STALE if begun else Outcome.FAILED,
-                    "deadline" if begun else "engine_timeout",
-                    "the deadline passed before the decision was complete" if begun else "no answer came before the deadline",
-                )
+                self._too_late("the deadline passed before a decision was complete")
         finally:
             ending.answering_ms = watch.since_ms("prompt")
+
+    def _too_late(self, detail: str) -> None:
+        """End the same way whether the engine's client or the decision itself was the first to see the deadline pass."""
+        if "first_token" in self._ending.stages_ms:
+            self._end(Outcome.STALE, "deadline", detail)
+        else:
+            self._end(Outcome.FAILED, "engine_timeout", detail)
 
     async def _ask_engine(self, engine: Engine, asked: Question, frame: Frame, watch: _Stopwatch, *, degraded: bool) -> None:
         parts, ending = self._parts, self._ending

@@ -235,7 +235,7 @@ async def test_an_answer_after_the_deadline_is_not_handed_over_and_its_call_is_a
     await site.feed([SYMBOL])
     await site.logs.until(lambda: len(site.logs.audits) == 1, "an outcome", told=site.tails)
     audit = site.logs.audits[0]
-    assert (audit.outcome.value, audit.reason) == ("failed", "engine_timeout"), audit.detail
+    assert (audit.outcome.value, audit.reason) == ("stale", "deadline"), audit.detail
     await site.logs.until(lambda: len(engine.aborted) == 1, "the abort of the call")
     assert site.logs.signals == []
     await _goes_on(site, worker)
