@@ -60,7 +60,8 @@ async def written(one: PrefixStore) -> None:
     await asyncio.gather(*one._writes)
 
 
-RUNS = st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20), min_size=1, max_size=6)
+IDS_OF_A_RUN = st.sampled_from([st.integers(0, 2**16 - 1), st.integers(0, 2**16), st.integers(-(2**31), 2**31 - 1)])
+RUNS = IDS_OF_A_RUN.flatmap(lambda ids: st.lists(st.lists(ids, max_size=20), min_size=1, max_size=6))
 
 
 def run_of(blocks: list[list[int]]) -> Run:
@@ -86,19 +87,28 @@ def test_any_changed_bit_and_any_cut_is_a_miss(blocks: list[list[int]], data: st
     assert unpack(bytes(packed)) is None
 
 
-@given(st.lists(st.integers(-5, 20), max_size=8))
-def test_lengths_that_do_not_add_up_are_a_miss(numbers: list[int]) -> None:
-    body = np.array(numbers, dtype="<i4").tobytes()
-    found = unpack(struct.pack("<4sI", b"AQL2", zlib.crc32(body)) + body)
-    assert found is None or [len(found.lengths), *found.lengths, *found.ids.tolist()] == numbers
-    assert found is None or (min(found.lengths, default=0) >= 0 and sum(found.lengths) == len(found.ids))
+def test_ids_that_fit_take_two_bytes_each() -> None:
+    narrow, wide = run_of([[0] * 100, [2**16 - 1]]), run_of([[0] * 100, [2**16]])
+    assert len(pack(wide)) - len(pack(narrow)) == 2 * 101
+
+
+@given(st.integers(-1, 5), st.integers(-3, 9), st.lists(st.integers(-5, 20), max_size=8), st.binary(max_size=20))
+def test_shapes_that_do_not_add_up_are_a_miss(width: int, count: int, lengths: list[int], ids: bytes) -> None:
+    body = struct.pack("<ii", width, count) + np.array(lengths, dtype="<i4").tobytes() + ids
+    found = unpack(struct.pack("<4sI", b"AQL3", zlib.crc32(body)) + body)
+    if found is not None:
+        assert width in {2, 4}
+        assert len(found.lengths) == count
+        assert min(found.lengths, default=0) >= 0
+        assert sum(found.lengths) == len(found.ids)
+        assert len(body) == 8 + 4 * count + width * len(found.ids)
 
 
 async def test_what_was_put_is_found_and_what_is_corrupt_is_a_miss(server: redis_async.Redis) -> None:
     one = store(server)
     one.put({KEYS[0]: Run.of(IDS[:1]), KEYS[1]: Run.of(IDS[:2]), KEYS[2]: Run.of(IDS[1:])})
     await written(one)
-    await server.set(f"aquiline:{'f' * 16}:run:{KEYS[1].hex()}", b"AQL2 rubbish")
+    await server.set(f"aquiline:{'f' * 16}:run:{KEYS[1].hex()}", b"AQL3 rubbish")
     found = await one.get([(KEYS[0], 1), (KEYS[1], 2), (KEYS[2], 2), (b"\x09" * 16, 1)])
     assert [told(run) for run in found] == [([0], [1]), None, ([0, 1, 0, 1, 2], [2, 3]), None]
 
@@ -112,8 +122,8 @@ async def test_a_value_of_another_count_of_blocks_is_a_miss(server: redis_async.
 
 async def test_a_value_of_the_format_before_is_a_miss(server: redis_async.Redis) -> None:
     one = store(server)
-    ids = np.arange(9, dtype="<i4").tobytes()
-    await server.set(f"aquiline:{'f' * 16}:run:{KEYS[0].hex()}", struct.pack("<4sII", b"AQL1", 9, zlib.crc32(ids)) + ids)
+    body = np.array([1, 9, *range(9)], dtype="<i4").tobytes()
+    await server.set(f"aquiline:{'f' * 16}:run:{KEYS[0].hex()}", struct.pack("<4sI", b"AQL2", zlib.crc32(body)) + body)
     assert await one.get([(KEYS[0], 1)]) == [None]
 
 
