@@ -18,10 +18,10 @@ help: ## list what there is to do
 demo: $(DEMO) ## see it work, on real market data and a simulated engine; ARGS="..." takes options, ARGS=--help lists them
 	@$(BIN)/aquiline demo $(ARGS)
 
-test: test-setup ## everything that is checked: make check, make check-deploy, and all tests, with real Kafka and Redis
+test: test-setup ## everything that is checked: make check, make check-deploy, and all tests, with real Kafka and Redis; JOBS=1 for less at a time
 	@$(MAKE) check
 	@$(MAKE) check-deploy
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(or $(JOBS),2) --no-loadscope-reorder
 
 chaos: test-setup ## kill worker, Redis, broker, engine and members under load, and judge by the topics; ROUNDS=5 is 20 kills of the worker
 	@ROUNDS=$(or $(ROUNDS),1) $(BIN)/pytest tests/chaos -q -s

@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local import LocalKafka, LocalRedis, MissingError
 from deploy.local.process import LocalServer
@@ -57,6 +58,18 @@ def kafka_bus_settings(kafka: LocalKafka) -> BusSettings:
 def unique() -> str:
     """Return a prefix for topics and groups that no other test uses."""
     return f"t{uuid.uuid4().hex[:10]}"
+
+
+class _ByFolder(LoadScopeScheduling):  # type: ignore[misc] # it has no types
+    """Gives each folder's tests to one process, since a folder's tests share its servers and their topics."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0].rpartition("/")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Return how `pytest -n` shares the tests out."""
+    return _ByFolder(config, log)
 
 
 def start_or_skip(server: Server) -> Server:
