@@ -33,12 +33,13 @@ from services.fusion.backlog import Backlog
 from services.fusion.books import Books
 from services.fusion.capacity import CapacityWatch
 from services.fusion.control import GLOBAL, ControlTable
-from services.fusion.decision import Decision, Parts
+from services.fusion.decider import Decider
+from services.fusion.decision import Parts
 from services.fusion.ending import Ending
 from services.fusion.gauges import Gauges
 from services.fusion.guard import Guard
 from services.fusion.intake import Intake
-from services.fusion.lanes import Ended, Lanes, Started
+from services.fusion.lanes import Ended, Lanes
 from services.fusion.ledger import Ledger
 from services.fusion.overdue import Overdue
 from services.fusion.ownership import Ownership
@@ -107,7 +108,6 @@ class FusionWorker:
         self._prompts = PromptBuilder(fusion, around.tokenizer, template, store, settings.redis.local_bytes)
         self.prewarmer = Prewarmer(settings, clock, around.engine, self._prompts, self._books)
         self._stopping = asyncio.Event()
-        self._deciding: dict[asyncio.Task[None], Trigger] = {}
         self._opened = AsyncExitStack()
         self._alarm = Alarm(clock, self.dispatch)
         self._engine_was_down = False
@@ -118,6 +118,7 @@ class FusionWorker:
         self._others: Producer
         self._publisher: Publisher
         self._ledger: Ledger
+        self._decider: Decider
         self.ownership: Ownership
 
     def stop(self) -> None:
@@ -135,7 +136,7 @@ class FusionWorker:
     async def settle(self) -> None:
         """Return once all that was taken in is decided and acknowledged, or waits for a time that has not come."""
         self.dispatch()
-        while pending := [*self._deciding, *self._ledger.writing, *self._publisher.cancelling]:
+        while pending := [*self._decider.running, *self._ledger.writing, *self._publisher.cancelling]:
             await asyncio.wait(pending)
 
     async def run(self) -> None:
@@ -229,6 +230,26 @@ class FusionWorker:
         self._consumer = await self._bus.consumer(group=group, client_id=group, instance_id=self._settings.bus.instance_id)
         self.ownership = Ownership(
             self._consumer, Recovery(self._bus, self._settings, clock, self._intake, self._books), self._intake, self, partitions
+        )
+        parts = Parts(
+            self._settings,
+            clock,
+            self._prompts,
+            self._around.engine,
+            self._around.fallback,
+            self._guard,
+            self._control,
+            self._publisher,
+            self._skew,
+        )
+        self._decider = Decider(
+            parts,
+            books=self._books,
+            lanes=self._lanes,
+            ledger=self._ledger,
+            ownership=self.ownership,
+            spans=self._spans,
+            decided=self._decided,
         )
         opened.push_async_callback(self._consumer.close)
         await self._consumer.start([self._intake.market_topic, self._intake.vision_topic], self.ownership)
@@ -326,54 +347,11 @@ class FusionWorker:
         for late in ended:
             self._end(late)
         for one in started:
-            task = asyncio.create_task(self._decide(one), name=f"decide-{one.trigger.trigger_id}")
-            self._deciding[task] = one.trigger
-            task.add_done_callback(lambda done: self._deciding.pop(done, None))
+            self._decider.start(one)
         self._alarm.set(self._lanes.next_wake_ms())
 
-    async def _decide(self, started: Started) -> None:
-        trigger = started.trigger
-        lane = trigger.lane
-        owned = self.ownership.owned(trigger.origin.partition)
-        book = self._books.get(lane.symbol)
-        if owned is None or book is None:
-            self._ledger.abandon(trigger)
-            self._lanes.finish(trigger)
-            return
-        parts = Parts(
-            self._settings,
-            self._clock,
-            self._prompts,
-            self._around.engine,
-            self._around.fallback,
-            self._guard,
-            self._control,
-            self._publisher,
-            self._skew,
-        )
-        trace = self._ledger.trace(trigger)
-        self._spans.deciding(trace, lane.symbol)
-        decision = Decision(parts, book, trigger, owned.known.as_of.get(lane), trace)
-        # What is logged on the way carries the trace; what is started afterwards must not.
-        with structlog.contextvars.bound_contextvars(**({} if trace.trace_id is None else {"trace_id": trace.trace_id})):
-            try:
-                ending = await decision.run(started.ready_ms)
-            except asyncio.CancelledError:
-                self._ledger.abandon(trigger)
-                raise
-            except Exception as error:  # noqa: BLE001 - one symbol's trouble must not end the others'
-                _log.exception("decision_broke", symbol=lane.symbol, trigger_id=str(trigger.trigger_id))
-                ending = Ending(Outcome.FAILED, "internal_error", f"{type(error).__name__}: {error}")
-            finally:
-                self._lanes.finish(trigger)
-        self._ledger.conclude(trigger, ending)
-        if ending.outcome is Outcome.PUBLISHED and ending.as_of is not None:
-            owned.known.as_of[lane] = ending.as_of
-        self._after(trigger, ending)
-        self.dispatch()
-
-    def _after(self, trigger: Trigger, ending: Ending) -> None:
-        """Send prefixes ahead, and note for whoever restarts the engine what it holds."""
+    def _decided(self, trigger: Trigger, ending: Ending) -> None:
+        """Send prefixes ahead, note for whoever restarts the engine what it holds, and start whose turn has come."""
         if ending.reason in _DOWN:
             self._engine_was_down = True
         elif ending.usage is not None and ending.prompt is not None and ending.engine is not None:
@@ -384,6 +362,7 @@ class FusionWorker:
                 self._engine_was_down = False
                 self.prewarmer.warm_current(self._prompts.hottest())
             self.prewarmer.after_decision(trigger.lane.symbol, trigger.lane.interval)
+        self.dispatch()
 
     def _end(self, ended: Ended) -> None:
         self._ledger.conclude(ended.trigger, Ending(Outcome(ended.outcome), ended.reason))
@@ -414,13 +393,7 @@ class FusionWorker:
         budget_ms = self._settings.fusion.drain_ms
         for trigger in self._lanes.drop(lambda trigger: trigger.origin.partition in partitions):
             self._ledger.abandon(trigger)
-        running = [task for task, trigger in self._deciding.items() if trigger.origin.partition in partitions]
-        if running:
-            _, late = await asyncio.wait(running, timeout=budget_ms * 0.7 / 1000)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=budget_ms * 0.1 / 1000)
+        await self._decider.give_up(partitions, after_ms=budget_ms * 0.7, within_ms=budget_ms * 0.1)
         # A decision that was given up may have handed its signal over: whoever reads the outputs next has to find it there.
         await self._publisher.landed()
         await self._ledger.written(partitions, int(budget_ms * 0.15))

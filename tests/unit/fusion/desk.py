@@ -208,7 +208,7 @@ class Desk:
         consumer = self.worker._consumer
         assert isinstance(consumer, MemoryConsumer)
         consumer.crash()
-        gone = [self._task, *self.worker._deciding, *self.worker._ledger._writing]
+        gone = [self._task, *self.worker._decider.running, *self.worker._ledger._writing]
         for task in gone:
             task.cancel()
         await asyncio.gather(*gone, return_exceptions=True)
