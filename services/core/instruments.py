@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 from pydantic import ValidationError
 
 from schemas import Instrument, InstrumentEvent, RunMode, Topic, topic_name
-from services.core.bus import Bus, Record
+from services.core.bus import Bus, BusError, Record
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import Clock
 from services.core.tables import Tables
+
+_NEWS_S: Final = 0.5
 
 _log = structlog.get_logger()
 
@@ -29,6 +32,7 @@ class Instruments:
         self._splits: dict[str, list[InstrumentEvent]] = {}
         self.on_split: Callable[[InstrumentEvent], None] | None = None
         """Called with each split as it arrives."""
+        self._asked_s = float("-inf")
 
     async def start(self) -> None:
         """Read both topics in full; raise BusError when one does not exist."""
@@ -42,6 +46,23 @@ class Instruments:
     async def catch_up(self) -> None:
         """Read on to where both topics end now."""
         await self._tables.catch_up()
+
+    async def read_news(self) -> bool:
+        """Catch up, and return whether that worked: when it does not, what is known goes on being true."""
+        try:
+            await self.catch_up()
+        except BusError as error:
+            _log.warning("instruments_unreadable", reason=str(error))
+            return False
+        return True
+
+    async def read_news_for_record(self) -> bool:
+        """Catch up for a record that names what is not known, and return whether to look again: twice a second at most."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._asked_s < _NEWS_S:
+            return False
+        self._asked_s = now_s
+        return await self.read_news()
 
     async def close(self) -> None:
         """Close."""

@@ -54,7 +54,6 @@ _TURN: Final = 200
 """Records dealt with before partitions may move."""
 _IDLE_S: Final = 0.05
 _HOUSEKEEPING_S: Final = 1.0
-_NEWS_S: Final = 0.5
 _MAX_UNFINISHED: Final = 2_000
 _DRAIN_S: Final = 5.0
 _LEAVE_S: Final = 10.0
@@ -82,7 +81,7 @@ class ScoringService:
         """Held while records are dealt with, so that partitions move in between."""
         self._unfinished: deque[tuple[Event, list[_Sent]]] = deque()
         self._stopping = asyncio.Event()
-        self._news_s = self._kept_s = float("-inf")
+        self._kept_s = float("-inf")
         self._last_behind = -1
         self._producer: Producer
 
@@ -194,7 +193,7 @@ class ScoringService:
     async def _take_over(self) -> None:
         await self._inputs.open()
         self._windows.begin()
-        await self._read_news()
+        await self._instruments.read_news()
         self._scorer.begin(key.decode() for key in self._judges.held())
         self._health.end_excuse("rebalancing")
         self._health.set("assigned")
@@ -220,7 +219,7 @@ class ScoringService:
             else (self._scorer.bar, Topic.MARKET_FEATURES)
         )
         scored = take(record)
-        if scored.awaits_news and self._may_ask() and await self._read_news():
+        if scored.awaits_news and await self._instruments.read_news_for_record():
             scored = take(record)
         sent: list[_Sent] = []
         outcome = scored.outcome
@@ -277,28 +276,12 @@ class ScoringService:
         if self._inputs.partitions and (behind == 0 or behind != self._last_behind):
             self._health.progress()
         self._last_behind = behind
-        await self._read_news()
+        await self._instruments.read_news()
 
     def _count(self, topic: Topic, scored: Scored, outcome: Outcome) -> None:
         self.counts[outcome] += 1
         RECORDS.labels(topic.value, outcome.value).inc()
         UNKNOWN_FIELDS.inc(scored.unknown_fields)
-
-    def _may_ask(self) -> bool:
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._news_s < _NEWS_S:
-            return False
-        self._news_s = now_s
-        return True
-
-    async def _read_news(self) -> bool:
-        """Read instruments and splits to their end; return whether that worked."""
-        try:
-            await self._instruments.catch_up()
-        except BusError as error:
-            _log.warning("instruments_unreadable", reason=str(error))
-            return False
-        return True
 
 
 async def _all_taken(sent: list[_Sent]) -> None:

@@ -36,7 +36,6 @@ _log = structlog.get_logger()
 _POLL_MS: Final = 200
 _HOUSEKEEPING_S: Final = 1.0
 # News that records ask for is fetched at most this often, as strangers may keep coming.
-_NEWS_S: Final = 0.5
 # Above this many unfinished records of a partition the oldest is waited for: it bounds memory when the broker is slow.
 _MAX_UNFINISHED: Final = 10_000
 
@@ -86,7 +85,6 @@ class FoldingService(ABC, Generic[D]):
         # Held while a batch is in work, so that partitions change hands between batches only.
         self._folding = asyncio.Lock()
         self._stopping = False
-        self._news_s = float("-inf")
         self._producer: Producer
         self._reader: Reader
         self._consumer: Consumer
@@ -186,7 +184,7 @@ class FoldingService(ABC, Generic[D]):
                 if loop.time() >= due_s:
                     due_s = loop.time() + _HOUSEKEEPING_S
                     await commit_finished(self._consumer, self._partitions)
-                    await self._read_news()
+                    await self._instruments.read_news()
                     show_sessions(self._instruments.calendars(), self._settings.run_mode, self._clock.now_ms())
             self._health.progress()
 
@@ -207,7 +205,7 @@ class FoldingService(ABC, Generic[D]):
             if partition is None or record.offset < partition.next_offset:
                 continue  # polled before the partition moved: whoever holds it now reads it again
             dealt = partition.books.take(record)
-            if dealt.awaits_news and self._may_ask() and await self._read_news():
+            if dealt.awaits_news and await self._instruments.read_news_for_record():
                 dealt = partition.books.again(record, dealt)
             batch.ends[tp] = record.offset + 1
             self.count(dealt)
@@ -216,20 +214,3 @@ class FoldingService(ABC, Generic[D]):
             yield record, dealt
             # A batch takes some 0.2 s, and on the in-process bus nothing in it waits: others on this loop get their turn.
             await asyncio.sleep(0)
-
-    def _may_ask(self) -> bool:
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._news_s < _NEWS_S:
-            return False
-        self._news_s = now_s
-        return True
-
-    async def _read_news(self) -> bool:
-        """Read instruments and splits to their end; return whether that worked."""
-        try:
-            await self._instruments.catch_up()
-        except BusError as error:
-            # What is known goes on being true; the next turn asks again.
-            _log.warning("instruments_unreadable", reason=str(error))
-            return False
-        return True
