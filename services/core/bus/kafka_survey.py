@@ -52,12 +52,20 @@ async def survey(settings: BusSettings, group: str) -> Survey:
 
 
 async def _offsets(client: AIOKafkaAdminClient, group: str, timeout_ms: int) -> Mapping[KafkaPartition, OffsetAndMetadata]:
-    """Ask until the group has a coordinator: a fresh broker makes its topic for them at the first question."""
+    """Ask until the group has a coordinator that has read its commits: a fresh broker makes their topic at the first question."""
     async with asyncio.timeout(timeout_ms / 1000):
         while True:
             try:
+                await _refuse_while_loading(client, group)
                 found: Mapping[KafkaPartition, OffsetAndMetadata] = await client.list_consumer_group_offsets(group)
             except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
                 await asyncio.sleep(_AGAIN_S)
             else:
                 return found
+
+
+async def _refuse_while_loading(client: AIOKafkaAdminClient, group: str) -> None:
+    """Raise GroupLoadInProgressError: asked for all commits meanwhile, aiokafka returns none and leaves the answer's error unread."""
+    for response in await client.describe_consumer_groups([group]):
+        if any(described[0] == GroupLoadInProgressError.errno for described in response.groups):
+            raise GroupLoadInProgressError
