@@ -75,6 +75,7 @@ class PrefixStore:
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_ms)
         self._space = f"{settings.namespace}:{fingerprint}"
         self._writes: set[asyncio.Task[None]] = set()
+        self._reads: set[asyncio.Future[None]] = set()
 
     async def get(self, runs: Sequence[tuple[bytes, int]]) -> list[Run | None]:
         """Return runs, each given as its last block's key and its count of blocks, None for a miss, within the budget of a decision."""
@@ -84,6 +85,8 @@ class PrefixStore:
         admission = self._breaker.admit(self._clock.now_ms())
         if admission is None:
             return missing
+        reading = asyncio.get_running_loop().create_future()
+        self._reads.add(reading)
         try:
             async with asyncio.timeout(self._settings.budget_ms / 1000):
                 values: list[bytes | None] = await self._client.mget([self._name(key) for key, _ in runs])  # type: ignore[assignment]
@@ -95,6 +98,9 @@ class PrefixStore:
         except BaseException:
             self._breaker.settle(admission, "unknown", self._clock.now_ms())
             raise
+        finally:
+            self._reads.discard(reading)
+            reading.set_result(None)
         self._breaker.settle(admission, "answered", self._clock.now_ms())
         found = [None if value is None else unpack(value) for value in values]
         told: Counter[str] = Counter()
@@ -154,13 +160,14 @@ class PrefixStore:
             return []
 
     async def close(self) -> None:
-        """Let writes under way end within the budget, and close."""
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=self._settings.budget_ms / 1000)
+        """Let what is under way end within the budget, begin nothing more, and close."""
+        client, self._client = self._client, None
+        if under_way := {*self._writes, *self._reads}:
+            await asyncio.wait(under_way, timeout=self._settings.budget_ms / 1000)
         for task in self._writes:
             task.cancel()
-        if self._client is not None:
-            await self._client.aclose()
+        if client is not None:
+            await client.aclose()
 
     def _name(self, key: bytes) -> str:
         return f"{self._space}:run:{key.hex()}"

@@ -171,6 +171,9 @@ class Inputs:
             return False  # what is left of before the seek
         # Aborted transactions and markers leave offsets without a record: only the log knows.
         first = await self._first_at(tp, expected)
+        consumer = cast("Consumer", self._app.consumer)
+        if first > expected:
+            await consumer.skip(TP(*tp), expected, first)
         if not self._current(message):
             return False
         self._merge.skip_to(side, tp.partition, first)
@@ -178,7 +181,7 @@ class Inputs:
             return True
         _log.warning("records_left_out", topic=tp.topic, partition=tp.partition, expected=first, delivered=message.offset)
         self._sought[tp] = message.offset
-        cast("Consumer", self._app.consumer).read_again(TP(*tp), first)
+        consumer.read_again(TP(*tp), first)
         return False
 
     def _current(self, message: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NoError, NotCoordinatorForGroupError, for_code
 from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaPartition
 
@@ -18,6 +18,8 @@ from services.core.bus.port import TopicPartition
 from services.core.settings import BusSettings
 
 _AGAIN_S: Final = 0.1
+_UNKNOWN_GROUP: Final = 69
+"""GROUP_ID_NOT_FOUND: a group that nobody has joined or committed for yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ async def _offsets(client: AIOKafkaAdminClient, group: str, timeout_ms: int) -> 
     async with asyncio.timeout(timeout_ms / 1000):
         while True:
             try:
-                await _refuse_while_loading(client, group)
+                await _raise_for_group(client, group)
                 found: Mapping[KafkaPartition, OffsetAndMetadata] = await client.list_consumer_group_offsets(group)
             except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
                 await asyncio.sleep(_AGAIN_S)
@@ -64,8 +66,12 @@ async def _offsets(client: AIOKafkaAdminClient, group: str, timeout_ms: int) -> 
                 return found
 
 
-async def _refuse_while_loading(client: AIOKafkaAdminClient, group: str) -> None:
-    """Raise GroupLoadInProgressError: asked for all commits meanwhile, aiokafka returns none and leaves the answer's error unread."""
+async def _raise_for_group(client: AIOKafkaAdminClient, group: str) -> None:
+    """Raise what keeps the group's commits from being told, such as that the broker still reads them.
+
+    Asked for all commits, aiokafka leaves the answer's error unread and returns none.
+    """
     for response in await client.describe_consumer_groups([group]):
-        if any(described[0] == GroupLoadInProgressError.errno for described in response.groups):
-            raise GroupLoadInProgressError
+        for code in [described[0] for described in response.groups]:
+            if code not in {NoError.errno, _UNKNOWN_GROUP}:
+                raise for_code(code)

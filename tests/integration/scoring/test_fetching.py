@@ -10,6 +10,7 @@ import pytest
 from faust.types import TP
 
 from schemas import Topic, topic_name
+from services.core.bus import Position
 from services.core.fence import Fence
 from services.core.settings import Settings
 from services.scoring.app import App, ChangelogTable, make_app, subscribe
@@ -63,6 +64,58 @@ async def test_records_that_were_fetched_while_nothing_was_to_be_handed_on_come_
     finally:
         await app.stop()
         await running
+
+
+async def test_a_commit_passes_nothing_that_came_while_faust_sought_to_the_commits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(**desk.values)
+    app = make_app(settings)
+    ChangelogTable(app, "judges", topic_name(Topic.SCORING_JUDGES, MODE), Fence.of(settings.bus))
+    channel = subscribe(app, settings)
+    running = asyncio.create_task(app.start())
+    try:
+        await until(lambda: _reads_all(app), "the partitions of both inputs", told=lambda: running)
+        consumer: Any = app.consumer
+        place = await _publish(desk)
+        (await channel.queue.get()).ack()
+        await consumer.commit()
+        sought, go_on = asyncio.Event(), asyncio.Event()
+        seek = consumer.seek_to_committed
+
+        async def slowly() -> Any:
+            found = await seek()
+            sought.set()
+            await go_on.wait()
+            return found
+
+        monkeypatch.setattr(consumer, "seek_to_committed", slowly)
+        seeking = asyncio.create_task(consumer.perform_seek())
+        await sought.wait()
+        first = [await _publish(desk) for _ in range(20)]
+        await desk.count(Topic.STRATEGY_SIGNALS)
+        go_on.set()
+        await seeking
+        last = await _publish(desk)
+        events: dict[int, Any] = {}
+
+        def all_came() -> bool:
+            while not channel.queue.empty():
+                event: Any = channel.queue.get_nowait()
+                events.setdefault(event.message.offset, event)
+            return events.keys() >= {place.offset + number for number in range(1, len(first) + 2)}
+
+        await until(all_came, "all records", told=lambda: sorted(events))
+        assert last.offset == place.offset + len(first) + 1
+        for number in range(1, 4):
+            events[place.offset + number].ack()
+        await consumer.commit()
+        assert consumer._committed_offset[TP(place.topic, place.partition)] == place.offset + 4
+    finally:
+        await app.stop()
+        await running
+
+
+async def _publish(desk: Desk) -> Position:
+    return await desk.publish_raw(Topic.STRATEGY_SIGNALS, b"one symbol", b"x")
 
 
 def _reads_all(app: App) -> bool:

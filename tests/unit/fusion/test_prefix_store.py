@@ -193,3 +193,14 @@ async def test_strings_from_topics_do_not_reach_keys(server: redis_async.Redis) 
         assert (space, kind) in {("aquiline", "run"), ("aquiline", "prefix"), ("aquiline", "engine")}
         assert kind == "engine" or bytes.fromhex(what)
         assert SYMBOL not in name
+
+
+async def test_what_is_being_read_when_the_store_closes_ends_first(server: redis_async.Redis) -> None:
+    one = store(server)
+    one.put({KEYS[0]: Run.of(IDS[:1])})
+    await written(one)
+    reading = asyncio.create_task(one.get([(KEYS[0], 1)]))
+    await asyncio.sleep(0)
+    await one.close()
+    assert [told(run) for run in await reading] == [([0], [1])]
+    assert await one.get([(KEYS[0], 1)]) == [None]

@@ -32,6 +32,7 @@ class Faust:
         self.assigned = {TP(SIGNALS, 0), TP(MARKET, 0)}
         self._committed_offset: dict[TP, int | None] = {}
         self.sought: list[tuple[TP, int]] = []
+        self.skipped: list[tuple[TP, int, int]] = []
         self.paused: set[TP] = set()
         self.queue: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -40,6 +41,9 @@ class Faust:
 
     def read_again(self, tp: TP, offset: int) -> None:
         self.sought.append((tp, offset))
+
+    async def skip(self, tp: TP, first: int, after: int) -> None:
+        self.skipped.append((tp, first, after))
 
     def pause_partitions(self, tps: set[TP]) -> None:
         self.paused |= tps
