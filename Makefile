@@ -57,7 +57,8 @@ down-local: $(DEMO) ## end them
 clean: ## delete what was made here: caches, the virtual environment, the demo's files
 	@if [ -d .local ] && [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; fi
 	rm -rf .venv .cache .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	rm -f demo-report.json demo-signals.jsonl demo-audit.jsonl demo-log.jsonl.gz
+	rm -f demo-report.json demo-signals.jsonl demo-audit.jsonl demo-log.jsonl.gz backtest.html
+	rm -rf backtest
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 format: $(TEST) ## format the code and mend what ruff can

@@ -65,7 +65,9 @@ def _up(options: argparse.Namespace) -> None:
     servers = [_server(name, getattr(options, f"{name}_port")) for name in names]
     for server in servers:
         running = server.pid is not None
-        _say(f"{server.name}: {'running already' if running else 'starting'} on port {server.port}")
+        usual = getattr(options, f"{server.name}_port") or _PORTS[server.name]
+        why = "" if running or server.port == usual else f", since {usual} is taken"
+        _say(f"{server.name}: {'running already' if running else 'starting'} on port {server.port}{why}")
         server.start()
         (server.folder / "port.json").write_text(json.dumps(server.port))
     created = asyncio.run(_create_topics(servers[0].url, options.partitions))
@@ -73,7 +75,10 @@ def _up(options: argparse.Namespace) -> None:
     for server in servers:
         value = json.dumps([server.url]) if server.name == "simulator" else server.url
         sys.stdout.write(f"export {_VARIABLES[server.name]}='{value}'\n")
-    _say("logs are in .local/*/*.log; `python -m deploy.local down` ends it all")
+    _say("logs are in .local/*/*.log; `make down-local` ends it all")
+    if options.simulator:
+        options_there = " ".join(f"--{name} {server.url}" for name, server in zip(("bus", "redis", "engine"), servers, strict=True))
+        _say(f"the demo through all of it: make demo ARGS='{options_there}'")
 
 
 def _down() -> None:
@@ -81,7 +86,7 @@ def _down() -> None:
         server = _server(name, None)
         if server.pid is not None:
             server.stop()
-            _say(f"{name}: ended")
+            _say(f"{name}: ended" + ("; its topics stay in .local/kafka, which `make clean` deletes" if name == "kafka" else ""))
 
 
 def _status() -> int:

@@ -47,7 +47,7 @@ class LocalRedis(LocalServer):
         return f"{'rediss://localhost' if self.security else 'redis://127.0.0.1'}:{self.port}/0"
 
     def _prepare(self) -> None:
-        lines = ["bind 127.0.0.1", 'save ""', "appendonly no", f"dir {self.folder}"]
+        lines = ["bind 127.0.0.1", 'save ""', "appendonly no", "maxmemory 256mb", "maxmemory-policy allkeys-lru", f"dir {self.folder}"]
         if self.security is None:
             lines += [f"port {self.port}", "protected-mode no"]
         else:

@@ -114,7 +114,7 @@ class HealthServer:
             await self._runner.cleanup()
             raise SettingsError(
                 f"http.host {host!r} with http.port {port} cannot be listened on ({error.strerror}); "
-                "end what listens there, or choose another port (0 for any free one)"
+                "end what listens there, or choose another port with http.port or AQUILINE_HTTP__PORT (0 for any free one)"
             ) from error
 
     @property

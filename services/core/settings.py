@@ -406,9 +406,19 @@ def _refuse_unknown_variables() -> None:
     known = {f"AQUILINE_{name.upper()}" for name in Settings.model_fields} | {"AQUILINE_CONFIG", "AQUILINE_SECRETS_DIR"}
     for variable in sorted(os.environ):
         if variable.startswith("AQUILINE_") and variable not in known and variable.split("__")[0] not in known:
-            near = difflib.get_close_matches(variable, known, n=1)
+            near = difflib.get_close_matches(variable, known | {f"AQUILINE_{name.upper().replace('.', '__')}" for name in _names()}, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise SettingsError(f"variable {variable} names no setting{hint}")
+
+
+def _names() -> list[str]:
+    """Return every setting as `section.name`."""
+    names = []
+    for section, field in Settings.model_fields.items():
+        kind = field.annotation
+        inner = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+        names += [f"{section}.{name}" for name in inner] or [section]
+    return names
 
 
 def _explain(error: ValidationError) -> str:
@@ -416,11 +426,12 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            problems.append(f"{where}: no such setting")
+            near = difflib.get_close_matches(where, _names(), n=1)
+            problems.append(f"{where}: no such setting{f'; did you mean {near[0]}?' if near else ''}")
         elif "password" in where or "api_key" in where:
             problems.append(f"{where}: {item['msg']}")
-        elif where:
-            problems.append(f"{where} = {item['input']!r}: {item['msg']}")
-        else:
+        elif where and not isinstance(item["input"], dict):
+            problems.append(f"{where} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}")
+        else:  # of several settings together, which the sentence names
             problems.append(item["msg"].removeprefix("Value error, "))
     return "; ".join(problems)

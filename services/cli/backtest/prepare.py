@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,10 +89,25 @@ async def _log(options: Options) -> tuple[Feed, Settings]:
         records, tables, written = held.everything(options.until_ms), held.tables, held.settings
     if not records:
         raise SettingsError(f"--data {name}: there is no record in the time that was asked for")
+    _refuse_empty_span(options, min(one.timestamp_ms for one in records), max(one.timestamp_ms for one in records))
     base = written.fusion.model_dump(mode="json", exclude={"intervals"})
     intervals = written.fusion.intervals
     feed = LogFeed(name, written.run_mode, tables, records, intervals[0], options.since_ms)
     return feed, backtest_settings(options, intervals, (), vision=feed.has_charts, base=base)
+
+
+def _refuse_empty_span(options: Options, first_ms: int, last_ms: int) -> None:
+    """Raise SettingsError when nothing is left to be decided on: what comes before `since` is history."""
+    if options.since_ms is not None and options.since_ms > last_ms:
+        raise SettingsError(
+            f"--since {_iso(options.since_ms)}: --data {' '.join(options.data)} goes from {_iso(first_ms)} to {_iso(last_ms)}"
+            + (" up to --until" if options.until_ms is not None else "")
+            + "; choose a time before its end"
+        )
+
+
+def _iso(time_ms: int) -> str:
+    return dt.datetime.fromtimestamp(time_ms / 1000, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M")
 
 
 def _candle_feed(options: Options) -> tuple[Feed, Settings]:
@@ -102,6 +118,7 @@ def _candle_feed(options: Options) -> tuple[Feed, Settings]:
     candles = [one for one in candles if options.until_ms is None or one.ts_close_ms <= options.until_ms]
     if not candles:
         raise SettingsError(f"--data {' '.join(options.data)}: there is no bar in the time that was asked for")
+    _refuse_empty_span(options, min(one.ts_close_ms for one in candles), max(one.ts_close_ms for one in candles))
     charts, chart_bytes = _charts(options)
     held = sorted({candle.interval for candle in candles}, key=interval_ms)
     intervals = _intervals(options, held)

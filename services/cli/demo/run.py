@@ -26,7 +26,7 @@ from services.cli.demo.words import banner, next_commands, summary
 from services.cli.replay.export import export_all
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
-from services.core.settings import Settings
+from services.core.settings import Settings, SettingsError
 from services.fusion.service import connect_engine
 from services.inference.engine import EngineError, EngineInfo
 
@@ -43,7 +43,7 @@ async def show(run: Run, console: Console, log_lines: LogLines) -> int:
     """
     interrupt = Interrupt()
     with answering(interrupt):
-        info = None if run.simulator else await _engine_info(run.settings)
+        info = None if run.simulator else await _engine_of(run.settings)
         said = banner(info.source if info else None, info.name if info else "")
         with Screen(console, said, log_lines) as shown:
             try:
@@ -105,6 +105,20 @@ def _tell(shown: Screen, tally: Tally, audit: AuditRecord) -> None:
     shown.ended(audit, tally.signals.get(audit.signal_id) if audit.signal_id is not None else None, tally.phase_of(audit))
 
 
+async def _engine_of(settings: Settings) -> EngineInfo:
+    """Return the named engine's own words before anything is played and written; raise SettingsError when it says none."""
+    engine = connect_engine(settings.engine, SystemClock())
+    try:
+        return await engine.info()
+    except EngineError as error:
+        where = " ".join(settings.engine.urls)
+        raise SettingsError(
+            f"the engine at {where} does not answer: {error.detail}. Start it, or leave --engine out and the demo brings its own simulator"
+        ) from error
+    finally:
+        await engine.close()
+
+
 async def _engine_info(settings: Settings) -> EngineInfo | None:
     engine = connect_engine(settings.engine, SystemClock())
     try:
@@ -124,7 +138,7 @@ def _close(console: Console, said: str, report: Report, sums: list[Sum]) -> None
     console.print(Text(summary(report)), soft_wrap=not console.is_terminal)
     console.print(Text(f"Written: {REPORT}, {SIGNALS}, {AUDIT}, {LOG}"), soft_wrap=True)
     console.print(Text("Worth trying next:"))
-    for command, why in next_commands(embedded=report["bus"] == "memory://"):
+    for command, why in next_commands(report["bus"]):
         console.print(Text.assemble("  ", (command, "bold"), (f"   # {why}", "dim")), soft_wrap=True)
     console.print(Text(f" {said} ", BANNER_STYLE), soft_wrap=True)
 

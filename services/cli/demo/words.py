@@ -130,13 +130,20 @@ def summary(report: Mapping[str, Any]) -> str:
     return "; ".join(parts) + "."
 
 
-def next_commands(*, embedded: bool) -> list[tuple[str, str]]:
-    """Return three commands worth trying after a run, each with why; `embedded` says that it was in this process alone."""
+def next_commands(bus: str) -> list[tuple[str, str]]:
+    """Return commands worth trying after a run over `bus`, each with why."""
     real = "--bus kafka://127.0.0.1:9092 --redis redis://127.0.0.1:6379/0 --engine http://127.0.0.1:30000"
+    there = f"AQUILINE_RUN_MODE=demo AQUILINE_BUS__URL={bus} .venv/bin/aquiline"
+    around = (
+        [(f"make up-local && make demo ARGS='{real}'", "the same through a real Kafka and Redis")]
+        if bus == "memory://"
+        else [
+            (f"{there} topics describe", "what this run left on the topics, which are demo.*"),
+            ("make down-local", "end Kafka, Redis and the simulator"),
+        ]
+    )
     return [
-        (f"make up-local && make demo ARGS='{real}'", "the same through a real Kafka and Redis")
-        if embedded
-        else ("make down-local", "end Kafka, Redis and the simulator"),
+        *around,
         (".venv/bin/aquiline replay --verify demo-audit.jsonl", "every prompt of this run, built again from its log and checked"),
         (".venv/bin/aquiline backtest --report backtest.html", "thirteen years of the same stocks, and what the signals would have made"),
     ]

@@ -195,14 +195,15 @@ def _say(console: Console, verdict: Verdict, trail: str, log: str, version: str)
         out(
             f"{count} records were made under configuration {made}; these settings make {version}. They are not judged: give the "
             "settings that the workers had then with --config (fusion.intervals, trigger_intervals, window_bars, epoch_slots, "
-            "slow_window_bars, max_vision_age_bars, engine.chat_template and the tokenizer make a configuration)",
+            "slow_window_bars, max_vision_age_bars, engine.chat_template and the tokenizer make a configuration; fusion.log_id, which "
+            "names triggers, has to be theirs too)",
             "yellow",
         )
     if verdict.out_of_reach:
         out(f"{verdict.out_of_reach} records rest on what {log} does not hold (any more): they cannot be judged", "yellow")
     unasked = ", ".join(f"{count} {outcome}" for outcome, count in sorted(verdict.unasked.items()))
     told = f"{verdict.records} audit records of {verdict.triggers} triggers in {trail}, against {log}: {verdict.matched} prompts built anew"
-    hashes = "every hash matches" if verdict.all_match else "their hashes match"
+    hashes = "every hash matches" if verdict.all_match else "their hashes match" if verdict.matched else "so nothing is verified"
     out(f"{told}, {hashes}" + (f"; {unasked} without a prompt" if unasked else ""), "bold green" if verdict.all_match else "")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid5
 
-from schemas import OffsetRef, Outcome, RunMode, Topic, topic_name
+from schemas import AuditRecord, OffsetRef, Outcome, RunMode, Topic, topic_name
 from services.cli.replay.inputs import Inputs, PartitionLog, Wanted
 from services.cli.replay.rebuild import Rebuilder, Rebuilt, tellings
 from services.cli.replay.trail import Entry, Trail
@@ -99,11 +99,15 @@ class Verifier:
 
     def _sort_out(self, entry: Entry, problem: str | None, symbols: dict[str, list[Entry]], verdict: Verdict) -> None:
         record = entry.record
+        ours = record.config_version == self._version and record.prompt_version in {None, PROMPT_VERSION}
+        misnamed = self._of_ids(record)
+        if problem is None and ours:
+            problem = misnamed
         if problem is not None:
             verdict.differing.append(_told(entry, problem))
-        elif record.prompt_hash is None:
+        elif record.prompt_hash is None and misnamed is None:
             verdict.unasked[record.outcome.value] = verdict.unasked.get(record.outcome.value, 0) + 1
-        elif record.config_version != self._version or record.prompt_version != PROMPT_VERSION:
+        elif not ours:
             made = f"{record.config_version}, prompt {record.prompt_version}"
             verdict.other_settings[made] = verdict.other_settings.get(made, 0) + 1
         else:
@@ -157,6 +161,10 @@ class Verifier:
                     f"{what} says {ref.topic!r}[{ref.partition}] offset {ref.offset} was appended at {ref.ts_ms}, and the log "
                     f"says partition {found.partition}, at {found.timestamp_ms}"
                 )
+        return None
+
+    def _of_ids(self, record: AuditRecord) -> str | None:
+        """Return what is wrong with a record's own names, None when nothing is."""
         ref = record.trigger
         if self._ids.of(ref.topic, ref.partition, ref.offset, record.trigger_kind) != record.trigger_id:
             return (

@@ -152,3 +152,9 @@ async def test_an_interrupt_plays_no_more_and_still_decides_and_reports(tmp_path
     assert report["interrupted"]
     assert 0 < report["triggers"] < 800
     _holds(tmp_path, report)
+
+
+async def test_an_engine_that_does_not_answer_is_told_before_anything_is_played(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"the engine at http://127\.0\.0\.1:1 does not answer: .*leave --engine out"):
+        await _show(tmp_path, engine="http://127.0.0.1:1")
+    assert list(tmp_path.iterdir()) == []

@@ -70,6 +70,16 @@ def test_an_unknown_key_is_refused_by_its_name(tmp_path: Path, table: str) -> No
         load(_file(tmp_path, f"{table}permit = 3\n"))
 
 
+def test_the_nearest_key_is_told_with_its_section(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"fusion\.permit: no such setting; did you mean fusion\.permits\?"):
+        load(_file(tmp_path, "[fusion]\npermit = 3\n"))
+
+
+def test_what_is_wrong_with_several_settings_together_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^fusion\.window_bars \(10\) must be above fusion\.epoch_slots \(64\)"):
+        load(_file(tmp_path, "[fusion]\nwindow_bars = 10\nepoch_slots = 64\n"))
+
+
 def test_an_unknown_table_is_refused_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="fusoin: no such setting"):
         load(_file(tmp_path, "[fusoin]\npermits = 3\n"))
@@ -78,6 +88,12 @@ def test_an_unknown_table_is_refused_by_its_name(tmp_path: Path) -> None:
 def test_an_unknown_variable_is_refused_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AQUILINE_RUN_MOD", "live")
     with pytest.raises(SettingsError, match=r"AQUILINE_RUN_MOD names no setting; did you mean AQUILINE_RUN_MODE\?"):
+        load()
+
+
+def test_one_underscore_for_two_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQUILINE_HTTP_PORT", "0")
+    with pytest.raises(SettingsError, match=r"did you mean AQUILINE_HTTP__PORT\?"):
         load()
 
 

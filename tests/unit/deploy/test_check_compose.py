@@ -25,7 +25,7 @@ def test_the_compose_file_and_the_dockerfiles_are_as_they_should_be() -> None:
         ("redis", "cap_add", ["SYS_ADMIN"], "cap_add"),
         ("fusion", "ports", ["9400:9400"], "beyond loopback"),
         ("fusion", "environment", {"AQUILINE_FUSION__PERMITS": "many"}, "fusion.permits = 'many'"),
-        ("fusion", "environment", {"AQUILINE_FUSON__PERMITS": "5"}, "did you mean AQUILINE_FUSION?"),
+        ("fusion", "environment", {"AQUILINE_FUSON__PERMITS": "5"}, "did you mean AQUILINE_FUSION__PERMITS?"),
         ("fusion", "environment", {"AQUILINE_REDIS__PASSWORD": "hunter2"}, "a secret is a file"),
         ("fusion", "environment", {"AQUILINE_FUSION__PERMITS": 5}, "in quotes"),
         ("fusion", "depends_on", {"history": {"condition": "service_started"}}, "tells nothing"),

@@ -55,4 +55,7 @@ def test_the_banner_says_simulator_unless_a_model_answers() -> None:
 
 
 def test_three_commands_are_worth_trying() -> None:
-    assert len(next_commands(embedded=True)) == len(next_commands(embedded=False)) == 3
+    assert len(next_commands("memory://")) == 3
+    commands = [command for command, _ in next_commands("kafka://127.0.0.1:9092")]
+    assert commands[0] == "AQUILINE_RUN_MODE=demo AQUILINE_BUS__URL=kafka://127.0.0.1:9092 .venv/bin/aquiline topics describe"
+    assert len(commands) == 4

@@ -140,14 +140,24 @@ async def test_a_bar_of_the_log_that_was_changed_with_its_checksum_is_found_by_t
     assert any(str(honest.audits[-1].trigger_id) in sentence for sentence in verdict.differing)
 
 
-async def test_another_configuration_is_said_to_be_one_and_no_hash_is_called_wrong(tmp_path: Path, honest: Decided) -> None:
+@pytest.mark.parametrize("log_id", [SMALL.fusion.log_id, "another"])
+async def test_another_configuration_is_said_to_be_one_and_no_record_is_called_wrong(tmp_path: Path, honest: Decided, log_id: str) -> None:
     honest.write(tmp_path)
-    other = SMALL.model_copy(update={"fusion": FusionSettings(**{**SMALL.fusion.model_dump(), "window_bars": 6})})
+    changes = {"window_bars": 6, "log_id": log_id}
+    other = SMALL.model_copy(update={"fusion": FusionSettings(**{**SMALL.fusion.model_dump(), **changes})})
     verdict = await verified(tmp_path, other)
     assert verdict.differing == []
     assert sum(verdict.other_settings.values()) == len(honest.audits)
     assert all(made.startswith(honest.audits[0].config_version) for made in verdict.other_settings)
     assert not verdict.all_match
+
+
+async def test_another_log_under_the_same_configuration_is_named(tmp_path: Path, honest: Decided) -> None:
+    honest.write(tmp_path)
+    other = SMALL.model_copy(update={"fusion": SMALL.fusion.model_copy(update={"log_id": "another"})})
+    verdict = await verified(tmp_path, other)
+    assert len(verdict.differing) == len(honest.audits)
+    assert all("in the log 'another' (fusion.log_id)" in sentence for sentence in verdict.differing)
 
 
 async def test_what_rests_on_records_before_the_log_begins_is_out_of_reach_and_not_wrong(tmp_path: Path, honest: Decided) -> None:
