@@ -73,7 +73,7 @@ async def start_decide_drain(stack: Stack, meanwhile: Callable[[], None] = lambd
     known = Instruments(bus, clock, MODE, "judge")
     await known.start()
     verdict = judge(logs, settings, known, first)
-    assert verdict.broken == []
+    assert verdict.broken == [], verdict.broken
     assert verdict.counts["triggers"] >= len(logs.signals) > 0
     assert logs.dead_letters == []
     await known.close()
