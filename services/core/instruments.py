@@ -16,6 +16,7 @@ from services.core.clock import Clock
 from services.core.tables import Tables
 
 _NEWS_S: Final = 0.5
+"""News that records ask for is fetched at most this often, as strangers may keep coming."""
 
 _log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ def connect(settings: RedisSettings) -> redis_async.Redis | None:
     """Return a client whose values are bytes, None for `none://`; raise SettingsError when the stand-in is not installed.
 
     Commands share one connection and take turns on it, as lending one out for each (as pipelines still do), and looking at it first,
-    takes 0.1 ms of a decision; one that turns out to be broken is made anew once, without a pause. Only connecting has a timeout here:
+    takes time on a decision's way; one that turns out to be broken is made anew once, without a pause. Only connecting has a timeout here:
     whoever asks bounds the whole answer. One on each read and write as well would make a task of each write, and send it a turn of the
     loop later.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from services.inference.engine import Engine
 from services.inference.simulator.instant import InstantSimulator
 from services.market import samples
 from services.market.files import FileError, Layout, read_candles
+from services.scoring.report.words import moment
 from services.vision.recorded import RECORDED_FILE, load_recorded
 
 _SLOWER: Final = {"1d": ["1w"], "1m": ["15m", "1h"]}
@@ -100,14 +100,10 @@ def _refuse_empty_span(options: Options, first_ms: int, last_ms: int) -> None:
     """Raise SettingsError when nothing is left to be decided on: what comes before `since` is history."""
     if options.since_ms is not None and options.since_ms > last_ms:
         raise SettingsError(
-            f"--since {_iso(options.since_ms)}: --data {' '.join(options.data)} goes from {_iso(first_ms)} to {_iso(last_ms)}"
+            f"--since {moment(options.since_ms)}: --data {' '.join(options.data)} goes from {moment(first_ms)} to {moment(last_ms)}"
             + (" up to --until" if options.until_ms is not None else "")
             + "; choose a time before its end"
         )
-
-
-def _iso(time_ms: int) -> str:
-    return dt.datetime.fromtimestamp(time_ms / 1000, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M")
 
 
 def _candle_feed(options: Options) -> tuple[Feed, Settings]:

@@ -87,7 +87,7 @@ async def _perform(run: Run, shown: Screen, interrupt: Interrupt) -> tuple[Repor
     facts = Facts(
         settings=run.settings,
         bus=stage.bus.address,
-        engine=await _engine_info(run.settings),
+        engine=await _engine_if_it_answers(run.settings),
         own_engine=run.simulator is not None,
         setup_s=course.played_s - course.began_s,
         duration_s=course.ended_s - course.played_s,
@@ -107,24 +107,26 @@ def _tell(shown: Screen, tally: Tally, audit: AuditRecord) -> None:
 
 async def _engine_of(settings: Settings) -> EngineInfo:
     """Return the named engine's own words before anything is played and written; raise SettingsError when it says none."""
-    engine = connect_engine(settings.engine, SystemClock())
     try:
-        return await engine.info()
+        return await _engine_info(settings)
     except EngineError as error:
         where = " ".join(settings.engine.urls)
         raise SettingsError(
             f"the engine at {where} does not answer: {error.detail}. Start it, or leave --engine out and the demo brings its own simulator"
         ) from error
-    finally:
-        await engine.close()
 
 
-async def _engine_info(settings: Settings) -> EngineInfo | None:
+async def _engine_if_it_answers(settings: Settings) -> EngineInfo | None:
+    try:
+        return await _engine_info(settings)
+    except EngineError:
+        return None  # the worker went on without, and its outcomes say so
+
+
+async def _engine_info(settings: Settings) -> EngineInfo:
     engine = connect_engine(settings.engine, SystemClock())
     try:
         return await engine.info()
-    except EngineError:
-        return None  # the worker goes on without, and its outcomes say so
     finally:
         await engine.close()
 

@@ -108,7 +108,7 @@ class Verifier:
         elif record.prompt_hash is None and misnamed is None:
             verdict.unasked[record.outcome.value] = verdict.unasked.get(record.outcome.value, 0) + 1
         elif not ours:
-            made = f"{record.config_version}, prompt {record.prompt_version}"
+            made = record.config_version + (f", prompt {record.prompt_version}" if record.prompt_version else "")
             verdict.other_settings[made] = verdict.other_settings.get(made, 0) + 1
         else:
             symbols[record.symbol].append(entry)

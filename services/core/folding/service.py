@@ -35,7 +35,6 @@ _log = structlog.get_logger()
 
 _POLL_MS: Final = 200
 _HOUSEKEEPING_S: Final = 1.0
-# News that records ask for is fetched at most this often, as strangers may keep coming.
 # Above this many unfinished records of a partition the oldest is waited for: it bounds memory when the broker is slow.
 _MAX_UNFINISHED: Final = 10_000
 

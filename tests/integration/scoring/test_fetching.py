@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from faust.types import TP
+from faust.types import TP, TopicT
 
 from schemas import Topic, topic_name
 from services.core.bus import Position
@@ -38,13 +39,7 @@ def _stop_flow(app: App) -> Callable[[], None]:
 async def test_records_that_were_fetched_while_nothing_was_to_be_handed_on_come_afterwards(
     desk: Desk, stand_still: Callable[[App], Callable[[], None]]
 ) -> None:
-    settings = Settings(**desk.values)
-    app = make_app(settings)
-    ChangelogTable(app, "judges", topic_name(Topic.SCORING_JUDGES, MODE), Fence.of(settings.bus))
-    channel = subscribe(app, settings)
-    running = asyncio.create_task(app.start())
-    try:
-        await until(lambda: _reads_all(app), "the partitions of both inputs", told=lambda: running)
+    async with _faust(desk) as (app, channel):
         published: set[tuple[str, int, int]] = set()
         for number in range(_ROUNDS):
             go_on = stand_still(app)
@@ -61,19 +56,10 @@ async def test_records_that_were_fetched_while_nothing_was_to_be_handed_on_come_
             return come >= published
 
         await until(all_came, "all records", told=lambda: f"missing: {sorted(published - come)}")
-    finally:
-        await app.stop()
-        await running
 
 
 async def test_a_commit_passes_nothing_that_came_while_faust_sought_to_the_commits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(**desk.values)
-    app = make_app(settings)
-    ChangelogTable(app, "judges", topic_name(Topic.SCORING_JUDGES, MODE), Fence.of(settings.bus))
-    channel = subscribe(app, settings)
-    running = asyncio.create_task(app.start())
-    try:
-        await until(lambda: _reads_all(app), "the partitions of both inputs", told=lambda: running)
+    async with _faust(desk) as (app, channel):
         consumer: Any = app.consumer
         place = await _publish(desk)
         (await channel.queue.get()).ack()
@@ -109,6 +95,19 @@ async def test_a_commit_passes_nothing_that_came_while_faust_sought_to_the_commi
             events[place.offset + number].ack()
         await consumer.commit()
         assert consumer._committed_offset[TP(place.topic, place.partition)] == place.offset + 4
+
+
+@asynccontextmanager
+async def _faust(desk: Desk) -> AsyncIterator[tuple[App, TopicT]]:
+    """Yield an application that reads every partition of both inputs, and the channel that they arrive on."""
+    settings = Settings(**desk.values)
+    app = make_app(settings)
+    ChangelogTable(app, "judges", topic_name(Topic.SCORING_JUDGES, MODE), Fence.of(settings.bus))
+    channel = subscribe(app, settings)
+    running = asyncio.create_task(app.start())
+    try:
+        await until(lambda: _reads_all(app), "the partitions of both inputs", told=lambda: running)
+        yield app, channel
     finally:
         await app.stop()
         await running

@@ -159,4 +159,4 @@ def test_a_book_rebuilt_from_where_it_says_makes_the_same_window(slots: list[int
 
 def test_a_calendar_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="neither '24x7' nor an exchange calendar"):
-        ChartBook(instrument(calendar="XXXX"), "1m", RULES)
+        ChartBook(instrument(calendar="NOWHERE"), "1m", RULES)
