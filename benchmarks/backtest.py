@@ -18,12 +18,12 @@ import numpy as np
 
 from benchmarks.harness import Measured, Target, rss_mb, run_alone, say
 from schemas import Candle, Instrument
-from services.cli.backtest.course import Course
-from services.cli.backtest.feed import MODE, CandleFeed, Step
-from services.cli.backtest.folder import Checkpoint, Folder, read_checkpoint
-from services.cli.backtest.options import NONE, SIMULATOR, Options
-from services.cli.backtest.prepare import Plan
-from services.cli.backtest.settings import backtest_settings
+from services.backtest.course import Course
+from services.backtest.feed import MODE, CandleFeed, Step
+from services.backtest.folder import Checkpoint, Folder, read_checkpoint
+from services.backtest.options import NONE, SIMULATOR, Options
+from services.backtest.prepare import Plan
+from services.backtest.settings import backtest_settings
 
 SEED: Final = 20_261_127
 SYMBOLS: Final = tuple(f"COIN{number}-USD.CBSE" for number in range(5))

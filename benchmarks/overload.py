@@ -32,9 +32,9 @@ from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
 from services.core.topics import ensure_topics
-from services.fusion.epochs import Epochs
+from services.fusion.prompt.wording import facts, tail
 from services.fusion.service import load_tokenizer, make_worker
-from services.fusion.wording import facts, tail
+from services.fusion.state.epochs import Epochs
 from services.inference.connect import connect
 from services.inference.engine import EngineRequest, Sampling, TokenIds
 

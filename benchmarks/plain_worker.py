@@ -18,13 +18,13 @@ from services.core.clock import Clock
 from services.core.instruments import Instruments
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
-from services.fusion.answer import ANSWER_SCHEMA, AnswerReader
-from services.fusion.books import Books
-from services.fusion.intake import Intake, Quiet
-from services.fusion.prefix_store import PrefixStore
-from services.fusion.prompt import PromptBuilder, fingerprint
-from services.fusion.triggers import Trigger, TriggerPolicy
-from services.fusion.wording import facts, tail
+from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader
+from services.fusion.prompt.builder import PromptBuilder, fingerprint
+from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.wording import facts, tail
+from services.fusion.state.books import Books
+from services.fusion.state.intake import Intake, Quiet
+from services.fusion.state.triggers import Trigger, TriggerPolicy
 from services.inference.engine import Engine, EngineRequest, Sampling
 
 _PATIENCE_MS: Final = 60_000

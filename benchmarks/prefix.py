@@ -24,18 +24,18 @@ from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
 from services.core.tokenizer import Tokenizer
-from services.fusion.book import Book
-from services.fusion.books import Books
-from services.fusion.prefix_store import PrefixStore
-from services.fusion.prewarm import Prewarmer
-from services.fusion.prompt import PromptBuilder
+from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
+from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.prewarm import Prewarmer
+from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.wording import RULES, facts, instrument_block, tail
 from services.fusion.service import load_tokenizer
-from services.fusion.wording import RULES, facts, instrument_block, tail
+from services.fusion.state.book import Book
+from services.fusion.state.books import Books
 from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
 from services.inference.simulator.radix import RadixTree
 from services.inference.simulator.timing import Calibration
 from services.market.book import Book as MarketBook
-from services.market.samples import INTERVAL, load_instruments, load_splits, load_stocks
 
 MODE: Final = RunMode.DEMO
 WINDOW_BARS: Final = 256

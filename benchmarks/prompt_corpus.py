@@ -17,14 +17,14 @@ from services.core.calendar import SessionCalendar
 from services.core.clock import SystemClock
 from services.core.settings import FusionSettings, RedisSettings
 from services.core.tokenizer import Tokenizer
-from services.fusion.book import Book
-from services.fusion.prefix_store import PrefixStore
-from services.fusion.prompt import PromptBuilder, fingerprint
-from services.fusion.wording import facts, tail
+from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
+from services.fusion.prompt.builder import PromptBuilder, fingerprint
+from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.wording import facts, tail
+from services.fusion.state.book import Book
 from services.inference.rules import decide
 from services.inference.simulator.answers import VOICE
 from services.market.book import Book as MarketBook
-from services.market.samples import INTERVAL, load_instruments, load_splits, load_stocks
 from services.vision.recorded import load_recorded
 
 DATA: Final = Path("services/inference/data")

@@ -9,8 +9,8 @@ from schemas import MarketFeatures
 from services.core.calendar import SessionCalendar
 from services.core.settings import FusionSettings
 from services.core.tokenizer import Tokenizer
-from services.fusion.book import Book
-from services.fusion.wording import RULES, facts, instrument_block, tail
+from services.fusion.prompt.wording import RULES, facts, instrument_block, tail
+from services.fusion.state.book import Book
 
 _LOOKED_AT: Final = 256
 

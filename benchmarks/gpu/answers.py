@@ -44,7 +44,7 @@ STAND_IN = {
 def schema_text() -> tuple[str, str]:
     """Return the schema's JSON text and where it is from: the worker's own where its module loads, else the same by hand."""
     try:
-        from services.fusion.answer import ANSWER_SCHEMA  # noqa: PLC0415 - the worker's packages need not be on a GPU host
+        from services.fusion.decide.answer import ANSWER_SCHEMA  # noqa: PLC0415 - the worker's packages need not be on a GPU host
     except ImportError as error:
         return json.dumps(STAND_IN, separators=(",", ":")), f"stand-in ({error})"
     schema, narrowed = json.loads(ANSWER_SCHEMA), False
@@ -53,7 +53,7 @@ def schema_text() -> tuple[str, str]:
             if kind.get("type") == "string" and "maxLength" in kind and "pattern" not in kind:
                 branch["properties"][name] = _text(kind.get("minLength", 0), kind["maxLength"])
                 narrowed = True
-    source = "services.fusion.answer" + (", its strings narrowed to printable ASCII" if narrowed else "")
+    source = "services.fusion.decide.answer" + (", its strings narrowed to printable ASCII" if narrowed else "")
     return json.dumps(schema, separators=(",", ":")), source
 
 

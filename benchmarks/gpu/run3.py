@@ -27,8 +27,8 @@ from services.core.health import Health
 from services.core.settings import Settings, load
 from services.core.tokenizer import Tokenizer
 from services.core.topics import ensure_topics
+from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.fusion.worker import Around, FusionWorker
-from services.market.samples import load_instruments, load_splits, load_stocks
 from services.market.service import MarketService
 from services.vision.recorded import load_recorded
 

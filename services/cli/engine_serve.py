@@ -14,9 +14,9 @@ from services.core import settings as core_settings
 from services.core.clock import SystemClock
 from services.core.redis import connect
 from services.core.tokenizer import Tokenizer
-from services.fusion.answer import ANSWER_SCHEMA
-from services.fusion.prefix_store import PrefixStore
-from services.fusion.prompt import fingerprint
+from services.fusion.decide.answer import ANSWER_SCHEMA
+from services.fusion.prompt.builder import fingerprint
+from services.fusion.prompt.store import PrefixStore
 from services.inference.engine import EngineError, TokenIds
 from services.inference.launcher import warming
 from services.inference.launcher.command import Launch

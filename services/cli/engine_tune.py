@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.core.clock import SystemClock
-from services.fusion.answer import ANSWER_SCHEMA
+from services.fusion.decide.answer import ANSWER_SCHEMA
 from services.inference import calibrate
 from services.inference.engine import Engine
 from services.inference.launcher import checks, command, folders, warming

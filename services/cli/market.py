@@ -17,8 +17,8 @@ from services.core.bus.connect import connect
 from services.core.calendar import ALWAYS_OPEN, CalendarError
 from services.core.clock import SystemClock
 from services.core.settings import Settings, SettingsError, load
-from services.market.files import FileError, Layout, read_candles
-from services.market.replay import AsFastAsPossible, BarsPerSecond, Pace, RealTime, in_event_time, replay
+from services.feeds.files import FileError, Layout, read_candles
+from services.feeds.replay import AsFastAsPossible, BarsPerSecond, Pace, RealTime, in_event_time, replay
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Market data from files onto the bus.")
 

@@ -22,8 +22,8 @@ from services.core.bus.connect import connect
 from services.core.bus.kafka_survey import survey
 from services.core.clock import Clock, SystemClock
 from services.core.settings import BusSettings, Settings, SettingsError, load
-from services.market.replay import AsFastAsPossible, BarsPerSecond, Pace, in_event_time, replay
-from services.market.samples import load_instruments, load_splits, load_stocks
+from services.feeds.replay import AsFastAsPossible, BarsPerSecond, Pace, in_event_time, replay
+from services.feeds.samples import load_instruments, load_splits, load_stocks
 
 _DAY: Final = ["%Y-%m-%d"]
 _LOOK_S: Final = 0.5

@@ -11,7 +11,7 @@ import numpy as np
 
 from schemas import Candle, RunMode
 from services.core.calendar import SessionCalendar
-from services.market.samples import CALENDAR, load_splits, load_stocks
+from services.feeds.samples import CALENDAR, load_splits, load_stocks
 from services.vision.card import SeriesFacts
 from services.vision.dataset import Parts, PriceSplit, Series, build_samples, split_by_time
 from services.vision.render import ChartSpec

@@ -13,7 +13,7 @@ from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import Settings, VisionSettings
 from services.core.topics import ensure_topics
-from services.market.samples import INTERVAL, load_instruments, load_splits, load_stocks
+from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
 from services.vision.forecast import Forecaster
 from services.vision.service import VisionService
 

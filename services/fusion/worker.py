@@ -27,30 +27,30 @@ from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topics import check_topics
 from services.core.tracing import Tracer
-from services.fusion.accounts import Accounts, RecordCounter
-from services.fusion.alarm import Alarm
-from services.fusion.backlog import Backlog
-from services.fusion.books import Books
-from services.fusion.capacity import CapacityWatch
-from services.fusion.control import GLOBAL, ControlTable
-from services.fusion.decider import Decider
-from services.fusion.decision import Parts
-from services.fusion.ending import Ending
-from services.fusion.gauges import Gauges
-from services.fusion.guard import Guard
-from services.fusion.intake import Intake
-from services.fusion.lanes import Ended, Lanes
-from services.fusion.ledger import Ledger
-from services.fusion.overdue import Overdue
-from services.fusion.ownership import Ownership
-from services.fusion.prefix_store import PrefixStore
-from services.fusion.prewarm import Prewarmer
-from services.fusion.prompt import PromptBuilder, fingerprint
-from services.fusion.publisher import Publisher
-from services.fusion.recovery import Recovery
-from services.fusion.skew import SkewMeter
-from services.fusion.spans import TriggerSpans
-from services.fusion.triggers import Trigger, TriggerPolicy
+from services.fusion.decide.alarm import Alarm
+from services.fusion.decide.backlog import Backlog
+from services.fusion.decide.control import GLOBAL, ControlTable
+from services.fusion.decide.decider import Decider
+from services.fusion.decide.decision import Parts
+from services.fusion.decide.ending import Ending
+from services.fusion.decide.guard import Guard
+from services.fusion.decide.lanes import Ended, Lanes
+from services.fusion.deliver.accounts import Accounts, RecordCounter
+from services.fusion.deliver.ledger import Ledger
+from services.fusion.deliver.overdue import Overdue
+from services.fusion.deliver.ownership import Ownership
+from services.fusion.deliver.publisher import Publisher
+from services.fusion.deliver.recovery import Recovery
+from services.fusion.deliver.skew import SkewMeter
+from services.fusion.observe.gauges import Gauges
+from services.fusion.observe.spans import TriggerSpans
+from services.fusion.prompt.builder import PromptBuilder, fingerprint
+from services.fusion.prompt.capacity import CapacityWatch
+from services.fusion.prompt.prewarm import Prewarmer
+from services.fusion.prompt.store import PrefixStore
+from services.fusion.state.books import Books
+from services.fusion.state.intake import Intake
+from services.fusion.state.triggers import Trigger, TriggerPolicy
 from services.inference.engine import Engine, EngineError
 
 _POLL_MS: Final = 100

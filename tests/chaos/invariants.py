@@ -16,9 +16,9 @@ from services.core.bus import Record, TopicPartition
 from services.core.clock import VirtualClock
 from services.core.instruments import Instruments
 from services.core.settings import Settings
-from services.fusion.books import Books
-from services.fusion.intake import Intake
-from services.fusion.triggers import LaneKey, Trigger, TriggerPolicy
+from services.fusion.state.books import Books
+from services.fusion.state.intake import Intake
+from services.fusion.state.triggers import LaneKey, Trigger, TriggerPolicy
 from tests.integration.fusion.logs import Logs
 
 _MAYBE_APPENDED = "publish_unacknowledged"

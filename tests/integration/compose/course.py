@@ -15,7 +15,7 @@ from services.core.instruments import Instruments
 from services.core.redis import connect as connect_redis
 from services.core.settings import Settings
 from services.core.topics import kept_for, wanted_topics
-from services.market.samples import SYMBOLS
+from services.feeds.samples import SYMBOLS
 from tests.chaos.invariants import judge
 from tests.integration.compose.stack import Stack
 from tests.integration.fusion.logs import Logs

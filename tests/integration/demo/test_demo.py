@@ -19,14 +19,14 @@ from rich.console import Console
 
 from deploy.local import LocalKafka, LocalRedis
 from schemas import AuditRecord, Outcome, Signal, decode_signal_message
-from services.cli.demo.engine import SimulatorProcess
-from services.cli.demo.loglines import LogLines
-from services.cli.demo.options import Vision
-from services.cli.demo.prepare import prepare
-from services.cli.demo.report import AUDIT, REPORT, SIGNALS
-from services.cli.demo.run import show
 from services.core.settings import SettingsError
-from tests.unit.cli.demo.test_prepare import PLAIN
+from services.demo.engine import SimulatorProcess
+from services.demo.loglines import LogLines
+from services.demo.options import Vision
+from services.demo.prepare import prepare
+from services.demo.report import AUDIT, REPORT, SIGNALS
+from services.demo.run import show
+from tests.unit.demo.test_prepare import PLAIN
 
 SMALL = dataclasses.replace(
     PLAIN, symbols="AAPL,MSFT", bars=6, pace=10.0, burst=False, outage=False, time_scale=0.0, history_from=dt.date(2011, 6, 1)

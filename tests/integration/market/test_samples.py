@@ -10,8 +10,8 @@ from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.settings import BusSettings
 from services.core.topics import ensure_topics
-from services.market.replay import AsFastAsPossible, in_event_time
-from services.market.samples import SYMBOLS, load_stocks
+from services.feeds.replay import AsFastAsPossible, in_event_time
+from services.feeds.samples import SYMBOLS, load_stocks
 
 MODE = RunMode.DEMO
 ALL = in_event_time(candle for stock in load_stocks(MODE).values() for candle in stock)

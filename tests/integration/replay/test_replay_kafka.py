@@ -12,20 +12,20 @@ from rich.console import Console
 
 from deploy.local import LocalKafka
 from schemas import AuditRecord
-from services.cli.backtest.prepare import prepare as prepare_backtest
+from services.backtest.prepare import prepare as prepare_backtest
 from services.cli.config import as_toml
-from services.cli.demo.loglines import LogLines
-from services.cli.demo.prepare import prepare
-from services.cli.demo.report import AUDIT
-from services.cli.demo.run import show
-from services.cli.replay.run import Source, ask_command, export_command, show_command, verify_command
 from services.core.bus import BusError
 from services.core.settings import EngineSettings
+from services.demo.loglines import LogLines
+from services.demo.prepare import prepare
+from services.demo.report import AUDIT
+from services.demo.run import show
 from services.fusion.service import load_tokenizer
 from services.inference.simulator.server import Simulator
 from services.inference.simulator.timing import Calibration
+from services.replay.run import Source, ask_command, export_command, show_command, verify_command
 from tests.integration.demo.test_demo import SMALL
-from tests.unit.cli.backtest.build import OPTIONS
+from tests.unit.backtest.build import OPTIONS
 
 pytestmark = pytest.mark.integration
 

@@ -16,9 +16,9 @@ from services.core.bus import NewTopic
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
-from tests.unit.cli.score.test_report import features, signal_of
 from tests.unit.scoring.report import market
 from tests.unit.scoring.report.market import Plan
+from tests.unit.scoring.report.test_report_command import features, signal_of
 
 pytestmark = pytest.mark.integration
 

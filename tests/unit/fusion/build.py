@@ -29,7 +29,7 @@ from schemas import (
 from services.core.bus import Record
 from services.core.settings import BusSettings, EngineSettings, FusionSettings, RedisSettings, Settings
 from services.core.tokenizer import Tokenizer
-from services.fusion.triggers import LaneKey, Trigger
+from services.fusion.state.triggers import LaneKey, Trigger
 
 MODE = RunMode.DEMO
 SYMBOL = "BTC-USD.CBSE"

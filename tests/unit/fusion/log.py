@@ -17,13 +17,13 @@ from services.core.clock import VirtualClock
 from services.core.instruments import Instruments
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
-from services.fusion.book import Book
-from services.fusion.books import Books
-from services.fusion.intake import Intake, Quiet
-from services.fusion.prefix_store import PrefixStore
-from services.fusion.prompt import Prompt, PromptBuilder, fingerprint
-from services.fusion.triggers import TriggerPolicy
-from services.fusion.wording import facts, tail
+from services.fusion.prompt.builder import Prompt, PromptBuilder, fingerprint
+from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.wording import facts, tail
+from services.fusion.state.book import Book
+from services.fusion.state.books import Books
+from services.fusion.state.intake import Intake, Quiet
+from services.fusion.state.triggers import TriggerPolicy
 from tests.unit.fusion.build import MODE, START, VISION, bar_at, instrument, record, seen, tokenizer
 
 SYMBOLS = ("BTC-USD.CBSE", "ETH-USD.CBSE")

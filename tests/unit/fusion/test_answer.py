@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from services.fusion.answer import ANSWER_SCHEMA, Abstain, Answer, AnswerError, AnswerReader, Entry, Stand, on_tick, prices
+from services.fusion.decide.answer import ANSWER_SCHEMA, Abstain, Answer, AnswerError, AnswerReader, Entry, Stand, on_tick, prices
 
 BUY = '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":"a rise"}'
 HOLD = '{"action":"hold","conviction":40,"horizon":5,"rationale":"no edge"}'

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from schemas import MarketFeatures
 from services.core.calendar import SessionCalendar
 from services.core.folding.fold import Fold
-from services.fusion.bars import _SLACK, Bars
-from services.fusion.book import Book
-from services.fusion.lines import GAP_LINE, bar_line, basis_points, compact
+from services.fusion.prompt.lines import GAP_LINE, bar_line, basis_points, compact
+from services.fusion.state.bars import _SLACK, Bars
+from services.fusion.state.book import Book
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MINUTE, START, bar, bar_at, instrument, seen
 

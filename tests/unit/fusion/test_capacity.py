@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from services.fusion.capacity import CapacityWatch, fitting_window
+from services.fusion.prompt.capacity import CapacityWatch, fitting_window
 
 
 def test_the_window_named_makes_the_prefixes_fit() -> None:

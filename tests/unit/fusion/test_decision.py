@@ -8,7 +8,7 @@ import pytest
 
 from schemas import Action, CancelReason, Outcome, Signal, Topic
 from services.core.bus import BusError
-from services.fusion.publisher import Publisher
+from services.fusion.deliver.publisher import Publisher
 from services.inference.engine import EngineError
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument, seen, split
 from tests.unit.fusion.desk import ABSTAIN, BUY, EXIT, HOLD, NONSENSE, NOW, SELL, Desk, ScriptedEngine

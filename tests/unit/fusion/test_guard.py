@@ -10,11 +10,11 @@ from services.core.calendar import SessionCalendar
 from services.core.clock import VirtualClock
 from services.core.metrics import REGISTRY
 from services.core.topics import ensure_topics
-from services.fusion.book import Book
-from services.fusion.control import UNREADABLE_MS, ControlState, ControlTable
-from services.fusion.guard import Guard
-from services.fusion.skew import SkewMeter
-from services.fusion.triggers import Observation, TriggerIds, TriggerPolicy
+from services.fusion.decide.control import UNREADABLE_MS, ControlState, ControlTable
+from services.fusion.decide.guard import Guard
+from services.fusion.deliver.skew import SkewMeter
+from services.fusion.state.book import Book
+from services.fusion.state.triggers import Observation, TriggerIds, TriggerPolicy
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument
 from tests.unit.fusion.desk import NOW, Desk

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from schemas import Mode
-from services.fusion.lanes import Ended, Lanes
-from services.fusion.triggers import LaneKey, Trigger
+from services.fusion.decide.lanes import Ended, Lanes
+from services.fusion.state.triggers import LaneKey, Trigger
 from tests.unit.fusion.build import START, trigger
 
 PERMITS: dict[Mode, int] = {"fast": 2, "deep": 1}

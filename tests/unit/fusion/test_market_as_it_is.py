@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.fusion.intake import Quiet
+from services.fusion.state.intake import Quiet
 from tests.unit.fusion.build import bar, instrument, record, settings
 from tests.unit.fusion.log import Folder
 

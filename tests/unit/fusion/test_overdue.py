@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.metrics import REGISTRY
-from services.fusion.overdue import Overdue
+from services.fusion.deliver.overdue import Overdue
 from tests.unit.fusion import build
 from tests.unit.fusion.build import bar
 from tests.unit.fusion.desk import HOLD, Desk, ScriptedEngine

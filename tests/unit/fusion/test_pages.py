@@ -10,11 +10,11 @@ from fakeredis import FakeAsyncRedis, FakeServer
 
 from services.core.clock import VirtualClock
 from services.core.settings import RedisSettings
-from services.fusion.blocks import PAGE_BARS, Block, Encoder, chain, runs
-from services.fusion.chat import TEMPLATES, Piece
-from services.fusion.pages import Pages
-from services.fusion.prefix import RUN_BLOCKS
-from services.fusion.prefix_store import PrefixStore
+from services.fusion.prompt.blocks import PAGE_BARS, Block, Encoder, chain, runs
+from services.fusion.prompt.chat import TEMPLATES, Piece
+from services.fusion.prompt.pages import Pages
+from services.fusion.prompt.prefix import RUN_BLOCKS
+from services.fusion.prompt.store import PrefixStore
 from services.inference.engine import TokenIds
 from tests.unit.fusion import build
 from tests.unit.fusion.build import bar_at, instrument, record

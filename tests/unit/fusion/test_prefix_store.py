@@ -18,8 +18,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.core.clock import VirtualClock
 from services.core.settings import RedisSettings
-from services.fusion.blocks import Run
-from services.fusion.prefix_store import PrefixStore, pack, unpack
+from services.fusion.prompt.blocks import Run
+from services.fusion.prompt.store import PrefixStore, pack, unpack
 from tests.unit.fusion import build
 from tests.unit.fusion.build import SYMBOL, bar, instrument, record
 from tests.unit.fusion.log import Folder

@@ -17,10 +17,10 @@ from services.core.bus import Committed, NewTopic, Record, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.calendar import SessionCalendar
 from services.core.settings import Settings
-from services.fusion import recovery
-from services.fusion.blocks import PAGE_BARS, Block
-from services.fusion.prompt import config_version
-from services.fusion.recovery import Recovery
+from services.fusion.deliver import recovery
+from services.fusion.deliver.recovery import Recovery
+from services.fusion.prompt.blocks import PAGE_BARS, Block
+from services.fusion.prompt.builder import config_version
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MODE, START, SYMBOL, VISION, bar, bar_at, instrument, split
 from tests.unit.fusion.log import Folder, Logs, random_logs

@@ -12,8 +12,8 @@ from schemas import Action, AuditRecord, Cancel, CancelReason, Signal, decode_si
 from schemas.examples import EXAMPLES
 from services.core.bus import BusError, Headers, Position
 from services.core.clock import VirtualClock
-from services.fusion.publisher import Publisher
-from services.fusion.skew import SkewMeter
+from services.fusion.deliver.publisher import Publisher
+from services.fusion.deliver.skew import SkewMeter
 from tests.unit.fusion.build import MODE, START, SYMBOL, signal
 
 ETH = "ETH-USD.CBSE"

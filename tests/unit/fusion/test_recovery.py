@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.core.bus import Committed, NewTopic, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.calendar import SessionCalendar
-from services.fusion.recovery import Recovery
+from services.fusion.deliver.recovery import Recovery
 from tests.unit.fusion.build import MARKET, VISION, bar_at, instrument, record, settings
 from tests.unit.fusion.log import Folder
 

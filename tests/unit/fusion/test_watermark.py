@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from services.core.bus import TopicPartition
-from services.fusion.watermark import PartitionWatermark, Watermarks
+from services.fusion.deliver.watermark import PartitionWatermark, Watermarks
 
 TP = TopicPartition("market-features", 0)
 

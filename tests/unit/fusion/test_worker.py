@@ -16,10 +16,10 @@ from services.core.health import Health
 from services.core.lifecycle import explain
 from services.core.settings import SettingsError
 from services.core.topics import ensure_topics
-from services.fusion.accounts import PoisonedStreamError
-from services.fusion.control import UNREADABLE_MS
-from services.fusion.ownership import PartitionsChangedError
-from services.fusion.recovery import Told, decode_metadata, encode_metadata
+from services.fusion.decide.control import UNREADABLE_MS
+from services.fusion.deliver.accounts import PoisonedStreamError
+from services.fusion.deliver.ownership import PartitionsChangedError
+from services.fusion.deliver.recovery import Told, decode_metadata, encode_metadata
 from services.fusion.worker import Around, FusionWorker
 from services.inference.engine import EngineError
 from tests.unit.fusion import build

@@ -20,17 +20,17 @@ from services.core.decode import Refused
 from services.core.instruments import Instruments
 from services.core.settings import EngineSettings, Settings
 from services.core.tokenizer import Tokenizer
-from services.fusion.books import Books
-from services.fusion.guard import Guard
-from services.fusion.intake import Intake
-from services.fusion.lanes import Lanes
-from services.fusion.prefix_store import PrefixStore
-from services.fusion.prewarm import Prewarmer
-from services.fusion.prompt import PromptBuilder
-from services.fusion.recovery import Recovery, encode_metadata
+from services.fusion.decide.guard import Guard
+from services.fusion.decide.lanes import Lanes
+from services.fusion.deliver.recovery import Recovery, encode_metadata
+from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.prewarm import Prewarmer
+from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.wording import facts, tail
 from services.fusion.service import load_tokenizer
-from services.fusion.triggers import LaneKey, Trigger, TriggerPolicy
-from services.fusion.wording import facts, tail
+from services.fusion.state.books import Books
+from services.fusion.state.intake import Intake
+from services.fusion.state.triggers import LaneKey, Trigger, TriggerPolicy
 from services.inference.engine import Chunk, EngineInfo, EngineLoad, EngineRequest, Sampling, TokenIds, Usage
 from services.inference.simulator.radix import RadixTree
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from schemas import Candle, MarketFeatures, RunMode
 from services.core.folding.fold import Fold
+from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.market.book import Book, check_plan
 from services.market.indicators import WARM_UP_BARS
-from services.market.samples import load_instruments, load_splits, load_stocks
 from tests.unit.market.build import HOUR, MINUTE, MONDAY, candle, instrument, ms, split
 
 PLAN = {"1m": ["15m", "1h"]}

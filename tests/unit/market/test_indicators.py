@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import MAX_FEATURES, RunMode
+from services.feeds.samples import load_stocks
 from services.market.indicators import WARM_UP_BARS, Bar, Indicators
-from services.market.samples import load_stocks
 
 NAMES = {
     "ret_1", "ret_5", "atr", "rsi", "ema_fast", "ema_slow", "macd", "macd_signal", "macd_hist",

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from schemas import Pattern, RunMode
 from services.cli.vision import app
 from services.cli.vision_data import MissingDataError, index_series
-from services.market.samples import SYMBOLS, load_stocks
+from services.feeds.samples import SYMBOLS, load_stocks
 from services.vision import png
 from services.vision.recorded import load_recorded, save_recorded
 from services.vision.render import ChartSpec, render

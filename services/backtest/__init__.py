@@ -1,0 +1,1 @@
+"""Play history to the worker on a virtual clock, and hold what its signals would have made."""

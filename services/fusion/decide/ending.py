@@ -1,0 +1,31 @@
+"""How a trigger ended, with all that its audit record tells: filled in as its decision is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from schemas import AsOf, Outcome, Signal, Vision
+from services.fusion.prompt.builder import Prompt
+from services.inference.engine import EngineInfo, Usage
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a trigger ended, and all that its audit record tells."""
+
+    outcome: Outcome
+    reason: str | None = None
+    detail: str = ""
+    deadline_ms: int | None = None
+    as_of: AsOf | None = None
+    control_offset: int | None = None
+    signal: Signal | None = None
+    prompt: Prompt | None = None
+    vision: Vision | None = None
+    engine: EngineInfo | None = None
+    usage: Usage | None = None
+    cached_tokens: int | None = None
+    answer: str | None = None
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    answering_ms: float = 0.0
+    """How long the engine was asked in all, until its answer's end: the rationale and a second attempt included."""

@@ -1,0 +1,104 @@
+"""The guard: rules that stop a decision, each by its name. Pure: times and states are handed in."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from schemas import Action
+from services.core.settings import FusionSettings
+from services.fusion.state.book import Book
+
+_MINUTE_MS: Final = 60_000
+_ENTRIES: Final = frozenset({Action.BUY, Action.SELL})
+
+
+class Block(NamedTuple):
+    """Why a decision is stopped: the rule's name, and what it saw."""
+
+    rule: str
+    detail: str
+
+
+@dataclass(slots=True)
+class _Trades:
+    """What the guard remembers of a symbol."""
+
+    last_entry_ms: int | None = None
+    side: Action | None = None
+    flips: deque[int] = field(default_factory=deque)
+
+
+class Guard:
+    """Holds what its rules remember: entries and changes of side by symbol in event time, published signals by worker's time."""
+
+    def __init__(self, settings: FusionSettings) -> None:
+        """Take the limits from `settings`."""
+        self._settings = settings
+        self._trades: dict[str, _Trades] = {}
+        self._published: deque[int] = deque()
+
+    def on_book(self, book: Book, interval: str, event_lag_ms: int) -> Block | None:
+        """Return why the book is not fit to ask about; `event_lag_ms` is the last record's time less its bar's end."""
+        settings, bars = self._settings, book.bars[interval]
+        if len(bars) < settings.min_bars:
+            return Block("min_bars", f"{len(bars)} closed bars of {interval}; at least {settings.min_bars} are needed")
+        missing = bars.missing_in(settings.window_bars)
+        if missing > settings.max_gap_bars:
+            return Block("max_gap_bars", f"{missing} bars of {interval} are missing in the window; at most {settings.max_gap_bars} may be")
+        jumped_ms = bars.jump_in(settings.min_bars, settings.max_jump)
+        if jumped_ms is not None:
+            return Block("suspected_split", f"the close of {jumped_ms} jumped by more than {settings.max_jump} times without a split")
+        if settings.max_event_lag_ms is not None and event_lag_ms > settings.max_event_lag_ms:
+            return Block("event_lag", f"the bar came {event_lag_ms} ms after its end; at most {settings.max_event_lag_ms} are allowed")
+        if not bars.features.get("atr", 0.0) > 0:
+            return Block("no_atr", f"the last bar of {interval} carries no positive feature 'atr', in which prices are measured")
+        return None
+
+    def on_clock(self, skew_ms: int) -> Block | None:
+        """Return why the clocks forbid a signal; `skew_ms` is the worker's less the broker's."""
+        if abs(skew_ms) > self._settings.max_skew_ms:
+            return Block(
+                "clock_skew",
+                f"worker's and broker's clock differ by {skew_ms} ms; at most {self._settings.max_skew_ms} are allowed",
+            )
+        return None
+
+    def on_action(self, symbol: str, action: Action, ts_event_ms: int, now_ms: int) -> Block | None:
+        """Return why `action` on `symbol` may not be published now. Only entries are limited: an exit is never held back."""
+        while self._published and self._published[0] <= now_ms - _MINUTE_MS:
+            self._published.popleft()
+        if action not in _ENTRIES:
+            return None
+        settings = self._settings
+        if len(self._published) >= settings.rate_limit_per_min:
+            return Block("rate_limit", f"{len(self._published)} signals in the last minute; at most {settings.rate_limit_per_min}")
+        trades = self._trades.get(symbol)
+        if trades is None:
+            return None
+        since_ms = None if trades.last_entry_ms is None else ts_event_ms - trades.last_entry_ms
+        if since_ms is not None and since_ms < settings.cool_down_ms:
+            return Block("cool_down", f"the last entry was {since_ms} ms ago; at least {settings.cool_down_ms} must pass")
+        flips = sum(at > ts_event_ms - settings.flip_flop_window_ms for at in trades.flips)
+        if settings.flip_flop_limit and trades.side not in {None, action} and flips >= settings.flip_flop_limit:
+            return Block("flip_flop", f"{flips} changes of side in {settings.flip_flop_window_ms} ms; at most {settings.flip_flop_limit}")
+        return None
+
+    def published(self, symbol: str, action: Action, ts_event_ms: int, now_ms: int) -> None:
+        """Remember a published signal, also one of an earlier life of this worker."""
+        insort(self._published, now_ms)  # those of an earlier life come late
+        if action not in _ENTRIES:
+            return
+        trades = self._trades.setdefault(symbol, _Trades())
+        if trades.side not in {None, action}:
+            trades.flips.append(ts_event_ms)
+            while trades.flips[0] <= ts_event_ms - self._settings.flip_flop_window_ms:
+                trades.flips.popleft()
+        trades.side = action
+        trades.last_entry_ms = ts_event_ms
+
+    def forget(self, symbol: str) -> None:
+        """Drop what is remembered of `symbol`."""
+        self._trades.pop(symbol, None)

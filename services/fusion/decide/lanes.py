@@ -1,0 +1,206 @@
+"""Lanes: who is asked about next, and what becomes of triggers that are overtaken. Pure: no asyncio, time is handed in.
+
+A lane is idle, waiting (for vision features, without a permit), queued or running. A newer trigger replaces a waiting or queued
+one and keeps its place; behind a running one it is the single follow-up, itself replaced by newer ones. Ready lanes run
+first-dirty-first, each mode under its own permits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from schemas import Mode
+from services.fusion.state.triggers import LaneKey, Trigger
+
+
+class Started(NamedTuple):
+    """A trigger that runs from now on; `ready_ms` is when it stopped waiting for vision features."""
+
+    trigger: Trigger
+    ready_ms: int
+
+
+class Ended(NamedTuple):
+    """A trigger that ended without being asked."""
+
+    trigger: Trigger
+    outcome: Literal["conflated", "stale"]
+    reason: str
+
+
+@dataclass(slots=True)
+class _Place:
+    """A trigger in line. `order` is where the lane stands; it stays when the trigger is replaced."""
+
+    trigger: Trigger
+    order: int
+    wait_until_ms: int
+    """0 once it waits for nothing."""
+    ready_ms: int
+    """When it last began to wait for a permit alone."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    pending: _Place | None = None
+    running: Trigger | None = None
+
+
+class Lanes:
+    """All lanes of a worker."""
+
+    def __init__(self, permits: dict[Mode, int], max_staleness_ms: int) -> None:
+        """`permits` are the calls at once by mode; a trigger older than `max_staleness_ms` when its turn comes is not asked."""
+        self._free = dict(permits)
+        self._max_staleness_ms = max_staleness_ms
+        self._lanes: dict[LaneKey, _Lane] = {}
+        self._orders = itertools.count()
+        self._ready: dict[Mode, list[tuple[int, LaneKey]]] = {mode: [] for mode in permits}
+        self._waits: list[tuple[int, int, LaneKey]] = []
+        self._pending = 0
+
+    @property
+    def pending(self) -> int:
+        """Return how many triggers wait or queue, follow-ups included."""
+        return self._pending
+
+    @property
+    def running(self) -> int:
+        """Return how many triggers run."""
+        return sum(lane.running is not None for lane in self._lanes.values())
+
+    def counts(self) -> dict[str, int]:
+        """Return how many lanes are in each state: `waiting`, `queued`, `running`, `follow_up`."""
+        found = {"waiting": 0, "queued": 0, "running": 0, "follow_up": 0}
+        for lane in self._lanes.values():
+            if lane.running is not None:
+                found["running"] += 1
+            if lane.pending is not None:
+                state = "follow_up" if lane.running is not None else "waiting" if lane.pending.wait_until_ms else "queued"
+                found[state] += 1
+        return found
+
+    def offer(self, trigger: Trigger, now_ms: int, wait_until_ms: int = 0) -> Ended | None:
+        """Put `trigger` in line, waiting for vision features until `wait_until_ms` (0: not at all); return the one it replaces.
+
+        A replacement never waits beyond its predecessor, or bars that come faster than vision features would wait for ever.
+        """
+        lane = self._lanes.setdefault(trigger.lane, _Lane())
+        place = lane.pending
+        if place is not None:
+            replaced, place.trigger = place.trigger, trigger
+            place.ready_ms = now_ms
+            if wait_until_ms < place.wait_until_ms:
+                place.wait_until_ms = wait_until_ms
+                self._line_up(trigger.lane, lane, place)
+            return Ended(replaced, "conflated", "newer_trigger")
+        lane.pending = place = _Place(trigger, next(self._orders), wait_until_ms, now_ms)
+        self._pending += 1
+        self._line_up(trigger.lane, lane, place)
+        return None
+
+    def complete_wait(self, symbol: str, interval: str, window_end_ms: int, now_ms: int) -> bool:
+        """Note that the vision features of a window are there; return True when a trigger was waiting for them."""
+        completed = False
+        for mode in self._ready:
+            key = LaneKey(symbol, interval, mode)
+            lane = self._lanes.get(key)
+            place = lane.pending if lane else None
+            if lane and place and place.wait_until_ms and place.trigger.window_end_ms <= window_end_ms:
+                place.wait_until_ms = 0
+                place.ready_ms = now_ms
+                self._line_up(key, lane, place)
+                completed = True
+        return completed
+
+    def next_wake_ms(self) -> int | None:
+        """Return when the next wait ends, None when nobody waits."""
+        while self._waits:
+            until_ms, order, key = self._waits[0]
+            lane = self._lanes.get(key)
+            place = lane.pending if lane else None
+            if place is not None and place.order == order and place.wait_until_ms == until_ms:
+                return until_ms
+            heapq.heappop(self._waits)
+        return None
+
+    def start_ready(self, now_ms: int) -> tuple[list[Started], list[Ended]]:
+        """Return the triggers that run from now on, each with a permit, and those whose turn came too late."""
+        self._end_waits(now_ms)
+        started: list[Started] = []
+        ended: list[Ended] = []
+        for mode, heap in self._ready.items():
+            while self._free[mode] and heap:
+                order, key = heapq.heappop(heap)
+                lane = self._lanes.get(key)
+                place = lane.pending if lane else None
+                if lane is None or place is None or place.order != order or place.wait_until_ms or lane.running is not None:
+                    continue
+                lane.pending = None
+                self._pending -= 1
+                if now_ms - place.trigger.origin.ts_ms > self._max_staleness_ms:
+                    ended.append(Ended(place.trigger, "stale", "too_old"))
+                    self._tidy(key, lane)
+                    continue
+                lane.running = place.trigger
+                self._free[mode] -= 1
+                started.append(Started(place.trigger, place.ready_ms))
+        return started, ended
+
+    def finish(self, trigger: Trigger) -> None:
+        """Give the permit of a running trigger back and line its follow-up up; raise KeyError when it does not run."""
+        lane = self._lanes[trigger.lane]
+        if lane.running is not trigger:
+            raise KeyError(f"trigger {trigger.trigger_id} does not run in lane {trigger.lane}")
+        lane.running = None
+        self._free[trigger.lane.mode] += 1
+        if lane.pending is not None:
+            self._line_up(trigger.lane, lane, lane.pending)
+        self._tidy(trigger.lane, lane)
+
+    def evict_oldest(self) -> Ended | None:
+        """End the trigger that stands longest in line as stale, to bound the backlog; return None when none stands in line."""
+        in_line = [(lane.pending.order, key) for key, lane in self._lanes.items() if lane.pending is not None]
+        if not in_line:
+            return None
+        _, key = min(in_line)
+        lane = self._lanes[key]
+        assert lane.pending is not None  # noqa: S101 - told by the line above
+        trigger, lane.pending = lane.pending.trigger, None
+        self._pending -= 1
+        self._tidy(key, lane)
+        return Ended(trigger, "stale", "backlog")
+
+    def drop(self, lost: Callable[[Trigger], bool]) -> list[Trigger]:
+        """Forget the triggers in line for which `lost` says so (their partition went elsewhere); they get no outcome here."""
+        dropped = []
+        for key, lane in list(self._lanes.items()):
+            if lane.pending is not None and lost(lane.pending.trigger):
+                dropped.append(lane.pending.trigger)
+                lane.pending = None
+                self._pending -= 1
+                self._tidy(key, lane)
+        return dropped
+
+    def _line_up(self, key: LaneKey, lane: _Lane, place: _Place) -> None:
+        if place.wait_until_ms:
+            heapq.heappush(self._waits, (place.wait_until_ms, place.order, key))
+        elif lane.running is None:
+            heapq.heappush(self._ready[key.mode], (place.order, key))
+
+    def _end_waits(self, now_ms: int) -> None:
+        while (until_ms := self.next_wake_ms()) is not None and until_ms <= now_ms:
+            _, _, key = heapq.heappop(self._waits)
+            lane = self._lanes[key]
+            if lane.pending is not None:
+                lane.pending.wait_until_ms = 0
+                lane.pending.ready_ms = now_ms
+                self._line_up(key, lane, lane.pending)
+
+    def _tidy(self, key: LaneKey, lane: _Lane) -> None:
+        if lane.pending is None and lane.running is None:
+            del self._lanes[key]

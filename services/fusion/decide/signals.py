@@ -1,0 +1,83 @@
+"""From an answer to the signal that says it: prices on the tick grid, validity, and what it rests on. Pure: nothing is sent here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas import AsOf, RunMode, Signal
+from services.fusion.decide.answer import Abstain, Answer, Prices, action_of, on_tick
+from services.fusion.prompt.builder import Prompt
+from services.fusion.prompt.wording import PROMPT_VERSION
+from services.fusion.state.book import Book, SeenVision
+from services.fusion.state.triggers import Trigger
+from services.inference.engine import EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a decision is measured against, as the book was when its prompt was planned."""
+
+    vision: SeenVision
+    close: float
+    atr: float
+    last_close_ms: int
+    valid_until_ms: int
+    version: int
+    """The book's: another one means that bars in the prompt have been revised or rescaled since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a signal rests on: who was asked with which prompt, how far both inputs were folded, and when it was decided."""
+
+    run_mode: RunMode
+    frame: Frame
+    as_of: AsOf
+    prompt: Prompt
+    engine: EngineInfo
+    cached_tokens: int | None
+    degraded: bool
+    decided_ms: int
+    stages_ms: Mapping[str, float]
+
+
+def make_signal(trigger: Trigger, book: Book, basis: Basis, answer: Answer, priced: Prices | None) -> Signal:
+    """Return the signal that says `answer`; `priced` are its prices, None without an entry."""
+    lane, instrument, frame, prompt, engine = trigger.lane, book.instrument, basis.frame, basis.prompt, basis.engine
+    view = None if isinstance(answer, Abstain) else answer
+    return Signal(
+        schema_version=1,
+        run_mode=basis.run_mode,
+        symbol=lane.symbol,
+        interval=lane.interval,
+        mode=lane.mode,
+        signal_id=trigger.signal_id,
+        ts_decided_ms=basis.decided_ms,
+        trigger_id=trigger.trigger_id,
+        as_of=basis.as_of,
+        valid_until_ms=frame.valid_until_ms,
+        action=action_of(answer),
+        abstain_reason=answer.reason if isinstance(answer, Abstain) else None,
+        conviction=None if view is None else view.conviction / 100,
+        horizon_bars=None if view is None else view.horizon,
+        horizon_end_ms=None if view is None else book.calendar.next_closes(lane.interval, frame.last_close_ms, view.horizon)[-1],
+        ref_price=on_tick(frame.close, instrument.price_increment),
+        entry_type=priced.entry_type if priced else None,
+        entry=priced.entry if priced else None,
+        stop=priced.stop if priced else None,
+        target=priced.target if priced else None,
+        currency=instrument.currency,
+        vision=frame.vision.state,
+        vision_age_ms=frame.vision.age_ms,
+        source=engine.source,
+        degraded=basis.degraded,
+        engine=engine.name,
+        model=engine.model,
+        prompt_version=PROMPT_VERSION,
+        prompt_hash=prompt.hash,
+        epoch=prompt.epoch,
+        prompt_tokens=len(prompt.ids),
+        cached_tokens=basis.cached_tokens,
+        latency_ms={**basis.stages_ms, "record_to_decision": float(basis.decided_ms - trigger.origin.ts_ms)},
+    )

@@ -1,0 +1,245 @@
+"""Taking partitions over: one path for start, crash and rebalance.
+
+1. `control`, instruments and splits have been read in full before the worker joined its group.
+2. Each partition's books are rebuilt from both input topics without triggering, from far enough back that whatever a prompt can
+   show lies inside: as far as the calendars say that bars may show, and from there the look-back grows, as far as what it showed
+   makes likely, until every symbol and interval has bars to spare, or the log starts.
+3. The partition's own signals and audit are read from where the last commit's metadata points: what has an outcome is not asked
+   again, and guard state, open signals and the lanes' last as-of are restored.
+4. The trigger policy was evaluated silently on the way, so that what comes after the commit triggers as it would have.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Final, NamedTuple
+
+import structlog
+from pydantic import ValidationError
+
+from schemas import AsOf, AuditRecord, Cancel, Outcome, Signal, Topic, decode_signal_message, topic_name
+from services.core.bus import Bus, Committed, OffsetOutOfRangeError, Reader, Record, TopicPartition
+from services.core.clock import Clock
+from services.core.settings import Settings
+from services.fusion.state.book import bars_to_rebuild
+from services.fusion.state.books import Books
+from services.fusion.state.intake import Intake, Quiet
+from services.fusion.state.triggers import LaneKey
+
+_POLL_MS: Final = 250
+_BATCH: Final = 2_000
+_FIRST_LOOK_BACK: Final = 4_096
+_SPARE: Final = 1.1
+"""The look-back grows by this much more than what it showed asks for, as records are not spread evenly."""
+_MOST_STRETCH: Final = 32
+"""It grows by no more than this at once: a symbol with one bar in it says little."""
+_METADATA_VERSION: Final = "a2"
+
+_log = structlog.get_logger()
+
+
+class Told(NamedTuple):
+    """What a commit's metadata says: the next offsets of the partition's signals and audit, and how many partitions the topics had."""
+
+    signals: int
+    audit: int
+    partitions: int
+
+
+def encode_metadata(output_ends: Sequence[int], partitions: int) -> str:
+    """Return commit metadata."""
+    return ":".join([_METADATA_VERSION, *map(str, output_ends), str(partitions)])
+
+
+def decode_metadata(text: str) -> Told | None:
+    """Return what commit metadata says, None when it is not ours."""
+    version, *numbers = text.split(":")
+    if version != _METADATA_VERSION or len(numbers) != len(Told._fields) or not all(one.isdecimal() for one in numbers):
+        return None
+    return Told(*map(int, numbers))
+
+
+@dataclass(slots=True)
+class Known:
+    """What a partition's own outputs say of the work before: outcomes, and signals whose audit never came."""
+
+    ended: set[uuid.UUID] = field(default_factory=set)
+    signals: dict[uuid.UUID, Signal] = field(default_factory=dict)
+    """By trigger id: published, with or without an audit record."""
+    cancelled: set[uuid.UUID] = field(default_factory=set)
+    """Signal ids."""
+    as_of: dict[LaneKey, AsOf] = field(default_factory=dict)
+    """The lane's furthest published as-of."""
+
+    def record(self, value: Signal | Cancel | AuditRecord) -> None:
+        """Take in one of the partition's own messages, in order."""
+        match value:
+            case Signal():
+                self.signals.setdefault(value.trigger_id, value)
+                self._advance(LaneKey(value.symbol, value.interval, value.mode), value.as_of)
+            case Cancel():
+                self.cancelled.add(value.signal_id)
+            case AuditRecord():
+                self.ended.add(value.trigger_id)
+                if value.outcome is Outcome.PUBLISHED and value.as_of is not None:
+                    self._advance(LaneKey(value.symbol, value.interval, value.mode), value.as_of)
+
+    def _advance(self, lane: LaneKey, as_of: AsOf) -> None:
+        held = self.as_of.get(lane)
+        if held is None or as_of.market.offset >= held.market.offset:
+            self.as_of[lane] = as_of
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Where a partition's work goes on: offsets by topic, where the log ended, and what the partition's own outputs say."""
+
+    partition: int
+    start: Mapping[TopicPartition, int]
+    ends: Mapping[TopicPartition, int]
+    outputs_read_from: tuple[int, int]
+    """A commit names these until it has passed the log's end: behind them lie outcomes of records that it has not passed."""
+    output_ends: tuple[int, int]
+    """Next offsets of signals and audit."""
+    known: Known
+
+
+class Recovery:
+    """Takes partitions over."""
+
+    def __init__(self, bus: Bus, settings: Settings, clock: Clock, intake: Intake, books: Books) -> None:
+        """Rebuild into `books` through `intake`."""
+        self._bus = bus
+        self._settings = settings
+        self._clock = clock
+        self._intake = intake
+        self._books = books
+        self._outputs = tuple(topic_name(topic, settings.run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT))
+
+    async def take_over(self, partition: int, committed: Mapping[TopicPartition, Committed | None]) -> Takeover:
+        """Rebuild one partition's books; raise OffsetOutOfRangeError when the commit lies outside the log."""
+        reader = await self._bus.reader(client_id=f"{self._settings.fusion_group}-recovery")
+        try:
+            inputs = [TopicPartition(topic, partition) for topic in (self._intake.market_topic, self._intake.vision_topic)]
+            begins, ends = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
+            start = {tp: self._start(committed.get(tp), begins[tp], ends[tp]) for tp in inputs}
+            self._refuse_lost(start, begins, ends, committed)
+            await self._rebuild(reader, partition, begins, start)
+            known, read_from, output_ends = await self._read_outputs(reader, partition, [committed.get(tp) for tp in inputs])
+            return Takeover(partition, start, ends, read_from, output_ends, known)
+        finally:
+            await reader.close()
+
+    def _start(self, committed: Committed | None, begin: int, end: int) -> int:
+        if committed is not None:
+            return committed.offset
+        return end if self._settings.fusion.start_from == "latest" else begin
+
+    def _refuse_lost(
+        self,
+        start: Mapping[TopicPartition, int],
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        committed: Mapping[TopicPartition, Committed | None],
+    ) -> None:
+        lost = {}
+        for tp, offset in start.items():
+            if committed.get(tp) is None:
+                continue
+            if offset < begins[tp]:
+                lost[tp] = begins[tp] - offset
+            elif offset > ends[tp]:
+                lost[tp] = offset - ends[tp]
+        if lost:
+            raise OffsetOutOfRangeError(lost)
+
+    async def _rebuild(
+        self, reader: Reader, partition: int, begins: Mapping[TopicPartition, int], start: Mapping[TopicPartition, int]
+    ) -> None:
+        # A symbol whose session is closed has no bar among the last records of busier ones: time says how far it lies back.
+        oldest = await reader.offsets_for_times(dict.fromkeys(start, self._books.oldest_shown_ms(self._clock.now_ms())))
+        look_back = _FIRST_LOOK_BACK
+        quiet = Quiet()
+        while True:
+            first = {tp: max(begins[tp], min(start[tp] - look_back, _or(oldest[tp], start[tp]))) for tp in start}
+            self._intake.start_over(partition)
+            folded = await self._fold_range(reader, first, start, quiet)
+            whole = all(first[tp] == begins[tp] for tp in first)
+            short = self._falls_short_by(partition)
+            if whole or short <= 1:
+                _log.info("rebuilt", partition=partition, records=folded, symbols=len(self._books.symbols(partition)), whole_log=whole)
+                return
+            # Doubling alone would fold most records twice: the log of 1,000 symbols took 1.9 times its own length.
+            look_back *= max(2, min(_MOST_STRETCH, ceil(_SPARE * short)))
+
+    async def _fold_range(
+        self, reader: Reader, first: Mapping[TopicPartition, int], stop: Mapping[TopicPartition, int], quiet: Quiet
+    ) -> int:
+        wanted = {tp: offset for tp, offset in first.items() if offset < stop[tp]}
+        folded = 0
+        if wanted:
+            await reader.read(wanted)
+        while any(reader.position(tp) < stop[tp] for tp in wanted):
+            for record in await reader.poll(timeout_ms=_POLL_MS, max_records=_BATCH):
+                if record.offset < stop[TopicPartition(record.topic, record.partition)]:
+                    self._intake.take(record, quiet)
+                    folded += 1
+        return folded
+
+    def _falls_short_by(self, partition: int) -> float:
+        """Return how many times as far back every symbol's every interval has bars enough that nothing older shows in a prompt."""
+        books = filter(None, map(self._books.get, self._books.symbols(partition)))
+        return max(
+            (
+                bars_to_rebuild(self._settings.fusion, interval) / max(1, bars.total)
+                for book in books
+                for interval, bars in book.bars.items()
+            ),
+            default=0.0,
+        )
+
+    async def _read_outputs(
+        self, reader: Reader, partition: int, committed: Sequence[Committed | None]
+    ) -> tuple[Known, tuple[int, int], tuple[int, int]]:
+        """Read signals and audit from where the commits point; signals also from as far back as one may still be open.
+
+        Commits that somebody else made, such as an operator who moved the group, point nowhere: all outputs are read then.
+        """
+        signals, audit = outputs = [TopicPartition(topic, partition) for topic in self._outputs]
+        begins, ends = await reader.beginning_offsets(outputs), await reader.end_offsets(outputs)
+        whole = (begins[signals], begins[audit])
+        named = [
+            (told.signals, told.audit) if (told := decode_metadata(held.metadata)) else whole for held in committed if held is not None
+        ]
+        read_from = (min([ends[signals], *(found[0] for found in named)]), min([ends[audit], *(found[1] for found in named)]))
+        first = {signals: read_from[0], audit: read_from[1]}
+        recent = (await reader.offsets_for_times({signals: max(0, self._clock.now_ms() - self._memory_ms())}))[signals]
+        if recent is not None:
+            first[signals] = min(first[signals], recent)
+        wanted = {tp: max(begins[tp], offset) for tp, offset in first.items() if max(begins[tp], offset) < ends[tp]}
+        known = Known()
+        if wanted:
+            await reader.read(wanted)
+        while any(reader.position(tp) < ends[tp] for tp in wanted):
+            for record in await reader.poll(timeout_ms=_POLL_MS, max_records=_BATCH):
+                self._note(record, known)
+        return known, read_from, (ends[signals], ends[audit])
+
+    def _memory_ms(self) -> int:
+        """Return for how long a signal matters after it was published."""
+        fusion = self._settings.fusion
+        return max(fusion.cool_down_ms, fusion.flip_flop_window_ms, *(fusion.entry_validity(interval) for interval in fusion.intervals))
+
+    def _note(self, record: Record, known: Known) -> None:
+        try:
+            value = record.value or b""
+            known.record(decode_signal_message(value) if record.topic == self._outputs[0] else AuditRecord.decode(value))
+        except ValidationError as error:
+            _log.warning("own_output_unreadable", topic=record.topic, offset=record.offset, problem=error.errors()[0]["msg"])
+
+
+def _or(offset: int | None, otherwise: int) -> int:
+    return otherwise if offset is None else offset

@@ -1,0 +1,87 @@
+"""Blocks: the pieces that a prompt is made of, each with the key of all the text up to and including it, and what turns them into ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from services.core.tokenizer import Tokenizer
+from services.fusion.prompt.chat import ChatTemplate, Piece, Special
+from services.inference.engine import TokenIds
+
+PAGE_BARS: Final = 16
+"""Lines of a page: about 500 tokens, so that a slice sent ahead holds the GPU for hardly longer than a decision's own prefill."""
+
+_KEY_BYTES: Final = 16
+
+
+class Block(NamedTuple):
+    """A piece of a prompt with the key of everything up to and including it."""
+
+    key: bytes
+    piece: Piece
+
+
+def chain(parent: bytes, pieces: Iterable[Piece]) -> list[Block]:
+    """Return `pieces` as blocks that follow the block with key `parent`."""
+    blocks = []
+    for piece in pieces:
+        content = b"\0" + piece.token.encode() if isinstance(piece, Special) else piece.encode()
+        parent = hashlib.blake2b(parent + content, digest_size=_KEY_BYTES).digest()
+        blocks.append(Block(parent, piece))
+    return blocks
+
+
+class Run(NamedTuple):
+    """The ids of blocks that follow each other: of all of them, and how many each has."""
+
+    ids: TokenIds
+    lengths: Sequence[int]
+
+    @classmethod
+    def of(cls, blocks: Sequence[TokenIds]) -> Run:
+        """Return the run of blocks with these ids."""
+        return cls(np.concatenate(blocks), [len(ids) for ids in blocks])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Run]) -> Run:
+        """Return the run that these make up together."""
+        return cls(np.concatenate([part.ids for part in parts]), [length for part in parts for length in part.lengths])
+
+
+def runs(start: int, stop: int, length: int) -> Iterator[range]:
+    """Yield the places from `start` to before `stop` in runs of `length`, the last one of what is left."""
+    for first in range(start, stop, length):
+        yield range(first, min(first + length, stop))
+
+
+class Encoder:
+    """Turns pieces into ids; those of the template, which every prompt has, once and for all."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+        """Look up the template's special tokens at once; raise ValueError naming one that the tokenizer lacks."""
+        self._tokenizer = tokenizer
+        pieces = (*template.head, *template.middle, *template.fast_tail, *template.deep_tail, *template.next_user)
+        self._known: dict[Piece, TokenIds] = {
+            piece: np.array([tokenizer.special_id(piece.token)], dtype=np.int32) if isinstance(piece, Special) else tokenizer.encode(piece)
+            for piece in pieces
+        }
+
+    def encode(self, piece: Piece) -> TokenIds:
+        """Return the ids of one piece."""
+        known = self._known.get(piece)
+        return self._text(piece) if known is None else known
+
+    def encode_all(self, pieces: Iterable[Piece]) -> list[TokenIds]:
+        """Return the ids of each piece."""
+        pieces = list(pieces)
+        texts = iter(self._tokenizer.encode_batch([piece for piece in pieces if isinstance(piece, str) and piece not in self._known]))
+        return [next(texts) if (known := self._known.get(piece)) is None else known for piece in pieces]
+
+    def _text(self, piece: Piece) -> TokenIds:
+        if isinstance(piece, Special):
+            raise KeyError(f"the special token {piece.token!r} is not of this template")
+        return self._tokenizer.encode(piece)

@@ -1,0 +1,266 @@
+"""Prompts: blocks of text, tokenized each on its own, laid out so that within an epoch a prompt only grows.
+
+    head, rules | instrument | slower bars, frozen | pages of W bars | one block a bar since the boundary | tail
+
+A prompt's ids are the concatenation of its blocks' ids, so they are a pure function of the book, whatever came from a cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from schemas import Mode
+from services.core.settings import FusionSettings
+from services.core.tokenizer import Tokenizer
+from services.fusion.prompt.blocks import PAGE_BARS, Block, Encoder, Run, chain, runs
+from services.fusion.prompt.chat import TEMPLATES, Piece
+from services.fusion.prompt.pages import Pages
+from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
+from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.wording import PROMPT_VERSION, REPAIR, RULES, instrument_block
+from services.fusion.state.book import Book, SlowBars
+from services.inference.engine import TokenIds
+
+_HASHED_AFTER_S: Final = 0.005
+"""Hashing 32K ids takes 0.13 ms, a twentieth of the way from a record to its request: it is done while the engine is at work."""
+
+
+def fingerprint(tokenizer: Tokenizer, template: str) -> str:
+    """Return the name of all that decides which ids a text becomes: tokenizer file, chat template, prompt version."""
+    return hashlib.blake2b(f"{tokenizer.fingerprint}/{template}/{PROMPT_VERSION}".encode(), digest_size=8).hexdigest()
+
+
+def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str) -> str:
+    """Return a hash of every setting that shapes a prompt."""
+    shape = (
+        fingerprint(tokenizer, template),
+        settings.intervals,
+        sorted(settings.trigger_interval_set),
+        settings.window_bars,
+        settings.epoch_slots,
+        settings.slow_window_bars,
+        settings.max_vision_age_bars,
+    )
+    return hashlib.blake2b(repr(shape).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A prompt decided on but not yet in ids: it holds all it needs of the book, which may go on changing."""
+
+    prefix: EpochPrefix
+    lines: list[str]
+    """Of the bars since the boundary."""
+    tail: str
+    mode: Mode
+
+
+class Upcoming(NamedTuple):
+    """The next epoch's prefix as far as it is known: full pages only, while slots are left."""
+
+    blocks: list[Block]
+    fixed: int
+    """Blocks before the first page."""
+    left: int
+    """Scheduled slots until that epoch."""
+    total: int
+    """Scheduled slots of the current one."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt: `ids` int32, shape (tokens,)."""
+
+    ids: TokenIds
+    epoch: str
+    prefix_tokens: int
+    prefix: EpochPrefix
+
+    @cached_property
+    def hash(self) -> str:
+        """Return SHA-256 of the ids as little-endian int32."""
+        return hashlib.sha256(self.ids.astype("<i4", copy=False).tobytes()).hexdigest()
+
+
+class PromptBuilder:
+    """Plans prompts from books and turns plans into ids, through the caches."""
+
+    def __init__(self, settings: FusionSettings, tokenizer: Tokenizer, template: str, store: PrefixStore, local_bytes: int) -> None:
+        """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages."""
+        self._settings = settings
+        self.template = TEMPLATES[template]
+        self._encoder = Encoder(tokenizer, self.template)
+        self._root = fingerprint(tokenizer, template).encode()
+        self._store = store
+        self._prefixes: OrderedDict[tuple[str, str], EpochPrefix] = OrderedDict()
+        """The latest last. None is dropped while its symbol has a book: only their bases' ids are let go of."""
+        self._room = local_bytes // 2
+        self._pages = Pages(self._encoder, store, local_bytes // 2)
+        self.version = config_version(settings, tokenizer, template)
+
+    def plan(self, book: Book, interval: str, mode: Mode, tail: str) -> Plan:
+        """Return the plan of a prompt that shows the book as it is now."""
+        prefix, base_end = self._current(book, interval)
+        return Plan(prefix, book.bars[interval].lines_from(base_end, book.decimals), tail, mode)
+
+    async def build(self, plan: Plan) -> Prompt:
+        """Return the prompt of `plan`."""
+        prefix = plan.prefix
+        async with prefix.using:
+            filled = prefix.filled
+            if filled:
+                tail = self._tail(plan)
+            else:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._fill(prefix, plan.lines))
+                    # Redis has been asked after one turn of the loop; its answer takes as long as what can be tokenized meanwhile.
+                    await asyncio.sleep(0)
+                    tail = self._tail(plan)
+                    if prefix.lines:
+                        self._grow(prefix, plan.lines)
+            self._grow(prefix, plan.lines)
+            ids = prefix.followed_by(tail, len(plan.lines))
+        if not filled:
+            self._make_room()
+        prompt = Prompt(ids, prefix.epoch, len(ids) - len(tail), prefix)
+        asyncio.get_running_loop().call_later(_HASHED_AFTER_S, lambda: prompt.hash)
+        return prompt
+
+    def text(self, plan: Plan) -> tuple[str, str]:
+        """Return the prompt as (system, user) text, for engines that take no ids."""
+        texts = [block.piece for block in plan.prefix.blocks if isinstance(block.piece, str)]
+        user = texts[texts.index(RULES) + 1 :]
+        middle = [piece for piece in self.template.middle if isinstance(piece, str)]
+        return RULES, "".join([*user[len(middle) :], *plan.lines, plan.tail])
+
+    def repair(self, prompt: Prompt, answer: str, mode: Mode) -> TokenIds:
+        """Return the ids of a second turn that asks again after `answer`, which could not be used."""
+        pieces = (answer[:2000], *self.template.next_user, REPAIR, *self.template.tail(mode))
+        return np.concatenate([prompt.ids, *self._encoder.encode_all(pieces)])
+
+    def upcoming(self, book: Book, interval: str) -> Upcoming:
+        """Return the prefix that the next epoch will start with, as far as it is known now."""
+        bars, epochs = book.bars[interval], book.epochs(interval)
+        last_ms = bars.last_close_ms
+        index = epochs.index(last_ms)
+        until_ms = epochs.start_ms(index + 1)
+        left = book.calendar.slots_between(interval, last_ms, until_ms)
+        total = book.calendar.slots_between(interval, epochs.start_ms(index), until_ms)
+        if left:
+            lines = bars.lines_before(len(bars), max(0, self._settings.window_bars - left), book.decimals)
+            lines = lines[: len(lines) - len(lines) % PAGE_BARS]
+            blocks, fixed = self._based(book, book.next_slow(interval), interval, lines)
+        else:
+            blocks, fixed = self._next_base(book, interval)
+        return Upcoming(blocks, fixed, left, max(1, total))
+
+    def opening(self, book: Book, interval: str, open_ms: int) -> tuple[list[Block], int] | None:
+        """Return the base of the prefix of the first bar after `open_ms`, when no bar comes before it, and its fixed blocks.
+
+        None when that bar belongs to the current epoch, whose prefix `current_ids` returns.
+        """
+        epochs = book.epochs(interval)
+        first_ms = book.calendar.next_closes(interval, open_ms, 1)[0]
+        return None if epochs.index(first_ms) == epochs.index(book.bars[interval].last_close_ms) else self._next_base(book, interval)
+
+    def current(self, book: Book, interval: str) -> tuple[list[Block], int]:
+        """Return the blocks of the current epoch's base, and how many of them come before its pages."""
+        prefix = self._current(book, interval)[0]
+        return prefix.blocks, prefix.fixed
+
+    async def current_ids(self, book: Book, interval: str) -> TokenIds:
+        """Return the ids of the current prefix as far as it has grown: its base, and the lines since the boundary."""
+        prompt = await self.build(self.plan(book, interval, "fast", ""))
+        return prompt.ids[: prompt.prefix_tokens]
+
+    async def ids_of(self, blocks: list[Block]) -> TokenIds:
+        """Return the ids of `blocks`, which a prompt starts with, from the caches where they have them."""
+        whole = len(blocks) - len(blocks) % RUN_BLOCKS
+        return (await self._pages.resolve(blocks, list(runs(0, whole, RUN_BLOCKS)))).ids
+
+    def hottest(self) -> list[str]:
+        """Return the symbols whose prefixes are in use, the latest first."""
+        return list(dict.fromkeys(symbol for symbol, _ in reversed(self._prefixes)))
+
+    def forget(self, symbol: str) -> None:
+        """Drop the prefixes of `symbol`."""
+        for key in [key for key in self._prefixes if key[0] == symbol]:
+            del self._prefixes[key]
+
+    @property
+    def live_tokens(self) -> int:
+        """Return the tokens of all prefixes in use."""
+        return sum(prefix.tokens for prefix in self._prefixes.values())
+
+    @property
+    def live_prefixes(self) -> int:
+        """Return how many prefixes are in use."""
+        return len(self._prefixes)
+
+    def _current(self, book: Book, interval: str) -> tuple[EpochPrefix, int]:
+        bars, epochs = book.bars[interval], book.epochs(interval)
+        index = epochs.index(bars.last_close_ms)
+        base_end = bars.first_after(epochs.start_ms(index))
+        key = (book.instrument.symbol, interval)
+        found = self._prefixes.get(key)
+        if found is None or found.index != index or found.version != book.version:
+            lines = bars.lines_before(base_end, self._settings.window_bars, book.decimals)
+            blocks, fixed = self._based(book, book.frozen_slow(interval), interval, lines)
+            found = self._prefixes[key] = EpochPrefix(blocks, fixed, book.version, index)
+        self._prefixes.move_to_end(key)
+        return found, base_end
+
+    def _next_base(self, book: Book, interval: str) -> tuple[list[Block], int]:
+        """Return the base of the next epoch, when no bar of the current one is to come any more."""
+        bars = book.bars[interval]
+        lines = bars.lines_before(len(bars), self._settings.window_bars, book.decimals)
+        return self._based(book, book.next_slow(interval), interval, lines)
+
+    def _based(self, book: Book, slow: SlowBars, interval: str, lines: list[str]) -> tuple[list[Block], int]:
+        """Return the blocks of a base, and how many of them come before its pages."""
+        pieces: list[Piece] = [*self.template.head, RULES, *self.template.middle, instrument_block(book.instrument)]
+        pieces.extend(f"{name} bars:\n{''.join(rows)}" for name, rows in slow.lines)
+        pieces.append(f"{interval} bars:\n")
+        pieces.extend("".join(lines[at : at + PAGE_BARS]) for at in range(0, len(lines), PAGE_BARS))
+        return chain(self._root, pieces), len(pieces) - -(-len(lines) // PAGE_BARS)
+
+    def _tail(self, plan: Plan) -> TokenIds:
+        return np.concatenate([self._encoder.encode(piece) for piece in (plan.tail, *self.template.tail(plan.mode))])
+
+    async def _fill(self, prefix: EpochPrefix, lines: list[str]) -> None:
+        """Fetch the base's ids, and those of the lines that come after it when none has its own yet, a page of them as one value."""
+        since = [] if prefix.lines else chain(prefix.tip, lines[: len(lines) - len(lines) % PAGE_BARS])
+        base = len(prefix.blocks)
+        found = await self._pages.resolve([*prefix.blocks, *since], [*prefix.runs, *runs(base, base + len(since), PAGE_BARS)])
+        at = sum(found.lengths[:base])
+        prefix.fill(found.ids[:at])
+        for block, length in zip(since, found.lengths[base:], strict=True):
+            prefix.append(block.key, found.ids[at : at + length])
+            at += length
+
+    def _grow(self, prefix: EpochPrefix, lines: list[str]) -> None:
+        """Add the ids of those of `lines` that have none yet; the store is given a page of them at a time."""
+        for block in chain(prefix.tip, lines[prefix.lines :]):
+            ids = self._encoder.encode(block.piece)
+            prefix.append(block.key, ids)
+            prefix.unsaved.append(ids)
+            if len(prefix.unsaved) == PAGE_BARS:
+                self._store.put({block.key: Run.of(prefix.unsaved)})
+                prefix.unsaved = []
+
+    def _make_room(self) -> None:
+        """Let go of the ids of the bases that were longest not asked about, beyond the room for them."""
+        total = sum(prefix.nbytes for prefix in self._prefixes.values())
+        for prefix in list(self._prefixes.values())[:-1]:
+            if total <= self._room:
+                break
+            if not prefix.using.locked():
+                total -= prefix.nbytes
+                prefix.release()

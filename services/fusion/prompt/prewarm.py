@@ -1,0 +1,245 @@
+"""Sends prefixes ahead, so that no decision pays for a cold one: a whole 32K prefix would hold the GPU for 1.66 s.
+
+After each decision at most one slice of the symbol's next prefix goes out, and one is in flight at a time; while the session is
+closed the rest follows without waiting for decisions, and all of it again before the session opens, since an engine may have let go
+of it meanwhile. New or restarted engines are warmed with the current prefixes, hottest first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+from schemas import RunMode
+from services.core import metrics
+from services.core.calendar import CalendarError
+from services.core.clock import Clock
+from services.core.settings import Settings
+from services.fusion.prompt.blocks import PAGE_BARS, Block
+from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.state.book import Book
+from services.fusion.state.books import Books
+from services.inference.engine import Engine, EngineError, TokenIds, Usage
+
+_COLD_PAGES: Final = 4
+"""Pages of a whole prefix that are sent at once: about 2,000 tokens, whose first token took an H200 181 ms behind 32K cached ones."""
+
+_LOOK_MS: Final = 60_000
+"""How often the calendars in use are looked at: symbols come and go."""
+
+Key = tuple[str, str]
+"""Symbol and interval."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class WarmCount:
+    """What sending ahead has cost so far."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Prewarmer:
+    """Decides which slice goes out next and sends it."""
+
+    def __init__(self, settings: Settings, clock: Clock, engine: Engine, prompts: PromptBuilder, books: Books) -> None:
+        """Send to `engine` what `prompts` lays out of `books`; `clock` says when sessions open, in `live` and `shadow`."""
+        self._settings = settings
+        self._clock = clock
+        self._engine = engine
+        self._prompts = prompts
+        self._books = books
+        self._ahead: dict[Key, list[bytes]] = {}
+        """Keys of the blocks of a symbol's next prefix that the engine has been sent."""
+        self._queue: deque[Key] = deque()
+        self._current: deque[Key] = deque()
+        self._opening: deque[tuple[Key, int]] = deque()
+        self._opened: dict[str, int] = {}
+        """By calendar, the open that prefixes were last sent ahead of."""
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.count = WarmCount()
+
+    def after_decision(self, symbol: str, interval: str) -> None:
+        """Let one slice of this symbol's next prefix go out."""
+        key = (symbol, interval)
+        if self._enabled and key not in self._queue:
+            self._queue.append(key)
+            self._stir()
+
+    def warm_current(self, symbols: Iterable[str]) -> None:
+        """Send the current prefixes of `symbols` ahead, in this order, before anything else."""
+        if not self._enabled:
+            return
+        for symbol in symbols:
+            for interval in sorted(self._settings.fusion.trigger_interval_set):
+                if (symbol, interval) not in self._current:
+                    self._current.append((symbol, interval))
+        self._stir()
+
+    def forget(self, symbol: str) -> None:
+        """Drop what is known of `symbol`."""
+        for key in [key for key in self._ahead if key[0] == symbol]:
+            del self._ahead[key]
+
+    async def idle(self) -> None:
+        """Return once nothing is left to send."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send slices, one at a time, for ever; cancel to end."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._send_queued(), name="prewarm-slices")
+            if follows_opens(self._settings):
+                tasks.create_task(self._watch_opens(), name="prewarm-opens")
+
+    async def _send_queued(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._current or self._opening or self._queue:
+                try:
+                    await self._send_next()
+                except EngineError as error:
+                    # The decisions will tell of the engine's state; what was not sent ahead is paid for then.
+                    _log.info("prewarm_failed", reason=error.reason)
+                    self._current.clear()
+                    self._opening.clear()
+                    self._queue.clear()
+                except CalendarError as error:
+                    _log.warning("prewarm_without_calendar", error=str(error))
+            self._idle.set()
+
+    async def _watch_opens(self) -> None:
+        """Queue every symbol's next prefix `prewarm_before_open_ms` before each session, for ever."""
+        while True:
+            next_ms = self._look_for_opens(self._clock.now_ms())
+            await self._clock.sleep_until(next_ms)
+
+    def _look_for_opens(self, now_ms: int) -> int:
+        """Queue what is due, and return when to look again."""
+        next_ms = now_ms + _LOOK_MS
+        calendars = {book.calendar.name: book.calendar for book in self._books if not book.calendar.always_open}
+        for name, calendar in calendars.items():
+            try:
+                open_ms = calendar.next_open_ms(now_ms + 1)
+            except CalendarError as error:
+                _log.warning("prewarm_without_calendar", error=str(error))
+                continue
+            due_ms = open_ms - self._settings.fusion.prewarm_before_open_ms
+            if now_ms < due_ms:
+                next_ms = min(next_ms, due_ms)
+            elif self._opened.get(name) != open_ms:
+                self._opened[name] = open_ms
+                self._queue_opening(name, open_ms)
+        return next_ms
+
+    def _queue_opening(self, calendar: str, open_ms: int) -> None:
+        if not self._enabled:
+            return
+        hottest = {symbol: at for at, symbol in enumerate(self._prompts.hottest())}
+        symbols = [book.instrument.symbol for book in self._books if book.calendar.name == calendar]
+        for symbol in sorted(symbols, key=lambda symbol: (hottest.get(symbol, len(hottest)), symbol)):
+            self._opening.extend(((symbol, i), open_ms) for i in sorted(self._settings.fusion.trigger_interval_set))
+        _log.info("prewarm_before_open", calendar=calendar, symbols=len(symbols), open_ms=open_ms)
+        self._stir()
+
+    @property
+    def _enabled(self) -> bool:
+        return self._settings.fusion.prewarm and self._engine.accepts_ids
+
+    def _stir(self) -> None:
+        if self._current or self._opening or self._queue:
+            self._idle.clear()
+            self._wake.set()
+
+    async def _send_next(self) -> None:
+        if self._current:
+            key = self._current.popleft()
+            if (book := await self._sendable(key)) is not None:
+                await self._send_current(key, book)
+        elif self._opening:
+            key, open_ms = self._opening.popleft()
+            if (book := await self._sendable(key)) is not None:
+                await self._send_opening(key, book, open_ms)
+        else:
+            key = self._queue.popleft()
+            if (book := await self._sendable(key)) is not None:
+                await self._send_slice(key, book, key[1])
+
+    async def _sendable(self, key: Key) -> Book | None:
+        """Return the book of `key`, None when it shows too little yet or the engine has other things to do."""
+        symbol, interval = key
+        book = self._books.get(symbol)
+        if book is None or len(book.bars[interval]) < self._settings.fusion.min_bars:
+            return None
+        load = await self._engine.load(symbol)
+        if load is not None and load.waiting_uncached_tokens > self._settings.engine.max_waiting_uncached_tokens:
+            return None
+        return book
+
+    async def _send_current(self, key: Key, book: Book) -> None:
+        symbol, interval = key
+        blocks, fixed = self._prompts.current(book, interval)
+        for end in range(fixed + _COLD_PAGES, len(blocks), _COLD_PAGES):
+            await self._send(symbol, await self._prompts.ids_of(blocks[:end]))
+        await self._send(symbol, await self._prompts.current_ids(book, interval))
+
+    async def _send_opening(self, key: Key, book: Book, open_ms: int) -> None:
+        symbol, interval = key
+        base = self._prompts.opening(book, interval, open_ms)
+        if base is None:
+            await self._send_current(key, book)
+            return
+        blocks, fixed = base
+        for end in range(fixed + _COLD_PAGES, len(blocks) + _COLD_PAGES, _COLD_PAGES):
+            await self._send(symbol, await self._prompts.ids_of(blocks[:end]))
+
+    async def _send_slice(self, key: Key, book: Book, interval: str) -> None:
+        """Send the next slice of the next epoch's prefix, when the epoch has come far enough for it."""
+        blocks, fixed, left, total = self._prompts.upcoming(book, interval)
+        if len(blocks) <= fixed:
+            return
+        # A bar that was revised, or another window, changes every block from there on: only what still leads counts as sent.
+        sent = max(fixed, _in_common(self._ahead.get(key, ()), blocks))
+        pages = -(-self._settings.fusion.window_bars // PAGE_BARS)
+        due = fixed + -(-pages * (total - left) // total) if left else len(blocks)
+        goal = min(len(blocks), due)
+        if sent >= goal:
+            return
+        slice_pages = -(-pages // total)
+        sent = min(goal, sent + (slice_pages if goal - sent <= slice_pages else 2 * slice_pages))
+        self._ahead[key] = [block.key for block in blocks[:sent]]
+        await self._send(key[0], await self._prompts.ids_of(blocks[:sent]))
+        if not left and sent < goal:
+            self._queue.append(key)
+
+    async def _send(self, symbol: str, ids: TokenIds) -> Usage:
+        usage = await self._engine.warm(uuid4().hex, symbol, ids)
+        self.count.calls += 1
+        self.count.prompt_tokens += usage.prompt_tokens
+        self.count.cached_tokens += usage.cached_tokens or 0
+        metrics.PROMPT_TOKENS.labels("warm").inc(usage.prompt_tokens)
+        metrics.CACHED_TOKENS.labels("warm").inc(usage.cached_tokens or 0)
+        return usage
+
+
+def follows_opens(settings: Settings) -> bool:
+    """Return whether prefixes are sent ahead before sessions: recorded data has its own time, which no clock here follows."""
+    return settings.run_mode in {RunMode.LIVE, RunMode.SHADOW} and settings.fusion.prewarm_before_open_ms > 0
+
+
+def _in_common(sent: Sequence[bytes], blocks: Sequence[Block]) -> int:
+    """Return how many of `blocks` lead both."""
+    differing = (at for at, (key, block) in enumerate(zip(sent, blocks, strict=False)) if key != block.key)
+    return next(differing, min(len(sent), len(blocks)))

@@ -1,0 +1,273 @@
+"""The book: one symbol's folded state. What a prompt shows of it is a pure function of the records folded, in log order.
+
+Market and vision records are folded apart from each other, so that nothing depends on how the two topics interleave.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Vision, VisionFeatures, interval_ms
+from services.core.bus import Record
+from services.core.calendar import SessionCalendar
+from services.core.folding.fold import FOLDED, REVISED, Fold
+from services.core.settings import FusionSettings
+from services.fusion.prompt.lines import bar_line
+from services.fusion.state.bars import Bars
+from services.fusion.state.epochs import Epochs
+
+_KEPT_VISION = 8
+
+
+def kept_bars(settings: FusionSettings, interval: str) -> int:
+    """Return how many closed bars of `interval` a book holds: what any prompt may show, and a margin.
+
+    A slower bar is shown as of up to two epochs of a faster trigger interval back.
+    """
+    own = settings.window_bars if interval in settings.trigger_interval_set else settings.slow_window_bars + 2
+    return own + _bars_in(settings, interval, epochs=2)
+
+
+def bars_to_rebuild(settings: FusionSettings, interval: str) -> int:
+    """Return from how many closed bars of `interval` a book can be built anew that shows what one built from all of them would.
+
+    It must hold all that a revision may change for as long as what followed from a revision is to be seen: three epochs.
+    """
+    return kept_bars(settings, interval) + _bars_in(settings, interval, epochs=3)
+
+
+def _bars_in(settings: FusionSettings, interval: str, epochs: int) -> int:
+    """Return how many bars of `interval` close in so many epochs of any trigger interval that is as fast or faster."""
+    length = interval_ms(interval)
+    faster = [other_ms for other in settings.trigger_interval_set if (other_ms := interval_ms(other)) <= length]
+    return -(-epochs * settings.epoch_slots * max(faster, default=length) // length)
+
+
+@dataclass(frozen=True, slots=True)
+class SlowBars:
+    """The slower intervals as a prompt freezes them: per interval, slowest first, their lines, the open bar marked partial."""
+
+    lines: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(slots=True)
+class _Frozen:
+    """What is frozen for the epochs of one fast interval."""
+
+    epoch: int
+    """The epoch of its last closed bar."""
+    current: SlowBars
+    """For this epoch: the state at the boundary before."""
+    entered: SlowBars
+    """The state when this epoch was entered: for the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenVision:
+    """The vision features that a decision uses: `features` is None with `absent`; `age_ms` is event time to the last close."""
+
+    state: Vision
+    features: VisionFeatures | None
+    age_ms: int | None
+
+
+class At(NamedTuple):
+    """A record's place, its timestamp and the time in the market that it speaks of, both in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    ts_ms: int
+    ts_event_ms: int
+
+    @classmethod
+    def of(cls, record: Record, ts_event_ms: int) -> At:
+        """Return the place of a record that speaks of `ts_event_ms`."""
+        return cls(record.topic, record.partition, record.offset, record.timestamp_ms, ts_event_ms)
+
+    def ref(self) -> OffsetRef:
+        """Return it as messages carry it."""
+        return OffsetRef(topic=self.topic, partition=self.partition, offset=self.offset, ts_ms=self.ts_ms, ts_event_ms=self.ts_event_ms)
+
+
+class Book:
+    """Everything known of one symbol."""
+
+    def __init__(self, instrument: Instrument, settings: FusionSettings, calendar: SessionCalendar) -> None:
+        """`calendar` is the instrument's."""
+        self.instrument = instrument
+        self.calendar = calendar
+        self.decimals = len(instrument.price_increment.partition(".")[2])
+        self.bars = {interval: Bars(kept_bars(settings, interval)) for interval in settings.intervals}
+        self.vision: dict[str, list[VisionFeatures]] = {}
+        self.market_seen: tuple[Record, int] | None = None
+        """The last market record that was folded and the time in the market that it speaks of: few of them are ever referred to."""
+        self.vision_seen: tuple[Record, int] | None = None
+        """The same of vision records."""
+        self.version = 0
+        """Grows whenever something already shown in a prompt changes; local to this process."""
+        self._settings = settings
+        self._epochs = {i: Epochs(instrument.symbol, i, settings.epoch_slots) for i in settings.trigger_interval_set}
+        self._frozen: dict[str, _Frozen] = {}
+        self._splits: list[InstrumentEvent] = []
+
+    @property
+    def market_at(self) -> At | None:
+        """Return where the last market record stands that was folded, None before there is one."""
+        return At.of(*self.market_seen) if self.market_seen is not None else None
+
+    @property
+    def vision_at(self) -> At | None:
+        """Return the same of vision records."""
+        return At.of(*self.vision_seen) if self.vision_seen is not None else None
+
+    @property
+    def market_ref(self) -> OffsetRef | None:
+        """Return the last market record that was folded as messages refer to it."""
+        return at.ref() if (at := self.market_at) is not None else None
+
+    @property
+    def vision_ref(self) -> OffsetRef | None:
+        """Return the last vision record that was folded as messages refer to it."""
+        return at.ref() if (at := self.vision_at) is not None else None
+
+    def epochs(self, interval: str) -> Epochs:
+        """Return the epoch arithmetic of a trigger interval."""
+        return self._epochs[interval]
+
+    def fold_market(self, bar: MarketFeatures) -> Fold:
+        """Fold a bar of one of the book's intervals; return what became of it."""
+        return self.fold_closed(bar) if bar.closed else self.bars[bar.interval].form(bar)
+
+    def fold_closed(self, bar: MarketFeatures) -> Fold:
+        """Fold a closed bar."""
+        bars = self.bars[bar.interval]
+        fold = bars.place(bar)
+        if fold is FOLDED:
+            self._close(bars, bar)
+        elif fold is REVISED:
+            bars.revise(bar)
+            self._rewritten()
+        return fold
+
+    def fold_vision(self, features: VisionFeatures) -> Fold:
+        """Fold vision features: the last few windows of an interval are kept, a window seen again is replaced."""
+        kept = self.vision.setdefault(features.interval, [])
+        ends = [seen.window_end_ms for seen in kept]
+        index = bisect_left(ends, features.window_end_ms)
+        if index < len(kept) and ends[index] == features.window_end_ms:
+            if kept[index] == features:
+                return Fold.DUPLICATE
+            kept[index] = features
+            return Fold.FOLDED
+        if index == 0 and len(kept) == _KEPT_VISION:
+            return Fold.LATE
+        kept.insert(index, features)
+        del kept[:-_KEPT_VISION]
+        return Fold.FOLDED
+
+    def add_split(self, event: InstrumentEvent) -> bool:
+        """Take note of a split and rescale what lies before it; return True when bars were rescaled."""
+        if self.instrument.price_adjustment != "none" or event in self._splits:
+            return False
+        self._splits.append(event)
+        return any(bars.last_close_ms > event.effective_ms for bars in self.bars.values()) and self._rescale(event)
+
+    def seen_vision(self, interval: str) -> SeenVision:
+        """Return the newest vision features of a window that ends with or before the last closed bar."""
+        last_close = self.bars[interval].last_close_ms
+        kept = self.vision.get(interval, ())
+        index = bisect_right([seen.window_end_ms for seen in kept], last_close) - 1
+        if index < 0:
+            return SeenVision("absent", None, None)
+        age_ms = last_close - kept[index].window_end_ms
+        if age_ms == 0:
+            return SeenVision("fresh", kept[index], 0)
+        bars_since = len(self.bars[interval]) - self.bars[interval].first_after(kept[index].window_end_ms)
+        if bars_since > self._settings.max_vision_age_bars:
+            return SeenVision("absent", None, None)
+        return SeenVision("stale", kept[index], age_ms)
+
+    def frozen_slow(self, interval: str) -> SlowBars:
+        """Return the slower bars of `interval`'s current epoch."""
+        frozen = self._frozen.get(interval)
+        return frozen.current if frozen else self._slow_state(interval)
+
+    def next_slow(self, interval: str) -> SlowBars:
+        """Return the slower bars of `interval`'s next epoch, whenever that begins."""
+        frozen = self._frozen.get(interval)
+        return frozen.entered if frozen else self._slow_state(interval)
+
+    def _close(self, bars: Bars, bar: MarketFeatures) -> None:
+        last = bars.last_close_ms
+        gap = self._missing(bar, last) if last else 0
+        for split in self._splits:
+            if bar.ts_close_ms > split.effective_ms:
+                self._rescale(split)
+        if bar.interval in self._epochs:
+            self._enter(bar)
+        bars.append(bar, gap)
+
+    def _missing(self, bar: MarketFeatures, last_ms: int) -> int:
+        length = interval_ms(bar.interval)
+        if bar.ts_close_ms - last_ms <= length:
+            return 0
+        return max(0, self.calendar.slots_between(bar.interval, last_ms, bar.ts_close_ms) - 1)
+
+    def _enter(self, bar: MarketFeatures) -> None:
+        """Freeze the slower bars when `bar` is the first of a new epoch.
+
+        An epoch shows them as they were when the one before it that had bars began, so that its prefix is known that much ahead
+        and can be sent ahead, over a closed session too; the fast bars reach back further, so nothing is missing from the prompt.
+        """
+        epoch = self._epochs[bar.interval].index(bar.ts_close_ms)
+        frozen = self._frozen.get(bar.interval)
+        if frozen is None:
+            now = self._slow_state(bar.interval)
+            self._frozen[bar.interval] = _Frozen(epoch, now, now)
+        elif epoch > frozen.epoch:
+            now = self._slow_state(bar.interval)
+            frozen.current, frozen.entered = frozen.entered, now
+            frozen.epoch = epoch
+
+    def _rescale(self, split: InstrumentEvent) -> bool:
+        """Put all intervals on the scale after `split` at once, so that no prompt shows two; return whether that changed a bar."""
+        changed = sum([bars.rescale(split.effective_ms, split.ratio) for bars in self.bars.values()])
+        if changed:
+            self._rewritten()
+        return changed > 0
+
+    def _rewritten(self) -> None:
+        """Start every epoch's frozen part anew from what is known now: what it showed has changed."""
+        self.version += 1
+        for interval, frozen in self._frozen.items():
+            frozen.current = frozen.entered = self._slow_state(interval)
+
+    def _slow_state(self, interval: str) -> SlowBars:
+        intervals = self._settings.intervals
+        slower = intervals[intervals.index(interval) + 1 :]
+        return SlowBars(tuple((name, self._slow_lines(name)) for name in reversed(slower)))
+
+    def _slow_lines(self, interval: str) -> tuple[str, ...]:
+        bars = self.bars[interval]
+        lines = bars.lines_before(len(bars), self._settings.slow_window_bars, self.decimals)
+        if bars.forming is not None:
+            lines.append(forming_line(bars.forming, self.decimals))
+        return tuple(lines)
+
+
+def forming_line(bar: MarketFeatures, decimals: int) -> str:
+    """Return the line of a bar that is still open."""
+    return "partial " + bar_line(
+        bar.ts_close_ms,
+        bar.ts_close_ms - bar.ts_open_ms,
+        bar.open,
+        bar.high,
+        bar.low,
+        bar.close,
+        bar.volume,
+        bar.features.get("rsi", -1.0),
+        decimals,
+    )
