@@ -71,8 +71,8 @@ generate: $(TEST) ## write the generated files anew: schemas, docs/messages.md, 
 	$(BIN)/python -m services.core.metrics_reference
 	$(BIN)/python -m deploy.prometheus_rule
 
-lock: ## resolve the packages of pyproject.toml anew
-	@deploy/setup/lock
+lock: ## resolve the packages of pyproject.toml; ARGS=--upgrade takes the newest of everything
+	@deploy/setup/lock $(ARGS)
 
 setup: $(TEST) ## only install what tests need
 
