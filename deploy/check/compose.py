@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import posixpath
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ _SCHEMA: Final = "check_jsonschema"
 _OURS: Final = "aquiline/"
 _PINNED: Final = re.compile(r"^[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*$")
 _CONDITIONS: Final = {"service_healthy", "service_completed_successfully"}
+_WORLD_WRITABLE: Final = {"/tmp", "/var/tmp"}  # noqa: S108 - folders of images, not of this machine
+"""Every base image has these with mode 1777, which a tmpfs over them takes on."""
 
 
 def check() -> Found:
@@ -51,7 +54,14 @@ def _schema(file: composefile.ComposeFile) -> Iterator[str]:
 
 def _each(file: composefile.ComposeFile) -> Iterator[str]:
     for name, service in file.services.items():
-        found = (_hardened(service), _open(service), _mounts(service, file.text["volumes"]), _variables(service), _ours(service))
+        found = (
+            _hardened(service),
+            _open(service),
+            _mounts(service, file.text["volumes"]),
+            _tmpfs(service),
+            _variables(service),
+            _ours(service),
+        )
         yield from (f"{name}: {sentence}" for sentences in found for sentence in sentences)
 
 
@@ -80,6 +90,8 @@ def _open(service: Mapping[str, Any]) -> Iterator[str]:
 
 def _mounts(service: Mapping[str, Any], volumes: Mapping[str, Any]) -> Iterator[str]:
     for mount in service.get("volumes", []):
+        if isinstance(mount, Mapping) and mount.get("type") == "tmpfs":
+            continue  # `_tmpfs` sees to these
         source, read_only = _mount(mount)
         if not source.startswith("."):
             if source not in volumes:
@@ -95,6 +107,29 @@ def _mount(mount: str | Mapping[str, Any]) -> tuple[str, bool]:
         source, _, rest = mount.partition(":")
         return source, rest.endswith(":ro")
     return mount["source"], mount.get("read_only", False)
+
+
+def _tmpfs(service: Mapping[str, Any]) -> Iterator[str]:
+    """Find in-memory folders that their service cannot write: a tmpfs belongs to root and takes the mode of the image's folder."""
+    user, _, group = str(service.get("user", "0")).partition(":")
+    if user in {"0", "root"}:
+        return
+    entries = service.get("tmpfs", [])
+    for entry in [entries] if isinstance(entries, str) else entries:
+        folder, _, text = str(entry).partition(":")
+        options = dict(option.partition("=")[::2] for option in text.split(","))
+        wanted = {"uid": user, "gid": group or options.get("gid") or user}
+        if posixpath.normpath(folder) not in _WORLD_WRITABLE and any(options.get(key) != value for key, value in wanted.items()):
+            yield (
+                f"tmpfs {entry!r} belongs to root, so user {service['user']} cannot write it; "
+                f"write {folder}:uid={wanted['uid']},gid={wanted['gid']}"
+            )
+    for mount in service.get("volumes", []):
+        if isinstance(mount, Mapping) and mount.get("type") == "tmpfs" and posixpath.normpath(mount["target"]) not in _WORLD_WRITABLE:
+            yield (
+                f"volume {mount['target']!r} of type tmpfs belongs to root and cannot name an owner; "
+                f"write {mount['target']}:uid={user},gid={group or user} under `tmpfs` instead"
+            )
 
 
 def _variables(service: Mapping[str, Any]) -> Iterator[str]:

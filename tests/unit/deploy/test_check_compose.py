@@ -36,6 +36,13 @@ def test_the_compose_file_and_the_dockerfiles_are_as_they_should_be() -> None:
         ("feed", "command", ["aquiline", "markt", "samples"], "No such command"),
         ("market", "volumes", ["nowhere:/data"], "'nowhere' is not declared"),
         ("market", "volumes", ["./deploy:/deploy"], "mounted to be written"),
+        ("kafka", "tmpfs", ["/opt/kafka/config"], "'/opt/kafka/config' belongs to root"),
+        ("kafka", "tmpfs", ["/opt/kafka/config:size=1m"], "write /opt/kafka/config:uid=1000,gid=1000"),
+        ("kafka", "tmpfs", ["/opt/kafka/config:uid=1000"], "write /opt/kafka/config:uid=1000,gid=1000"),
+        ("kafka", "tmpfs", ["/opt/kafka/logs:uid=0,gid=1000"], "belongs to root"),
+        ("kafka", "tmpfs", "/opt/kafka/config", "belongs to root"),
+        ("market", "tmpfs", ["/var/cache/aquiline/"], "uid=10001,gid=10001"),
+        ("market", "volumes", [{"type": "tmpfs", "target": "/var/cache"}], "under `tmpfs` instead"),
         ("market", "memory", "512m", "market"),
     ],
 )
@@ -46,6 +53,12 @@ def test_what_is_careless_is_named_with_its_service(service: str, key: str, valu
         del text["services"][service][key]
     found = compose.findings(composefile.ComposeFile(text))
     assert [sentence for sentence in found if service in sentence and named in sentence], found
+
+
+def test_an_in_memory_folder_with_the_services_owner_is_in_order() -> None:
+    text: dict[str, Any] = copy.deepcopy(dict(composefile.load().text))
+    text["services"]["market"]["tmpfs"] = ["/tmp:exec", "/var/tmp/", "/var/cache:size=1m,uid=10001,gid=10001,mode=0700"]  # noqa: S108
+    assert compose.findings(composefile.ComposeFile(text)) == []
 
 
 def test_profiles_start_their_own_services_and_those_of_all() -> None:
