@@ -4,7 +4,16 @@ from schemas.audit import AuditRecord, Outcome, is_intact
 from schemas.base import Interval, Message, RunMode, Symbol, interval_ms
 from schemas.control import Control, HaltState
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.instrument import Instrument, InstrumentEvent
+from schemas.instrument import (
+    AssetClass,
+    CorporateEvent,
+    Dividend,
+    Instrument,
+    InstrumentEvent,
+    SymbolChange,
+    TickStep,
+    decode_corporate_event,
+)
 from schemas.market import MAX_FEATURES, Candle, MarketFeatures
 from schemas.outcome import ExitReason, SignalOutcome
 from schemas.signal import (
@@ -27,14 +36,17 @@ __all__ = [
     "SPECS",
     "Action",
     "AsOf",
+    "AssetClass",
     "AuditRecord",
     "Cancel",
     "CancelReason",
     "Candle",
     "Control",
+    "CorporateEvent",
     "DeadLetter",
     "DeadLetterReason",
     "Detector",
+    "Dividend",
     "ExitReason",
     "HaltState",
     "Image",
@@ -52,10 +64,13 @@ __all__ = [
     "SignalOutcome",
     "Source",
     "Symbol",
+    "SymbolChange",
+    "TickStep",
     "Topic",
     "TopicSpec",
     "Vision",
     "VisionFeatures",
+    "decode_corporate_event",
     "decode_signal_message",
     "interval_ms",
     "is_intact",

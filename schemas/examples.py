@@ -12,7 +12,7 @@ from schemas.audit import AuditRecord, Outcome
 from schemas.base import Message, RunMode
 from schemas.control import Control, HaltState
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.instrument import Instrument, InstrumentEvent
+from schemas.instrument import Dividend, Instrument, InstrumentEvent, SymbolChange, TickStep
 from schemas.market import Candle, MarketFeatures
 from schemas.outcome import ExitReason, SignalOutcome
 from schemas.signal import Action, AsOf, Cancel, CancelReason, OffsetRef, Signal
@@ -78,9 +78,16 @@ EXAMPLES: Final[dict[type[Message], Message]] = {
             run_mode=RunMode.LIVE,
             symbol="AAPL.XNAS",
             currency="USD",
-            price_increment="0.01",
+            price_increment="0.0001",
             calendar="XNYS",
             price_adjustment="none",
+            asset_class="equity",
+            returns="total",
+            tick_table=[TickStep(from_price="1", increment="0.01")],
+            lot_size="1",
+            fee_bps=0.5,
+            fee_per_unit=0.005,
+            slippage_bps=1.0,
         ),
         InstrumentEvent(
             schema_version=1,
@@ -89,6 +96,22 @@ EXAMPLES: Final[dict[type[Message], Message]] = {
             event="split",
             ratio=2.0,
             effective_ms=1_109_601_000_000,  # 2005-02-28T14:30Z
+        ),
+        Dividend(
+            schema_version=1,
+            run_mode=RunMode.LIVE,
+            symbol="AAPL.XNAS",
+            event="dividend",
+            amount=0.26,
+            effective_ms=1_786_368_600_000,  # 2026-08-10T13:30Z
+        ),
+        SymbolChange(
+            schema_version=1,
+            run_mode=RunMode.LIVE,
+            symbol="FB.XNAS",
+            event="symbol_change",
+            new_symbol="META.XNAS",
+            effective_ms=1_654_781_400_000,  # 2022-06-09T13:30Z
         ),
         Control(
             schema_version=1,

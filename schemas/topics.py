@@ -9,7 +9,7 @@ from typing import Final
 from schemas.audit import AuditRecord
 from schemas.base import Message, RunMode
 from schemas.control import Control
-from schemas.instrument import Instrument, InstrumentEvent
+from schemas.instrument import Dividend, Instrument, InstrumentEvent, SymbolChange
 from schemas.market import Candle, MarketFeatures
 from schemas.outcome import SignalOutcome
 from schemas.signal import Cancel, Signal
@@ -78,11 +78,11 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
         TopicSpec(Topic.INSTRUMENTS, (Instrument,), "symbol", compacted=True, partitioned=False, description="What trades."),
         TopicSpec(
             Topic.INSTRUMENT_EVENTS,
-            (InstrumentEvent,),
+            (InstrumentEvent, Dividend, SymbolChange),
             "symbol",
             compacted=False,
             partitioned=False,
-            description="Splits. Kept for ever: a book is rebuilt with them.",
+            description="Splits, dividends and changes of symbol. Kept for ever: a book is rebuilt with them.",
         ),
         TopicSpec(
             Topic.CONTROL,
