@@ -18,12 +18,12 @@ import numpy as np
 
 from benchmarks.harness import Measured, Target, rss_mb, run_alone, say
 from schemas import Candle, Instrument
-from services.backtest.course import Course
+from services.backtest.backtest_settings import backtest_settings
+from services.backtest.checkpoint import Checkpoint, RunFolder, read_checkpoint
 from services.backtest.feed import MODE, CandleFeed, Step
-from services.backtest.folder import Checkpoint, Folder, read_checkpoint
-from services.backtest.options import NONE, SIMULATOR, Options
-from services.backtest.prepare import Plan
-from services.backtest.settings import backtest_settings
+from services.backtest.plan import BacktestPlan
+from services.backtest.request import NONE, SIMULATOR, BacktestRequest
+from services.backtest.runner import BacktestRunner
 
 SEED: Final = 20_261_127
 SYMBOLS: Final = tuple(f"COIN{number}-USD.CBSE" for number in range(5))
@@ -67,7 +67,7 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     return measured
 
 
-async def _half(plan: Plan, path: Path, what: str, until: int, before_mb: float) -> dict[str, Any]:
+async def _half(plan: BacktestPlan, path: Path, what: str, until: int, before_mb: float) -> dict[str, Any]:
     """Go on until so many instants have been played; return the row."""
     found = read_checkpoint(path) or Checkpoint(plan.options, plan.fingerprint)
     begun_at = found.steps
@@ -82,8 +82,8 @@ async def _half(plan: Plan, path: Path, what: str, until: int, before_mb: float)
         if steps == begun_at + 1:
             playing_s.append(time.perf_counter() - started)
 
-    with Folder(path, found) as folder:
-        ended = await Course(plan, folder, on_step, lambda: folder.checkpoint.steps < until or last).run()
+    with RunFolder(path, found) as folder:
+        ended = await BacktestRunner(plan, folder, on_step, lambda: folder.checkpoint.steps < until or last).run()
         decisions = sum(count for how, count in folder.checkpoint.outcomes.items() if how == "published")
     assert ended == last
     took_s, busy_s = time.perf_counter() - started, time.process_time() - busy
@@ -104,8 +104,8 @@ def _size_mb(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
 
 
-def _plan(minutes: int) -> Plan:
-    options = Options(
+def _plan(minutes: int) -> BacktestPlan:
+    options = BacktestRequest(
         data=("synthetic",),
         symbol=None,
         interval="1m",
@@ -125,7 +125,7 @@ def _plan(minutes: int) -> Plan:
     feed = CandleFeed(
         "synthetic minutes", "0" * 16, list(map(_instrument, SYMBOLS)), [], list(_candles(minutes)), {}, settings.market.aggregate
     )
-    return Plan(options, feed, settings, "0" * 16)
+    return BacktestPlan(options, feed, settings, "0" * 16)
 
 
 def _candles(minutes: int) -> Iterator[Candle]:

@@ -19,7 +19,7 @@ from services.market.book import Book, Plan
 MODE = RunMode.REPLAY
 
 
-class Fed(NamedTuple):
+class FeedRecord(NamedTuple):
     """One record to be appended."""
 
     topic: str
@@ -31,7 +31,7 @@ class Step(NamedTuple):
     """What becomes known at one instant."""
 
     at_ms: int
-    fed: list[Fed]
+    fed: list[FeedRecord]
     closed: list[MarketFeatures]
     """The closed bars among it, by which signals are judged."""
     size: int
@@ -116,12 +116,12 @@ class CandleFeed:
                 taken = books[candle.symbol].take(candle, count)
                 self._count(taken.fold)
                 for bar in taken.out:
-                    step.fed.append(Fed(market, key, bar.encode()))
+                    step.fed.append(FeedRecord(market, key, bar.encode()))
                     if bar.closed:
                         step.closed.append(bar)
                 if (chart := self.charts.get((candle.symbol, at_ms))) is not None and chart.interval == candle.interval:
                     charts.append(chart)
-            step.fed.extend(Fed(vision, chart.symbol.encode(), chart.encode()) for chart in charts)
+            step.fed.extend(FeedRecord(vision, chart.symbol.encode(), chart.encode()) for chart in charts)
             yield step._replace(size=count)
 
     def _count(self, fold: Fold | None) -> None:

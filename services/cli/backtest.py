@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from services.backtest.options import DEMO, NONE, RECORDED, RULES, SIMULATOR, Options
+from services.backtest.request import DEMO, NONE, RECORDED, RULES, SIMULATOR, BacktestRequest
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -86,10 +86,10 @@ def backtest(
         aquiline backtest --resume --report backtest.html
     """
     # Imports take two seconds, which `--help` need not wait for.
-    from services.backtest.run import begin  # noqa: PLC0415
+    from services.backtest.backtest_command import begin  # noqa: PLC0415
 
     names = tuple(data or (DEMO,))
-    options = Options(
+    options = BacktestRequest(
         data=names,
         symbol=symbol,
         interval=interval,

@@ -13,8 +13,8 @@ import typer
 from services.cli.config import missing_files
 from services.core import logs
 from services.core.settings import LogSettings, Settings, SettingsError, load
+from services.doctor.diagnosis import PROBE_TOPIC, Diagnosis
 from services.doctor.finding import Finding, Level, fail, ok
-from services.doctor.look import PROBE_TOPIC, Look
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -36,7 +36,7 @@ def doctor(
         bool, typer.Option("--probe", help=f"Also compare the clocks, by three records on a topic of its own ({PROBE_TOPIC}).")
     ] = False,
 ) -> None:
-    """Look at everything that a worker with these settings would stand on, and say what is wrong and how to mend it.
+    """Check everything that a worker with these settings depends on. Report what is wrong and how to fix it.
 
     It reads the settings as a worker does, then asks Kafka (reachable, TLS and log-in; each topic's partitions, retention, compaction,
     timestamps, sizes and copies; the group's offsets; instruments; halts), Redis (memory limit and eviction), each engine (model, source,
@@ -79,7 +79,7 @@ async def _look(config: Path | None, tell: Callable[[Finding], None], *, probe: 
         tell(fail("settings", str(error), "mend the settings; `aquiline config check` reads nothing else"))
         return
     tell(_settings(settings))
-    async for finding in Look(settings, probe=probe).findings():
+    async for finding in Diagnosis(settings, probe=probe).findings():
         tell(finding)
 
 

@@ -21,10 +21,10 @@ from services.core.errors import ServiceError
 from services.core.settings import Settings, SettingsError, load
 from services.fusion.service import connect_engine
 from services.inference.engine import EngineError
-from services.promotion.change import applied, changes
-from services.promotion.history import History, Version
-from services.promotion.model import Comparison
-from services.promotion.shape import SECTIONS, place, shape_hash
+from services.promotion.comparison_result import Comparison
+from services.promotion.decision_settings import SECTIONS, decision_settings_hash, deployment_settings
+from services.promotion.settings_change import applied, changes
+from services.promotion.settings_history import History, Version
 
 promote_app = typer.Typer(rich_markup_mode="markdown")
 rollback_app = typer.Typer(rich_markup_mode="markdown")
@@ -150,7 +150,7 @@ def doubts(found: Comparison | None, live: Settings, candidate: Settings) -> lis
         return ["there is no --comparison"]
     wrong = [f"{check.name} is {check.got}, and {check.wanted} is wanted" for check in found.failed]
     for name, side, settings in (("live", found.live, live), ("candidate", found.shadow, candidate)):
-        if side.settings_hash != shape_hash(settings):
+        if side.settings_hash != decision_settings_hash(settings):
             wrong.append(f"the comparison is of other settings than the {name} file now has")
     age_ms = SystemClock().now_ms() - found.made_ms
     if age_ms > _MAX_AGE_MS:
@@ -204,7 +204,7 @@ def _read(file: Path) -> Comparison:
 
 def _rest(settings: Settings) -> dict[str, Any]:
     """Return what a promotion leaves alone."""
-    return {name: section for name, section in settings.model_dump().items() if name not in SECTIONS} | place(settings)
+    return {name: section for name, section in settings.model_dump().items() if name not in SECTIONS} | deployment_settings(settings)
 
 
 def _check(text: str, live: Path) -> Settings:

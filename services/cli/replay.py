@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from services.replay.topics import TOPIC
+from services.core.bus.topic_reader import TOPIC
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -86,7 +86,7 @@ def replay(
         typer.echo(context.get_help())
         raise typer.Exit
     # Imports take a second, which `--help` need not wait for.
-    from services.replay.run import Source, ask_command, show_command, verify_command  # noqa: PLC0415
+    from services.replay.replay_command import Source, ask_command, show_command, verify_command  # noqa: PLC0415
 
     source = Source(verify or audit, log, _ms(since), _ms(until), config)
     if verify is not None:
@@ -112,7 +112,7 @@ def export(
 
         aquiline replay export monday --since 2026-11-23 --until 2026-11-24 --config aquiline.toml
     """
-    from services.replay.run import Source, export_command  # noqa: PLC0415
+    from services.replay.replay_command import Source, export_command  # noqa: PLC0415
 
     asyncio.run(export_command(Source(TOPIC, TOPIC, _ms(since), _ms(until), config), name))
 

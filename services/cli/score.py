@@ -37,7 +37,8 @@ def report(
     outcomes: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Outcomes from a file in place of the topic: `SignalOutcome` messages, one a line (`.jsonl`, `.gz`)."
+            metavar="FILE",
+            help="Outcomes from a file instead of the topic: `SignalOutcome` messages, one a line (`.jsonl`, `.gz`).",
         ),
     ] = None,
     bars: Annotated[
@@ -86,14 +87,14 @@ def report(
         aquiline score report --outcomes outcomes.jsonl --bars features.jsonl --out report.html
     """
     # Imports take a second, which `--help` need not wait for.
-    from services.scoring.report.run import Asked, Files, run  # noqa: PLC0415
+    from services.scoring.report.report_command import Files, ReportRequest, run  # noqa: PLC0415
 
     if outcomes is None and (bars or splits or signals):
         raise typer.BadParameter("--bars, --splits and --signals go with --outcomes; without it everything is read from the topics")
     if outcomes is not None and bus is not None:
         raise typer.BadParameter("--outcomes reads files and --bus topics; give one of them")
     files = None if outcomes is None else Files(outcomes, tuple(bars or ()), splits, signals)
-    asyncio.run(run(Asked(_ms(since), _ms(until), frozenset(symbol or ()), cost_bps, out, bus, config), files))
+    asyncio.run(run(ReportRequest(_ms(since), _ms(until), frozenset(symbol or ()), cost_bps, out, bus, config), files))
 
 
 def _ms(time: dt.datetime | None) -> int | None:

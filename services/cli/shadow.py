@@ -18,11 +18,11 @@ from services.fusion.prompt.builder import config_version
 from services.fusion.prompt.wording import PROMPT_VERSION
 from services.fusion.service import load_tokenizer
 from services.promotion.comparison import Criteria, Expected, NothingToCompareError, compare
-from services.promotion.model import Comparison
-from services.promotion.pairs import Trail
-from services.promotion.read import read_trail
-from services.promotion.shape import shape_hash
-from services.promotion.table import show
+from services.promotion.comparison_result import Comparison
+from services.promotion.comparison_table import show
+from services.promotion.decision_pairs import SideRecords
+from services.promotion.decision_settings import decision_settings_hash
+from services.promotion.read_audit import read_side
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Compare a candidate in run mode shadow with live.")
 
@@ -101,10 +101,10 @@ def _expected(settings: Settings) -> Expected:
         version = config_version(settings.fusion, load_tokenizer(engine), engine.chat_template)
     except SettingsError:
         version = None  # the tokenizer is where the workers are
-    return Expected(shape_hash(settings), version, PROMPT_VERSION)
+    return Expected(decision_settings_hash(settings), version, PROMPT_VERSION)
 
 
-async def _read(sides: tuple[Settings, Settings], since_ms: int) -> tuple[Trail, Trail]:
+async def _read(sides: tuple[Settings, Settings], since_ms: int) -> tuple[SideRecords, SideRecords]:
     with _err.status("Reading…") as status:
 
         def tell(topic: str, done: int, total: int) -> None:
@@ -114,7 +114,7 @@ async def _read(sides: tuple[Settings, Settings], since_ms: int) -> tuple[Trail,
         for settings in sides:
             bus = connect(settings.bus, SystemClock())
             try:
-                trails.append(await read_trail(bus, settings.run_mode, sides[1].fusion.symbols, since_ms, tell))
+                trails.append(await read_side(bus, settings.run_mode, sides[1].fusion.symbols, since_ms, tell))
             finally:
                 await bus.close()
     return trails[0], trails[1]

@@ -13,7 +13,7 @@ from typing import Final
 
 from schemas import Candle, RunMode, Topic, VisionFeatures
 from services.core.calendar import SessionCalendar
-from services.core.interrupt import Interrupt
+from services.core.ctrl_c import Interrupt
 from services.core.settings import Settings
 from services.demo.engine import SimulatorProcess
 from services.demo.options import Vision
@@ -99,14 +99,14 @@ async def play(run: Run, stage: Stage, shown: Screen, course: Course, interrupt:
         shown.day_ms = candle.ts_close_ms
 
     for act in run.script.acts:
-        if interrupt.wanted.is_set():
+        if interrupt.requested.is_set():
             break
         if act.phase is Phase.OUTAGE:
             await stage.until(lambda: _settled(stage), _SETTLE_S)
         shown.begin(act.phase.value, title(act, stage.settings), len(act.bars))
         for note in _listings(run, act, stage.settings):
             shown.note(note)
-        playing = stage.while_running(player.play(act, on_bar, interrupt.wanted))
+        playing = stage.while_running(player.play(act, on_bar, interrupt.requested))
         if act.phase is Phase.OUTAGE and run.simulator is not None:
             course.outage_s = await _outage(run.simulator, playing, shown)
         else:
@@ -114,7 +114,7 @@ async def play(run: Run, stage: Stage, shown: Screen, course: Course, interrupt:
         if act.phase is Phase.PACED:
             course.warm_paced = dataclasses.replace(stage.worker.prewarmer.count)
     shown.begin("draining", "Draining: what waits is decided, all is committed", 0)
-    if interrupt.wanted.is_set():
+    if interrupt.requested.is_set():
         shown.note("interrupted: no more bars; what has begun is decided and reported")
     await player.finish()
     await stage.until(lambda: _folded(stage, len(run.script.history) + player.bars), _DRAIN_S)

@@ -15,7 +15,7 @@ from rich.text import Text
 from schemas import AuditRecord
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
-from services.core.interrupt import Interrupt, RunInterruptedError, answering, unless
+from services.core.ctrl_c import Interrupt, RunInterruptedError, catch_ctrl_c, run_unless_interrupted
 from services.core.settings import Settings, SettingsError
 from services.demo.course import Course, Run, play, set_up
 from services.demo.loglines import LogLines
@@ -28,7 +28,7 @@ from services.demo.watch import Watcher
 from services.demo.words import banner, next_commands, summary
 from services.fusion.service import connect_engine
 from services.inference.engine import EngineError, EngineInfo
-from services.replay.export import export_all
+from services.replay.export_log import export_all
 
 EXIT_DONE: Final = 0
 EXIT_OFF: Final = 1
@@ -42,7 +42,7 @@ async def show(run: Run, console: Console, log_lines: LogLines) -> int:
     Raises SettingsError, BusError or EngineStartError when it cannot be done.
     """
     interrupt = Interrupt()
-    with answering(interrupt):
+    with catch_ctrl_c(interrupt):
         info = None if run.simulator else await _engine_of(run.settings)
         said = banner(info.source if info else None, info.name if info else "")
         with Screen(console, said, log_lines) as shown:
@@ -50,7 +50,7 @@ async def show(run: Run, console: Console, log_lines: LogLines) -> int:
                 report, sums = await _perform(run, shown, interrupt)
             except RunInterruptedError:
                 shown.note("interrupted while setting up: nothing was played, nothing is written")
-                return _SIGNALLED + interrupt.number
+                return _SIGNALLED + interrupt.signal_number
             finally:
                 if run.simulator is not None:
                     await run.simulator.kill()
@@ -58,7 +58,7 @@ async def show(run: Run, console: Console, log_lines: LogLines) -> int:
     _close(console, said, report, sums)
     if not all(one.ok for one in sums):
         return EXIT_OFF
-    return _SIGNALLED + interrupt.number if interrupt.wanted.is_set() else EXIT_DONE
+    return _SIGNALLED + interrupt.signal_number if interrupt.requested.is_set() else EXIT_DONE
 
 
 async def _perform(run: Run, shown: Screen, interrupt: Interrupt) -> tuple[Report, list[Sum]]:
@@ -69,10 +69,10 @@ async def _perform(run: Run, shown: Screen, interrupt: Interrupt) -> tuple[Repor
         shown.note(note)
     if run.simulator is not None:
         shown.note("the simulator starts, a process of its own")
-        await unless(interrupt, run.simulator.start())
+        await run_unless_interrupted(interrupt, run.simulator.start())
         run = dataclasses.replace(run, settings=_at(run.settings, run.simulator.url))
     async with staged(connect(run.settings.bus, clock), run.settings, clock) as stage, _drawing(shown):
-        await unless(interrupt, set_up(run, stage, shown, course))
+        await run_unless_interrupted(interrupt, set_up(run, stage, shown, course))
         shown.tally, shown.warm = tally, lambda: stage.worker.prewarmer.count
         watcher = Watcher(stage.bus, run.settings, tally, lambda audit: _tell(shown, tally, audit))
         await watcher.start()
@@ -92,7 +92,7 @@ async def _perform(run: Run, shown: Screen, interrupt: Interrupt) -> tuple[Repor
         setup_s=course.played_s - course.began_s,
         duration_s=course.ended_s - course.played_s,
         outage_s=course.outage_s,
-        interrupted=interrupt.wanted.is_set(),
+        interrupted=interrupt.requested.is_set(),
         warm_paced=course.warm_paced,
         warm=stage.worker.prewarmer.count,
     )

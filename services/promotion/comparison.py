@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import Action, Outcome
-from services.promotion.end import STAGES, End
-from services.promotion.model import Check, Comparison, Returns, Side, Spread
-from services.promotion.pairs import Pair, Trail, covered, distinct, matrix, newest_version, pairs, span, within
+from services.promotion.audit_summary import STAGES, AuditSummary
+from services.promotion.comparison_result import Check, Comparison, Returns, Side, Spread
+from services.promotion.decision_pairs import Pair, SideRecords, covered, distinct, matrix, newest_version, pairs, span, within
 from services.scoring.report.statistics import block_length, bootstrap_mean
 
 _TO_DECISION: Final = STAGES.index("decision") + 1
@@ -53,7 +53,7 @@ class Criteria:
 
 
 def compare(
-    trails: tuple[Trail, Trail], expected: tuple[Expected, Expected], symbols: Collection[str], criteria: Criteria, now_ms: int
+    trails: tuple[SideRecords, SideRecords], expected: tuple[Expected, Expected], symbols: Collection[str], criteria: Criteria, now_ms: int
 ) -> Comparison:
     """Return the comparison of what both sides did; raise NothingToCompareError.
 
@@ -125,7 +125,7 @@ def verdict(found: Comparison, criteria: Criteria) -> Iterable[Check]:
         yield check("returns", "interval of the difference not all below 0", f"up to {high * 1e4:+.1f} bp", high >= 0)
 
 
-def _side(ends: Sequence[End], trail: Trail, version: str, expected: Expected) -> Side:
+def _side(ends: Sequence[AuditSummary], trail: SideRecords, version: str, expected: Expected) -> Side:
     published = [end for end in ends if end.outcome is Outcome.PUBLISHED]
     known = [end for end in ends if end.cached_tokens is not None and end.prompt_tokens]
     tokens = sum(end.prompt_tokens or 0 for end in known)
@@ -149,7 +149,7 @@ def _side(ends: Sequence[End], trail: Trail, version: str, expected: Expected) -
     )
 
 
-def _latency(published: Sequence[End]) -> dict[str, Spread]:
+def _latency(published: Sequence[AuditSummary]) -> dict[str, Spread]:
     if not published:
         return {}
     taken = np.asarray([end.latency_ms for end in published])
@@ -162,7 +162,7 @@ def _spread(values: NDArray[np.float64]) -> Spread:
     return Spread(count=len(values), p50=round(p50, 3), p95=round(p95, 3), p99=round(p99, 3))
 
 
-def _returns(decided: Sequence[Pair], live: Trail, shadow: Trail) -> Returns | None:
+def _returns(decided: Sequence[Pair], live: SideRecords, shadow: SideRecords) -> Returns | None:
     """Return the paired difference at the moments at which at least one side opened a position and all that did are scored."""
     opened = [pair for pair in decided if _opens(pair.live) or _opens(pair.shadow)]
     for trail, ends in ((live, [pair.live for pair in opened]), (shadow, [pair.shadow for pair in opened])):
@@ -189,11 +189,11 @@ def _returns(decided: Sequence[Pair], live: Trail, shadow: Trail) -> Returns | N
     )
 
 
-def _opens(end: End) -> bool:
+def _opens(end: AuditSummary) -> bool:
     return end.action in {Action.BUY, Action.SELL}
 
 
-def _made(end: End, trail: Trail) -> tuple[float, int] | None:
+def _made(end: AuditSummary, trail: SideRecords) -> tuple[float, int] | None:
     """Return what a decision made, and when that was known: nothing where it opened no position; None where it is not scored."""
     if not _opens(end):
         return 0.0, end.ts_event_ms

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.local import LocalKafka
 from schemas import AuditRecord
-from services.backtest.prepare import prepare as prepare_backtest
+from services.backtest.plan import prepare as prepare_backtest
 from services.cli.config import as_toml
 from services.core.bus import BusError
 from services.core.settings import EngineSettings
@@ -23,7 +23,7 @@ from services.demo.run import show
 from services.fusion.service import load_tokenizer
 from services.inference.simulator.server import Simulator
 from services.inference.simulator.timing import Calibration
-from services.replay.run import Source, ask_command, export_command, show_command, verify_command
+from services.replay.replay_command import Source, ask_command, export_command, show_command, verify_command
 from tests.integration.demo.test_demo import SMALL
 from tests.unit.backtest.build import OPTIONS
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from schemas import AuditRecord, Candle, InstrumentEvent, Signal, SignalOutcome, VisionFeatures, decode_signal_message
-from services.backtest.course import Course
+from services.backtest.backtest_settings import backtest_settings
+from services.backtest.checkpoint import AUDIT, OUTCOMES, SIGNALS, Checkpoint, RunFolder, read_checkpoint
 from services.backtest.feed import MODE, CandleFeed, Feed, Step
-from services.backtest.folder import AUDIT, OUTCOMES, SIGNALS, Checkpoint, Folder, read_checkpoint
-from services.backtest.options import Options
-from services.backtest.prepare import Plan
-from services.backtest.settings import backtest_settings
+from services.backtest.plan import BacktestPlan
+from services.backtest.request import BacktestRequest
+from services.backtest.runner import BacktestRunner
 from tests.unit.fusion.build import MINUTE, START, instrument
 
 SYMBOLS = ("BTC-USD.CBSE", "ETH-USD.CBSE")
-OPTIONS = Options(
+OPTIONS = BacktestRequest(
     data=("here",),
     symbol=None,
     interval="1m",
@@ -83,9 +83,9 @@ def plan(
     splits: Sequence[InstrumentEvent] = (),
     since_ms: int | None = None,
     assignments: Sequence[str] = (),
-) -> Plan:
+) -> BacktestPlan:
     """Return a plan to play these candles."""
-    options = Options(**{**_values(OPTIONS), "assignments": (*OPTIONS.assignments, *assignments)})
+    options = BacktestRequest(**{**_values(OPTIONS), "assignments": (*OPTIONS.assignments, *assignments)})
     settings = backtest_settings(options, ["1m", "5m"], ["5m"], vision=bool(charts))
     symbols = sorted({one.symbol for one in candles})
     instruments = [instrument(symbol).model_copy(update={"run_mode": MODE}) for symbol in symbols]
@@ -93,22 +93,22 @@ def plan(
     return planned(feed, settings, options)
 
 
-def planned(feed: Feed, settings: Any, options: Options = OPTIONS) -> Plan:
+def planned(feed: Feed, settings: Any, options: BacktestRequest = OPTIONS) -> BacktestPlan:
     """Return a plan to play a feed."""
-    return Plan(options, feed, settings, "f" * 16)
+    return BacktestPlan(options, feed, settings, "f" * 16)
 
 
-def _values(options: Options) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in Options.__slots__}
+def _values(options: BacktestRequest) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in BacktestRequest.__slots__}
 
 
 class Ran:
     """A folder after a run, or a part of one."""
 
-    def __init__(self, path: Path, ended: bool, course: Course) -> None:  # noqa: FBT001
+    def __init__(self, path: Path, ended: bool, runner: BacktestRunner) -> None:  # noqa: FBT001
         self.path = path
         self.ended = ended
-        self.course = course
+        self.runner = runner
 
     def bytes(self) -> dict[str, bytes]:
         """Return the files that must come out the same."""
@@ -128,11 +128,13 @@ class Ran:
         return [SignalOutcome.decode(line) for line in (self.path / OUTCOMES).read_bytes().splitlines()]
 
 
-async def run(using: Plan, path: Path, wanted: Callable[[], bool] = lambda: True, on_step: Callable[[Step], None] | None = None) -> Ran:
+async def run(
+    using: BacktestPlan, path: Path, wanted: Callable[[], bool] = lambda: True, on_step: Callable[[Step], None] | None = None
+) -> Ran:
     """Run a plan in a folder, going on from the checkpoint there is in it."""
-    with Folder(path, read_checkpoint(path) or Checkpoint(using.options, using.fingerprint)) as folder:
-        course = Course(using, folder, on_step or (lambda _: None), wanted)
-        return Ran(path, await course.run(), course)
+    with RunFolder(path, read_checkpoint(path) or Checkpoint(using.options, using.fingerprint)) as folder:
+        runner = BacktestRunner(using, folder, on_step or (lambda _: None), wanted)
+        return Ran(path, await runner.run(), runner)
 
 
 def after(steps: int) -> tuple[Callable[[], bool], Callable[[Step], None]]:

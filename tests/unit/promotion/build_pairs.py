@@ -6,10 +6,10 @@ from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from schemas import Action, AsOf, AuditRecord, ExitReason, OffsetRef, Outcome, RunMode, SignalOutcome
+from services.promotion.audit_summary import AuditSummary
 from services.promotion.comparison import Criteria, Expected, compare
-from services.promotion.end import End
-from services.promotion.model import Comparison
-from services.promotion.pairs import Trail
+from services.promotion.comparison_result import Comparison
+from services.promotion.decision_pairs import SideRecords
 
 MINUTE = 60_000
 START = 1_719_792_000_000
@@ -95,9 +95,9 @@ def scored(run_mode: RunMode, offset: int, return_net: float | None, *, action: 
     )
 
 
-def trail(*audits: AuditRecord, outcomes: tuple[SignalOutcome, ...] = ()) -> Trail:
-    return Trail([End.of(one) for one in audits], {one.signal_id: one for one in outcomes})
+def trail(*audits: AuditRecord, outcomes: tuple[SignalOutcome, ...] = ()) -> SideRecords:
+    return SideRecords([AuditSummary.of(one) for one in audits], {one.signal_id: one for one in outcomes})
 
 
-def compared(live: Trail, shadow: Trail, criteria: Criteria = LENIENT, symbols: tuple[str, ...] = ()) -> Comparison:
+def compared(live: SideRecords, shadow: SideRecords, criteria: Criteria = LENIENT, symbols: tuple[str, ...] = ()) -> Comparison:
     return compare((live, shadow), (LIVE, SHADOW), symbols, criteria, START + 1_000 * MINUTE)

@@ -16,9 +16,9 @@ from services.core.clock import SystemClock
 from services.core.lifecycle import explain
 from services.core.settings import load
 from services.promotion.comparison import Criteria, Expected, compare
-from services.promotion.history import History
-from services.promotion.model import Comparison
-from services.promotion.shape import shape_hash
+from services.promotion.comparison_result import Comparison
+from services.promotion.decision_settings import decision_settings_hash
+from services.promotion.settings_history import History
 from tests.unit.promotion.build_pairs import LENIENT, LIVE_VERSION, SHADOW_VERSION, audit, trail
 
 LIVE = """run_mode = "live"
@@ -62,7 +62,7 @@ class Shell:
             for mode, more in ((RunMode.LIVE, {}), (RunMode.SHADOW, changes))
         ]
         expected = [
-            Expected(shape_hash(load(file)), version, "aq-1")
+            Expected(decision_settings_hash(load(file)), version, "aq-1")
             for file, version in ((self.live, LIVE_VERSION), (self.candidate, SHADOW_VERSION))
         ]
         found = compare((sides[0], sides[1]), (expected[0], expected[1]), (), criteria, SystemClock().now_ms() - age_ms)

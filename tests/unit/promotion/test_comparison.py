@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from schemas import Action, AuditRecord, Outcome, RunMode
+from services.promotion.audit_summary import AuditSummary
 from services.promotion.comparison import Criteria, Expected, NothingToCompareError, compare
-from services.promotion.end import End
-from services.promotion.model import Comparison
-from services.promotion.pairs import pairs
-from services.promotion.table import show
+from services.promotion.comparison_result import Comparison
+from services.promotion.comparison_table import show
+from services.promotion.decision_pairs import pairs
 from tests.unit.promotion.build_pairs import LENIENT, LIVE, LIVE_VERSION, SHADOW, audit, compared, scored, trail
 
 ENDS = st.sampled_from([*((Outcome.PUBLISHED, action) for action in Action), *((one, None) for one in Outcome if one != "published")])
@@ -51,7 +51,7 @@ def test_decisions_on_the_same_record_are_held_against_each_other() -> None:
 
 def test_another_symbol_interval_or_mode_is_another_moment() -> None:
     ours, theirs = [live(1)], [shadow(1, symbol="ETH-USD.CBSE"), shadow(1, interval="15m"), shadow(1, mode="deep")]
-    assert pairs(map(End.of, ours), map(End.of, theirs)) == []
+    assert pairs(map(AuditSummary.of, ours), map(AuditSummary.of, theirs)) == []
 
 
 @given(st.lists(st.tuples(ENDS, ENDS), min_size=1, max_size=30))

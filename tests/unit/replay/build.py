@@ -10,15 +10,15 @@ from uuid import uuid5
 
 from schemas import AsOf, AuditRecord, InstrumentEvent, OffsetRef, Outcome, Topic, topic_name
 from services.core.bus import Record
-from services.core.logfile import Header, LogWriter
+from services.core.exported_log import Header, LogWriter
 from services.core.settings import Settings
 from services.fusion.prompt.question import question
 from services.fusion.prompt.wording import PROMPT_VERSION
 from services.fusion.state.triggers import TriggerIds
-from services.replay.inputs import FileInputs
-from services.replay.rebuild import Rebuilder
-from services.replay.trail import read_trail_file
-from services.replay.verify import Verdict, Verifier
+from services.replay.audit_trail import read_trail_file
+from services.replay.log_source import FileLog
+from services.replay.prompt_rebuilder import PromptRebuilder
+from services.replay.verify_audit import AuditVerifier, VerificationResult
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MODE, START
 from tests.unit.fusion.log import INSTRUMENTS, TOKENIZER, Folder, Logs
@@ -101,9 +101,9 @@ async def _audit(folder: Folder, symbol: str) -> AuditRecord | None:
     )
 
 
-async def verified(folder: Path, settings: Settings | None = None) -> Verdict:
+async def verified(folder: Path, settings: Settings | None = None) -> VerificationResult:
     """Return the verdict on the files in `folder`."""
-    inputs = FileInputs(folder / LOG, settings)
+    inputs = FileLog(folder / LOG, settings)
     judged = 0
 
     def on_judged(more: int) -> None:
@@ -111,7 +111,7 @@ async def verified(folder: Path, settings: Settings | None = None) -> Verdict:
         judged += more
 
     trail = read_trail_file(folder / AUDIT)
-    verdict = await Verifier(Rebuilder(inputs.settings, TOKENIZER), inputs, on_judged).verify(trail)
+    verdict = await AuditVerifier(PromptRebuilder(inputs.settings, TOKENIZER), inputs, on_judged).verify(trail)
     assert judged == len(trail.lines)
     return verdict
 

@@ -11,15 +11,15 @@ import pytest
 from schemas import RunMode, Topic, topic_name
 from services.core.bus import Bus
 from services.core.bus.memory import MemoryBus
+from services.core.bus.topic_reader import Span
 from services.core.clock import VirtualClock
 from services.core.topics import ensure_topics
 from services.fusion.state.books import Books
-from services.replay.export import export_rests_on
-from services.replay.inputs import FileInputs, Inputs, TopicInputs
-from services.replay.rebuild import Rebuilder
-from services.replay.topics import Span
-from services.replay.trail import Trail, read_trail_topic
-from services.replay.verify import Verdict, Verifier
+from services.replay.audit_trail import AuditTrail, read_trail_topic
+from services.replay.export_log import export_rests_on
+from services.replay.log_source import FileLog, LogSource, TopicLog
+from services.replay.prompt_rebuilder import PromptRebuilder
+from services.replay.verify_audit import AuditVerifier, VerificationResult
 from tests.unit.fusion.build import MINUTE, MODE
 from tests.unit.fusion.log import TOKENIZER, random_logs
 from tests.unit.replay.build import SMALL, Decided, decide
@@ -48,8 +48,8 @@ async def bus(decided: Decided) -> AsyncIterator[Bus]:
     await made.close()
 
 
-async def _verdict(trail: Trail, inputs: Inputs) -> Verdict:
-    return await Verifier(Rebuilder(SMALL, TOKENIZER), inputs, lambda _: None).verify(trail)
+async def _verdict(trail: AuditTrail, inputs: LogSource) -> VerificationResult:
+    return await AuditVerifier(PromptRebuilder(SMALL, TOKENIZER), inputs, lambda _: None).verify(trail)
 
 
 @pytest.mark.parametrize("guessed_minutes", [None, 1, 10_000])
@@ -61,7 +61,7 @@ async def test_every_prompt_is_built_again_however_far_back_the_first_look_reach
     late = decided.audits[len(decided.audits) // 2 :]
     since_ms = min(audit.ts_done_ms for audit in late)
     trail = await read_trail_topic(bus, RunMode.DEMO, Span(since_ms))
-    inputs = TopicInputs(bus, SMALL)
+    inputs = TopicLog(bus, SMALL)
     await inputs.open()
     verdict = await _verdict(trail, inputs)
     await inputs.close()
@@ -72,12 +72,12 @@ async def test_every_prompt_is_built_again_however_far_back_the_first_look_reach
 async def test_what_is_exported_of_a_span_is_enough_to_verify_it(bus: Bus, decided: Decided, tmp_path: Path) -> None:
     middle_ms = decided.audits[len(decided.audits) // 2].ts_done_ms
     trail = await read_trail_topic(bus, RunMode.DEMO, Span(middle_ms, middle_ms + 15 * MINUTE))
-    inputs = TopicInputs(bus, SMALL)
+    inputs = TopicLog(bus, SMALL)
     await inputs.open()
     count = await export_rests_on(trail, inputs, tmp_path / "some-log.jsonl.gz", lambda _, __: None)
     await inputs.close()
     assert 0 < len(trail.lines) < len(decided.audits)
     assert count > 0
-    verdict = await _verdict(trail, FileInputs(tmp_path / "some-log.jsonl.gz", None))
+    verdict = await _verdict(trail, FileLog(tmp_path / "some-log.jsonl.gz", None))
     assert verdict.matched == len(trail.lines)
     assert verdict.all_match

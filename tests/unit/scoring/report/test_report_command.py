@@ -18,18 +18,18 @@ from services.cli.score import app
 from services.core.bus import NewTopic, Record
 from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
+from services.core.exported_log import Header, LogWriter
 from services.core.lifecycle import explain
-from services.core.logfile import Header, LogWriter
 from services.core.settings import Settings
 from services.scoring.report import ReportBar
-from services.scoring.report.found import Found, Wanted
-from services.scoring.report.from_files import Files, read_files
-from services.scoring.report.from_topics import read_topics
+from services.scoring.report.input_selection import OutcomeFilter, ReportSources
+from services.scoring.report.inputs_from_files import Files, read_files
+from services.scoring.report.inputs_from_topics import read_topics
 from tests.unit.scoring.report import market
 from tests.unit.scoring.report.market import HOUR_MS, START_MS, Plan
 
 MODE = RunMode.SHADOW
-ALL = Wanted(None, None, frozenset())
+ALL = OutcomeFilter(None, None, frozenset())
 World = tuple[list[SignalOutcome], list[MarketFeatures], list[Signal]]
 PLAN = Plan(bars=60, symbols=("AAPL.XNAS", "IBM.XNYS"))
 
@@ -81,7 +81,7 @@ def write(file: Path, messages: Iterable[Message]) -> Path:
     return file
 
 
-def from_files(folder: Path, world: World, wanted: Wanted = ALL) -> Found:
+def from_files(folder: Path, world: World, wanted: OutcomeFilter = ALL) -> ReportSources:
     outcomes, bars, signals = world
     files = Files(
         write(folder / "outcomes.jsonl", outcomes),
@@ -93,8 +93,8 @@ def from_files(folder: Path, world: World, wanted: Wanted = ALL) -> Found:
         return read_files(files, wanted, progress)
 
 
-def from_topics(publish: dict[Topic, list[tuple[str, bytes]]], wanted: Wanted = ALL) -> Found:
-    async def play() -> Found:
+def from_topics(publish: dict[Topic, list[tuple[str, bytes]]], wanted: OutcomeFilter = ALL) -> ReportSources:
+    async def play() -> ReportSources:
         bus = MemoryBus(SystemClock())
         admin = await bus.admin()
         topics = [Topic.SIGNAL_OUTCOMES, Topic.MARKET_FEATURES, Topic.INSTRUMENT_EVENTS, Topic.STRATEGY_SIGNALS]
@@ -135,7 +135,7 @@ def test_files_and_topics_find_the_same(tmp_path: Path, world: World) -> None:
 
 def test_only_the_outcomes_asked_for_are_taken(tmp_path: Path, world: World) -> None:
     since_ms, until_ms = START_MS + 20 * HOUR_MS, START_MS + 40 * HOUR_MS
-    found = from_files(tmp_path, world, Wanted(since_ms, until_ms, frozenset({"IBM.XNYS"})))
+    found = from_files(tmp_path, world, OutcomeFilter(since_ms, until_ms, frozenset({"IBM.XNYS"})))
     assert found.outcomes
     assert {one.symbol for one in found.outcomes} == {"IBM.XNYS"}
     assert all(since_ms <= one.ts_exit_ms < until_ms for one in found.outcomes)

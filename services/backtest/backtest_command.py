@@ -1,0 +1,142 @@
+"""One backtest from its options to its report: anew or resumed, with a progress bar, stopped by Ctrl-C where it can go on later."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from schemas import SignalOutcome
+from services.backtest.checkpoint import FILES, OUTCOMES, Checkpoint, RunFolder, RunFolderError, read_checkpoint
+from services.backtest.feed import Step
+from services.backtest.plan import BacktestPlan, prepare
+from services.backtest.request import BacktestRequest
+from services.backtest.runner import BacktestRunner
+from services.core import logs
+from services.core.ctrl_c import Interrupt, catch_ctrl_c
+from services.core.settings import LogSettings
+from services.scoring.report import Report, ReportInput, build, to_html, to_terminal
+from services.scoring.report.extra import need
+
+EXIT_DONE: Final = 0
+_SIGNALLED: Final = 128
+
+
+async def begin(options: BacktestRequest, path: Path, report: Path | None, *, resume: bool, restart: bool) -> int:
+    """Run a backtest and say what came of it; return the exit code. Raise SettingsError, RunFolderError, BusError."""
+    logs.configure(LogSettings(level="warning"), service="backtest")
+    if report is not None:
+        # Said now, not when hours of answers are there.
+        for module in ("jinja2", "matplotlib"):
+            need(module)
+    err = Console(stderr=True)
+    err.print("aquiline backtest: loading; this takes some seconds.")
+    found = read_checkpoint(path)
+    if resume:
+        if found is None:
+            raise RunFolderError(f"{path} holds no run that could be resumed; begin one without --resume")
+        options = found.options
+    plan = await prepare(options)
+    checkpoint = _checkpoint(found, plan, path, resume=resume, restart=restart)
+    interrupt = Interrupt()
+    bar = _Bar(err, plan)
+    with RunFolder(path, checkpoint) as folder, catch_ctrl_c(interrupt):
+        course = BacktestRunner(plan, folder, bar.advance, lambda: not interrupt.requested.is_set())
+        with bar:
+            ended = await course.run()
+        if ended:
+            _conclude(plan, course, folder, report, bar.spent_s)
+            return EXIT_DONE
+    err.print(f"stopped after {checkpoint.steps} instants; go on with: aquiline backtest --resume --folder {path}", highlight=False)
+    return _SIGNALLED + interrupt.signal_number
+
+
+def _checkpoint(found: Checkpoint | None, plan: BacktestPlan, path: Path, *, resume: bool, restart: bool) -> Checkpoint:
+    if found is not None and resume:
+        if found.fingerprint != plan.fingerprint:
+            raise RunFolderError(f"data or settings of the run in {path} have changed since it was begun; begin anew with --restart")
+        return found
+    if found is not None and not found.done and not restart:
+        raise RunFolderError(
+            f"{path} holds an unfinished run; go on with it by --resume, give it up by --restart, or name another --folder"
+        )
+    return Checkpoint(plan.options, plan.fingerprint)
+
+
+class _Bar:
+    """The progress bar, and the time that was spent."""
+
+    def __init__(self, console: Console, plan: BacktestPlan) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console)
+        self._plan = plan
+        self._task: TaskID
+        self._began_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._task = self._progress.add_task(self._plan.feed.unit, total=self._plan.feed.total)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, step: Step) -> None:
+        """Show a step as done."""
+        self._progress.update(self._task, advance=step.size, description=_day(step.at_ms))
+
+    @property
+    def spent_s(self) -> float:
+        """Return the seconds since the bar was made."""
+        return time.monotonic() - self._began_s
+
+
+def _conclude(plan: BacktestPlan, course: BacktestRunner, folder: RunFolder, page: Path | None, spent_s: float) -> None:
+    """Print the report, write it where it is wanted, and say where the rest is."""
+    report = _report(plan, course, folder)
+    console = Console()
+    to_terminal(report, console)
+    if page is not None:
+        try:
+            page.write_text(to_html(report), encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(f"{page} cannot be written: {error.strerror}") from error
+    left_out = "".join(f"; {count} left out: {why}" for why, count in sorted(plan.feed.left_out.items()))
+    written = [f"{folder.path / name}" for name in FILES] + ([] if page is None else [str(page)])
+    console.print(Text(f"{plan.feed.total:,} {plan.feed.unit} in {spent_s:.0f} s{left_out}"), soft_wrap=True)
+    console.print(Text(f"Written: {', '.join(written)}"), soft_wrap=True)
+
+
+def _report(plan: BacktestPlan, course: BacktestRunner, folder: RunFolder) -> Report:
+    scoring = plan.settings.scoring
+    given = ReportInput(
+        title=f"Backtest on {plan.feed.name}",
+        outcomes=[SignalOutcome.decode(line) for line in folder.lines(OUTCOMES)],
+        bars=course.bars,
+        cost_bps=scoring.cost_bps + scoring.slippage_bps,
+        facts=dict(_facts(plan, course, folder.checkpoint)),
+        splits=plan.feed.splits,
+    )
+    return build(given)
+
+
+def _facts(plan: BacktestPlan, course: BacktestRunner, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    fusion, scoring = plan.settings.fusion, plan.settings.scoring
+    yield "Data", f"{plan.feed.name}: {plan.feed.total:,} {plan.feed.unit} of {len(plan.feed.instruments)} symbols"
+    yield "Engine", checkpoint.engine
+    yield "Prompt", f"{', '.join(fusion.intervals)}; window {fusion.window_bars} bars, epoch {fusion.epoch_slots} slots"
+    yield "Triggers", ", ".join(f"{count:,} {ended}" for ended, count in sorted(checkpoint.outcomes.items(), key=lambda one: -one[1]))
+    yield "Open at the end", f"{course.judges.open_signals} signals without an outcome"
+    yield "Fills", "from the next bar on; at its open where not worse than the entry; both levels in one bar count as the stop"
+    yield "Costs of signals", f"{scoring.cost_bps:g} bp a side, {scoring.slippage_bps:g} bp slippage a fill at the market; no market impact"
+    yield "Time", "each decision at the end of its bar; the clock stands still while the engine answers"
+
+
+def _day(ts_ms: int) -> str:
+    return f"{dt.datetime.fromtimestamp(ts_ms / 1000, dt.UTC):%Y-%m-%d}"

@@ -1,0 +1,66 @@
+"""The settings of a backtest: what is assigned goes before what a backtest needs, and that before the settings file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from services.backtest.feed import MODE
+from services.backtest.request import RULES, SIMULATOR, BacktestRequest
+from services.core.settings import Settings, SettingsError, load
+from services.market.book import check_plan
+
+
+def backtest_settings(
+    options: BacktestRequest, intervals: Sequence[str], built: Sequence[str], *, vision: bool, base: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return the settings for data with these intervals, of which `built` are made from the fastest; raise SettingsError.
+
+    `base` holds settings of section `fusion` that take the place of the defaults.
+    """
+    in_process = options.engine in {SIMULATOR, RULES}
+    tables: dict[str, dict[str, Any]] = {
+        "bus": {"url": "memory://"},
+        "redis": {"url": "none://"},
+        "engine": {"kind": "rules"} if options.engine == RULES else {} if options.engine == SIMULATOR else {"urls": [options.engine]},
+        "market": {"aggregate": {intervals[0]: list(built)}},
+        "fusion": {
+            **(base or {}),
+            "intervals": list(intervals),
+            "start_from": "latest",
+            # Nobody waits for a prefix here: what is sent ahead would only be sent twice.
+            "prewarm": False,
+            **({} if vision else {"vision_wait_ms": 0}),
+            # One after the other, the same run comes out the same to the byte; nothing is gained by asking at once what answers at once.
+            **({"permits": 1, "deep_permits": 1} if in_process else {}),
+        },
+        "log": {"level": "warning"},
+    }
+    for assignment in options.assignments:
+        key, equals, value = assignment.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not (equals and dot and name):
+            raise SettingsError(f"--set {assignment!r}: expected section.key=value, such as scoring.cost_bps=5")
+        tables.setdefault(section, {})[name] = _value(value)
+    settings = load(Path(options.config) if options.config else None, {"run_mode": MODE.value, **tables})
+    try:
+        check_plan(settings.market.aggregate)
+    except ValueError as error:
+        raise SettingsError(f"market.aggregate: {error}") from error
+    return settings
+
+
+def named_after(settings: Settings, data: str) -> Settings:
+    """Return the settings with a log of their own, so that ids of other data never meet."""
+    fusion = settings.fusion.model_copy(update={"log_id": f"backtest-{data}"})
+    return settings.model_copy(update={"fusion": fusion})
+
+
+def _value(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text

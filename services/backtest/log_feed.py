@@ -1,0 +1,147 @@
+"""A log as a feed: market and vision features as they were published, from an exported log or from the topics.
+
+A log that was written as its market went is played at its append times: each record is there when it was there. One that was written
+faster or later, as recorded data are, has no such times: its closed bars and charts are played at their ends. A bar that was still
+forming then comes together with the record before it, unless it is of the fastest interval: when its values were known nobody can
+tell, so it is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from schemas import Instrument, InstrumentEvent, MarketFeatures, RunMode, Topic, VisionFeatures, interval_ms, topic_name
+from services.backtest.feed import MODE, FeedRecord, Step
+from services.core.bus import Record
+from services.replay.log_source import ReferenceData
+
+_MARKET: Final = topic_name(Topic.MARKET_FEATURES, MODE)
+_VISION: Final = topic_name(Topic.VISION_FEATURES, MODE)
+
+
+M = TypeVar("M", MarketFeatures, VisionFeatures)
+
+
+class _Played(NamedTuple):
+    at_ms: int
+    chart: bool
+    fed: FeedRecord
+    history: bool
+    closed: MarketFeatures | None
+
+
+@dataclass
+class LogFeed:
+    """Records in memory."""
+
+    name: str
+    run_mode: RunMode
+    """In which they were written."""
+    tables: ReferenceData
+    records: Sequence[Record]
+    """Of both inputs; those of one partition in their order."""
+    fastest: str
+    """The first of `fusion.intervals`."""
+    since_ms: int | None = None
+    """What was appended before this is history."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    unit: str = "records"
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a name for the records' bytes."""
+        digest = hashlib.sha256()
+        for record in self.records:
+            digest.update(f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp_ms}/".encode() + (record.value or b""))
+        return digest.hexdigest()[:16]
+
+    @property
+    def instruments(self) -> list[Instrument]:
+        """Return the latest version of every instrument."""
+        latest = (told[-1].instrument for _, told in sorted(self.tables.instruments.items()))
+        return [one.model_copy(update={"run_mode": MODE}) for one in latest if one is not None]
+
+    @property
+    def splits(self) -> list[InstrumentEvent]:
+        """Return every split, as if it had been known all along."""
+        told = (one.split for _, of_symbol in sorted(self.tables.splits.items()) for one in of_symbol)
+        return [split.model_copy(update={"run_mode": MODE}) for split in told if split is not None]
+
+    @property
+    def has_charts(self) -> bool:
+        """Return whether there are vision features among the records."""
+        return any(record.topic == topic_name(Topic.VISION_FEATURES, self.run_mode) for record in self.records)
+
+    @property
+    def total(self) -> int:
+        """Return how many records there are."""
+        return len(self.records)
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the records of each instant."""
+        self.left_out.clear()
+        played = list(self._played())
+        # Charts after the bars of their instant; otherwise as they stand in their partitions.
+        played.sort(key=itemgetter(0, 1))
+        for at_ms, together in groupby(played, key=itemgetter(0)):
+            of_instant = list(together)
+            closed = [one.closed for one in of_instant if one.closed is not None]
+            history = all(one.history for one in of_instant)
+            yield Step(at_ms, [one.fed for one in of_instant], closed, len(of_instant), history)
+
+    def _played(self) -> Iterator[_Played]:
+        market = topic_name(Topic.MARKET_FEATURES, self.run_mode)
+        appended = self._written_as_it_went(market)
+        last_ms: dict[tuple[str, int], int] = {}
+        for record in self.records:
+            place = (record.topic, record.partition)
+            before_ms = last_ms.get(place, 0)
+            chart = record.topic != market
+            decoded: MarketFeatures | VisionFeatures | None = (
+                _decoded(record, VisionFeatures) if chart else _decoded(record, MarketFeatures)
+            )
+            at_ms = record.timestamp_ms if appended else self._event_ms(decoded, before_ms)
+            if at_ms is None:
+                self.left_out[f"forming bars of {self.fastest}, of which nobody knows when they were known"] += 1
+                continue
+            at_ms = last_ms[place] = max(at_ms, before_ms)
+            value = record.value or b"" if decoded is None else decoded.model_copy(update={"run_mode": MODE}).encode()
+            closed = decoded if isinstance(decoded, MarketFeatures) and decoded.closed else None
+            history = self.since_ms is not None and record.timestamp_ms < self.since_ms
+            yield _Played(at_ms, chart, FeedRecord(_VISION if chart else _MARKET, record.key or b"", value), history, closed)
+
+    def _event_ms(self, decoded: MarketFeatures | VisionFeatures | None, before_ms: int) -> int | None:
+        match decoded:
+            case VisionFeatures():
+                return decoded.window_end_ms
+            case MarketFeatures() if decoded.closed:
+                return decoded.ts_close_ms
+            case MarketFeatures() if decoded.interval == self.fastest:
+                return None
+            case _:
+                return before_ms
+
+    def _written_as_it_went(self, market: str) -> bool:
+        """Return whether most closed bars were appended less than a bar's length after their end."""
+        closed = prompt = 0
+        for record in self.records:
+            bar = _decoded(record, MarketFeatures) if record.topic == market else None
+            if bar is not None and bar.closed:
+                closed += 1
+                prompt += 0 <= record.timestamp_ms - bar.ts_close_ms < interval_ms(bar.interval)
+        return 2 * prompt > closed
+
+
+def _decoded(record: Record, model: type[M]) -> M | None:
+    try:
+        return model.decode(record.value or b"")
+    except ValidationError:
+        return None  # the worker puts it aside, as it did then

@@ -1,0 +1,185 @@
+"""From a backtest's options to what is played, under which settings, against which engine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import orjson
+
+from schemas import Candle, Instrument, VisionFeatures, interval_ms
+from services.backtest.backtest_settings import backtest_settings, named_after
+from services.backtest.feed import MODE, CandleFeed, Feed
+from services.backtest.log_feed import LogFeed
+from services.backtest.request import DEMO, NONE, RECORDED, SIMULATOR, TOPIC, BacktestRequest
+from services.core.bus.connect import connect
+from services.core.bus.memory import MemoryBus
+from services.core.calendar import CalendarError
+from services.core.clock import SystemClock, VirtualClock
+from services.core.health import Health
+from services.core.settings import Settings, SettingsError, load
+from services.feeds import samples
+from services.feeds.files import FileError, Layout, read_candles
+from services.fusion.service import connect_engine, load_tokenizer
+from services.fusion.worker import Around
+from services.inference.engine import Engine
+from services.inference.simulator.instant import InstantSimulator
+from services.replay.log_source import FileLog, TopicLog
+from services.scoring.report.words import moment
+from services.vision.recorded import RECORDED_FILE, load_recorded
+
+_SLOWER: Final = {"1d": ["1w"], "1m": ["15m", "1h"]}
+"""Intervals that are built where nothing else is asked for."""
+_LOG_ENDS: Final = (".jsonl", ".jsonl.gz")
+
+
+class BacktestPlan(NamedTuple):
+    """What is to be played."""
+
+    options: BacktestRequest
+    feed: Feed
+    settings: Settings
+    fingerprint: str
+    """Of all that the results depend on, but for what an engine says."""
+
+
+async def prepare(options: BacktestRequest) -> BacktestPlan:
+    """Return the plan that `options` ask for; raise SettingsError, LogFileError or BusError when it cannot be made."""
+    if len(options.data) == 1 and (options.data[0] == TOPIC or options.data[0].endswith(_LOG_ENDS)):
+        feed, settings = await _log(options)
+    else:
+        feed, settings = await asyncio.to_thread(_candle_feed, options)
+    settings = named_after(settings, feed.fingerprint)
+    shaping = settings.model_dump(mode="json", include={"fusion", "market", "scoring", "engine"})
+    asked = orjson.dumps([feed.fingerprint, options.since_ms, options.until_ms, options.engine, shaping])
+    return BacktestPlan(options, feed, settings, hashlib.sha256(asked).hexdigest()[:16])
+
+
+def worker_dependencies(settings: Settings, engine: str, clock: VirtualClock, bus: MemoryBus) -> Around:
+    """Return what a worker is given: the backtest's bus and clock, no Redis, and the engine that was asked for."""
+    tokenizer = load_tokenizer(settings.engine)
+    made: Engine = InstantSimulator(tokenizer) if engine == SIMULATOR else connect_engine(settings.engine, clock)
+    stand_in = connect_engine(settings.engine.model_copy(update={"kind": "rules"}), clock) if settings.fusion.fallback == "rules" else None
+    return Around(bus=bus, settings=settings, clock=clock, health=Health(), engine=made, fallback=stand_in, tokenizer=tokenizer, redis=None)
+
+
+async def _log(options: BacktestRequest) -> tuple[Feed, Settings]:
+    """Return an exported log, or the topics, as a feed; settings that shape prompts are those it was written under."""
+    name = options.data[0]
+    if name == TOPIC:
+        settings = load(Path(options.config) if options.config else None)
+        if settings.bus.url == "memory://":
+            raise SettingsError("--data topic: bus.url is memory://, which lives inside one process; name a kafka:// bus in --config")
+        bus = connect(settings.bus, SystemClock())
+        inputs = TopicLog(bus, settings)
+        try:
+            await inputs.open()
+            records = await inputs.everything(options.since_ms, options.until_ms)
+        finally:
+            await inputs.close()
+            await bus.close()
+        tables, written = inputs.tables, settings
+    else:
+        held = FileLog(Path(name), None)
+        if held.damaged:
+            raise SettingsError(f"--data {name}: {len(held.damaged)} records are damaged, the first: {held.damaged[0]}")
+        records, tables, written = held.everything(options.until_ms), held.tables, held.settings
+    if not records:
+        raise SettingsError(f"--data {name}: there is no record in the time that was asked for")
+    _refuse_empty_span(options, min(one.timestamp_ms for one in records), max(one.timestamp_ms for one in records))
+    base = written.fusion.model_dump(mode="json", exclude={"intervals"})
+    intervals = written.fusion.intervals
+    feed = LogFeed(name, written.run_mode, tables, records, intervals[0], options.since_ms)
+    return feed, backtest_settings(options, intervals, (), vision=feed.has_charts, base=base)
+
+
+def _refuse_empty_span(options: BacktestRequest, first_ms: int, last_ms: int) -> None:
+    """Raise SettingsError when nothing is left to be decided on: what comes before `since` is history."""
+    if options.since_ms is not None and options.since_ms > last_ms:
+        raise SettingsError(
+            f"--since {moment(options.since_ms)}: --data {' '.join(options.data)} goes from {moment(first_ms)} to {moment(last_ms)}"
+            + (" up to --until" if options.until_ms is not None else "")
+            + "; choose a time before its end"
+        )
+
+
+def _candle_feed(options: BacktestRequest) -> tuple[Feed, Settings]:
+    try:
+        candles, name, content = _candles(options)
+    except (FileError, CalendarError) as error:
+        raise SettingsError(f"--data: {error}") from error
+    candles = [one for one in candles if options.until_ms is None or one.ts_close_ms <= options.until_ms]
+    if not candles:
+        raise SettingsError(f"--data {' '.join(options.data)}: there is no bar in the time that was asked for")
+    _refuse_empty_span(options, min(one.ts_close_ms for one in candles), max(one.ts_close_ms for one in candles))
+    charts, chart_bytes = _charts(options)
+    held = sorted({candle.interval for candle in candles}, key=interval_ms)
+    intervals = _intervals(options, held)
+    settings = backtest_settings(options, intervals, [one for one in intervals[1:] if one not in held], vision=bool(charts))
+    demo = options.data == (DEMO,)
+    feed = CandleFeed(
+        name=name,
+        fingerprint=hashlib.sha256(content + chart_bytes).hexdigest()[:16],
+        instruments=samples.load_instruments(MODE) if demo else _instruments(options, candles),
+        splits=samples.load_splits(MODE) if demo else [],
+        candles=candles,
+        charts=charts,
+        plan=settings.market.aggregate,
+        since_ms=options.since_ms,
+    )
+    return feed, settings
+
+
+def _candles(options: BacktestRequest) -> tuple[list[Candle], str, bytes]:
+    """Return the candles, their name, and the bytes that they came from."""
+    if options.data == (DEMO,):
+        stocks = samples.load_stocks(MODE)
+        content = samples.BARS_FILE.read_bytes() + samples.SPLITS_FILE.read_bytes()
+        return [candle for stock in stocks.values() for candle in stock], "the demo's five stocks", content
+    layout = Layout(MODE, options.symbol, options.interval, options.calendar)
+    paths = [Path(name) for name in options.data]
+    candles = [candle for path in paths for candle in read_candles(path, layout)]
+    instrument = [options.calendar, options.price_increment, options.currency, options.price_adjustment]
+    content = orjson.dumps(instrument) + b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
+    return candles, ", ".join(path.name for path in paths), content
+
+
+def _charts(options: BacktestRequest) -> tuple[Mapping[tuple[str, int], VisionFeatures], bytes]:
+    """Return charts by symbol and window end, in this run mode, and the bytes that they came from."""
+    if options.vision == NONE:
+        return {}, b""
+    file = RECORDED_FILE if options.vision == RECORDED else Path(options.vision)
+    try:
+        recorded = load_recorded(file)
+        content = file.read_bytes()
+    except (OSError, EOFError, ValueError) as error:
+        raise SettingsError(f"--vision {options.vision}: {file} cannot be read as recorded vision features: {error}") from error
+    return {key: chart.model_copy(update={"run_mode": MODE}) for key, chart in recorded.items()}, content
+
+
+def _instruments(options: BacktestRequest, candles: Sequence[Candle]) -> list[Instrument]:
+    shared = {
+        "schema_version": 1,
+        "run_mode": MODE,
+        "currency": options.currency,
+        "price_increment": options.price_increment,
+        "calendar": options.calendar,
+        "price_adjustment": options.price_adjustment,
+    }
+    try:
+        return [Instrument.model_validate({**shared, "symbol": symbol}) for symbol in sorted({candle.symbol for candle in candles})]
+    except ValueError as error:
+        raise SettingsError(f"--price-increment, --currency or --price-adjustment: {error}") from error
+
+
+def _intervals(options: BacktestRequest, held: Sequence[str]) -> list[str]:
+    """Return the intervals in the prompt, fastest first: those that the data hold, and those that are built from the fastest."""
+    if options.intervals is None:
+        return [*held, *_SLOWER.get(held[0], [])] if len(held) == 1 else list(held)
+    asked = [name.strip() for name in options.intervals.split(",") if name.strip()]
+    if not asked or asked[0] not in held:
+        raise SettingsError(f"--intervals {options.intervals!r}: the first must be one that the data have: {', '.join(held)}")
+    return asked

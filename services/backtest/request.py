@@ -1,0 +1,34 @@
+"""What a backtest can be asked for: plain values, which are also what a stopped one is resumed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEMO = "demo"
+"""The data that ship with Aquiline."""
+TOPIC = "topic"
+"""The topics of the bus in the settings."""
+SIMULATOR = "simulator"
+RULES = "rules"
+RECORDED = "recorded"
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestRequest:
+    """The command's options; `aquiline backtest --help` says what each means."""
+
+    data: tuple[str, ...]
+    symbol: str | None
+    interval: str | None
+    calendar: str
+    price_increment: str
+    currency: str
+    price_adjustment: str
+    intervals: str | None
+    vision: str
+    since_ms: int | None
+    until_ms: int | None
+    engine: str
+    assignments: tuple[str, ...]
+    config: str | None

@@ -1,0 +1,46 @@
+"""Judges a backtest's signals while it runs, with the scorer's own judge, one for each symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from schemas import Cancel, Instrument, InstrumentEvent, MarketFeatures, Signal, SignalOutcome
+from services.core.calendar import SessionCalendar
+from services.core.settings import ScoringSettings
+from services.scoring.judge import Judge
+from services.scoring.paper import Costs
+
+
+class SignalJudges:
+    """One judge a symbol."""
+
+    def __init__(self, settings: ScoringSettings, instruments: Sequence[Instrument], splits: Iterable[InstrumentEvent]) -> None:
+        """Judge at the costs in `settings`; raise CalendarError when an instrument's calendar is not known."""
+        costs = Costs(settings.cost_bps, settings.slippage_bps)
+        self._judges = {one.symbol: Judge(costs, SessionCalendar.of(one.calendar)) for one in instruments}
+        for split in splits:
+            self._judges[split.symbol].split(split)
+
+    def bars(self, closed: Iterable[MarketFeatures]) -> list[SignalOutcome]:
+        """Take the closed bars of an instant; return what they bring about."""
+        return [outcome for bar in closed for outcome in self._judges[bar.symbol].bar(bar)]
+
+    def message(self, message: Signal | Cancel) -> list[SignalOutcome]:
+        """Take a signal or cancel; return what it brings about."""
+        judge = self._judges[message.symbol]
+        return judge.signal(message) if isinstance(message, Signal) else judge.cancel(message)
+
+    @property
+    def open_signals(self) -> int:
+        """Return how many signals have no outcome yet."""
+        return sum(judge.open_signals for judge in self._judges.values())
+
+    def dump(self) -> dict[str, Any]:
+        """Return the state of all as plain data."""
+        return {symbol: judge.dump() for symbol, judge in self._judges.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        for symbol, judge in self._judges.items():
+            judge.load(state[symbol])

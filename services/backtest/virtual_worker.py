@@ -1,0 +1,144 @@
+"""The fusion worker on a bus and a clock of its own, moved from instant to instant: nothing happens that the clock has not reached.
+
+It is the worker that runs on Kafka, whole: only the clock, the bus and what drives them are others. The clock stands still while an
+engine answers, so that each decision is made at the instant of its bar, however long the engine takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from schemas import Instrument, InstrumentEvent, Topic, topic_name
+from services.backtest.feed import MODE, Step
+from services.core.bus import Producer, Reader, Record, TopicPartition
+from services.core.bus.memory import MemoryBus
+from services.core.clock import VirtualClock
+from services.core.topics import ensure_topics
+from services.fusion.worker import Around, FusionWorker
+
+_CLIENT: Final = "aquiline-backtest"
+_START_S: Final = 0.01
+_MOST_HELD: Final = 4_096
+"""So many records are appended before the bus is emptied of what has been read: 100,000 bars would be half a gigabyte."""
+SIGNALS_TOPIC: Final = topic_name(Topic.STRATEGY_SIGNALS, MODE)
+AUDIT_TOPIC: Final = topic_name(Topic.SIGNAL_AUDIT, MODE)
+_READ: Final = (
+    *(topic_name(topic, MODE) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, Topic.DEAD_LETTERS)),
+    SIGNALS_TOPIC,
+    AUDIT_TOPIC,
+)
+
+
+class VirtualWorker:
+    """One life of a worker. Load what was before, `start`, then `play` step after step."""
+
+    def __init__(self, begins_ms: int) -> None:
+        """Start a clock at `begins_ms`."""
+        self.clock = VirtualClock(begins_ms)
+        self.bus = MemoryBus(self.clock)
+        self.worker: FusionWorker
+        self._producer: Producer
+        self._reader: Reader
+        self._running: asyncio.Task[None] | None = None
+        self._fed = 0
+        """Records appended since the worker's start."""
+        self._held = 0
+        """Records appended since the bus was last emptied."""
+        self.appended: list[Record] = []
+        """What was appended but signals, for the log that a run leaves; whoever writes it empties it."""
+
+    async def open(self, instruments: Sequence[Instrument], splits: Sequence[InstrumentEvent]) -> None:
+        """Make the topics, and say what trades."""
+        admin = await self.bus.admin()
+        # One partition, so that records of an instant are read in the order of the data.
+        await ensure_topics(admin, MODE, 1)
+        self._producer = await self.bus.producer(client_id=_CLIENT)
+        for topic, messages in ((Topic.INSTRUMENTS, instruments), (Topic.INSTRUMENT_EVENTS, splits)):
+            for message in messages:
+                await self._append(topic_name(topic, MODE), message.symbol.encode(), message.encode())
+
+    async def load(self, step: Step) -> None:
+        """Append what was before the worker's life; it is not asked about."""
+        self.clock.advance_to(step.at_ms)
+        for topic, key, value in step.fed:
+            await self._append(topic, key, value)
+
+    async def load_signal(self, at_ms: int, key: bytes, value: bytes) -> None:
+        """Append a signal or cancel that an earlier life published at that time, so that the worker takes it into account."""
+        self.clock.advance_to(max(at_ms, self.clock.now_ms()))
+        await self._append(SIGNALS_TOPIC, key, value)
+
+    async def start(self, around: Around) -> None:
+        """Start the worker, and return once its books stand: from what was loaded, on the path of any start."""
+        self._reader = await self.bus.reader(client_id=_CLIENT)
+        outputs = [TopicPartition(SIGNALS_TOPIC, 0), TopicPartition(AUDIT_TOPIC, 0)]
+        await self._reader.read(await self._reader.end_offsets(outputs))
+        self.worker = FusionWorker(around)
+        self._running = asyncio.create_task(self.worker.run(), name="fusion")
+        while not (around.health.ready and self.worker.ownership.caught_up):
+            self._check()
+            await asyncio.sleep(_START_S)
+
+    async def play(self, step: Step) -> list[Record]:
+        """Go on to the step's instant, append it, and return the signals and audit records that came by then and of it."""
+        await self._go_to(step.at_ms)
+        for topic, key, value in step.fed:
+            await self._append(topic, key, value)
+        self._fed += len(step.fed)
+        while self.worker.accounts.records.total() < self._fed:
+            self._check()
+            await asyncio.sleep(0)
+        await self.worker.settle()
+        return await self._outputs()
+
+    async def reach(self, at_ms: int) -> list[Record]:
+        """Go on to an instant, and return what came before it."""
+        await self._go_to(at_ms)
+        return await self._outputs()
+
+    @property
+    def at_rest(self) -> bool:
+        """Return whether every trigger has ended: nothing waits for a time to come."""
+        accounts = self.worker.accounts
+        return accounts.outcomes.total() == accounts.triggers
+
+    async def close(self) -> None:
+        """End the worker."""
+        if self._running is not None:
+            self.worker.stop()
+            await self._running
+            self._running = None
+        await self.bus.close()
+
+    async def _append(self, topic: str, key: bytes, value: bytes) -> None:
+        _, partition, offset, at_ms = await (await self._producer.send(topic, key=key, value=value))
+        self._held += 1
+        if topic != SIGNALS_TOPIC:
+            self.appended.append(Record(topic, partition, offset, at_ms, key, value))
+
+    async def _go_to(self, at_ms: int) -> None:
+        """Move the clock, stopping wherever somebody waits for a time on the way."""
+        while (wake_ms := self.clock.next_wake_ms()) is not None and wake_ms <= at_ms:
+            self.clock.advance_to(wake_ms)
+            await self.worker.look_up()
+            await asyncio.sleep(0)  # who was woken has its turn
+            await self.worker.settle()
+        self.clock.advance_to(at_ms)
+        await self.worker.look_up()
+
+    async def _outputs(self) -> list[Record]:
+        records: list[Record] = []
+        while found := await self._reader.poll(timeout_ms=0):
+            records += found
+        self._held += len(records)
+        if self._held > _MOST_HELD and self.at_rest:
+            await (await self.bus.admin()).truncate(_READ)
+            self._held = 0
+        return records
+
+    def _check(self) -> None:
+        if self._running is not None and self._running.done():
+            self._running.result()
+            raise RuntimeError("the fusion worker ended before its time")

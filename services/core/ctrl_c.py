@@ -1,0 +1,65 @@
+"""Ctrl-C and SIGTERM: the run plays no more, drains and reports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+_NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class RunInterruptedError(Exception):
+    """Ctrl-C before the first bar was played."""
+
+
+@dataclass(slots=True)
+class Interrupt:
+    """Set by SIGINT or SIGTERM; the run then plays no more, drains and reports."""
+
+    requested: asyncio.Event = field(default_factory=asyncio.Event)
+    signal_number: int = 0
+
+    def on_signal(self, number: signal.Signals) -> None:
+        """Take note of a signal."""
+        self.signal_number = number
+        self.requested.set()
+
+
+@contextlib.contextmanager
+def catch_ctrl_c(interrupt: Interrupt) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to `interrupt` while the context lasts; a second one ends the process as ever."""
+    loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        for number in _NUMBERS:
+            loop.remove_signal_handler(number)
+
+    def take(number: signal.Signals) -> None:
+        interrupt.on_signal(number)
+        leave()
+
+    for number in _NUMBERS:
+        loop.add_signal_handler(number, take, number)
+    try:
+        yield
+    finally:
+        leave()
+
+
+async def run_unless_interrupted(interrupt: Interrupt, work: Coroutine[None, None, None]) -> None:
+    """Await `work`, or raise RunInterruptedError when the run is interrupted before it is done."""
+    task = asyncio.create_task(work)
+    waiting = asyncio.create_task(interrupt.requested.wait())
+    try:
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise RunInterruptedError
+        await task
+    finally:
+        for one in (task, waiting):
+            one.cancel()
+        await asyncio.gather(task, waiting, return_exceptions=True)

@@ -1,0 +1,96 @@
+"""The longest prompt that the settings can make, rendered by the real builder from made-up bars."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas import Detector, Image, Instrument, MarketFeatures, Mode, Pattern, VisionFeatures, interval_ms
+from services.core.calendar import ALWAYS_OPEN, SessionCalendar
+from services.core.clock import SystemClock
+from services.core.settings import Settings
+from services.core.tokenizer import Tokenizer
+from services.doctor.engine_findings import PromptFacts
+from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.wording import FACTS, facts, tail
+from services.fusion.state.book import Book
+
+_LATE_MS: Final = 1_763_424_000_000
+"""2025-11-18T00:00Z."""
+_PRICES: Final = (98_765.43, 99_876.54, 87_654.32, 91_234.56)
+"""Open, high, low and close of a bar whose line is as wide as they get."""
+
+
+async def longest_prompt(settings: Settings, tokenizer: Tokenizer) -> PromptFacts:
+    """Return the sizes of a prompt at the end of an epoch, its windows full; raise ValueError when the tokenizer lacks a token."""
+    store = PrefixStore(None, settings.redis, SystemClock(), "doctor")
+    builder = PromptBuilder(settings.fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
+    interval = min(settings.fusion.trigger_interval_set, key=interval_ms)
+    book = _full_book(settings, interval)
+    vision = book.seen_vision(interval)
+    mode: Mode = "deep" if settings.fusion.deep_every_bars or settings.fusion.deep_on_move_atr is not None else "fast"
+    plan = builder.plan(book, interval, mode, tail(book, interval, vision, facts(book, interval, vision)))
+    prompt = await builder.build(plan)
+    return PromptFacts(prompt.ids.size, prompt.prefix_tokens)
+
+
+def _full_book(settings: Settings, interval: str) -> Book:
+    """Return a book whose last bar is the last one of an epoch of `interval`."""
+    instrument = Instrument(
+        schema_version=1,
+        run_mode=settings.run_mode,
+        symbol="LONGEST-NAME-IN-USE.XNAS",
+        currency="USD",
+        price_increment="0.01",
+        calendar=ALWAYS_OPEN,
+        price_adjustment="none",
+    )
+    book = Book(instrument, settings.fusion, SessionCalendar.of(ALWAYS_OPEN))
+    epochs = book.epochs(interval)
+    end_ms = epochs.start_ms(epochs.index(_LATE_MS) + 1)
+    bars = []
+    for name, held in book.bars.items():
+        length = interval_ms(name)
+        last_ms = end_ms // length * length
+        bars += [_bar(settings, name, last_ms - (held.keep - number) * length) for number in range(held.keep + 1)]
+    for bar in sorted(bars, key=lambda bar: bar.ts_close_ms):
+        if bar.ts_close_ms <= end_ms:
+            book.fold_market(bar)
+    for name in book.bars:
+        book.fold_market(_bar(settings, name, book.bars[name].last_close_ms, closed=False))
+    book.fold_vision(_vision(settings, interval, end_ms))
+    return book
+
+
+def _bar(settings: Settings, interval: str, open_ms: int, *, closed: bool = True) -> MarketFeatures:
+    open_, high, low, close = _PRICES
+    return MarketFeatures(
+        schema_version=1,
+        run_mode=settings.run_mode,
+        symbol="LONGEST-NAME-IN-USE.XNAS",
+        interval=interval,
+        ts_open_ms=open_ms,
+        ts_close_ms=open_ms + interval_ms(interval),
+        open=open_,
+        high=high,
+        low=low,
+        close=close,
+        volume=98_765_432.0,
+        closed=closed,
+        features=dict.fromkeys(FACTS, 12_345.678),
+    )
+
+
+def _vision(settings: Settings, interval: str, end_ms: int) -> VisionFeatures:
+    return VisionFeatures(
+        schema_version=1,
+        run_mode=settings.run_mode,
+        symbol="LONGEST-NAME-IN-USE.XNAS",
+        interval=interval,
+        window_end_ms=end_ms,
+        window_bars=60,
+        image=Image(spec="jkx-60/1", width=180, height=96, hash="0" * 16),
+        detector=Detector(name="chart-cnn", version="1"),
+        p_up=0.5,
+        patterns=[Pattern(label=f"inverse_head_and_shoulders_{n}", score=0.9, first_bar=10, last_bar=59) for n in range(4)],
+    )

@@ -1,0 +1,102 @@
+"""How one trigger ended, as far as a comparison looks at it: an audit record takes 7 KB in memory, and a day may hold a million."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from schemas import Action, AuditRecord, OffsetRef, Outcome
+
+STAGES: Final = ("fold", "vision_wait", "queue", "prompt", "first_token", "decision", "publish")
+
+
+class TriggerOrigin(NamedTuple):
+    """What made a trigger; the same on both sides for the same record."""
+
+    topic: str
+    partition: int
+    offset: int
+    kind: str
+    mode: str
+
+
+class DecisionPoint(NamedTuple):
+    """What a decision was about: `partition` and `offset` are those of the last market record that it rests on."""
+
+    symbol: str
+    interval: str
+    mode: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSummary:
+    """See `schemas.AuditRecord` for what each field means."""
+
+    origin: TriggerOrigin
+    symbol: str
+    ts_ms: int
+    """Append time of the record that made the trigger."""
+    ts_event_ms: int
+    ts_done_ms: int
+    outcome: Outcome
+    reason: str | None
+    action: Action | None
+    signal_id: UUID | None
+    moment: DecisionPoint | None
+    """None where the trigger never had its turn."""
+    vision: tuple[int, int] | None
+    config_version: str
+    prompt_version: str | None
+    source: str | None
+    model: str | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    accept_length: float | None
+    latency_ms: tuple[float, ...]
+    """By stage, as in `STAGES`."""
+
+    @classmethod
+    def of(cls, audit: AuditRecord) -> AuditSummary:
+        """Return what an audit record says; strings that many records share are kept once."""
+        said, symbol = audit.trigger, sys.intern(audit.symbol)
+        mode, interval = sys.intern(audit.mode), sys.intern(audit.interval)
+        market = audit.as_of.market if audit.as_of is not None else None
+        vision = audit.as_of.vision if audit.as_of is not None else None
+        return cls(
+            origin=TriggerOrigin(sys.intern(said.topic), said.partition, said.offset, sys.intern(audit.trigger_kind), mode),
+            symbol=symbol,
+            ts_ms=said.ts_ms,
+            ts_event_ms=said.ts_event_ms,
+            ts_done_ms=audit.ts_done_ms,
+            outcome=audit.outcome,
+            reason=_kept(audit.reason),
+            action=audit.action,
+            signal_id=audit.signal_id,
+            moment=None if market is None else DecisionPoint(symbol, interval, mode, market.partition, market.offset),
+            vision=_place(vision),
+            config_version=sys.intern(audit.config_version),
+            prompt_version=_kept(audit.prompt_version),
+            source=_kept(audit.source),
+            model=_kept(audit.model),
+            prompt_tokens=audit.prompt_tokens,
+            cached_tokens=audit.cached_tokens,
+            accept_length=audit.accept_length,
+            latency_ms=tuple([audit.latency_ms.get(stage, 0.0) for stage in STAGES]),
+        )
+
+    @property
+    def label(self) -> str:
+        """Return what a side did: the action that it published, or the outcome instead."""
+        return self.action.value if self.outcome is Outcome.PUBLISHED and self.action is not None else self.outcome.value
+
+
+def _place(ref: OffsetRef | None) -> tuple[int, int] | None:
+    return None if ref is None else (ref.partition, ref.offset)
+
+
+def _kept(value: str | None) -> str | None:
+    return None if value is None else sys.intern(value)

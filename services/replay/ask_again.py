@@ -1,0 +1,86 @@
+"""Asks an engine again what was asked before, and says how its answers differ from those in the audit.
+
+The prompt's ids are the same to the last one; an answer need not be: another model, other weights or another batch may change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import uuid4
+
+from services.core.clock import Clock
+from services.fusion.decide.answer import Answer, AnswerError, AnswerReader
+from services.fusion.prompt.question import sampling
+from services.inference.engine import Engine, EngineRequest
+from services.replay.audit_trail import AuditEntry
+from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt
+
+_PATIENCE_MS: Final = 120_000
+
+Likeness = Literal["same", "same decision", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewAnswer:
+    """An answer that was given again. `differences` are fields with what they were and what they are."""
+
+    entry: AuditEntry
+    text: str
+    likeness: Likeness
+    differences: Sequence[str]
+
+
+async def ask_again(entry: AuditEntry, rebuilt: RebuiltPrompt, rebuilder: PromptRebuilder, engine: Engine, clock: Clock) -> NewAnswer:
+    """Ask `engine` the decision's question; raise EngineError."""
+    record, prompt = entry.record, rebuilt.prompt
+    request = EngineRequest(
+        rid=uuid4().hex,
+        affinity=record.symbol,
+        mode=record.mode,
+        input_ids=prompt.ids,
+        sampling=sampling(rebuilder.settings.fusion, record.mode),
+        deadline_ms=clock.now_ms() + _PATIENCE_MS,
+        text=lambda: rebuilder.prompts.text(rebuilt.question.plan),
+        view=rebuilt.question.view,
+    )
+    text = ""
+    async with aclosing(engine.stream(request)) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+    return compare(entry, text)
+
+
+def compare(entry: AuditEntry, text: str) -> NewAnswer:
+    """Hold a new answer against the one in the audit."""
+    before = entry.record.answer or ""
+    if text == before:
+        return NewAnswer(entry, text, "same", ())
+    thinking = entry.record.mode == "deep"
+    then, now = _read(before, thinking=thinking), _read(text, thinking=thinking)
+    if isinstance(then, str) or isinstance(now, str):
+        return NewAnswer(entry, text, "other", [f"{then if isinstance(then, str) else 'an answer'} then, {_said(now)} now"])
+    found = list(_differences(then, now))
+    return NewAnswer(entry, text, "other" if found else "same decision", found)
+
+
+def _read(text: str, *, thinking: bool) -> Answer | str:
+    reader = AnswerReader(thinking=thinking)
+    try:
+        reader.feed(text)
+        return reader.finish(None)
+    except AnswerError as error:
+        return error.reason
+
+
+def _said(answer: Answer | str) -> str:
+    return answer if isinstance(answer, str) else answer.action
+
+
+def _differences(then: Answer, now: Answer) -> Iterator[str]:
+    before, after = then.model_dump(exclude={"rationale"}), now.model_dump(exclude={"rationale"})
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) != after.get(name):
+            yield f"{name} {before.get(name, 'none')} -> {after.get(name, 'none')}"

@@ -1,0 +1,256 @@
+"""What prompts are made of, by symbol: market and vision records in order, and every version of its instrument and splits.
+
+It comes from an exported log, which is held in memory, or from the topics, a partition at a time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from pydantic import ValidationError
+
+from schemas import Instrument, InstrumentEvent, RunMode, Topic, topic_name
+from services.core.bus import Bus, Reader, Record, TopicPartition
+from services.core.bus.topic_reader import CLIENT, Span, offsets_of, partitions_of, read_offsets, read_span
+from services.core.exported_log import Line, LogFileError, read_log
+from services.core.settings import Settings
+from services.fusion.state.books import Books
+
+_OFFSET: Final = attrgetter("offset")
+
+
+class VersionedRecord(NamedTuple):
+    """A message of a table's topic with the time at which it was appended."""
+
+    at_ms: int
+    instrument: Instrument | None = None
+    split: InstrumentEvent | None = None
+
+
+@dataclass(slots=True)
+class ReferenceData:
+    """Every version of every instrument, and every split, in the order of their topics."""
+
+    instruments: dict[str, list[VersionedRecord]] = field(default_factory=dict)
+    splits: dict[str, list[VersionedRecord]] = field(default_factory=dict)
+
+    def take(self, record: Record, run_mode: RunMode) -> None:
+        """Take in a record of either topic; what cannot be read is passed over, as the worker does."""
+        try:
+            if record.topic == topic_name(Topic.INSTRUMENT_EVENTS, run_mode):
+                event = InstrumentEvent.decode(record.value or b"")
+                self.splits.setdefault(event.symbol, []).append(VersionedRecord(record.timestamp_ms, split=event))
+            elif record.value is not None:
+                instrument = Instrument.decode(record.value)
+                self.instruments.setdefault(instrument.symbol, []).append(VersionedRecord(record.timestamp_ms, instrument=instrument))
+        except ValidationError:
+            return
+
+
+@dataclass(slots=True)
+class SymbolLog:
+    """One symbol's records of both inputs, each in order of offset."""
+
+    market: list[Record] = field(default_factory=list)
+    vision: list[Record] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class PartitionLog:
+    """One partition's records by symbol."""
+
+    whole: bool
+    """Nothing ever came before them."""
+    more: bool = False
+    """The log still holds older ones."""
+    symbols: dict[str, SymbolLog] = field(default_factory=dict)
+
+    def find(self, symbol: str, topic: str, offset: int, run_mode: RunMode) -> Record | None:
+        """Return a record of `symbol`, None when it is not among those held."""
+        log = self.symbols.get(symbol)
+        if log is None:
+            return None
+        records = log.market if topic == topic_name(Topic.MARKET_FEATURES, run_mode) else log.vision
+        at = bisect_left(records, offset, key=_OFFSET)
+        return records[at] if at < len(records) and records[at].offset == offset and records[at].topic == topic else None
+
+
+class PartitionRequest(NamedTuple):
+    """What is wanted of a partition: all that prompts of `symbols` show, appended at `first_ms` at the earliest and below these offsets."""
+
+    symbols: frozenset[str]
+    first_ms: int
+    market_stop: int
+    vision_stop: int
+    stretch: int = 1
+    """How many times as far back as the calendars say that a prompt may show."""
+
+
+class OffsetRange(NamedTuple):
+    """Offsets of a partition: where its log begins now, and what is to be read, `stop` not included."""
+
+    partition: TopicPartition
+    begin: int
+    first: int
+    stop: int
+
+
+class LogSource(Protocol):
+    """Where records come from."""
+
+    name: str
+    settings: Settings
+    tables: ReferenceData
+    damaged: list[str]
+    """A sentence for each record that is damaged."""
+
+    async def partition(self, number: int, wanted: PartitionRequest) -> PartitionLog:
+        """Return a partition's records; raise BusError."""
+        ...
+
+
+class FileLog:
+    """An exported log."""
+
+    def __init__(self, file: Path, settings: Settings | None) -> None:
+        """Read `file`; `settings` take the place of those in its header. Raise LogFileError."""
+        header, lines = read_log(file)
+        self.name = file.name
+        self.settings = header.settings if settings is None else settings
+        self.run_mode = header.settings.run_mode
+        if self.settings.run_mode is not self.run_mode:
+            raise LogFileError(
+                f"{file} was exported in run mode {self.run_mode.value}, and the settings say {self.settings.run_mode.value}; "
+                "give the settings of the workers that wrote it"
+            )
+        self.tables = ReferenceData()
+        self.damaged: list[str] = []
+        self._partitions: dict[int, PartitionLog] = {}
+        self._whole = header.whole
+        for record in self._readable(lines):
+            self._take(record)
+        for partition in self._partitions.values():
+            for log in partition.symbols.values():
+                log.market.sort(key=_OFFSET)
+                log.vision.sort(key=_OFFSET)
+
+    async def partition(self, number: int, wanted: PartitionRequest) -> PartitionLog:
+        """Return all that the file holds of a partition."""
+        del wanted
+        return self._partitions.get(number) or PartitionLog(self._whole)
+
+    def everything(self, until_ms: int | None) -> list[Record]:
+        """Return all records of both inputs that were appended before `until_ms`, those of one partition in their order."""
+        logs = [log for _, held in sorted(self._partitions.items()) for log in held.symbols.values()]
+        records = [one for log in logs for one in (*log.market, *log.vision) if until_ms is None or one.timestamp_ms < until_ms]
+        return sorted(records, key=lambda record: (record.topic, record.partition, record.offset))
+
+    def _readable(self, lines: Iterable[Line]) -> Iterable[Record]:
+        for line in lines:
+            if line.problem is not None:
+                self.damaged.append(f"{self.name}, line {line.number}: {line.problem}")
+            if line.record is not None:
+                yield line.record
+
+    def _take(self, record: Record) -> None:
+        if record.topic in {topic_name(topic, self.run_mode) for topic in (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS)}:
+            self.tables.take(record, self.run_mode)
+            return
+        partition = self._partitions.setdefault(record.partition, PartitionLog(self._whole))
+        _add(partition, record, self.run_mode)
+
+
+class TopicLog:
+    """The topics themselves."""
+
+    def __init__(self, bus: Bus, settings: Settings) -> None:
+        """Read from `bus`; `open` it before use."""
+        self.name = bus.address
+        self.settings = settings
+        self.tables = ReferenceData()
+        self.damaged: list[str] = []
+        self.table_records: list[Record] = []
+        """Every record of both tables' topics."""
+        self._bus = bus
+        self._reader: Reader
+
+    async def open(self) -> None:
+        """Read instruments and splits in full; raise BusError."""
+        self._reader = await self._bus.reader(client_id=CLIENT)
+        for topic in (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS):
+            for tp in await partitions_of(self._bus, topic_name(topic, self.settings.run_mode)):
+                async for record in read_span(self._reader, tp, Span()):
+                    self.tables.take(record, self.settings.run_mode)
+                    self.table_records.append(record)
+
+    async def close(self) -> None:
+        """Close."""
+        await self._reader.close()
+
+    async def partition(self, number: int, wanted: PartitionRequest) -> PartitionLog:
+        """Return a partition's records from as far back as prompts may show."""
+        ranges = await self.ranges(number, wanted)
+        market = ranges[0]
+        found = PartitionLog(whole=market.first == 0, more=market.first > market.begin)
+        async for record in self.records(ranges):
+            if (record.key or b"").decode(errors="replace") in wanted.symbols:
+                _add(found, record, self.settings.run_mode)
+        return found
+
+    async def everything(self, since_ms: int | None, until_ms: int | None) -> list[Record]:
+        """Return all records of both inputs that were appended before `until_ms`, from as far before `since_ms` as prompts may show."""
+        market, vision = (topic_name(topic, self.settings.run_mode) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES))
+        records: list[Record] = []
+        for _, number in await partitions_of(self._bus, market):
+            stops = [(await offsets_of(self._reader, TopicPartition(topic, number), Span(None, until_ms)))[1] for topic in (market, vision)]
+            wanted = PartitionRequest(frozenset(), since_ms or 0, *stops)
+            records += [record async for record in self.records(await self.ranges(number, wanted))]
+        return records
+
+    async def ranges(self, number: int, wanted: PartitionRequest) -> list[OffsetRange]:
+        """Return what is to be read of a partition: of its market records, then of its vision records."""
+        oldest_ms = Books(self.settings.fusion, _Latest(self.tables)).oldest_shown_ms(wanted.first_ms)
+        since_ms = max(0, wanted.first_ms - wanted.stretch * (wanted.first_ms - oldest_ms))
+        ranges = []
+        for topic, stop in ((Topic.MARKET_FEATURES, wanted.market_stop), (Topic.VISION_FEATURES, wanted.vision_stop)):
+            tp = TopicPartition(topic_name(topic, self.settings.run_mode), number)
+            first, _ = await offsets_of(self._reader, tp, Span(since_ms))
+            begin = (await self._reader.beginning_offsets([tp]))[tp]
+            ranges.append(OffsetRange(tp, begin, min(first, stop), stop))
+        return ranges
+
+    async def records(self, ranges: Iterable[OffsetRange]) -> AsyncIterator[Record]:
+        """Yield the records of these ranges, one range after the other."""
+        for one in ranges:
+            async for record in read_offsets(self._reader, one.partition, one.first, one.stop):
+                yield record
+
+
+class _Latest:
+    """Reference data as `Books` looks them up, as of their topics' ends."""
+
+    def __init__(self, tables: ReferenceData) -> None:
+        self._tables = tables
+
+    def get(self, symbol: str) -> Instrument | None:
+        told = self._tables.instruments.get(symbol)
+        return told[-1].instrument if told else None
+
+    def splits(self, symbol: str) -> list[InstrumentEvent]:
+        return [told.split for told in self._tables.splits.get(symbol, ()) if told.split is not None]
+
+    def calendars(self) -> set[str]:
+        return {one.calendar for symbol in self._tables.instruments if (one := self.get(symbol)) is not None}
+
+
+def _add(partition: PartitionLog, record: Record, run_mode: RunMode) -> None:
+    log = partition.symbols.setdefault((record.key or b"").decode(errors="replace"), SymbolLog())
+    if record.topic == topic_name(Topic.MARKET_FEATURES, run_mode):
+        log.market.append(record)
+    elif record.topic == topic_name(Topic.VISION_FEATURES, run_mode):
+        log.vision.append(record)

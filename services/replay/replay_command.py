@@ -1,0 +1,214 @@
+"""What `aquiline replay` does: finds trail and log, builds, checks, shows, asks, and says what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from services.core import logs
+from services.core.bus.connect import connect
+from services.core.bus.topic_reader import TOPIC, Span
+from services.core.clock import SystemClock
+from services.core.errors import ServiceError
+from services.core.exported_log import LogFileError
+from services.core.settings import LogSettings, Settings, SettingsError, load
+from services.fusion.service import connect_engine, load_tokenizer
+from services.inference.engine import EngineError
+from services.replay.ask_again import NewAnswer, ask_again
+from services.replay.audit_trail import AuditTrail, read_trail_file, read_trail_topic, write_lines
+from services.replay.export_log import export_rests_on
+from services.replay.log_source import FileLog, LogSource, TopicLog
+from services.replay.prompt_rebuilder import PromptRebuilder
+from services.replay.show_decision import rebuilt_of, show
+from services.replay.verify_audit import AuditVerifier, VerificationResult
+
+_TOLD: Final = 20
+"""Records that are named one by one; the rest is counted."""
+_AUDIT_END: Final = "audit.jsonl"
+_LOG_END: Final = "log.jsonl.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where trail and log come from, as the command line says."""
+
+    audit: str
+    log: str | None
+    since_ms: int | None
+    until_ms: int | None
+    config: Path | None
+
+    @property
+    def span(self) -> Span:
+        """Return the span of audit records."""
+        return Span(self.since_ms, self.until_ms)
+
+
+class _Opened(NamedTuple):
+    trail: AuditTrail
+    inputs: LogSource
+    rebuilder: PromptRebuilder
+
+
+async def verify_command(source: Source) -> bool:
+    """Verify a trail and say what came of it; return whether all of it matches."""
+    err = Console(stderr=True)
+    async with _opened(source) as (trail, inputs, rebuilder):
+        with _progress(err) as progress:
+            task = progress.add_task("audit records", total=len(trail.lines))
+            verifier = AuditVerifier(rebuilder, inputs, lambda more: progress.advance(task, more))
+            verdict = await verifier.verify(trail)
+        _say(Console(), verdict, trail.name, inputs.name, rebuilder.prompts.version)
+    return verdict.all_match
+
+
+async def show_command(source: Source, wanted: str) -> bool:
+    """Show one decision; return whether the log still gives its hash."""
+    async with _opened(source) as (trail, inputs, rebuilder):
+        entry = trail.one(wanted)
+        rebuilt = await rebuilt_of(entry, rebuilder, inputs)
+        show(Console(), entry, rebuilt, rebuilder.tokenizer)
+        return rebuilt.prompt.hash == entry.record.prompt_hash
+
+
+async def ask_command(source: Source, url: str, wanted: str | None, last: int) -> None:
+    """Ask an engine again, and say how its answers differ."""
+    console, clock = Console(), SystemClock()
+    async with _opened(source) as (trail, inputs, rebuilder):
+        answered = [entry for entry in trail.entries if entry.record.answer and entry.record.prompt_hash]
+        entries = [trail.one(wanted)] if wanted is not None else answered[-last:]
+        if not entries:
+            raise ServiceError(f"{trail.name}: no decision in it was answered, so there is nothing to ask again")
+        engine = connect_engine(rebuilder.settings.engine.model_copy(update={"urls": [url]}), clock)
+        counts = dict.fromkeys(("same", "same decision", "other"), 0)
+        try:
+            info = await engine.info()
+            console.print(Text(f"asking {info.name}, {info.model}"))
+            for entry in entries:
+                rebuilt = await rebuilt_of(entry, rebuilder, inputs)
+                again = await ask_again(entry, rebuilt, rebuilder, engine, clock)
+                counts[again.likeness] += 1
+                _tell(console, again, whole=wanted is not None)
+        except EngineError as error:
+            raise ServiceError(f"the engine at {url} did not answer: {error}") from error
+        finally:
+            await engine.close()
+        console.print(
+            f"{len(entries)} asked again: {counts['same']} with the same answer to the letter, {counts['same decision']} with the same "
+            f"decision in other words, {counts['other']} with another decision"
+        )
+
+
+async def export_command(source: Source, name: str) -> None:
+    """Write a span of the topics to two files."""
+    audit, log = Path(f"{name}-{_AUDIT_END}"), Path(f"{name}-{_LOG_END}")
+    err = Console(stderr=True)
+    async with _opened(source) as (trail, inputs, _):
+        assert isinstance(inputs, TopicLog)  # noqa: S101 - `topic` was asked for
+        if not trail.lines:
+            raise ServiceError(f"{trail.name} has no audit record in that span, so there is nothing to export")
+        try:
+            write_lines(audit, (line.value for line in trail.lines))
+            with _progress(err) as progress:
+                task = progress.add_task("log records", total=None)
+                count = await export_rests_on(trail, inputs, log, lambda done, total: progress.update(task, completed=done, total=total))
+        except OSError as error:
+            raise ServiceError(f"{error.filename} cannot be written: {error.strerror}") from error
+    err.print(f"written: {audit} ({len(trail.lines)} records), {log} ({count} records)")
+    err.print(f"check them with: aquiline replay --verify {audit}")
+
+
+@contextlib.asynccontextmanager
+async def _opened(source: Source) -> AsyncIterator[_Opened]:
+    """Yield trail, inputs and a rebuilder under the settings that hold."""
+    logs.configure(LogSettings(level="error"), service="replay")
+    file = _log_file(source)
+    settings = load(source.config) if source.config is not None or file is None else None
+    inputs: LogSource
+    async with contextlib.AsyncExitStack() as stack:
+        if settings is not None and TOPIC in {source.audit, source.log}:
+            if settings.bus.url == "memory://":
+                raise SettingsError("bus.url is memory://, which lives inside one process; name the kafka:// bus that was written to")
+            bus = connect(settings.bus, SystemClock())
+            stack.push_async_callback(bus.close)
+        if file is None:
+            assert settings is not None  # noqa: S101 - loaded above
+            inputs = TopicLog(bus, settings)
+            await inputs.open()
+            stack.push_async_callback(inputs.close)
+        else:
+            inputs = FileLog(file, settings)
+        if source.audit == TOPIC:
+            trail = await read_trail_topic(bus, inputs.settings.run_mode, source.span)
+        else:
+            trail = read_trail_file(Path(source.audit))
+        yield _Opened(trail, inputs, _rebuilder(inputs.settings))
+
+
+def _rebuilder(settings: Settings) -> PromptRebuilder:
+    try:
+        return PromptRebuilder(settings, load_tokenizer(settings.engine))
+    except ValueError as error:
+        raise SettingsError(f"engine.chat_template = {settings.engine.chat_template!r}: {error}") from error
+
+
+def _log_file(source: Source) -> Path | None:
+    """Return the exported log's file, None when the topics are to be read."""
+    audit = Path(source.audit)
+    if source.audit != TOPIC and not audit.is_file():
+        raise LogFileError(f"there is no audit file {str(audit)!r}; name one, or `topic` for the audit topic")
+    if source.log is not None:
+        return None if source.log == TOPIC else Path(source.log)
+    if source.audit == TOPIC:
+        return None
+    beside = audit.with_name(audit.name.removesuffix(_AUDIT_END) + _LOG_END) if audit.name.endswith(_AUDIT_END) else None
+    if beside is None or not beside.is_file():
+        lacking = "its name does not say which" if beside is None else f"{beside.name} is not beside it"
+        raise LogFileError(f"{audit} rests on a log, and {lacking}; name it with --log (`topic` for the topics themselves)")
+    return beside
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
+
+
+def _say(console: Console, verdict: VerificationResult, trail: str, log: str, version: str) -> None:
+    def out(text: str, style: str = "") -> None:
+        console.print(Text(text, style), soft_wrap=True)
+
+    for title, sentences in (("damaged", verdict.damaged), ("not what the log says", verdict.differing)):
+        if sentences:
+            out(f"{len(sentences)} {'record is' if len(sentences) == 1 else 'records are'} {title}:", "bold red")
+            for sentence in sentences[:_TOLD]:
+                out(f"  {sentence}", "red")
+            if len(sentences) > _TOLD:
+                out(f"  ... and {len(sentences) - _TOLD} more", "red")
+    for made, count in sorted(verdict.other_settings.items()):
+        out(
+            f"{count} records were made under configuration {made}; these settings make {version}. They are not judged: give the "
+            "settings that the workers had then with --config (fusion.intervals, trigger_intervals, window_bars, epoch_slots, "
+            "slow_window_bars, max_vision_age_bars, engine.chat_template and the tokenizer make a configuration; fusion.log_id, which "
+            "names triggers, has to be theirs too)",
+            "yellow",
+        )
+    if verdict.out_of_reach:
+        out(f"{verdict.out_of_reach} records rest on what {log} does not hold (any more): they cannot be judged", "yellow")
+    unasked = ", ".join(f"{count} {outcome}" for outcome, count in sorted(verdict.unasked.items()))
+    told = f"{verdict.records} audit records of {verdict.triggers} triggers in {trail}, against {log}: {verdict.matched} prompts built anew"
+    hashes = "every hash matches" if verdict.all_match else "their hashes match" if verdict.matched else "so nothing is verified"
+    out(f"{told}, {hashes}" + (f"; {unasked} without a prompt" if unasked else ""), "bold green" if verdict.all_match else "")
+
+
+def _tell(console: Console, again: NewAnswer, *, whole: bool) -> None:
+    record = again.entry.record
+    said = "; ".join(again.differences) or again.likeness
+    console.print(Text(f"{record.symbol} {record.interval} {record.mode}, trigger {record.trigger_id}: {said}"), soft_wrap=True)
+    if whole:
+        console.print(Text(f"then: {record.answer}\nnow:  {again.text}"), soft_wrap=True)

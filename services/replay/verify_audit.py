@@ -1,0 +1,243 @@
+"""Holds an audit trail against the log: every prompt is built again and its hash compared, every reference looked up.
+
+What does not agree is named, record by record. What cannot be judged, because it was made under other settings or rests on records
+that the log no longer has, is counted apart: it is neither right nor wrong.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import uuid5
+
+from schemas import AuditRecord, OffsetRef, Outcome, RunMode, Topic, topic_name
+from services.fusion.prompt.wording import PROMPT_VERSION
+from services.fusion.state.book import At
+from services.fusion.state.triggers import TriggerIds
+from services.replay.audit_trail import AuditEntry, AuditTrail
+from services.replay.log_source import LogSource, PartitionLog, PartitionRequest
+from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt, reference_histories
+
+_STRETCHES: Final = (1, 8, 1 << 30)
+"""How much further back is read when books fall short; the last reaches any log's beginning."""
+
+
+@dataclass(slots=True)
+class VerificationResult:
+    """What came of a trail."""
+
+    records: int = 0
+    """Audit records, doubles included."""
+    triggers: int = 0
+    matched: int = 0
+    """Prompts that were built again, and whose hash is the audit's."""
+    unasked: dict[str, int] = field(default_factory=dict)
+    """Records of triggers that no prompt was built for, by outcome: their references hold."""
+    other_settings: dict[str, int] = field(default_factory=dict)
+    """Records by the configuration version that they were made under, which is not ours."""
+    out_of_reach: int = 0
+    """Records that rest on what the log no longer holds, or did not hold when it was exported."""
+    differing: list[str] = field(default_factory=list)
+    """A sentence for each record that does not agree with the log."""
+    damaged: list[str] = field(default_factory=list)
+    """A sentence for each record, of the audit or of the log, that is not as it was written."""
+
+    @property
+    def all_match(self) -> bool:
+        """Return whether everything could be judged, and all of it agrees."""
+        return not (self.differing or self.damaged or self.other_settings or self.out_of_reach)
+
+
+class AuditVerifier:
+    """Judges trails. `on_judged` is told how many more records have been judged."""
+
+    def __init__(self, rebuilder: PromptRebuilder, inputs: LogSource, on_judged: Callable[[int], None]) -> None:
+        """Build with `rebuilder` from `inputs`."""
+        self._rebuilder = rebuilder
+        self._inputs = inputs
+        self._on_judged = on_judged
+        self._ids = TriggerIds(rebuilder.settings.fusion.log_id)
+        self._version = rebuilder.prompts.version
+        self._run_mode = rebuilder.settings.run_mode
+        self._market_topic = topic_name(Topic.MARKET_FEATURES, self._run_mode)
+
+    async def verify(self, trail: AuditTrail) -> VerificationResult:
+        """Return the verdict on every record of `trail`; raise BusError."""
+        verdict = VerificationResult(records=len(trail.lines), triggers=len({entry.record.trigger_id for entry in trail.entries}))
+        verdict.damaged.extend([*trail.damaged, *self._inputs.damaged])
+        self._on_judged(len(trail.damaged))
+        partitions: dict[int, list[AuditEntry]] = defaultdict(list)
+        for entry in trail.entries:
+            partitions[entry.record.trigger.partition].append(entry)
+        for number, entries in sorted(partitions.items()):
+            for stretch in _STRETCHES:
+                log = await self._inputs.partition(number, wanted_of(entries, self._run_mode, stretch))
+                entries = await self._judge(entries, log, verdict)  # noqa: PLW2901 - what is still open
+                if not entries:
+                    break
+            self._give_up(entries, verdict)
+        return verdict
+
+    async def _judge(self, entries: Sequence[AuditEntry], log: PartitionLog, verdict: VerificationResult) -> list[AuditEntry]:
+        """Judge what can be judged with the records in `log`; return what needs older ones, which the topic still holds."""
+        symbols: dict[str, list[AuditEntry]] = defaultdict(list)
+        older: list[AuditEntry] = []
+        for entry in entries:
+            problem = self._of_references(entry, log)
+            if problem is None or not self._absent(entry, log):
+                self._sort_out(entry, problem, symbols, verdict)
+            elif log.more:
+                older.append(entry)
+            else:
+                verdict.out_of_reach += 1
+                self._on_judged(1)
+        for symbol, asked in sorted(symbols.items()):
+            older.extend(await self._of_prompts(symbol, asked, log, verdict))
+        return older
+
+    def _sort_out(self, entry: AuditEntry, problem: str | None, symbols: dict[str, list[AuditEntry]], verdict: VerificationResult) -> None:
+        record = entry.record
+        ours = record.config_version == self._version and record.prompt_version in {None, PROMPT_VERSION}
+        misnamed = self._of_ids(record)
+        if problem is None and ours:
+            problem = misnamed
+        if problem is not None:
+            verdict.differing.append(_told(entry, problem))
+        elif record.prompt_hash is None and misnamed is None:
+            verdict.unasked[record.outcome.value] = verdict.unasked.get(record.outcome.value, 0) + 1
+        elif not ours:
+            made = record.config_version + (f", prompt {record.prompt_version}" if record.prompt_version else "")
+            verdict.other_settings[made] = verdict.other_settings.get(made, 0) + 1
+        else:
+            symbols[record.symbol].append(entry)
+            return
+        self._on_judged(1)
+
+    async def _of_prompts(self, symbol: str, entries: list[AuditEntry], log: PartitionLog, verdict: VerificationResult) -> list[AuditEntry]:
+        records = log.symbols[symbol]
+        open_: dict[int, AuditEntry] = {id(entry): entry for entry in entries}
+        problems: dict[int, tuple[str, bool]] = {}
+        for telling in reference_histories(self._inputs.tables, symbol, records.market):
+            if not open_:
+                break
+            async for entry, rebuilt in self._rebuilder.rebuild(records, telling, list(open_.values())):
+                if id(entry) not in open_:
+                    continue
+                problem = problem_of(entry, rebuilt)
+                if problem is None:
+                    del open_[id(entry)]
+                    verdict.matched += 1
+                    self._on_judged(1)
+                else:
+                    problems.setdefault(id(entry), (problem, rebuilt.short))
+        older = []
+        for key, entry in open_.items():
+            problem, short = problems.get(key, (f"the log has no instrument {symbol}, or nothing to show at its as-of", False))
+            if short and log.more:
+                older.append(entry)
+                continue
+            self._on_judged(1)
+            if short and not log.whole:
+                verdict.out_of_reach += 1
+            else:
+                verdict.differing.append(_told(entry, problem))
+        return older
+
+    def _give_up(self, entries: Sequence[AuditEntry], verdict: VerificationResult) -> None:
+        verdict.out_of_reach += len(entries)
+        self._on_judged(len(entries))
+
+    def _of_references(self, entry: AuditEntry, log: PartitionLog) -> str | None:
+        """Return what is wrong with what a record refers to, None when nothing is."""
+        record = entry.record
+        for what, ref in _refs(entry):
+            found = log.find(record.symbol, ref.topic, ref.offset, self._run_mode)
+            if found is None:
+                return f"{what} names {ref.topic!r}[{ref.partition}] offset {ref.offset}, where the log has no record of {record.symbol}"
+            if (found.partition, found.timestamp_ms) != (ref.partition, ref.ts_ms):
+                return (
+                    f"{what} says {ref.topic!r}[{ref.partition}] offset {ref.offset} was appended at {ref.ts_ms}, and the log "
+                    f"says partition {found.partition}, at {found.timestamp_ms}"
+                )
+        return None
+
+    def _of_ids(self, record: AuditRecord) -> str | None:
+        """Return what is wrong with a record's own names, None when nothing is."""
+        ref = record.trigger
+        if self._ids.of(ref.topic, ref.partition, ref.offset, record.trigger_kind) != record.trigger_id:
+            return (
+                f"trigger_id is not that of {record.trigger_kind!r} on {ref.topic!r}[{ref.partition}] offset {ref.offset} in the log "
+                f"{self._rebuilder.settings.fusion.log_id!r} (fusion.log_id)"
+            )
+        if record.signal_id is not None and record.signal_id != uuid5(record.trigger_id, record.mode):
+            return f"signal_id {record.signal_id} is not the one that belongs to its trigger"
+        if record.outcome is Outcome.PUBLISHED and record.signal_id is None:
+            return "published, and no signal_id is told"
+        return None
+
+    def _absent(self, entry: AuditEntry, log: PartitionLog) -> bool:
+        """Return whether a record refers to what lies before all that the log has of its symbol, and the log is not whole."""
+        if log.whole:
+            return False
+        held = log.symbols.get(entry.record.symbol)
+        if held is None:
+            return True
+        for _, ref in _refs(entry):
+            records = held.market if ref.topic == self._market_topic else held.vision
+            if not records or ref.offset < records[0].offset:
+                return True
+        return False
+
+
+def wanted_of(entries: Iterable[AuditEntry], run_mode: RunMode, stretch: int = 1) -> PartitionRequest:
+    """Return what of a partition these records rest on, `stretch` times as far back as the calendars say that prompts may show."""
+    entries = list(entries)
+    refs = [ref for entry in entries for _, ref in _refs(entry)]
+    market = topic_name(Topic.MARKET_FEATURES, run_mode)
+    return PartitionRequest(
+        symbols=frozenset(entry.record.symbol for entry in entries),
+        first_ms=min((ref.ts_ms for ref in refs), default=0),
+        market_stop=1 + max((ref.offset for ref in refs if ref.topic == market), default=-1),
+        vision_stop=1 + max((ref.offset for ref in refs if ref.topic != market), default=-1),
+        stretch=stretch,
+    )
+
+
+def _refs(entry: AuditEntry) -> list[tuple[str, OffsetRef]]:
+    record = entry.record
+    refs = [("trigger", record.trigger)]
+    if record.as_of is not None:
+        refs.append(("as_of.market", record.as_of.market))
+        if record.as_of.vision is not None:
+            refs.append(("as_of.vision", record.as_of.vision))
+    return refs
+
+
+def problem_of(entry: AuditEntry, rebuilt: RebuiltPrompt) -> str | None:
+    """Return how a prompt that was built again is not the one that the record tells of, None when it is."""
+    record, prompt = entry.record, rebuilt.prompt
+    if record.as_of is None:
+        return "a prompt is told of, and no as_of"
+    told = [
+        ("prompt_hash", record.prompt_hash, prompt.hash),
+        ("as_of.market", _at(record.as_of.market), rebuilt.market_at),
+        ("as_of.vision", _at(record.as_of.vision), rebuilt.vision_at),
+        ("epoch", record.epoch, prompt.epoch),
+        ("prompt_tokens", record.prompt_tokens, len(prompt.ids)),
+        ("vision", record.vision, rebuilt.question.vision.state),
+    ]
+    wrong = [f"{name} is {said} in the audit and {found} from the log" for name, said, found in told if said != found]
+    return "; ".join(wrong) or None
+
+
+def _at(ref: OffsetRef | None) -> At | None:
+    return None if ref is None else At(ref.topic, ref.partition, ref.offset, ref.ts_ms, ref.ts_event_ms)
+
+
+def _told(entry: AuditEntry, problem: str) -> str:
+    record = entry.record
+    as_of = record.as_of
+    rests = "" if as_of is None else f" (as of market {as_of.market.offset}, vision {as_of.vision.offset if as_of.vision else 'none'})"
+    return f"{entry.where}: {record.symbol} {record.interval} {record.mode}, trigger {record.trigger_id}{rests}: {problem}"

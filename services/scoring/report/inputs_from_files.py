@@ -1,0 +1,108 @@
+"""What the report is made from, out of files with a message a line. Every error names the file, the line and what is wrong there."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+from rich.progress import Progress
+
+from schemas import Candle, InstrumentEvent, MarketFeatures, Signal, SignalOutcome, Topic, decode_signal_message, topic_name
+from services.core.errors import ServiceError
+from services.core.exported_log import read_log
+from services.scoring.report.input_selection import ClosedBars, OutcomeFilter, ReportSources, SelectedOutcomes, SignalFacts, distinct
+
+_STEP: Final = 500
+_OF_LOG: Final[dict[Topic, Callable[[bytes], Candle | InstrumentEvent]]] = {
+    Topic.MARKET_FEATURES: MarketFeatures.decode,
+    Topic.INSTRUMENT_EVENTS: InstrumentEvent.decode,
+}
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files; all but the outcomes may be missing."""
+
+    outcomes: Path
+    bars: tuple[Path, ...]
+    splits: Path | None
+    signals: Path | None
+
+
+def read_files(files: Files, wanted: OutcomeFilter, progress: Progress) -> ReportSources:
+    """Return what the files hold of what is wanted; raise ServiceError."""
+    outcomes = SelectedOutcomes([one for one in _messages(files.outcomes, SignalOutcome.decode, progress) if wanted.outcome(one)])
+    bars, signals = ClosedBars(), SignalFacts()
+    splits = [] if files.splits is None else list(_messages(files.splits, InstrumentEvent.decode, progress))
+    for file in files.bars:
+        for bar in _log(file, progress) if _is_log(file) else _messages(file, Candle.decode, progress):
+            if isinstance(bar, InstrumentEvent):
+                splits.append(bar)
+            elif outcomes.bar(bar):
+                bars.add(bar)
+    if files.signals is not None:
+        for message in _messages(files.signals, decode_signal_message, progress):
+            if isinstance(message, Signal) and outcomes.signal(message):
+                signals.add(message)
+    named = [files.outcomes, *files.bars, *(file for file in (files.splits, files.signals) if file is not None)]
+    facts = {"Read from": ", ".join(file.name for file in named), **signals.facts(distinct(outcomes.all))}
+    notes = [] if outcomes.all else [f"no outcome in {files.outcomes} is of the symbols and the time asked for"]
+    if outcomes.all and not bars.by_symbol():
+        notes.append("there are no closed bars of the outcomes' symbols, intervals and time (--bars): nothing to compare with")
+    return ReportSources(outcomes.all, bars.by_symbol(), splits, facts, notes)
+
+
+def _is_log(file: Path) -> bool:
+    """Return whether the file is a log that `aquiline replay export` or the demo wrote."""
+    first = next(_lines(file), (1, b""))[1]
+    return first.startswith(b'{"aquiline_log"')
+
+
+def _log(file: Path, progress: Progress) -> Iterator[Candle | InstrumentEvent]:
+    """Yield the bars and splits of an exported log."""
+    task = progress.add_task(file.name, total=None)
+    header, lines = read_log(file)
+    wanted = {topic_name(topic, header.settings.run_mode): decode for topic, decode in _OF_LOG.items()}
+    for line in lines:
+        if line.record is None or line.problem is not None:
+            raise ServiceError(f"{file}, line {line.number}: {line.problem}")
+        if (decode := wanted.get(line.record.topic)) is not None:
+            yield _decoded(file, line.number, line.record.value or b"", decode)
+        if line.number % _STEP == 0:
+            progress.update(task, completed=line.number)
+
+
+def _messages(file: Path, decode: Callable[[bytes], M], progress: Progress) -> Iterator[M]:
+    task = progress.add_task(file.name, total=None)
+    for number, line in _lines(file):
+        if line.strip():
+            yield _decoded(file, number, line, decode)
+        if number % _STEP == 0:
+            progress.update(task, completed=number)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    try:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                yield number, line
+    except (OSError, EOFError, zlib.error) as error:
+        told = getattr(error, "strerror", None) or error
+        raise ServiceError(f"{file} cannot be read{f' after line {number}' if number else ''}: {told}") from error
+
+
+def _decoded(file: Path, number: int, line: bytes, decode: Callable[[bytes], M]) -> M:
+    try:
+        return decode(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        value = "" if first["type"] in {"json_invalid", "missing"} else f" = {first['input']!r:.80}"
+        raise ServiceError(f"{file}, line {number}: {where}{value}{': ' if where or value else ''}{first['msg']}") from error

@@ -1,0 +1,79 @@
+"""The command from its options to its files: refuses what would lose or mix runs, and writes the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from services.backtest.backtest_command import begin
+from services.backtest.checkpoint import Checkpoint, RunFolder, RunFolderError, read_checkpoint
+from services.backtest.plan import prepare
+from services.backtest.request import BacktestRequest
+from services.core.settings import SettingsError
+from tests.unit.backtest.build import OPTIONS, walk
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> BacktestRequest:
+    """Return options for a file of candles."""
+    file = tmp_path / "bars.csv"
+    rows = [f"{c.symbol},{c.ts_open_ms},{c.ts_close_ms},{c.open},{c.high},{c.low},{c.close},{c.volume}" for c in walk(40)]
+    file.write_text("symbol,ts_open_ms,ts_close_ms,open,high,low,close,volume\n" + "\n".join(rows) + "\n")
+    return dataclasses.replace(OPTIONS, data=(str(file),))
+
+
+def _change(options: BacktestRequest) -> None:
+    file = Path(options.data[0])
+    file.write_text("\n".join(file.read_text().splitlines()[:-1]) + "\n")
+
+
+async def test_a_file_of_candles_becomes_a_report(tmp_path: Path, options: BacktestRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "report.html"
+    assert await begin(options, tmp_path / "run", page, resume=False, restart=False) == 0
+    said = capsys.readouterr().out
+    assert "Backtest on bars.csv" in said
+    assert str(page) in said
+    assert "<svg" in page.read_text() or "data:image" in page.read_text()
+    checkpoint = read_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+    assert checkpoint.done
+
+
+async def test_an_unfinished_run_is_not_given_up_unless_told_to(tmp_path: Path, options: BacktestRequest) -> None:
+    plan = await prepare(options)
+    with RunFolder(tmp_path / "run", Checkpoint(plan.options, plan.fingerprint, steps=3)) as folder:
+        folder.save()
+    with pytest.raises(RunFolderError, match=r"holds an unfinished run; go on with it by --resume"):
+        await begin(options, tmp_path / "run", None, resume=False, restart=False)
+    assert await begin(options, tmp_path / "run", None, resume=False, restart=True) == 0
+
+
+async def test_nothing_to_resume_and_data_that_have_changed_are_refused_in_a_sentence(tmp_path: Path, options: BacktestRequest) -> None:
+    with pytest.raises(RunFolderError, match="holds no run that could be resumed"):
+        await begin(options, tmp_path / "run", None, resume=True, restart=False)
+    plan = await prepare(options)
+    with RunFolder(tmp_path / "run", Checkpoint(plan.options, plan.fingerprint)) as folder:
+        folder.save()
+    _change(options)
+    with pytest.raises(RunFolderError, match="have changed since it was begun"):
+        await begin(options, tmp_path / "run", None, resume=True, restart=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": ("nowhere.csv",)}, "nowhere.csv: there is no such file"),
+        ({"intervals": "7m"}, "the first must be one that the data have: 1m"),
+        ({"intervals": "1m,90s"}, r"market.aggregate: 90s bars cannot be built from 1m bars"),
+        ({"assignments": ("window=3",)}, r"--set 'window=3': expected section.key=value"),
+        ({"until_ms": 1}, "there is no bar in the time that was asked for"),
+        ({"since_ms": 4_000_000_000_000}, r"--since 2096-10-02 07:06: --data .* goes from .* to .*; choose a time before its end"),
+        ({"vision": "nowhere.gz"}, "cannot be read as recorded vision features"),
+        ({"price_increment": "cents"}, "--price-increment"),
+    ],
+)
+async def test_what_cannot_be_played_is_told_with_its_value(options: BacktestRequest, changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        await prepare(dataclasses.replace(options, **changes))  # type: ignore[arg-type]
