@@ -15,8 +15,9 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from services.vision import png
-from services.vision.forecast import SHIPPED_WEIGHTS, ForecasterError, load_forecaster
+from services.vision import picture
+from services.vision.forecaster import ForecasterError
+from services.vision.loading import SHIPPED_WEIGHTS, load_forecaster
 from services.vision.patterns import detect
 from services.vision.recorded import RECORDED_FILE, save_recorded
 from services.vision.render import ChartSpec, image_hash, render
@@ -58,8 +59,8 @@ def render_chart(
     patterns = detect(shown[-spec.bars :])
     day = dt.datetime.fromtimestamp(int(series.ts_close_ms[series.ts_close_ms <= last_ms][-1]) / 1000, tz=dt.UTC).date()
     footer = f"{series.symbol} 1d {day} {spec.name}"
-    picture = png.annotate(image, patterns, scale=scale, footer=footer) if detections else png.enlarge(image, scale)
-    out.write_bytes(png.encode(picture))
+    drawn = picture.annotate(image, patterns, scale=scale, footer=footer) if detections else picture.enlarge(image, scale)
+    drawn.save(out, "PNG")
     typer.echo(f"{out}: {footer}, hash {image_hash(image)}")
     for pattern in patterns:
         typer.echo(f"  {pattern.label} {pattern.score:.3f} bars {pattern.first_bar} to {pattern.last_bar}")
@@ -106,7 +107,7 @@ def evaluate(
 ) -> None:
     """Judge the network out of sample beside its baselines, and write the model card."""
     from services.cli.vision_data import MissingDataError, training_parts  # noqa: PLC0415
-    from services.vision import card as cards  # noqa: PLC0415
+    from services.vision import model_card  # noqa: PLC0415
     from services.vision.evaluation import evaluate as judge  # noqa: PLC0415
 
     log = _log_of(weights)
@@ -118,15 +119,15 @@ def evaluate(
         evaluation = judge(parts, forecaster)
         for folder in (card.parent, plot.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        cards.draw_calibration(evaluation, plot)
+        model_card.draw_calibration(evaluation, plot)
     except (ForecasterError, MissingDataError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed; the evaluation needs: pip install 'aquiline[vision,vision-train]'")
-    facts = cards.TrainingFacts(**json.loads(log.read_text()))
+    facts = model_card.TrainingFacts(**json.loads(log.read_text()))
     seen = os.path.relpath(plot, card.parent)
-    card.write_text(cards.markdown(evaluation, series, facts, forecaster.detector, seen))
-    typer.echo(cards.verdict(evaluation.models))
+    card.write_text(model_card.markdown(evaluation, series, facts, forecaster.detector, seen))
+    typer.echo(model_card.verdict(evaluation.models))
     for model in evaluation.models:
         figures = ", ".join(f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in model.figures.items())
         typer.echo(f"{model.name}: {figures}")

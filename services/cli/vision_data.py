@@ -12,8 +12,8 @@ import numpy as np
 from schemas import Candle, RunMode
 from services.core.calendar import SessionCalendar
 from services.feeds.samples import CALENDAR, load_splits, load_stocks
-from services.vision.card import SeriesFacts
 from services.vision.dataset import Parts, PriceSplit, Series, build_samples, split_by_time
+from services.vision.model_card import SeriesFacts
 from services.vision.render import ChartSpec
 
 VALIDATION_FROM: Final = dt.date(2010, 1, 1)

@@ -14,7 +14,7 @@ from services.core.health import Health
 from services.core.settings import Settings, VisionSettings
 from services.core.topics import ensure_topics
 from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
-from services.vision.forecast import Forecaster
+from services.vision.forecaster import Forecaster
 from services.vision.service import VisionService
 
 RECORD_FROM: Final = dt.datetime(2012, 1, 1, tzinfo=dt.UTC)

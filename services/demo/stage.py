@@ -18,7 +18,8 @@ from services.core.topics import ensure_topics
 from services.fusion.service import make_worker
 from services.fusion.worker import FusionWorker
 from services.market.service import MarketService
-from services.vision.forecast import ForecasterError, load_forecaster
+from services.vision.forecaster import ForecasterError
+from services.vision.loading import load_forecaster
 from services.vision.service import VisionService
 
 PARTITIONS: Final = 4

@@ -8,7 +8,8 @@ from services.core.clock import Clock
 from services.core.health import Health
 from services.core.lifecycle import OnBus, Service, run_service
 from services.core.settings import Settings, SettingsError
-from services.vision.forecast import ForecasterError, load_forecaster
+from services.vision.forecaster import ForecasterError
+from services.vision.loading import load_forecaster
 from services.vision.service import VisionService
 
 

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from services.vision import logistic
 from services.vision.dataset import Parts, Samples
-from services.vision.forecast import Forecaster
-from services.vision.render import Floats
-from services.vision.statistics import (
+from services.vision.forecast_quality import (
     Bin,
     Estimate,
     Metric,
@@ -22,6 +20,8 @@ from services.vision.statistics import (
     calibration,
     log_loss,
 )
+from services.vision.forecaster import Forecaster
+from services.vision.render import Floats
 
 BLOCK_DAYS: Final = 40
 """Longer than the 20 bars of a window and the 5 of its horizon together, so that dependent windows mostly share a block."""

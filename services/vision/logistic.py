@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.vision.dataset import Samples
+from services.vision.forecast_quality import log_loss
 from services.vision.render import HIGH, LOW, VOLUME, Floats, moving_average
-from services.vision.statistics import log_loss
 
 PENALTIES: Final = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 _STEPS: Final = 50

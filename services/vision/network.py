@@ -1,6 +1,6 @@
 """The chart network in torch: three blocks of convolution over the 64 by 60 image and one linear layer, after Jiang, Kelly and Xiu.
 
-Modules that import torch are imported by name only where it is needed: `services.vision.forecast` says how.
+Modules that import torch are imported by name only where it is needed: `services.vision.loading` says how.
 """
 
 from __future__ import annotations

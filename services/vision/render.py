@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
 COLUMNS: Final = 5
 _HEIGHT: Final[dict[int, int]] = {5: 32, 20: 64, 60: 96}
-_BAR_WIDTH: Final = 3
+BAR_WIDTH: Final = 3
 _BLACK, _WHITE = 0, 255
 
 
@@ -48,7 +48,7 @@ class ChartSpec:
     @property
     def width(self) -> int:
         """Return the image's width in pixels: three a bar."""
-        return self.bars * _BAR_WIDTH
+        return self.bars * BAR_WIDTH
 
     @property
     def volume_height(self) -> int:
@@ -157,7 +157,7 @@ def _draw_bars(images: NDArray[np.bool_], window: Floats, prices: _PriceScale) -
 def _draw_average(images: NDArray[np.bool_], average: Floats, prices: _PriceScale) -> None:
     """One dot in the middle of each bar, joined by straight lines; where those are steep a column is filled to the next dot."""
     batch, bars = average.shape
-    line = np.full((batch, bars * _BAR_WIDTH), np.nan)
+    line = np.full((batch, bars * BAR_WIDTH), np.nan)
     line[:, 1::3] = average
     line[:, 2:-1:3] = (2 * average[:, :-1] + average[:, 1:]) / 3
     line[:, 3::3] = (average[:, :-1] + 2 * average[:, 1:]) / 3

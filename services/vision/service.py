@@ -1,4 +1,4 @@
-"""The producer of vision features: candles in, for each closed bar what the model sees in its chart out."""
+"""The vision service: it consumes candles and publishes the vision features of the chart that each closed bar completes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from services.core.metrics import VISION_WINDOWS
 from services.core.settings import Settings, SettingsError
 from services.vision.book import Refusal, Window, WindowRules
 from services.vision.books import Books, Dealt, WindowsDue
-from services.vision.forecast import Forecaster
-from services.vision.look import look
+from services.vision.features import compute_features
+from services.vision.forecaster import Forecaster
 
 _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class VisionCounts(Counts):
-    """What became of the records read, and of the windows that they made due."""
+    """How many records were read and how many windows were published or refused."""
 
     published: int = 0
     refused: Counter[Refusal] = field(default_factory=Counter)
@@ -40,7 +40,7 @@ class VisionService(FoldingService[Dealt]):
     """One member of the vision group."""
 
     def __init__(self, bus: Bus, settings: Settings, clock: Clock, model: Forecaster, health: Health) -> None:
-        """Make a service; raise SettingsError when the model sees other images than the settings say."""
+        """Raise SettingsError when the model was trained on images of another size than the settings name."""
         vision = settings.vision
         if model.spec.bars != vision.window_bars:
             raise SettingsError(
@@ -54,7 +54,7 @@ class VisionService(FoldingService[Dealt]):
         self._model = model
         self._rules = CandleRules(accepted_modes(settings.run_mode), settings.bus.max_record_bytes, settings.fusion.max_skew_ms)
         self._due = WindowsDue(frozenset(vision.intervals), vision.stride, WindowRules(model.spec, vision.max_gap_bars, vision.max_jump))
-        # One thread: the model is called from one at a time, and the loop goes on meanwhile.
+        # One thread: a forecaster is called from one thread at a time, and the event loop must not wait for it.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vision")
 
     def begin_books(self) -> Books:
@@ -62,12 +62,12 @@ class VisionService(FoldingService[Dealt]):
         return Books(self._instruments, self._rules, self._due)
 
     async def run(self) -> None:
-        """Work until `stop`; raise BusError when topics are not as they must be, or the broker does not take a record."""
+        """Run until `stop`; raise BusError when the topics are unusable or the broker rejects a record."""
         with self._thread:
             await super().run()
 
     def count(self, dealt: Dealt) -> None:
-        """Count a record, and why the window that it made due is not drawn."""
+        """Count a record and, if its window is refused, the reason."""
         super().count(dealt)
         due = dealt.due
         if due is None or isinstance(due.window, Window):
@@ -78,18 +78,17 @@ class VisionService(FoldingService[Dealt]):
             _log.warning("window_refused", reason=due.window.value, symbol=due.symbol, interval=due.interval)
 
     async def publish(self, taken: AsyncIterator[tuple[Record, Dealt]]) -> list[Awaitable[Position]]:
-        """Fold the whole batch, then publish its windows in as few passes of the model as `vision.batch` allows."""
+        """Fold the whole batch, then compute its windows in forward passes of at most `vision.batch` windows."""
         windows = [(record, dealt.due.window) async for record, dealt in taken if dealt.due and isinstance(dealt.due.window, Window)]
         acks: list[Awaitable[Position]] = []
         for first in range(0, len(windows), self._settings.vision.batch):
-            acks += await self._look(windows[first : first + self._settings.vision.batch])
+            acks += await self._publish_windows(windows[first : first + self._settings.vision.batch])
         return acks
 
-    async def _look(self, windows: Sequence[tuple[Record, Window]]) -> list[Awaitable[Position]]:
+    async def _publish_windows(self, windows: Sequence[tuple[Record, Window]]) -> list[Awaitable[Position]]:
         loop = asyncio.get_running_loop()
-        drawn = [window for _, window in windows]
-        seen = await loop.run_in_executor(self._thread, look, drawn, self._model)
-        acks = [await self.send(record, features, self.made(record)) for (record, _), features in zip(windows, seen, strict=True)]
+        computed = await loop.run_in_executor(self._thread, compute_features, [window for _, window in windows], self._model)
+        acks = [await self.send(record, features, self.made(record)) for (record, _), features in zip(windows, computed, strict=True)]
         self.counts.published += len(acks)
         VISION_WINDOWS.labels("published").inc(len(acks))
         return acks

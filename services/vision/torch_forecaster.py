@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from schemas import Detector
-from services.vision.forecast import ForecasterError
+from services.vision.forecaster import ForecasterError
 from services.vision.render import ChartSpec, Floats, Pixels
 from services.vision.weights import read_weights
 
 
 class TorchForecaster:
-    """See `services.vision.forecast.Forecaster` for what each method promises."""
+    """See `services.vision.forecaster.Forecaster` for what each method promises."""
 
     def __init__(self, weights: Path, *, device: Literal["cpu", "cuda"]) -> None:
         """Load the weights and set torch to one CPU thread for this process; raise ForecasterError when that cannot be done."""

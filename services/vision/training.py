@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from services.vision.card import TrainingFacts
 from services.vision.dataset import Samples
+from services.vision.forecast_quality import log_loss
 from services.vision.logistic import calibrate, sigmoid
+from services.vision.model_card import TrainingFacts
 from services.vision.network import ChartNetwork, folded
 from services.vision.render import Floats, Pixels
-from services.vision.statistics import log_loss
 from services.vision.weights import About, encode_weights, weights_hash
 
 

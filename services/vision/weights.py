@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from services.vision.forecast import ForecasterError
+from services.vision.forecaster import ForecasterError
 from services.vision.network import CHANNELS, ChartNetwork
 from services.vision.render import ChartSpec
 

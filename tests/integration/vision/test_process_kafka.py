@@ -18,7 +18,7 @@ from services.core.bus import TopicPartition
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
-from services.vision.forecast import load_forecaster
+from services.vision.loading import load_forecaster
 from tests.unit.core.folding.desk import PARTITIONS, TOPICS
 from tests.unit.vision.build import MODE
 from tests.unit.vision.service_spec import Desk, market

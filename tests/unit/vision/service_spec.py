@@ -12,7 +12,7 @@ from services.core.folding.dealing import Outcome
 from services.core.health import Health
 from services.core.settings import BusSettings, Settings, SettingsError, VisionSettings
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
-from services.vision.look import look
+from services.vision.features import compute_features
 from services.vision.render import ChartSpec
 from services.vision.service import VisionService
 from tests.unit.core.folding import desk as folding
@@ -58,7 +58,7 @@ def expected(candles: list[Candle]) -> dict[str, list[VisionFeatures]]:
         books[one.symbol].take(one, 0)
         window = books[one.symbol].window(())
         if isinstance(window, Window):
-            out[one.symbol] += look([window], MeanForecaster(SPEC))
+            out[one.symbol] += compute_features([window], MeanForecaster(SPEC))
     return out
 
 

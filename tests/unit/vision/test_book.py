@@ -11,7 +11,7 @@ from schemas import Candle, Instrument, RunMode
 from services.core.calendar import SessionCalendar
 from services.core.folding.fold import Fold
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
-from services.vision.look import look
+from services.vision.features import compute_features
 from services.vision.render import CLOSE, VOLUME, ChartSpec, Floats, render
 from tests.unit.vision.build import MINUTE, START, SYMBOL, MeanForecaster, candle, instrument, split
 
@@ -72,7 +72,7 @@ def test_features_carry_the_run_mode_of_the_market_they_show(mode: RunMode) -> N
     bars = [candle(slot, 100 + slot).model_copy(update={"run_mode": mode}) for slot in range(RULES.spec.history)]
     window = book(bars).window(())
     assert isinstance(window, Window)
-    assert [mode] == [features.run_mode for features in look([window], MeanForecaster(RULES.spec))]
+    assert [mode] == [features.run_mode for features in compute_features([window], MeanForecaster(RULES.spec))]
 
 
 def test_too_few_bars_are_refused() -> None:

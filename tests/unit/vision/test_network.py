@@ -16,7 +16,8 @@ import torch
 
 from services.vision.dataset import Samples, Series, build_samples, split_by_time
 from services.vision.evaluation import evaluate
-from services.vision.forecast import SHIPPED_WEIGHTS, ForecasterError, load_forecaster
+from services.vision.forecaster import ForecasterError
+from services.vision.loading import SHIPPED_WEIGHTS, load_forecaster
 from services.vision.network import ChartNetwork, folded
 from services.vision.recorded import load_recorded
 from services.vision.render import ChartSpec, render

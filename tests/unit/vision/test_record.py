@@ -11,7 +11,7 @@ if os.environ.get("CI") != "true":
     pytest.importorskip("safetensors")
 
 from services.cli.vision_record import record
-from services.vision.forecast import load_forecaster
+from services.vision.loading import load_forecaster
 from services.vision.recorded import load_recorded
 
 

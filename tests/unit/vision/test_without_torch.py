@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +15,7 @@ from schemas import Pattern, RunMode
 from services.cli.vision import app
 from services.cli.vision_data import MissingDataError, index_series
 from services.feeds.samples import SYMBOLS, load_stocks
-from services.vision import png
+from services.vision import picture
 from services.vision.recorded import load_recorded, save_recorded
 from services.vision.render import ChartSpec, render
 from tests.unit.vision.build import walk
@@ -85,25 +85,25 @@ def test_recorded_features_are_written_as_the_same_bytes_in_any_order(tmp_path: 
     assert list(load_recorded(tmp_path / "one.gz").values()) == sorted(recorded, key=lambda one: (one.window_end_ms, one.symbol))
 
 
-def test_a_png_holds_the_pixels() -> None:
+def test_an_enlarged_picture_holds_the_pixels_of_the_image(tmp_path: Path) -> None:
     image = render(ChartSpec(5), walk(9)[None])[0]
-    data = png.encode(png.enlarge(image, 2))
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    body = data[data.index(b"IDAT") + 4 : data.index(b"IEND") - 8]
-    rows = np.frombuffer(zlib.decompress(body), dtype=np.uint8).reshape(64, 1 + 30 * 3)
-    assert not rows[:, 0].any(), "no row is filtered"
-    assert (rows[::2, 1::6] == image).all()
-    with pytest.raises(ValueError, match=r"expected \(height, width\)"):
-        png.encode(np.zeros((2, 2, 4), dtype=np.uint8))
+    picture.enlarge(image, 2).save(tmp_path / "chart.png")
+    with PIL.Image.open(tmp_path / "chart.png") as saved:
+        pixels = np.asarray(saved)
+    assert pixels.shape == (64, 30, 3)
+    for channel in range(3):
+        for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            assert (pixels[row::2, column::2, channel] == image).all()
 
 
 def test_annotations_leave_the_charts_own_pixels_alone() -> None:
     image = render(ChartSpec(), walk(39)[None])[0]
     patterns = [Pattern(label="double_top", score=0.7, first_bar=0, last_bar=19)]
-    picture = png.annotate(image, patterns, scale=4, footer="A.X 1d")
-    plain = png.enlarge(image, 4)
-    assert picture.shape[0] > plain.shape[0]
-    assert (picture[: plain.shape[0]][plain > 0] == 255).all()
+    annotated = np.asarray(picture.annotate(image, patterns, scale=4, footer="A.X 1d"))
+    plain = np.asarray(picture.enlarge(image, 4))
+    assert (annotated[: len(plain)] == plain).all()
+    below = annotated[len(plain) :]
+    assert len(np.unique(below.reshape(-1, 3), axis=0)) > 2, "a bracket, its label and the footer are drawn below the chart"
 
 
 def test_render_draws_a_chart_of_real_bars(tmp_path: Path) -> None:

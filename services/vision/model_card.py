@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schemas import Detector
 from services.vision.evaluation import BLOCK_DAYS, DRAWS, Evaluation, Judged
-from services.vision.statistics import Estimate
+from services.vision.forecast_quality import Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from services.vision.card import TrainingFacts, verdict
 from services.vision.evaluation import Judged
-from services.vision.forecast import SHIPPED_WEIGHTS
-from services.vision.statistics import Estimate
+from services.vision.forecast_quality import Estimate
+from services.vision.loading import SHIPPED_WEIGHTS
+from services.vision.model_card import TrainingFacts, verdict
 
 ROOT = Path(__file__).parents[3]
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from services.vision import logistic
 from services.vision.dataset import Series, build_samples, split_by_time
+from services.vision.forecast_quality import accuracy, auc, block_bootstrap, calibration, log_loss
 from services.vision.render import ChartSpec
-from services.vision.statistics import accuracy, auc, block_bootstrap, calibration, log_loss
 from tests.unit.vision.build import walk
 
 cases = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40)
