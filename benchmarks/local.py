@@ -14,7 +14,7 @@ from deploy.local import LocalKafka
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 
 
 @contextlib.asynccontextmanager

@@ -31,7 +31,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.service import load_tokenizer, make_worker
 
 TOKENS: Final = 32_768

@@ -24,7 +24,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import BusSettings, EngineSettings, FusionSettings, MarketSettings, RedisSettings, Settings, TracesSettings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.service import make_worker
 from services.fusion.worker import FusionWorker
 from services.market.service import MarketService

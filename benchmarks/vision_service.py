@@ -13,7 +13,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import LogSettings, Settings, VisionSettings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.vision.loading import load_forecaster
 from services.vision.service import VisionService
 

@@ -17,7 +17,7 @@ import orjson
 
 from schemas.asyncapi import CONTRACT_VERSION, document
 from schemas.examples import EXAMPLES
-from schemas.reference import markdown
+from schemas.messages_reference import markdown
 
 ROOT: Final = Path(__file__).parents[1]
 GENERATED: Final = Path("schemas/generated")

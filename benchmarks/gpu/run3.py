@@ -26,7 +26,7 @@ from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import Settings, load
 from services.core.tokenizer import Tokenizer
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.fusion.worker import Around, FusionWorker
 from services.market.service import MarketService

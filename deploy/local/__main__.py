@@ -20,7 +20,7 @@ from services.core.bus import BusError
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 
 STATE: Final = Path(__file__).parents[2] / ".local"
 _PORTS: Final = {"kafka": 9092, "redis": 6379, "simulator": 30_000}

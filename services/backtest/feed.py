@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import NamedTuple, Protocol
 
 from schemas import Candle, Instrument, InstrumentEvent, MarketFeatures, RunMode, Topic, VisionFeatures, topic_name
-from services.core.folding.fold import REFUSALS, Fold
+from services.core.folding.bar_fold import REFUSALS, Fold
 from services.feeds.replay import in_event_time
 from services.market.book import Book, Plan
 

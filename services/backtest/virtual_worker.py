@@ -15,7 +15,7 @@ from services.backtest.feed import MODE, Step
 from services.core.bus import Producer, Reader, Record, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.worker import Around, FusionWorker
 
 _CLIENT: Final = "aquiline-backtest"

@@ -19,7 +19,7 @@ from rich.console import Console
 from schemas import Candle, Message, RunMode, Topic, topic_name
 from services.core.bus import Bus, BusError, Producer, TopicPartition
 from services.core.bus.connect import connect
-from services.core.bus.kafka_survey import survey
+from services.core.bus.kafka_cluster import read_cluster_state
 from services.core.clock import Clock, SystemClock
 from services.core.settings import BusSettings, Settings, SettingsError, load
 from services.feeds.replay import AsFastAsPossible, BarsPerSecond, Pace, in_event_time, replay
@@ -161,7 +161,7 @@ async def _until_read(bus: Bus, settings: Settings) -> None:
 
 async def _behind(bus: BusSettings, group: str, ends: Mapping[TopicPartition, int]) -> int:
     """Return how many records before `ends` the group has not committed; without a commit all of them."""
-    committed = (await survey(bus, group)).committed
+    committed = (await read_cluster_state(bus, group)).committed
     return sum(max(0, end - committed.get(tp, 0)) for tp, end in ends.items())
 
 

@@ -16,7 +16,7 @@ from services.core.bus import Admin
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.settings import Settings, load
-from services.core.topics import INPUTS, check_topics, ensure_topics, kept_for, wanted_topics
+from services.core.topic_admin import INPUTS, check_topics, ensure_topics, kept_for, wanted_topics
 
 app = typer.Typer(help="Create the topics, or compare them with what they should be.", no_args_is_help=True)
 

@@ -12,7 +12,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import Settings, VisionSettings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
 from services.vision.forecaster import Forecaster
 from services.vision.service import VisionService

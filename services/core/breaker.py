@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 BreakerState = Literal["closed", "open", "half_open"]
-Outcome = Literal["answered", "failed", "unknown"]
+CallResult = Literal["answered", "failed", "unknown"]
 """How an admitted call ended: `unknown` says nothing of the address, such as a call that its caller gave up."""
 
 
@@ -57,16 +57,16 @@ class Breaker:
         self._probing = self._opened_at_ms is not None
         return Admission(self._serial, self._probing)
 
-    def settle(self, admission: Admission, outcome: Outcome, now_ms: int) -> None:
+    def settle(self, admission: Admission, result: CallResult, now_ms: int) -> None:
         """Take in how an admitted call ended."""
         if admission.serial != self._serial:
             return
         if admission.probe:
             self._probing = False
-        if outcome == "answered":
+        if result == "answered":
             self._failures = 0
             self._opened_at_ms = None
-        elif outcome == "failed":
+        elif result == "failed":
             self._failures += 1
             if admission.probe or self._failures >= self._limit:
                 self._open(now_ms)

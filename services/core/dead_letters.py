@@ -14,7 +14,7 @@ from services.core.decode import Refused
 _log = structlog.get_logger()
 
 
-async def put_aside(record: Record, refused: Refused, producer: Producer, topic: str, clock: Clock) -> Awaitable[Position]:
+async def send_dead_letter(record: Record, refused: Refused, producer: Producer, topic: str, clock: Clock) -> Awaitable[Position]:
     """Hand the dead letter of `record` over for `topic`, and return an awaitable of its acknowledgement."""
     _log.warning(
         "dead_lettered",

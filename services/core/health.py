@@ -1,4 +1,4 @@
-"""Health: what a service still lacks to be ready, whether it gets on with its work, and the pages that say so.
+"""Health: which conditions a service still waits for, whether it makes progress, and the pages that show both.
 
 `/livez` is for restarting, `/readyz` for waiting, `/metrics` for Prometheus.
 """
@@ -32,7 +32,7 @@ class Health:
         """Start without conditions; `monotonic` is a clock in seconds."""
         self._stall_after_s = stall_after_s
         self._monotonic = monotonic
-        self._lacking: dict[str, str] = {}
+        self._unmet: dict[str, str] = {}
         self._required: set[str] = set()
         self._excuses: set[str] = set()
         self._progress_s: float | None = None
@@ -42,27 +42,27 @@ class Health:
         for condition in conditions:
             if condition not in self._required:
                 self._required.add(condition)
-                self._lacking[condition] = "not yet"
+                self._unmet[condition] = "not yet"
 
     def set(self, condition: str) -> None:
         """Say that `condition` is met."""
         self._required.add(condition)
-        self._lacking.pop(condition, None)
+        self._unmet.pop(condition, None)
 
     def clear(self, condition: str, why: str = "no longer") -> None:
         """Say that `condition` is not met, and why."""
         self._required.add(condition)
-        self._lacking[condition] = why
+        self._unmet[condition] = why
 
     @property
     def ready(self) -> bool:
         """Return whether every condition is met."""
-        return not self._lacking
+        return not self._unmet
 
     @property
-    def lacking(self) -> dict[str, str]:
+    def unmet(self) -> dict[str, str]:
         """Return the conditions that are not met, each with why."""
-        return dict(self._lacking)
+        return dict(self._unmet)
 
     def progress(self) -> None:
         """Say that the service gets on: it finished work, or looked for some and found none."""
@@ -135,7 +135,7 @@ class HealthServer:
         return _verdict(ok=not reasons, alive=not reasons, reasons=reasons, excuses=self._health.excuses)
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        return _verdict(ok=self._health.ready, ready=self._health.ready, lacking=self._health.lacking)
+        return _verdict(ok=self._health.ready, ready=self._health.ready, unmet=self._health.unmet)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -13,7 +13,7 @@ from schemas import Instrument, InstrumentEvent, RunMode, Topic, topic_name
 from services.core.bus import Bus, BusError, Record
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import Clock
-from services.core.tables import Tables
+from services.core.global_tables import GlobalTables
 
 _NEWS_S: Final = 0.5
 """News that records ask for is fetched at most this often, as strangers may keep coming."""
@@ -28,7 +28,7 @@ class Instruments:
         """Know nothing until `start`."""
         self._instruments_topic = topic_name(Topic.INSTRUMENTS, run_mode)
         self._events_topic = topic_name(Topic.INSTRUMENT_EVENTS, run_mode)
-        self._tables = Tables(bus, clock, [self._instruments_topic, self._events_topic], self._fold, client_id)
+        self._tables = GlobalTables(bus, clock, [self._instruments_topic, self._events_topic], self._fold, client_id)
         self._instruments: dict[str, Instrument] = {}
         self._splits: dict[str, list[InstrumentEvent]] = {}
         self.on_split: Callable[[InstrumentEvent], None] | None = None
@@ -48,7 +48,7 @@ class Instruments:
         """Read on to where both topics end now."""
         await self._tables.catch_up()
 
-    async def read_news(self) -> bool:
+    async def refresh(self) -> bool:
         """Catch up, and return whether that worked: when it does not, what is known goes on being true."""
         try:
             await self.catch_up()
@@ -57,13 +57,13 @@ class Instruments:
             return False
         return True
 
-    async def read_news_for_record(self) -> bool:
+    async def refresh_for_record(self) -> bool:
         """Catch up for a record that names what is not known, and return whether to look again: twice a second at most."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._asked_s < _NEWS_S:
             return False
         self._asked_s = now_s
-        return await self.read_news()
+        return await self.refresh()
 
     async def close(self) -> None:
         """Close."""

@@ -17,7 +17,7 @@ _LOOK_S: Final = 1.0
 _log = structlog.get_logger()
 
 
-class LagWatch:
+class LagMonitor:
     """Shows lag and progress of the partitions that a service holds."""
 
     def __init__(self, bus: Bus, client_id: str, done: Callable[[], Mapping[TopicPartition, int]]) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from services.core import collector, logs
+from services.core import gc_tuning, logs
 from services.core.bus.port import Bus, BusError
 from services.core.clock import Clock, SystemClock
 from services.core.errors import ServiceError
@@ -135,7 +135,7 @@ class _Life:
             if self._stopping:
                 return
             raise
-        collector.settle()
+        gc_tuning.freeze()
         self._health.set("running")
         await self._service.run()
 

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import Final, TypeVar
 
 from schemas import SPECS, Instrument, InstrumentEvent, Message, Topic, topic_name
-from services.core import collector
+from services.core import gc_tuning
 from services.core.bus import Bus, BusError, Producer, TopicPartition
 from services.core.clock import Clock
 from services.core.health import Health
 from services.core.lifecycle import Service
 from services.core.settings import Settings, SettingsError
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.service import make_worker
 from services.fusion.worker import FusionWorker
 from services.market.service import MarketService
@@ -80,7 +80,7 @@ class Stage:
         """Start the fusion worker, and return once it has rebuilt its books and sent its prefixes ahead."""
         health = Health()
         self.worker = make_worker(self.bus, self.settings, self.clock, health)
-        collector.settle()  # as in a process of its own
+        gc_tuning.freeze()  # as in a process of its own
         await self._start("fusion", self.worker, health)
         await self.while_running(self.worker.prewarmer.idle())
 

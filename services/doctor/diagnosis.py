@@ -14,7 +14,7 @@ from schemas import Topic, topic_name
 from services.core import redis
 from services.core.bus import Bus, BusError, NewTopic, TopicPartition
 from services.core.bus.connect import connect as connect_bus
-from services.core.bus.kafka_survey import Survey
+from services.core.bus.kafka_cluster import ClusterState
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
@@ -86,7 +86,7 @@ class Diagnosis:
         finally:
             await bus.close()
 
-    async def _on(self, bus: Bus, survey: Survey) -> list[Finding]:
+    async def _on(self, bus: Bus, survey: ClusterState) -> list[Finding]:
         settings = self._settings
         names = [topic_name(topic, settings.run_mode) for topic in Topic]
         admin = await bus.admin()
@@ -100,7 +100,7 @@ class Diagnosis:
         if topic_name(Topic.CONTROL, settings.run_mode) in infos:
             people += await self._control(bus)
         span_ms, _ = look_back(settings.fusion, self._calendars, self._clock.now_ms())
-        found = topic_findings(settings, TopicFacts(infos, span_ms, survey.copies, survey.in_sync))
+        found = topic_findings(settings, TopicFacts(infos, span_ms, survey.replicas, survey.in_sync))
         inputs = [
             TopicPartition(name, partition)
             for name in (topic_name(topic, settings.run_mode) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES))
@@ -138,7 +138,7 @@ class Diagnosis:
             await table.close()
         return halt_findings(table.state.halted(""), table.state.halted_symbols)
 
-    async def _group(self, bus: Bus, survey: Survey, inputs: Sequence[TopicPartition]) -> Finding:
+    async def _group(self, bus: Bus, survey: ClusterState, inputs: Sequence[TopicPartition]) -> Finding:
         fusion = self._settings.fusion
         if not inputs:
             return skipped(f"group {self._settings.fusion_group}", "there is nothing to read yet")

@@ -11,7 +11,7 @@ from typing import Final
 
 from services.core.bus import BusError
 from services.core.bus.kafka_client import Connection
-from services.core.bus.kafka_survey import Survey, survey
+from services.core.bus.kafka_cluster import ClusterState, read_cluster_state
 from services.core.settings import BusSettings
 from services.doctor.finding import Finding, fail, ok
 
@@ -19,7 +19,7 @@ _CHECK: Final = "kafka"
 _STEP_S: Final = 5.0
 
 
-async def check_connection(settings: BusSettings, group: str) -> tuple[Finding, Survey | None]:
+async def check_connection(settings: BusSettings, group: str) -> tuple[Finding, ClusterState | None]:
     """Return what is to be said of the broker, and what it says of itself, None when it cannot be reached."""
     try:
         context = Connection.from_settings(settings).arguments.get("ssl_context")
@@ -31,7 +31,7 @@ async def check_connection(settings: BusSettings, group: str) -> tuple[Finding, 
     if not open_at:
         return next(failure for failure in failures if failure is not None), None
     try:
-        found = await survey(settings, group)
+        found = await read_cluster_state(settings, group)
     except BusError as error:
         return await _refused(settings, open_at[0], error), None
     brokers = f"{found.brokers} broker{'s' if found.brokers > 1 else ''}"

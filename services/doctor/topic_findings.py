@@ -10,7 +10,7 @@ from schemas import SPECS, RunMode, Topic, interval_ms, topic_name
 from services.core.bus import TopicInfo
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.settings import FusionSettings, Settings
-from services.core.topics import CO_PARTITIONED, INPUTS, SCORED_TOGETHER
+from services.core.topic_admin import CO_PARTITIONED, INPUTS, SCORED_TOGETHER
 from services.doctor.finding import Finding, fail, ok, warn
 from services.fusion.state.book import kept_bars
 

@@ -19,14 +19,14 @@ from schemas import CancelReason, Control, HaltState, InstrumentEvent, Outcome, 
 from services.core.bus import Bus, Consumer, Position, Producer, Record, TopicPartition
 from services.core.clock import Clock
 from services.core.decode import Refused
-from services.core.fence import Fence, FencedProducer
 from services.core.health import Health
 from services.core.instruments import Instruments
-from services.core.lag import LagWatch
+from services.core.lag import LagMonitor
 from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
-from services.core.topics import check_topics
+from services.core.topic_admin import check_topics
 from services.core.tracing import Tracer
+from services.core.zombie_fence import FencedProducer, ZombieFence
 from services.fusion.decide.alarm import Alarm
 from services.fusion.decide.backlog import Backlog
 from services.fusion.decide.control import GLOBAL, ControlTable
@@ -100,7 +100,7 @@ class FusionWorker:
         self._guard = Guard(fusion)
         self._skew = SkewMeter()
         self._overdue = Overdue(fusion)
-        self._fence = Fence.of(settings.bus)
+        self._fence = ZombieFence.of(settings.bus)
         self._tracer = Tracer.of(settings, "fusion")
         self._spans = TriggerSpans(self._tracer, (self._intake.market_topic, self._intake.vision_topic))
         store = PrefixStore(around.redis, settings.redis, clock, fingerprint(around.tokenizer, template))
@@ -163,7 +163,7 @@ class FusionWorker:
                         ("takeover", self.ownership.run()),
                         ("fence", self._fence.keep()),
                         ("gauges", gauges.keep()),
-                        ("lag", LagWatch(self._bus, f"{self._settings.fusion_group}-lag", gauges.done).run()),
+                        ("lag", LagMonitor(self._bus, f"{self._settings.fusion_group}-lag", gauges.done).run()),
                         ("engine", self._watch_engine()),
                     )
                 ]
@@ -299,7 +299,7 @@ class FusionWorker:
                     if heeds_records and record.headers:
                         self._spans.folded(record)
                 elif isinstance(taken, Refused):
-                    self._ledger.put_aside(record, taken, watermark)
+                    self._ledger.send_dead_letter(record, taken, watermark)
                     self._counter.dead_letter(topic, taken.reason)
                 else:
                     self._counter.count(topic, taken)

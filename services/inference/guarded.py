@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import Counter
 
 from services.core import metrics
-from services.core.breaker import Breaker, Outcome
+from services.core.breaker import Breaker, CallResult
 from services.core.clock import Clock
 from services.inference.engine import Chunk, Engine, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
 from services.inference.idleness import Idleness, probe
@@ -27,7 +27,7 @@ class _Call:
     """How an admitted call goes: until it has ended, its outcome is `unknown`."""
 
     def __init__(self) -> None:
-        self.outcome: Outcome = "unknown"
+        self.outcome: CallResult = "unknown"
         self.heard = False
 
 
@@ -184,7 +184,7 @@ class GuardedEngine:
             if before != after:
                 log.warning("engine breaker", engine=self.name, before=before, after=after)
 
-    def _judge(self, error: EngineError, call: _Call, waited_ms: int) -> Outcome:
+    def _judge(self, error: EngineError, call: _Call, waited_ms: int) -> CallResult:
         if error.reason == "engine_refused":
             return "answered"  # it lives, and does not like what was sent
         if error.reason == "engine_timeout" and (call.heard or waited_ms < self._patience_ms):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from schemas import Candle, Instrument, InstrumentEvent, MarketFeatures, RunMode, interval_ms
 from services.core.calendar import SessionCalendar
-from services.core.folding.fold import Fold
+from services.core.folding.bar_fold import Fold
 from services.market.aggregate import Aggregator, HigherBar, Ohlcv, check_multiple, scaled
 from services.market.series import Folded, Series
 

@@ -1,4 +1,4 @@
-"""The books of one partition, and what becomes of each of its records: folded, ignored, or put aside with a reason. Pure."""
+"""The books of one partition, and what becomes of each of its records: folded, ignored, or dead-lettered with a reason. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from schemas import Candle, MarketFeatures
 from services.core.bus import Record
 from services.core.decode import Refused, decoder
-from services.core.folding import dealing
+from services.core.folding.bar_fold import REFUSALS, Fold
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
-from services.core.folding.dealing import Outcome
-from services.core.folding.fold import REFUSALS, Fold
+from services.core.folding.disposition import Disposition, RecordResult
 from services.market.book import Book, Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Dealt(dealing.Dealt):
-    """How a record was dealt with, and what to publish for it."""
+class CandleResult(RecordResult):
+    """The disposition of a record, and the features to publish for it."""
 
     features: Sequence[MarketFeatures] = ()
 
@@ -33,27 +32,27 @@ class Books:
         self._plan = plan
         self._books: dict[str, Book] = {}
 
-    def take(self, record: Record) -> Dealt:
-        """Deal with a record. One that is refused changes nothing, so that it may be tried again."""
+    def take(self, record: Record) -> CandleResult:
+        """Fold a record. A refused record changes nothing, so that it may be tried again."""
         candle = self._candle(record)
         if isinstance(candle, Refused):
-            return Dealt(Outcome.DEAD_LETTERED, refused=candle)
+            return CandleResult(Disposition.DEAD_LETTERED, refused=candle)
         book = self._book(candle.symbol)
         if isinstance(book, Refused):
-            return Dealt(Outcome.DEAD_LETTERED, refused=book)
+            return CandleResult(Disposition.DEAD_LETTERED, refused=book)
         fold, detail, out = book.take(candle, record.offset)
         if fold in REFUSALS:
-            return Dealt(Outcome.DEAD_LETTERED, refused=Refused(REFUSALS[fold], detail))
+            return CandleResult(Disposition.DEAD_LETTERED, refused=Refused(REFUSALS[fold], detail))
         unknown = candle.unknown_fields()
         if fold is None:
-            return Dealt(Outcome.FILTERED, unknown_fields=unknown)
+            return CandleResult(Disposition.FILTERED, unknown_fields=unknown)
         if fold is Fold.DUPLICATE:
-            return Dealt(Outcome.DUPLICATE, unknown_fields=unknown)
-        return Dealt(Outcome.FOLDED, features=out, unknown_fields=unknown)
+            return CandleResult(Disposition.DUPLICATE, unknown_fields=unknown)
+        return CandleResult(Disposition.FOLDED, features=out, unknown_fields=unknown)
 
-    def again(self, record: Record, dealt: Dealt) -> Dealt:
-        """Deal with a record once more: one that was refused, the only kind that awaits news here, has changed nothing."""
-        del dealt
+    def take_again(self, record: Record, result: CandleResult) -> CandleResult:
+        """Fold a record once more. Only refused records come again here, and those have changed nothing."""
+        del result
         return self.take(record)
 
     def needed_from(self) -> int | None:

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from services.core.folding.fold import Fold
+from services.core.folding.bar_fold import Fold
 from services.market.aggregate import Ohlcv, scaled
 from services.market.indicators import WARM_UP_BARS, Bar, Indicators
 

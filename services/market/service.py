@@ -10,13 +10,13 @@ from services.core.bus import Bus, Position, Record
 from services.core.clock import Clock
 from services.core.decode import accepted_modes
 from services.core.folding.candles import CandleRules
-from services.core.folding.dealing import Counts
+from services.core.folding.disposition import Counts
 from services.core.folding.service import FoldingService, Role
 from services.core.health import Health
 from services.core.metrics import MARKET_FEATURES
 from services.core.settings import Settings, SettingsError
 from services.market.book import check_plan
-from services.market.books import Books, Dealt
+from services.market.books import Books, CandleResult
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class MarketCounts(Counts):
     features: int = 0
 
 
-class MarketService(FoldingService[Dealt]):
+class MarketService(FoldingService[CandleResult]):
     """One member of the market group."""
 
     def __init__(self, bus: Bus, settings: Settings, clock: Clock, health: Health) -> None:
@@ -50,17 +50,17 @@ class MarketService(FoldingService[Dealt]):
         """Return a partition's books, empty."""
         return Books(self._instruments, self._rules, self._plan)
 
-    def count(self, dealt: Dealt) -> None:
+    def count(self, result: CandleResult) -> None:
         """Count a record and its features."""
-        super().count(dealt)
-        self.counts.features += len(dealt.features)
+        super().count(result)
+        self.counts.features += len(result.features)
 
-    async def publish(self, taken: AsyncIterator[tuple[Record, Dealt]]) -> list[Awaitable[Position]]:
+    async def publish(self, taken: AsyncIterator[tuple[Record, CandleResult]]) -> list[Awaitable[Position]]:
         """Publish each record's features as soon as it is folded."""
         acks: list[Awaitable[Position]] = []
-        async for record, dealt in taken:
-            headers = self.made(record) if dealt.features else ()
-            for features in dealt.features:
+        async for record, result in taken:
+            headers = self.made(record) if result.features else ()
+            for features in result.features:
                 acks.append(await self.send(record, features, headers))
                 MARKET_FEATURES.labels("closed" if features.closed else "forming").inc()
         return acks

@@ -13,8 +13,8 @@ from faust.types import TopicT
 
 from schemas import Topic, topic_name
 from services.core.bus.kafka_client import Connection
-from services.core.fence import Fence
 from services.core.settings import BusSettings, Settings
+from services.core.zombie_fence import ZombieFence
 from services.scoring.fetching import Transport
 
 _DELIVERY_S: Final = 30.0
@@ -47,7 +47,7 @@ class ChangelogTable:
     the record in hand when records wait for their turn.
     """
 
-    def __init__(self, app: App, name: str, topic: str, fence: Fence) -> None:
+    def __init__(self, app: App, name: str, topic: str, fence: ZombieFence) -> None:
         """Keep the table `name` on `topic`; write no more once `fence` has fallen."""
         changelog = app.topic(topic, **_BYTES, acks=False, internal=True, compacting=True)
         self._table = app.Table(name, key_type=bytes, value_type=bytes, changelog_topic=changelog)

@@ -13,14 +13,14 @@ from services.core.calendar import SessionCalendar
 from services.core.decode import Refused, decode
 from services.core.errors import ServiceError
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
-from services.core.folding.dealing import Dealt, Outcome
+from services.core.folding.disposition import Disposition, RecordResult
 from services.scoring.judge import Judge
 from services.scoring.paper import Costs, lacking
 
 
 @dataclass(frozen=True, slots=True)
-class Scored(Dealt):
-    """How a record was dealt with, whose it was, and what it brought about."""
+class Scored(RecordResult):
+    """The disposition of a record, its symbol, and the outcomes that it brought about."""
 
     symbol: str = ""
     outcomes: list[SignalOutcome] = field(default_factory=list)
@@ -70,10 +70,10 @@ class Scorer:
         if refused is not None:
             return _refused(refused)
         if isinstance(message, Signal) and message.action in {Action.HOLD, Action.ABSTAIN}:
-            return Scored(Outcome.FILTERED, None, message.unknown_fields(), message.symbol)
+            return Scored(Disposition.FILTERED, None, message.unknown_fields(), message.symbol)
         outcomes = self._splits(judge, message.symbol)
         outcomes += judge.cancel(message) if isinstance(message, Cancel) else judge.signal(message)
-        return Scored(Outcome.FOLDED, None, message.unknown_fields(), message.symbol, outcomes)
+        return Scored(Disposition.FOLDED, None, message.unknown_fields(), message.symbol, outcomes)
 
     def bar(self, record: Record) -> Scored:
         """Take a record of the market's topic. Bars that form, and those of instruments that nobody knows, are filtered."""
@@ -82,15 +82,15 @@ class Scorer:
             return _refused(bar)
         unknown = bar.unknown_fields()
         if not bar.closed:
-            return Scored(Outcome.FILTERED, unknown_fields=unknown)
+            return Scored(Disposition.FILTERED, unknown_fields=unknown)
         future = refuse_future(bar, record, self._rules.max_skew_ms)
         if future is not None:
             return _refused(future)
         judge = self._judge(bar.symbol)
         if isinstance(judge, Refused):
             # There is no signal on it either, and the worker has put the record aside.
-            return Scored(Outcome.FILTERED, judge, unknown, bar.symbol)
-        return Scored(Outcome.FOLDED, None, unknown, bar.symbol, self._splits(judge, bar.symbol) + judge.bar(bar))
+            return Scored(Disposition.FILTERED, judge, unknown, bar.symbol)
+        return Scored(Disposition.FOLDED, None, unknown, bar.symbol, self._splits(judge, bar.symbol) + judge.bar(bar))
 
     def dump(self, symbol: str) -> bytes:
         """Return the state of a symbol's judge as JSON."""
@@ -154,4 +154,4 @@ def _unfit(signal: Signal, judge: Judge) -> Refused | None:
 
 
 def _refused(refused: Refused) -> Scored:
-    return Scored(Outcome.DEAD_LETTERED, refused)
+    return Scored(Disposition.DEAD_LETTERED, refused)

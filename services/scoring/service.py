@@ -20,15 +20,14 @@ import structlog
 from schemas import SignalOutcome, Topic, topic_name
 from services.core.bus import Bus, BusError, Producer
 from services.core.clock import Clock
-from services.core.dead_letters import put_aside
+from services.core.dead_letters import send_dead_letter
 from services.core.decode import accepted_modes
 from services.core.errors import ServiceError
-from services.core.fence import Fence, FencedProducer
 from services.core.folding.candles import CandleRules
-from services.core.folding.dealing import Outcome
+from services.core.folding.disposition import Disposition
 from services.core.health import Health
 from services.core.instruments import Instruments
-from services.core.lag import LagWatch
+from services.core.lag import LagMonitor
 from services.core.lifecycle import EXIT_FAILED, explain
 from services.core.metrics import (
     DEAD_LETTERS,
@@ -41,7 +40,8 @@ from services.core.metrics import (
     UNKNOWN_FIELDS,
 )
 from services.core.settings import Settings, SettingsError
-from services.core.topics import check_scoring_topics
+from services.core.topic_admin import check_scoring_topics
+from services.core.zombie_fence import FencedProducer, ZombieFence
 from services.scoring.app import ChangelogTable, make_app, subscribe
 from services.scoring.inputs import Event, Inputs, record_of
 from services.scoring.paper import Costs
@@ -68,13 +68,13 @@ class ScoringService:
         """Make a service; it is ready once it has read the instruments and has its partitions' tables."""
         if settings.bus.url == "memory://":
             raise SettingsError("bus.url is memory://, and the scorer runs on Kafka alone, as Faust does; name a kafka:// address")
-        self.counts: Counter[Outcome] = Counter()
+        self.counts: Counter[Disposition] = Counter()
         self._bus = bus
         self._settings = settings
         self._clock = clock
         self._health = health
         self._health.require("instruments", "assigned")
-        self._fence = Fence.of(settings.bus)
+        self._fence = ZombieFence.of(settings.bus)
         self._instruments = Instruments(bus, clock, settings.run_mode, "aquiline-scoring-instruments")
         self._names = {topic: topic_name(topic, settings.run_mode) for topic in Topic}
         self._dealing = asyncio.Lock()
@@ -96,7 +96,7 @@ class ScoringService:
         await self._instruments.load_calendars()
         self._health.set("instruments")
         async with self._connected(), asyncio.TaskGroup() as tasks:
-            lag = LagWatch(self._bus, "aquiline-scoring-lag", lambda: self._inputs.done)
+            lag = LagMonitor(self._bus, "aquiline-scoring-lag", lambda: self._inputs.done)
             helpers = [tasks.create_task(one) for one in (self._inputs.follow(), self._fence.keep(), lag.run())]
             helpers.append(tasks.create_task(self._app.start()))
             work = tasks.create_task(self._work())
@@ -193,7 +193,7 @@ class ScoringService:
     async def _take_over(self) -> None:
         await self._inputs.open()
         self._windows.begin()
-        await self._instruments.read_news()
+        await self._instruments.refresh()
         self._scorer.begin(key.decode() for key in self._judges.held())
         self._health.end_excuse("rebalancing")
         self._health.set("assigned")
@@ -219,19 +219,19 @@ class ScoringService:
             else (self._scorer.bar, Topic.MARKET_FEATURES)
         )
         scored = take(record)
-        if scored.awaits_news and await self._instruments.read_news_for_record():
+        if scored.may_change_on_refresh and await self._instruments.refresh_for_record():
             scored = take(record)
         sent: list[_Sent] = []
-        outcome = scored.outcome
-        if scored.refused is not None and outcome is Outcome.DEAD_LETTERED:
+        outcome = scored.disposition
+        if scored.refused is not None and outcome is Disposition.DEAD_LETTERED:
             DEAD_LETTERS.labels(scored.refused.reason.value).inc()
-            acknowledged = await put_aside(record, scored.refused, self._producer, self._names[Topic.DEAD_LETTERS], self._clock)
+            acknowledged = await send_dead_letter(record, scored.refused, self._producer, self._names[Topic.DEAD_LETTERS], self._clock)
             sent.append(asyncio.ensure_future(acknowledged))
-        elif outcome is Outcome.FOLDED:
+        elif outcome is Disposition.FOLDED:
             await self._publish(record.partition, scored.outcomes)
             state, key = self._scorer.dump(scored.symbol), scored.symbol.encode()
             if state == self._judges.get(key):
-                outcome = Outcome.DUPLICATE
+                outcome = Disposition.DUPLICATE
             else:
                 sent.append(self._judges.put(record.partition, key, state))
         self._count(topic, scored, outcome)
@@ -276,9 +276,9 @@ class ScoringService:
         if self._inputs.partitions and (behind == 0 or behind != self._last_behind):
             self._health.progress()
         self._last_behind = behind
-        await self._instruments.read_news()
+        await self._instruments.refresh()
 
-    def _count(self, topic: Topic, scored: Scored, outcome: Outcome) -> None:
+    def _count(self, topic: Topic, scored: Scored, outcome: Disposition) -> None:
         self.counts[outcome] += 1
         RECORDS.labels(topic.value, outcome.value).inc()
         UNKNOWN_FIELDS.inc(scored.unknown_fields)

@@ -16,7 +16,7 @@ import numpy as np
 
 from schemas import Candle, Instrument, InstrumentEvent, RunMode
 from services.core.calendar import SessionCalendar
-from services.core.folding.fold import Fold
+from services.core.folding.bar_fold import Fold
 from services.vision.render import CLOSE, COLUMNS, VOLUME, ChartSpec, Floats
 
 

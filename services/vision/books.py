@@ -1,4 +1,4 @@
-"""One partition's books, and what becomes of each record of it: folded, ignored or put aside with a reason. Pure."""
+"""One partition's books, and what becomes of each record of it: folded, ignored or dead-lettered with a reason. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from schemas import Candle, interval_ms
 from services.core.bus import Record
 from services.core.decode import Refused, decoder
-from services.core.folding import dealing
+from services.core.folding.bar_fold import REFUSALS, Fold
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
-from services.core.folding.dealing import Outcome
-from services.core.folding.fold import REFUSALS, Fold
+from services.core.folding.disposition import Disposition, RecordResult
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
 
 
@@ -33,15 +32,15 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Dealt(dealing.Dealt):
-    """How a record was dealt with, and the window that it made due if any."""
+class CandleResult(RecordResult):
+    """The disposition of a record, and the window that it made due if any."""
 
     due: Due | None = None
 
     @property
-    def awaits_news(self) -> bool:
+    def may_change_on_refresh(self) -> bool:
         """Return whether an instrument or a split that was published just before the record may change this."""
-        return self.of_stranger or (self.due is not None and self.due.window is Refusal.SUSPECTED_SPLIT)
+        return self.has_unknown_instrument or (self.due is not None and self.due.window is Refusal.SUSPECTED_SPLIT)
 
 
 class Books:
@@ -55,30 +54,30 @@ class Books:
         self._windows = windows
         self._books: dict[tuple[str, str], ChartBook] = {}
 
-    def take(self, record: Record) -> Dealt:
+    def take(self, record: Record) -> CandleResult:
         """Fold a record."""
         candle = self._decode(record)
         if isinstance(candle, Refused):
-            return Dealt(Outcome.DEAD_LETTERED, refused=candle)
+            return CandleResult(Disposition.DEAD_LETTERED, refused=candle)
         unknown = candle.unknown_fields()
         if not candle.closed or candle.interval not in self._windows.intervals:
-            return Dealt(Outcome.FILTERED, unknown_fields=unknown)
+            return CandleResult(Disposition.FILTERED, unknown_fields=unknown)
         book = refuse_future(candle, record, self._rules.max_skew_ms) or self._book(candle.symbol, candle.interval)
         if isinstance(book, Refused):
-            return Dealt(Outcome.DEAD_LETTERED, refused=book)
+            return CandleResult(Disposition.DEAD_LETTERED, refused=book)
         fold = book.take(candle, record.offset)
         if fold is Fold.DUPLICATE:
-            return Dealt(Outcome.DUPLICATE, unknown_fields=unknown)
+            return CandleResult(Disposition.DUPLICATE, unknown_fields=unknown)
         if fold in REFUSALS:
             detail = f"bar of {candle.symbol} {candle.interval} closing at {candle.ts_close_ms}, revision {candle.revision}"
-            return Dealt(Outcome.DEAD_LETTERED, refused=Refused(REFUSALS[fold], detail))
-        return Dealt(Outcome.FOLDED, due=self._due(candle, book), unknown_fields=unknown)
+            return CandleResult(Disposition.DEAD_LETTERED, refused=Refused(REFUSALS[fold], detail))
+        return CandleResult(Disposition.FOLDED, due=self._due(candle, book), unknown_fields=unknown)
 
-    def again(self, record: Record, dealt: Dealt) -> Dealt:
-        """Deal once more with the record taken last: one that was refused from the start, one that is folded by its window."""
-        if dealt.due is None:
+    def take_again(self, record: Record, result: CandleResult) -> CandleResult:
+        """Take the last record once more: a refused one from the start, a folded one by drawing its window again."""
+        if result.due is None:
             return self.take(record)
-        return replace(dealt, due=self._drawn(dealt.due.symbol, dealt.due.interval))
+        return replace(result, due=self._drawn(result.due.symbol, result.due.interval))
 
     def needed_from(self) -> int | None:
         """Return the offset from which reading the log again restores these books, None when they are empty."""

@@ -15,13 +15,13 @@ from services.core.bus import Bus, Position, Record
 from services.core.clock import Clock
 from services.core.decode import accepted_modes
 from services.core.folding.candles import CandleRules
-from services.core.folding.dealing import Counts
+from services.core.folding.disposition import Counts
 from services.core.folding.service import FoldingService, Role
 from services.core.health import Health
 from services.core.metrics import VISION_WINDOWS
 from services.core.settings import Settings, SettingsError
 from services.vision.book import Refusal, Window, WindowRules
-from services.vision.books import Books, Dealt, WindowsDue
+from services.vision.books import Books, CandleResult, WindowsDue
 from services.vision.features import compute_features
 from services.vision.forecaster import Forecaster
 
@@ -36,7 +36,7 @@ class VisionCounts(Counts):
     refused: Counter[Refusal] = field(default_factory=Counter)
 
 
-class VisionService(FoldingService[Dealt]):
+class VisionService(FoldingService[CandleResult]):
     """One member of the vision group."""
 
     def __init__(self, bus: Bus, settings: Settings, clock: Clock, model: Forecaster, health: Health) -> None:
@@ -66,10 +66,10 @@ class VisionService(FoldingService[Dealt]):
         with self._thread:
             await super().run()
 
-    def count(self, dealt: Dealt) -> None:
+    def count(self, result: CandleResult) -> None:
         """Count a record and, if its window is refused, the reason."""
-        super().count(dealt)
-        due = dealt.due
+        super().count(result)
+        due = result.due
         if due is None or isinstance(due.window, Window):
             return
         self.counts.refused[due.window] += 1
@@ -77,9 +77,9 @@ class VisionService(FoldingService[Dealt]):
         if due.window is not Refusal.TOO_FEW_BARS:
             _log.warning("window_refused", reason=due.window.value, symbol=due.symbol, interval=due.interval)
 
-    async def publish(self, taken: AsyncIterator[tuple[Record, Dealt]]) -> list[Awaitable[Position]]:
+    async def publish(self, taken: AsyncIterator[tuple[Record, CandleResult]]) -> list[Awaitable[Position]]:
         """Fold the whole batch, then compute its windows in forward passes of at most `vision.batch` windows."""
-        windows = [(record, dealt.due.window) async for record, dealt in taken if dealt.due and isinstance(dealt.due.window, Window)]
+        windows = [(record, result.due.window) async for record, result in taken if result.due and isinstance(result.due.window, Window)]
         acks: list[Awaitable[Position]] = []
         for first in range(0, len(windows), self._settings.vision.batch):
             acks += await self._publish_windows(windows[first : first + self._settings.vision.batch])

@@ -16,7 +16,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.instruments import Instruments
 from services.core.settings import Settings, load
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from tests.chaos.invariants import Verdict, judge, triggers_of
 from tests.integration.fusion.feed import MINUTE_MS, START_MS, bar, instrument, window
 from tests.integration.fusion.logs import Logs

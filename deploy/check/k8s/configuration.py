@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from deploy.check.k8s.rendered import Rendered, Workload, named
 from schemas import RunMode, Topic, topic_name
 from services.core.settings import Settings, SettingsError, load
-from services.core.topics import topic_config
+from services.core.topic_admin import topic_config
 from services.inference.launcher import presets
 
 LIVE: Final = "fusion"

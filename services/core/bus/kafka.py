@@ -9,8 +9,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from services.core.bus.kafka_admin import KafkaAdmin
 from services.core.bus.kafka_client import Connection
-from services.core.bus.kafka_consumer import KafkaConsumer, ShutRange
-from services.core.bus.kafka_producer import KafkaProducer, nothing_to_null
+from services.core.bus.kafka_consumer import KafkaConsumer, PausedRangeAssignor
+from services.core.bus.kafka_producer import KafkaProducer, null_serializer
 from services.core.bus.kafka_reader import KafkaReader
 from services.core.clock import Clock
 from services.core.settings import BusSettings
@@ -48,7 +48,7 @@ class KafkaBus:
                 request_timeout_ms=request_timeout_ms,
                 max_request_size=MAX_REQUEST_BYTES,
                 max_batch_size=65_536,
-                value_serializer=nothing_to_null,
+                value_serializer=null_serializer,
             )
 
         producer = KafkaProducer(make, self._clock, client_id, delivery_timeout_ms)
@@ -59,7 +59,7 @@ class KafkaBus:
         """Return a member of `group`, not yet started; with `instance_id` its membership is static."""
         settings = self._settings
 
-        def make(assignor: ShutRange) -> AIOKafkaConsumer:
+        def make(assignor: PausedRangeAssignor) -> AIOKafkaConsumer:
             return AIOKafkaConsumer(
                 **self._connection.arguments,
                 client_id=client_id,

@@ -12,9 +12,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 from aiokafka.structs import TopicPartition as KafkaPartition
 
-from services.core.bus.kafka_errors import bus_error, sentences
+from services.core.bus.error_text import unknown_topic
+from services.core.bus.kafka_errors import as_bus_error, bus_error
 from services.core.bus.port import BusError, NewTopic, TopicInfo
-from services.core.bus.refusals import unknown_topic
 
 _UP_TO_THE_END: Final = -1
 _LOOK_S: Final = 0.05
@@ -31,7 +31,7 @@ class KafkaAdmin:
     async def start(self) -> None:
         """Connect; raise BusError when the broker cannot be reached."""
         try:
-            with sentences("starting the admin"):
+            with as_bus_error("starting the admin"):
                 await self._inner.start()
         except BaseException:
             await self._inner.close()
@@ -39,7 +39,7 @@ class KafkaAdmin:
 
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
         """Return each topic that exists."""
-        with sentences("describing topics"):
+        with as_bus_error("describing topics"):
             known = {name: parts for name, parts in (await self._partitions()).items() if name in set(topics)}
             if not known:
                 return {}
@@ -57,21 +57,21 @@ class KafkaAdmin:
         wanted = [KafkaNewTopic(new.name, new.partitions, new.replication, topic_configs=dict(new.config)) for new in topics]
         if not wanted:
             return
-        with sentences("creating topics"):
+        with as_bus_error("creating topics"):
             answer = await self._inner.create_topics(wanted)
         for name, code, *message in answer.topic_errors:
             kind = for_code(code)
             if code and kind is not TopicAlreadyExistsError:
                 raise BusError(f"topic {name!r} cannot be created ({kind.__name__}): {' '.join(filter(None, message))}")
         names = {new.name for new in topics}
-        with sentences(f"waiting for the leaders of {', '.join(sorted(names))}"):
+        with as_bus_error(f"waiting for the leaders of {', '.join(sorted(names))}"):
             async with asyncio.timeout(self._timeout_s):
                 while not await self._all_led(names):  # noqa: ASYNC110 - Kafka has no event for it
                     await asyncio.sleep(_LOOK_S)
 
     async def truncate(self, topics: Sequence[str]) -> None:
         """Delete every record of these topics."""
-        with sentences(f"truncating {', '.join(topics)}"):
+        with as_bus_error(f"truncating {', '.join(topics)}"):
             known = await self._partitions()
             for name in topics:
                 if name not in known:

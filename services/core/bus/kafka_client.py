@@ -9,9 +9,9 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient
 
-from services.core.bus.kafka_errors import sentences
+from services.core.bus.error_text import unknown_partition, unknown_topic
+from services.core.bus.kafka_errors import as_bus_error
 from services.core.bus.port import BusError, TopicPartition
-from services.core.bus.refusals import unknown_partition, unknown_topic
 from services.core.settings import BusSettings
 
 
@@ -67,7 +67,7 @@ class TopicLookup:
     async def partitions(self, topic: str) -> int:
         """Return how many partitions `topic` has; raise BusError when it does not exist."""
         if topic not in self._partitions:
-            with sentences(f"looking up topic {topic!r}"):
+            with as_bus_error(f"looking up topic {topic!r}"):
                 cluster = await self._client.fetch_all_metadata()
             self._partitions = {name: len(cluster.partitions_for_topic(name) or ()) for name in cluster.topics()}
             if topic not in self._partitions:

@@ -1,10 +1,10 @@
-"""The Kafka consumer: a group member whose partitions stay shut until its listener has taken them over.
+"""The Kafka consumer: a group member whose partitions stay paused until its listener has taken them over.
 
 How a rebalance goes: (1) aiokafka's heartbeats say that the group rebalances; (2) `on_revoked` runs, heartbeats going on; (3) the
 member joins again; (4) in the same step in which aiokafka learns of the partitions each is paused, so that nothing is read from a
 place nobody chose; (5) each gets its committed offset, if there is one; (6) `on_assigned` runs in a task of ours, since aiokafka
 sends no heartbeat while its own callback runs and a rebuild may take longer than the session; (7) the partitions that have a
-committed offset or were sought are opened. A rebalance that comes before (7) cancels the take-over.
+committed offset or were sought are resumed. A rebalance that comes before (7) cancels the take-over.
 """
 
 from __future__ import annotations
@@ -19,41 +19,43 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaPartition
 
+from services.core.bus.error_text import not_held
 from services.core.bus.kafka_client import TopicLookup
-from services.core.bus.kafka_errors import sentences
+from services.core.bus.kafka_errors import as_bus_error
 from services.core.bus.kafka_reader import fetch
 from services.core.bus.port import BusError, Committed, RebalanceListener, Record, TopicPartition
-from services.core.bus.refusals import not_held
 
 
-class ShutRange(RangePartitionAssignor):  # type: ignore[misc] # aiokafka has no types
-    """Range assignment that calls `shut` in the very step in which aiokafka learns of its partitions."""
+class PausedRangeAssignor(RangePartitionAssignor):  # type: ignore[misc] # aiokafka has no types
+    """Range assignment that calls `pause_all` in the very step in which aiokafka learns of its partitions."""
 
-    def __init__(self, shut: Callable[[], None]) -> None:
-        """Call `shut` on each assignment."""
-        self._shut = shut
+    def __init__(self, pause_all: Callable[[], None]) -> None:
+        """Call `pause_all` on each assignment."""
+        self._pause_all = pause_all
 
     def on_assignment(self, assignment: object) -> None:
-        """Shut."""
+        """Pause everything that is assigned."""
         del assignment
-        self._shut()
+        self._pause_all()
 
 
 class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
     """See `Consumer` for what each method promises."""
 
-    def __init__(self, make: Callable[[ShutRange], AIOKafkaConsumer], group: str, client_id: str, request_timeout_ms: int) -> None:
+    def __init__(
+        self, make: Callable[[PausedRangeAssignor], AIOKafkaConsumer], group: str, client_id: str, request_timeout_ms: int
+    ) -> None:
         """Make a member that has not joined yet, over the inner consumer that `make` returns for an assignor."""
-        self._inner = make(ShutRange(self._shut))
+        self._inner = make(PausedRangeAssignor(self._pause_assigned))
         self._group = group
         self._client_id = client_id
         self._request_timeout_s = request_timeout_ms / 1000
         self._lookup = TopicLookup(self._inner._client)  # noqa: SLF001 - one connection less
         self._listener: RebalanceListener | None = None
         self._held: frozenset[TopicPartition] = frozenset()
-        self._placed: set[TopicPartition] = set()
+        self._positioned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
-        self._open = False
+        self._resumable = False
         self._take_over: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
         self._failure: Exception | None = None
@@ -63,7 +65,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         """Join the group; `listener` is told in the background."""
         self._listener = listener
         try:
-            with sentences(f"joining group {self._group!r}"):
+            with as_bus_error(f"joining group {self._group!r}"):
                 await self._inner.start()
             for topic in topics:
                 await self._lookup.partitions(topic)
@@ -76,7 +78,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         """Return the next records; raise what the listener raised."""
         if self._failure is not None:
             raise self._failure
-        with sentences(f"reading in group {self._group!r}"):
+        with as_bus_error(f"reading in group {self._group!r}"):
             records = await fetch(self._inner, timeout_ms=timeout_ms, max_records=max_records)
         if self._failure is not None:
             raise self._failure
@@ -90,19 +92,19 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         """Read on from `offset`."""
         self._check_held([partition], "seek in")
         self._inner.seek(KafkaPartition(*partition), offset)
-        self._placed.add(partition)
-        self._open_up([partition])
+        self._positioned.add(partition)
+        self._resume_ready([partition])
 
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         """Return what the group last committed."""
-        with sentences(f"looking up group {self._group!r}'s commits"):
+        with as_bus_error(f"looking up group {self._group!r}'s commits"):
             async with asyncio.timeout(self._request_timeout_s):
                 return await self._committed(partitions)
 
     async def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         """Commit for partitions that this member holds."""
         self._check_held(list(offsets), "commit")
-        with sentences(f"committing in group {self._group!r}"):
+        with as_bus_error(f"committing in group {self._group!r}"):
             async with asyncio.timeout(self._request_timeout_s):
                 await self._inner.commit({KafkaPartition(*one): OffsetAndMetadata(*at) for one, at in offsets.items()})
 
@@ -116,7 +118,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         """Undo `pause`."""
         self._check_held(partitions, "resume")
         self._paused.difference_update(partitions)
-        self._open_up(partitions)
+        self._resume_ready(partitions)
 
     async def close(self) -> None:
         """Drain and leave the group; a static member keeps its partitions until its session times out."""
@@ -142,9 +144,9 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         if not self._closed:
             self._take_over = asyncio.get_running_loop().create_task(self._take(self._held), name=f"take over {self._client_id}")
 
-    def _shut(self) -> None:
-        self._open = False
-        self._placed.clear()
+    def _pause_assigned(self) -> None:
+        self._resumable = False
+        self._positioned.clear()
         self._paused.clear()
         self._held = frozenset(TopicPartition(*partition) for partition in self._inner.assignment())
         for partition in self._inner.assignment():
@@ -161,12 +163,12 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         except Exception as error:  # noqa: BLE001 - raised again by poll
             self._failure = error
         else:
-            self._open = True
-            self._open_up(list(partitions))
+            self._resumable = True
+            self._resume_ready(list(partitions))
 
     async def _give_up(self) -> None:
         async with self._one_at_a_time:
-            self._open = False
+            self._resumable = False
             if self._take_over is not None:
                 self._take_over.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -180,9 +182,9 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
             finally:
                 self._held = frozenset()
 
-    def _open_up(self, partitions: Sequence[TopicPartition]) -> None:
-        if self._open:
-            ready = [partition for partition in partitions if partition in self._placed and partition not in self._paused]
+    def _resume_ready(self, partitions: Sequence[TopicPartition]) -> None:
+        if self._resumable:
+            ready = [partition for partition in partitions if partition in self._positioned and partition not in self._paused]
             self._inner.resume(*(KafkaPartition(*partition) for partition in ready))
 
     async def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed | None]:

@@ -51,7 +51,7 @@ def bus_error(what: str, error: BaseException) -> BusError:
 
 
 @contextmanager
-def sentences(what: str) -> Iterator[None]:
+def as_bus_error(what: str) -> Iterator[None]:
     """Raise BusError for what aiokafka raises inside."""
     try:
         yield

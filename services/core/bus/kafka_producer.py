@@ -20,10 +20,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, NodeNotReadyError
 from aiokafka.protocol.produce import ProduceRequest
 
+from services.core.bus.error_text import closed
 from services.core.bus.kafka_client import TopicLookup
-from services.core.bus.kafka_errors import bus_error, sentences
+from services.core.bus.kafka_errors import as_bus_error, bus_error
 from services.core.bus.port import BusError, Headers, Position
-from services.core.bus.refusals import closed
 from services.core.clock import Clock
 
 MAX_QUEUED: Final = 10_000
@@ -39,7 +39,7 @@ _NOTHING: Final = object()
 _log = structlog.get_logger()
 
 
-def nothing_to_null(value: Any) -> bytes | None:
+def null_serializer(value: Any) -> bytes | None:
     """Return what goes on the wire: the `value_serializer` of every inner producer."""
     sent: bytes | None = None if value is _NOTHING else value
     return sent
@@ -84,7 +84,7 @@ class KafkaProducer:
 
     async def start(self) -> None:
         """Connect; raise BusError when the broker cannot be reached."""
-        with sentences(f"starting producer {self._client_id!r}"):
+        with as_bus_error(f"starting producer {self._client_id!r}"):
             await self._connect()
         self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"producer {self._client_id}")
 

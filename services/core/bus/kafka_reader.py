@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import OffsetOutOfRangeError as KafkaOutOfRangeError
 from aiokafka.structs import TopicPartition as KafkaPartition
 
+from services.core.bus.error_text import not_read
 from services.core.bus.kafka_client import TopicLookup
-from services.core.bus.kafka_errors import sentences
+from services.core.bus.kafka_errors import as_bus_error
 from services.core.bus.port import BusError, OffsetOutOfRangeError, Record, TopicPartition
-from services.core.bus.refusals import not_read
 
 _FIELDS: Final = attrgetter("topic", "partition", "offset", "timestamp", "key", "value", "headers")
 _AS_RECORD: Final = partial(tuple.__new__, Record)
@@ -61,7 +61,7 @@ class KafkaReader:
     async def start(self) -> None:
         """Connect; raise BusError when the broker cannot be reached."""
         try:
-            with sentences(f"starting reader {self._client_id!r}"):
+            with as_bus_error(f"starting reader {self._client_id!r}"):
                 await self._inner.start()
         except BaseException:
             await self._inner.stop()
@@ -89,7 +89,7 @@ class KafkaReader:
         if not start:
             self._inner.unsubscribe()
             return
-        with sentences("starting to read"):
+        with as_bus_error("starting to read"):
             self._inner.assign([KafkaPartition(*partition) for partition in start])
             for partition, offset in start.items():
                 self._inner.seek(KafkaPartition(*partition), offset)
@@ -104,7 +104,7 @@ class KafkaReader:
 
     async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
         """Return the next records."""
-        with sentences("reading"):
+        with as_bus_error("reading"):
             if not self._reads:
                 await asyncio.sleep(timeout_ms / 1000)
                 return []
@@ -117,7 +117,7 @@ class KafkaReader:
     async def _ask(self, what: str, partitions: Sequence[TopicPartition], argument: Any) -> dict[KafkaPartition, Any]:
         for partition in partitions:
             await self._lookup.check(partition)
-        with sentences(what.replace("_", " ")):
+        with as_bus_error(what.replace("_", " ")):
             answer: dict[KafkaPartition, Any] = await getattr(self._inner, what)(argument)
         return answer
 

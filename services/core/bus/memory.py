@@ -11,10 +11,10 @@ from typing import Final
 
 from aiokafka.partitioner import DefaultPartitioner
 
+from services.core.bus.error_text import closed, not_read, too_large
 from services.core.bus.memory_group import Group, MemoryConsumer
 from services.core.bus.memory_log import Cursor, TopicLog, Topics, Waker, poll
 from services.core.bus.port import BusError, Headers, NewTopic, Position, Record, TopicInfo, TopicPartition
-from services.core.bus.refusals import closed, not_read, too_large
 from services.core.clock import Clock
 
 _partition_of: Final = DefaultPartitioner()

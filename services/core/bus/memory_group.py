@@ -10,10 +10,10 @@ import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
 
+from services.core.bus.error_text import closed, not_held
 from services.core.bus.memory_log import Cursor, Topics, Waker, poll
 from services.core.bus.port import BusError, Committed, RebalanceListener, Record, TopicPartition
-from services.core.bus.ranges import assign_ranges
-from services.core.bus.refusals import closed, not_held
+from services.core.bus.range_assignor import assign_ranges
 
 
 class Group:

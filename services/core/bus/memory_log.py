@@ -11,8 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from services.core.bus.error_text import unknown_partition, unknown_topic
 from services.core.bus.port import BusError, Headers, NewTopic, OffsetOutOfRangeError, Position, Record, TopicInfo, TopicPartition
-from services.core.bus.refusals import unknown_partition, unknown_topic
 
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588
 """Kafka's default of `max.message.bytes`."""

@@ -1,4 +1,4 @@
-"""One assigned partition: its books, how far its records are dealt with and acknowledged, and what to commit for it.
+"""One assigned partition: its books, how far its records are folded and acknowledged, and what to commit for it.
 
 What a commit says with its offset is from where the log has to be read to restore the books as they were at that offset.
 """
@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final, Generic
 
 from services.core.bus import Committed, Position
-from services.core.folding.dealing import Books, D
+from services.core.folding.disposition import Books, D
 
 Acknowledged = asyncio.Future[list[Position]]
 _PREFIX: Final = "rebuild_from="

@@ -17,18 +17,18 @@ import structlog
 from schemas import Message, Topic, topic_name
 from services.core.bus import Bus, BusError, Consumer, Headers, Position, Producer, Reader, Record, TopicPartition
 from services.core.clock import Clock
-from services.core.dead_letters import put_aside
-from services.core.folding.dealing import Books, Counts, D
+from services.core.dead_letters import send_dead_letter
+from services.core.folding.disposition import Books, Counts, D
 from services.core.folding.partition import Partition
-from services.core.folding.spans import MakingSpans
+from services.core.folding.producer_spans import ProducerSpans
 from services.core.folding.takeover import commit_finished, take_over
 from services.core.health import Health
 from services.core.instruments import Instruments
-from services.core.lag import LagWatch
+from services.core.lag import LagMonitor
 from services.core.metrics import DEAD_LETTERS, RECORDS, UNKNOWN_FIELDS
 from services.core.sessions import show_sessions
 from services.core.settings import Settings
-from services.core.topics import check_same_partitions
+from services.core.topic_admin import check_same_partitions
 from services.core.tracing import Tracer
 
 _log = structlog.get_logger()
@@ -79,7 +79,7 @@ class FoldingService(ABC, Generic[D]):
         self._target = topic_name(role.target, settings.run_mode)
         self._dead_letters = topic_name(Topic.DEAD_LETTERS, settings.run_mode)
         self._tracer = Tracer.of(settings, role.span)
-        self._spans = MakingSpans(self._tracer, clock, role.span, first=role.first)
+        self._spans = ProducerSpans(self._tracer, clock, role.span, first=role.first)
         self._partitions: dict[TopicPartition, Partition[D]] = {}
         # Held while a batch is in work, so that partitions change hands between batches only.
         self._folding = asyncio.Lock()
@@ -96,13 +96,13 @@ class FoldingService(ABC, Generic[D]):
     async def publish(self, taken: AsyncIterator[tuple[Record, D]]) -> Sequence[Awaitable[Position]]:
         """Publish what a batch made, and return the acknowledgements to come; each record is folded as it is asked for."""
 
-    def count(self, dealt: D) -> None:
+    def count(self, result: D) -> None:
         """Count a record."""
-        self.counts.add(dealt)
-        RECORDS.labels(self._role.source.value, dealt.outcome.value).inc()
-        UNKNOWN_FIELDS.inc(dealt.unknown_fields)
-        if dealt.refused is not None:
-            DEAD_LETTERS.labels(dealt.refused.reason.value).inc()
+        self.counts.add(result)
+        RECORDS.labels(self._role.source.value, result.disposition.value).inc()
+        UNKNOWN_FIELDS.inc(result.unknown_fields)
+        if result.refused is not None:
+            DEAD_LETTERS.labels(result.refused.reason.value).inc()
 
     def made(self, record: Record) -> Headers:
         """Return the headers for what `record` made, to be asked for once when that is about to be sent."""
@@ -128,7 +128,7 @@ class FoldingService(ABC, Generic[D]):
         self._producer = await self._bus.producer(client_id=client_id)
         self._reader = await self._bus.reader(client_id=f"{client_id}-rebuild")
         self._consumer = await self._bus.consumer(group=self._role.group, client_id=client_id, instance_id=self._settings.bus.instance_id)
-        lag = asyncio.create_task(LagWatch(self._bus, f"{client_id}-lag", self._finished).run(), name="lag")
+        lag = asyncio.create_task(LagMonitor(self._bus, f"{client_id}-lag", self._finished).run(), name="lag")
         try:
             await self._consumer.start([self._source], self)
             await self._work()
@@ -183,7 +183,7 @@ class FoldingService(ABC, Generic[D]):
                 if loop.time() >= due_s:
                     due_s = loop.time() + _HOUSEKEEPING_S
                     await commit_finished(self._consumer, self._partitions)
-                    await self._instruments.read_news()
+                    await self._instruments.refresh()
                     show_sessions(self._instruments.calendars(), self._settings.run_mode, self._clock.now_ms())
             self._health.progress()
 
@@ -192,24 +192,24 @@ class FoldingService(ABC, Generic[D]):
 
     async def _take(self, records: Sequence[Record]) -> None:
         batch = _Batch()
-        acks = await self.publish(self._dealt(records, batch))
+        acks = await self.publish(self._fold(records, batch))
         acknowledged = asyncio.gather(*batch.acks, *acks)
         for tp, end in batch.ends.items():
             self._partitions[tp].begin(end, acknowledged)
 
-    async def _dealt(self, records: Sequence[Record], batch: _Batch) -> AsyncIterator[tuple[Record, D]]:
+    async def _fold(self, records: Sequence[Record], batch: _Batch) -> AsyncIterator[tuple[Record, D]]:
         for record in records:
             tp = TopicPartition(record.topic, record.partition)
             partition = self._partitions.get(tp)
             if partition is None or record.offset < partition.next_offset:
                 continue  # polled before the partition moved: whoever holds it now reads it again
-            dealt = partition.books.take(record)
-            if dealt.awaits_news and await self._instruments.read_news_for_record():
-                dealt = partition.books.again(record, dealt)
+            result = partition.books.take(record)
+            if result.may_change_on_refresh and await self._instruments.refresh_for_record():
+                result = partition.books.take_again(record, result)
             batch.ends[tp] = record.offset + 1
-            self.count(dealt)
-            if dealt.refused is not None:
-                batch.acks.append(await put_aside(record, dealt.refused, self._producer, self._dead_letters, self._clock))
-            yield record, dealt
+            self.count(result)
+            if result.refused is not None:
+                batch.acks.append(await send_dead_letter(record, result.refused, self._producer, self._dead_letters, self._clock))
+            yield record, result
             # A batch takes some 0.2 s, and on the in-process bus nothing in it waits: others on this loop get their turn.
             await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from services.core.bus import BusError, Consumer, Reader, TopicPartition
-from services.core.folding.dealing import Books, D
+from services.core.folding.disposition import Books, D
 from services.core.folding.partition import Partition, rebuild_from
 
 _log = structlog.get_logger()

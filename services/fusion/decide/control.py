@@ -12,7 +12,7 @@ from schemas import Control, HaltState, RunMode, Topic, topic_name
 from services.core import metrics
 from services.core.bus import Bus, Record
 from services.core.clock import Clock
-from services.core.tables import Tables
+from services.core.global_tables import GlobalTables
 
 UNREADABLE_MS: Final = 5_000
 GLOBAL: Final = "global"
@@ -73,7 +73,7 @@ class ControlTable:
         self.state = ControlState(run_mode)
         self._run_mode = run_mode
         self._clock = clock
-        self._tables = Tables(bus, clock, [topic_name(Topic.CONTROL, run_mode)], self._fold, client_id)
+        self._tables = GlobalTables(bus, clock, [topic_name(Topic.CONTROL, run_mode)], self._fold, client_id)
         self._started = False
         self._made_ms = clock.now_ms()
         self.on_change: Callable[[Control], None] | None = None

@@ -123,7 +123,7 @@ class Ledger:
         self._write(work.watermark, trigger.origin.offset, attempt)
         self._spans.end(trigger, work.trace, ending, record.ts_done_ms)
 
-    def put_aside(self, record: Record, refused: Refused, watermark: PartitionWatermark) -> None:
+    def send_dead_letter(self, record: Record, refused: Refused, watermark: PartitionWatermark) -> None:
         """Dead-letter a record; it is finished once that is acknowledged."""
         watermark.hold(record.offset)
         self._write(watermark, record.offset, lambda: self._publisher.dead_letter(record, refused))

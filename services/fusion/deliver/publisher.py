@@ -26,7 +26,7 @@ from schemas import (
 from services.core import metrics
 from services.core.bus import BusError, Headers, Position, Producer, Record
 from services.core.clock import Clock
-from services.core.dead_letters import put_aside
+from services.core.dead_letters import send_dead_letter
 from services.core.decode import Refused
 from services.fusion.deliver.skew import SkewMeter
 
@@ -187,7 +187,7 @@ class Publisher:
 
     async def dead_letter(self, record: Record, refused: Refused) -> None:
         """Put a record aside as it came; return once that is acknowledged, and raise BusError when it is not."""
-        await (await put_aside(record, refused, self._others, self._dead_letters_topic, self._clock))
+        await (await send_dead_letter(record, refused, self._others, self._dead_letters_topic, self._clock))
 
     def _landed(self, signal: Signal) -> tuple[CancelReason, str] | None:
         """Take a signal out of flight; return why it was withdrawn meanwhile."""

@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 
 from schemas import MarketFeatures
-from services.core.folding.fold import DUPLICATE, FOLDED, Fold
+from services.core.folding.bar_fold import DUPLICATE, FOLDED, Fold
 from services.fusion.prompt.lines import GAP_LINE, bar_line
 
 _SLACK = 64

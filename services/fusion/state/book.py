@@ -12,7 +12,7 @@ from typing import NamedTuple
 from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Vision, VisionFeatures, interval_ms
 from services.core.bus import Record
 from services.core.calendar import SessionCalendar
-from services.core.folding.fold import FOLDED, REVISED, Fold
+from services.core.folding.bar_fold import FOLDED, REVISED, Fold
 from services.core.settings import FusionSettings
 from services.fusion.prompt.lines import bar_line
 from services.fusion.state.bars import Bars

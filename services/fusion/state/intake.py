@@ -9,7 +9,7 @@ from services.core import metrics
 from services.core.bus import Record
 from services.core.clock import Clock
 from services.core.decode import Refused, accepted_modes, decoder
-from services.core.folding.fold import DUPLICATE, FOLDED, REFUSALS, REVISED, Fold
+from services.core.folding.bar_fold import DUPLICATE, FOLDED, REFUSALS, REVISED, Fold
 from services.core.settings import Settings
 from services.fusion.state.book import At, Book
 from services.fusion.state.books import Books

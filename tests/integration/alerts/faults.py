@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from schemas import Control, HaltState, RunMode, Topic, topic_name
 from services.core.bus import Producer
 from services.core.clock import SystemClock
-from services.core.topics import topic_config
+from services.core.topic_admin import topic_config
 from tests.integration.compose.stack import REPOSITORY, Stack
 from tests.integration.fusion.waiting import until
 

@@ -11,7 +11,7 @@ from deploy.local import LocalKafka
 from schemas import RunMode, Topic, topic_name
 from services.cli.topics import app
 from services.core.bus import BusError, NewTopic
-from services.core.topics import CO_PARTITIONED, INPUTS, check_topics, ensure_topics, kept_for, wanted_topics
+from services.core.topic_admin import CO_PARTITIONED, INPUTS, check_topics, ensure_topics, kept_for, wanted_topics
 from tests.integration.bus.support import Site
 
 

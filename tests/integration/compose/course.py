@@ -9,12 +9,12 @@ from functools import partial
 from schemas import RunMode, Topic, topic_name
 from services.core.bus import Bus, TopicPartition
 from services.core.bus.connect import connect
-from services.core.bus.kafka_survey import survey
+from services.core.bus.kafka_cluster import read_cluster_state
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.redis import connect as connect_redis
 from services.core.settings import Settings
-from services.core.topics import kept_for, wanted_topics
+from services.core.topic_admin import kept_for, wanted_topics
 from services.feeds.samples import SYMBOLS
 from tests.chaos.invariants import judge
 from tests.integration.compose.stack import Stack
@@ -67,7 +67,7 @@ async def start_decide_drain(stack: Stack, meanwhile: Callable[[], None] = lambd
     await logs.until(
         lambda: sum(len(logs.records[topic]) for topic in INPUTS) + len(logs.audits) + len(logs.messages) == ends, "all that there is"
     )
-    committed = (await survey(settings.bus, settings.fusion_group)).committed
+    committed = (await read_cluster_state(settings.bus, settings.fusion_group)).committed
     for topic in INPUTS:
         logs.records[topic] = [one for one in logs.records[topic] if one.offset < committed[TopicPartition(one.topic, one.partition)]]
     known = Instruments(bus, clock, MODE, "judge")

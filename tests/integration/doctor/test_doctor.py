@@ -25,7 +25,7 @@ from services.core.bus.port import Bus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
 from services.core.tokenizer import Tokenizer
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.inference.simulator.server import Simulator
 from services.inference.simulator.timing import Calibration
 

@@ -13,7 +13,7 @@ from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.settings import BusSettings, Settings, load
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from tests.integration.fusion.feed import SYMBOLS, Numbers, bar, instrument, window
 from tests.integration.fusion.logs import Logs
 from tests.integration.fusion.waiting import until

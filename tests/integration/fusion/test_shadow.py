@@ -10,7 +10,7 @@ import pytest
 from deploy.local import LocalKafka, LocalRedis
 from schemas import HaltState, RunMode
 from services.core.settings import load
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from tests.integration.fusion.command import aquiline
 from tests.integration.fusion.engines import Reply, ScriptedEngine
 from tests.integration.fusion.feed import SYMBOLS

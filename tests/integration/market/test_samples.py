@@ -9,7 +9,7 @@ from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.settings import BusSettings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.feeds.replay import AsFastAsPossible, in_event_time
 from services.feeds.samples import SYMBOLS, load_stocks
 

@@ -14,7 +14,7 @@ from schemas import Topic
 from services.core.bus import TopicPartition
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
-from services.core.folding.dealing import Outcome
+from services.core.folding.disposition import Disposition
 from services.core.settings import BusSettings
 from tests.unit.core.folding.desk import PARTITIONS, TOPICS
 from tests.unit.market.build import MODE
@@ -61,4 +61,4 @@ class TestOnKafka(MarketServiceSpec):
                 while sum(map(len, (await desk.features()).values())) < 2 * len(candles):  # noqa: ASYNC110 - a log to look at
                     await asyncio.sleep(0.1)
         assert await desk.features() == expected(candles)
-        assert service.counts.outcomes[Outcome.FOLDED] < len(candles)
+        assert service.counts.dispositions[Disposition.FOLDED] < len(candles)

@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaProducer
 from schemas import Cancel, Instrument, InstrumentEvent, MarketFeatures, Message, RunMode, Signal, SignalOutcome, Topic, topic_name
 from services.core.bus import Position, Producer, Reader, Record, TopicPartition
 from services.core.bus.kafka import KafkaBus
-from services.core.bus.kafka_survey import survey
+from services.core.bus.kafka_cluster import read_cluster_state
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.scoring.stats import Figures, Group, Window, parse_key, tabulate
 from tests.integration.fusion.waiting import until
 from tests.integration.fusion.worker import Worker
@@ -141,7 +141,7 @@ class Desk:
         names = [topic_name(topic, MODE) for topic in (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES)]
         tps = [TopicPartition(name, number) for name in names for number in range(PARTITIONS)]
         begins, ends = await self._reader.beginning_offsets(tps), await self._reader.end_offsets(tps)
-        committed = (await survey(self._settings, self._group)).committed
+        committed = (await read_cluster_state(self._settings, self._group)).committed
         return all(committed.get(tp, begins[tp]) == ends[tp] for tp in tps)
 
     async def judged(self, count: int) -> None:

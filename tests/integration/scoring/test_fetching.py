@@ -12,8 +12,8 @@ from faust.types import TP, TopicT
 
 from schemas import Topic, topic_name
 from services.core.bus import Position
-from services.core.fence import Fence
 from services.core.settings import Settings
+from services.core.zombie_fence import ZombieFence
 from services.scoring.app import App, ChangelogTable, make_app, subscribe
 from tests.integration.fusion.waiting import until
 from tests.integration.scoring.desk import MODE, PARTITIONS, Desk
@@ -102,7 +102,7 @@ async def _faust(desk: Desk) -> AsyncIterator[tuple[App, TopicT]]:
     """Yield an application that reads every partition of both inputs, and the channel that they arrive on."""
     settings = Settings(**desk.values)
     app = make_app(settings)
-    ChangelogTable(app, "judges", topic_name(Topic.SCORING_JUDGES, MODE), Fence.of(settings.bus))
+    ChangelogTable(app, "judges", topic_name(Topic.SCORING_JUDGES, MODE), ZombieFence.of(settings.bus))
     channel = subscribe(app, settings)
     running = asyncio.create_task(app.start())
     try:

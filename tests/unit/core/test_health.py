@@ -28,7 +28,7 @@ def test_a_service_is_ready_once_every_required_condition_is_set() -> None:
     health = Health()
     health.require("assigned", "control_read")
     health.set("assigned")
-    before = (health.ready, health.lacking)
+    before = (health.ready, health.unmet)
     health.set("control_read")
     assert before == (False, {"control_read": "not yet"})
     assert health.ready
@@ -38,7 +38,7 @@ def test_a_condition_that_is_cleared_says_why() -> None:
     health = Health()
     health.set("assigned")
     health.clear("assigned", "partitions moved")
-    assert health.lacking == {"assigned": "partitions moved"}
+    assert health.unmet == {"assigned": "partitions moved"}
 
 
 def test_requiring_a_condition_again_does_not_undo_it() -> None:
@@ -110,7 +110,7 @@ async def _get(url: str) -> tuple[int, dict[str, Any]]:
 async def test_the_pages_answer_200_when_all_is_well() -> None:
     async with _serving(Health()) as base:
         assert await _get(f"{base}/livez") == (200, {"alive": True, "reasons": [], "excuses": []})
-        assert await _get(f"{base}/readyz") == (200, {"ready": True, "lacking": {}})
+        assert await _get(f"{base}/readyz") == (200, {"ready": True, "unmet": {}})
 
 
 async def test_the_pages_answer_503_with_the_reasons_when_it_is_not() -> None:
@@ -121,7 +121,7 @@ async def test_the_pages_answer_503_with_the_reasons_when_it_is_not() -> None:
     now.now += 90
     async with _serving(health) as base:
         assert await _get(f"{base}/livez") == (503, {"alive": False, "reasons": ["no progress for 90 s"], "excuses": []})
-        assert await _get(f"{base}/readyz") == (503, {"ready": False, "lacking": {"assigned": "not yet"}})
+        assert await _get(f"{base}/readyz") == (503, {"ready": False, "unmet": {"assigned": "not yet"}})
 
 
 async def test_metrics_are_served_as_prometheus_text() -> None:

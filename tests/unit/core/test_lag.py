@@ -9,9 +9,9 @@ from schemas import RunMode, Topic, topic_name
 from services.core.bus import TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
-from services.core.lag import LagWatch
+from services.core.lag import LagMonitor
 from services.core.metrics import REGISTRY
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 
 INPUT = TopicPartition(topic_name(Topic.CANDLES, RunMode.DEMO), 0)
 
@@ -33,7 +33,7 @@ async def test_lag_is_what_lies_between_the_work_done_and_the_logs_end_and_goes_
     for _ in range(5):
         await (await producer.send(INPUT.topic, key=b"k", value=b"v"))
     done = {INPUT: 2}
-    watch = asyncio.create_task(LagWatch(bus, "lag", lambda: done).run())
+    watch = asyncio.create_task(LagMonitor(bus, "lag", lambda: done).run())
     await until(lambda: shown("aquiline_lag_records") == 3)
     assert shown("aquiline_watermark_offset") == 2
     done[INPUT] = 5

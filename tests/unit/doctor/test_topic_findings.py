@@ -12,7 +12,7 @@ from schemas import RunMode, Topic, topic_name
 from services.core.bus import TopicInfo
 from services.core.calendar import SessionCalendar
 from services.core.settings import FusionSettings, Settings
-from services.core.topics import INPUTS, kept_for, wanted_topics
+from services.core.topic_admin import INPUTS, kept_for, wanted_topics
 from services.doctor.finding import Finding
 from services.doctor.topic_findings import TopicFacts, look_back, topic_findings
 from services.fusion.state.book import kept_bars

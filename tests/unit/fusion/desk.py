@@ -29,7 +29,7 @@ from services.core.bus.memory_group import Group, MemoryConsumer
 from services.core.clock import VirtualClock
 from services.core.health import Health
 from services.core.settings import Settings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.worker import Around, FusionWorker
 from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, EngineSource, TokenIds, Usage
 from tests.unit.fusion import build

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from schemas import MarketFeatures
 from services.core.calendar import SessionCalendar
-from services.core.folding.fold import Fold
+from services.core.folding.bar_fold import Fold
 from services.fusion.prompt.lines import GAP_LINE, bar_line, basis_points, compact
 from services.fusion.state.bars import _SLACK, Bars
 from services.fusion.state.book import Book

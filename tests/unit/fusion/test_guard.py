@@ -9,7 +9,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.calendar import SessionCalendar
 from services.core.clock import VirtualClock
 from services.core.metrics import REGISTRY
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.decide.control import UNREADABLE_MS, ControlState, ControlTable
 from services.fusion.decide.guard import Guard
 from services.fusion.deliver.skew import SkewMeter

@@ -15,7 +15,7 @@ from services.core.clock import VirtualClock
 from services.core.health import Health
 from services.core.lifecycle import explain
 from services.core.settings import SettingsError
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.decide.control import UNREADABLE_MS
 from services.fusion.deliver.accounts import PoisonedStreamError
 from services.fusion.deliver.ownership import PartitionsChangedError

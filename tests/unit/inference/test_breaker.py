@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.core.breaker import Admission, Breaker, Outcome
+from services.core.breaker import Admission, Breaker, CallResult
 
-OUTCOMES: list[Outcome] = ["answered", "failed", "unknown"]
+OUTCOMES: list[CallResult] = ["answered", "failed", "unknown"]
 EVENTS = st.lists(st.one_of(st.just("call"), st.tuples(st.integers(0, 5), st.sampled_from(OUTCOMES)), st.integers(1, 60)), max_size=80)
 
 
 @given(EVENTS, st.integers(1, 4), st.integers(1, 50))
 def test_an_open_breaker_admits_nothing_and_a_half_open_one_a_single_probe(
-    events: list[str | tuple[int, Outcome] | int], failures: int, open_ms: int
+    events: list[str | tuple[int, CallResult] | int], failures: int, open_ms: int
 ) -> None:
     breaker, now = Breaker(failures, open_ms), 0
     flying: list[Admission] = []
@@ -41,7 +41,7 @@ def test_an_open_breaker_admits_nothing_and_a_half_open_one_a_single_probe(
 
 
 @given(st.lists(st.sampled_from(OUTCOMES), max_size=60), st.integers(1, 6))
-def test_it_opens_exactly_at_that_many_failures_in_a_row(outcomes: list[Outcome], failures: int) -> None:
+def test_it_opens_exactly_at_that_many_failures_in_a_row(outcomes: list[CallResult], failures: int) -> None:
     breaker, row = Breaker(failures, 1_000), 0
     for now, outcome in enumerate(outcomes):
         admission = breaker.admit(now)

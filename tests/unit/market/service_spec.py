@@ -9,7 +9,7 @@ from schemas import Candle, DeadLetter, DeadLetterReason, MarketFeatures, RunMod
 from schemas.dead_letter import PREFIX
 from services.core.bus import Bus, BusError
 from services.core.clock import SystemClock
-from services.core.folding.dealing import Outcome
+from services.core.folding.disposition import Disposition
 from services.core.health import Health
 from services.core.settings import BusSettings, MarketSettings, Settings
 from services.market.book import Book
@@ -66,7 +66,7 @@ class MarketServiceSpec:
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(candles))
         assert await desk.features() == expected(candles)
-        assert service.counts.outcomes == {Outcome.FOLDED: len(candles)}
+        assert service.counts.dispositions == {Disposition.FOLDED: len(candles)}
 
     async def test_every_bad_record_is_put_aside_with_its_bytes_and_reason(self, desk: Desk) -> None:
         good = candle(MONDAY, symbol=SYMBOLS[0])
@@ -109,7 +109,7 @@ class MarketServiceSpec:
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(bad) + len(after))
         counts = service.counts
-        assert counts.outcomes == {Outcome.FOLDED: 2, Outcome.DUPLICATE: 1, Outcome.DEAD_LETTERED: len(bad) + 2}
+        assert counts.dispositions == {Disposition.FOLDED: 2, Disposition.DUPLICATE: 1, Disposition.DEAD_LETTERED: len(bad) + 2}
         wanted = sorted(
             [(reason.value, two) for _, two, reason in bad] + [(reason.value, one) for one, reason in after if reason],
             key=repr,
@@ -134,7 +134,7 @@ class MarketServiceSpec:
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(second))
         assert await desk.features() == expected(first + second)
-        assert service.counts.outcomes == {Outcome.FOLDED: len(second)}
+        assert service.counts.dispositions == {Disposition.FOLDED: len(second)}
 
     async def test_members_that_come_and_go_lose_nothing_and_keep_each_symbol_in_order(self, desk: Desk) -> None:
         candles = market(90)
@@ -161,7 +161,7 @@ class MarketServiceSpec:
             await desk.publish_raw(Topic.INSTRUMENTS, [(b"broken", b"{}"), (late.encode(), instrument(late).encode())])
             await desk.publish(Topic.CANDLES, [candle(MONDAY, symbol=late)])
             await until(lambda: service.counts.records == len(SYMBOLS) + 1)
-        assert service.counts.outcomes == {Outcome.FOLDED: len(SYMBOLS) + 1}
+        assert service.counts.dispositions == {Disposition.FOLDED: len(SYMBOLS) + 1}
 
     async def test_topics_that_are_missing_are_named(self, desk: Desk) -> None:
         desk.settings = desk.settings.model_copy(update={"run_mode": RunMode.REPLAY})

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from schemas import Candle, MarketFeatures, RunMode
-from services.core.folding.fold import Fold
+from services.core.folding.bar_fold import Fold
 from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.market.book import Book, check_plan
 from services.market.indicators import WARM_UP_BARS

@@ -10,7 +10,7 @@ from schemas import RunMode, Topic, topic_name
 from services.core.bus import BusError, NewTopic, TopicPartition
 from services.core.bus.memory import MemoryBus, MemoryReader
 from services.core.clock import SystemClock
-from services.core.folding.dealing import Outcome
+from services.core.folding.disposition import Disposition
 from services.core.health import Health
 from services.core.settings import MarketSettings, Settings, SettingsError
 from services.market.service import MarketService
@@ -83,4 +83,4 @@ async def test_candles_of_known_instruments_go_on_while_instruments_cannot_be_re
         stranger = candle(MONDAY, symbol="NO.XNAS")
         await desk.publish(Topic.CANDLES, [stranger, *market(2)])
         await until(lambda: service.counts.records == 1 + len(market(2)))
-    assert service.counts.outcomes == {Outcome.DEAD_LETTERED: 1, Outcome.FOLDED: len(market(2))}
+    assert service.counts.dispositions == {Disposition.DEAD_LETTERED: 1, Disposition.FOLDED: len(market(2))}

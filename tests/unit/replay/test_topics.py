@@ -13,7 +13,7 @@ from services.core.bus import Bus
 from services.core.bus.memory import MemoryBus
 from services.core.bus.topic_reader import Span
 from services.core.clock import VirtualClock
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.state.books import Books
 from services.replay.audit_trail import AuditTrail, read_trail_topic
 from services.replay.export_log import export_rests_on

@@ -10,7 +10,7 @@ from services.core.bus import BusError, NewTopic
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.settings import BusSettings, ScoringSettings, Settings
-from services.core.topics import check_scoring_topics, wanted_topics
+from services.core.topic_admin import check_scoring_topics, wanted_topics
 from services.scoring.app import make_app
 
 MODE = RunMode.SHADOW

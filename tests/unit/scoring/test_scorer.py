@@ -10,7 +10,7 @@ from schemas import DeadLetterReason, Instrument, InstrumentEvent, Message, RunM
 from services.core.bus import Record
 from services.core.errors import ServiceError
 from services.core.folding.candles import CandleRules
-from services.core.folding.dealing import Outcome
+from services.core.folding.disposition import Disposition
 from services.scoring.judge import KEPT_BARS
 from services.scoring.scorer import Scored, Scorer
 from tests.unit.scoring.build import FREE, MODE, SYMBOL, bar, cancel, signal, split
@@ -43,13 +43,13 @@ def record(message: Message | bytes, *, key: str = SYMBOL) -> Record:
 
 
 def reason(scored: Scored) -> DeadLetterReason | None:
-    assert (scored.outcome is Outcome.DEAD_LETTERED) == (scored.refused is not None)
+    assert (scored.disposition is Disposition.DEAD_LETTERED) == (scored.refused is not None)
     return scored.refused.reason if scored.refused else None
 
 
 def test_a_signal_and_its_bars_make_an_outcome() -> None:
     one = scorer()
-    assert one.signal(record(signal())).outcome is Outcome.FOLDED
+    assert one.signal(record(signal())).disposition is Disposition.FOLDED
     assert one.open_signals == 1
     scored = one.bar(record(bar(0, "100 102 99.9 101")))
     assert [outcome.exit for outcome in scored.outcomes] == ["102.00"]
@@ -77,7 +77,7 @@ def test_what_is_said_of_an_unknown_instrument_is_refused_and_its_bars_are_filte
     one = scorer()
     assert reason(one.signal(record(signal(symbol="AAA.XTST"), key="AAA.XTST"))) is DeadLetterReason.UNKNOWN_INSTRUMENT
     filtered = one.bar(record(bar(0, FLAT, symbol="AAA.XTST"), key="AAA.XTST"))
-    assert (filtered.outcome, filtered.awaits_news) == (Outcome.FILTERED, True)
+    assert (filtered.disposition, filtered.may_change_on_refresh) == (Disposition.FILTERED, True)
 
 
 def test_an_instrument_with_a_calendar_that_nobody_knows_is_an_unknown_one() -> None:
@@ -101,11 +101,11 @@ def test_a_bar_from_the_future_is_refused_before_it_ends_what_is_open() -> None:
 
 @pytest.mark.parametrize("said", [signal("hold"), signal("abstain")])
 def test_hold_and_abstain_are_filtered(said: Message) -> None:
-    assert scorer().signal(record(said)).outcome is Outcome.FILTERED
+    assert scorer().signal(record(said)).disposition is Disposition.FILTERED
 
 
 def test_a_bar_that_forms_is_filtered() -> None:
-    assert scorer().bar(record(bar(0, FLAT, closed=False))).outcome is Outcome.FILTERED
+    assert scorer().bar(record(bar(0, FLAT, closed=False))).disposition is Disposition.FILTERED
 
 
 @pytest.mark.parametrize(("adjustment", "reason"), [("none", "horizon"), ("split", "stop")])

@@ -13,7 +13,7 @@ from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.lifecycle import Service
 from services.core.settings import BusSettings, FusionSettings, MarketSettings, RedisSettings, Settings, TracesSettings, VisionSettings
-from services.core.topics import ensure_topics
+from services.core.topic_admin import ensure_topics
 from services.fusion.worker import Around, FusionWorker
 from services.market.service import MarketService
 from services.vision.render import ChartSpec

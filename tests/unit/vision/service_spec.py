@@ -8,7 +8,7 @@ import pytest
 from schemas import Candle, DeadLetter, DeadLetterReason, RunMode, Topic, VisionFeatures
 from services.core.bus import Bus, BusError
 from services.core.clock import SystemClock
-from services.core.folding.dealing import Outcome
+from services.core.folding.disposition import Disposition
 from services.core.health import Health
 from services.core.settings import BusSettings, Settings, SettingsError, VisionSettings
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
@@ -71,7 +71,7 @@ class VisionServiceSpec:
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(candles))
         assert await desk.features() == expected(candles)
-        assert service.counts.outcomes == {Outcome.FOLDED: len(candles)}
+        assert service.counts.dispositions == {Disposition.FOLDED: len(candles)}
         assert service.counts.refused == {Refusal.TOO_FEW_BARS: 4 * len(SYMBOLS)}
         assert service.counts.published + service.counts.refused.total() == len(candles)
 
@@ -93,7 +93,7 @@ class VisionServiceSpec:
         await desk.publish(Topic.CANDLES, [*[candle(slot, symbol=symbol) for slot in range(6)], *ignored])
         async with desk.running() as service:
             await until(lambda: service.counts.records == 9)
-        assert service.counts.outcomes == {Outcome.FOLDED: 6, Outcome.FILTERED: 2, Outcome.DUPLICATE: 1}
+        assert service.counts.dispositions == {Disposition.FOLDED: 6, Disposition.FILTERED: 2, Disposition.DUPLICATE: 1}
         assert service.counts.published == 2
 
     async def test_a_stride_draws_every_so_manieth_bar(self, desk: Desk) -> None:
@@ -130,7 +130,7 @@ class VisionServiceSpec:
         await desk.publish_raw(Topic.CANDLES, [(key, value), (key, conflict), (key, late)])
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(bad) + 3)
-        assert service.counts.outcomes == {Outcome.FOLDED: 1, Outcome.DEAD_LETTERED: len(bad) + 2}
+        assert service.counts.dispositions == {Disposition.FOLDED: 1, Disposition.DEAD_LETTERED: len(bad) + 2}
         wanted = [(reason.value, two) for _, two, reason in bad] + [("conflict", conflict), ("late", late)]
         letters = await desk.read(Topic.DEAD_LETTERS)
         found = [(DeadLetter.from_headers(letter.headers).reason.value, letter.value) for letter in letters]
@@ -171,7 +171,7 @@ class VisionServiceSpec:
         async with desk.running() as service:
             await until(lambda: service.counts.records == len(second))
         assert await desk.features() == expected(first + second)
-        assert service.counts.outcomes == {Outcome.FOLDED: len(second)}
+        assert service.counts.dispositions == {Disposition.FOLDED: len(second)}
 
     async def test_members_that_come_and_go_lose_nothing_and_keep_each_symbol_in_order(self, desk: Desk) -> None:
         candles = market(60)

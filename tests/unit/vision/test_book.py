@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas import Candle, Instrument, RunMode
 from services.core.calendar import SessionCalendar
-from services.core.folding.fold import Fold
+from services.core.folding.bar_fold import Fold
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
 from services.vision.features import compute_features
 from services.vision.render import CLOSE, VOLUME, ChartSpec, Floats, render

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas import Instrument, InstrumentEvent, RunMode
 from services.core.bus import Record
 from services.core.folding.candles import CandleRules
-from services.core.folding.dealing import Outcome
+from services.core.folding.disposition import Disposition
 from services.vision.book import Refusal, Window, WindowRules
 from services.vision.books import Books, WindowsDue
 from services.vision.render import ChartSpec, render
@@ -54,9 +54,9 @@ json_values: st.SearchStrategy[Any] = (
 def test_no_bytes_make_it_raise(values: list[bytes | dict[str, Any]]) -> None:
     one = books()
     for offset, value in enumerate(values):
-        dealt = one.take(record(value if isinstance(value, bytes) else orjson.dumps(FIELDS | value), offset))
-        assert (dealt.refused is not None) == (dealt.outcome is Outcome.DEAD_LETTERED)
-        assert dealt.due is None or dealt.outcome is Outcome.FOLDED
+        result = one.take(record(value if isinstance(value, bytes) else orjson.dumps(FIELDS | value), offset))
+        assert (result.refused is not None) == (result.disposition is Disposition.DEAD_LETTERED)
+        assert result.due is None or result.disposition is Disposition.FOLDED
 
 
 prices = st.sampled_from([1e-9, 0.01, 1.0, 99.5, 1e11])
@@ -73,8 +73,8 @@ def test_every_window_that_is_due_renders(drawn: list[tuple[int, float, float, f
         bar = candle(slot, revision=revision, volume=volume).model_copy(
             update={"open": first, "close": second, "high": max(first, second), "low": min(first, second)}
         )
-        dealt = one.take(record(bar.encode(), offset))
-        if dealt.due is not None and isinstance(dealt.due.window, Window):
-            assert render(SPEC, dealt.due.window.bars[None]).any()
-        elif dealt.due is not None:
-            assert isinstance(dealt.due.window, Refusal)
+        result = one.take(record(bar.encode(), offset))
+        if result.due is not None and isinstance(result.due.window, Window):
+            assert render(SPEC, result.due.window.bars[None]).any()
+        elif result.due is not None:
+            assert isinstance(result.due.window, Refusal)

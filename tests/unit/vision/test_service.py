@@ -117,7 +117,7 @@ class TestInProcess(VisionServiceSpec):
     async def test_it_is_ready_once_it_knows_its_instruments_and_has_partitions(self, desk: Desk) -> None:
         health = Health()
         service = VisionService(desk.bus, desk.settings, SystemClock(), desk.model, health)
-        assert set(health.lacking) == {"instruments", "assigned"}
+        assert set(health.unmet) == {"instruments", "assigned"}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(service.run())
             await until(lambda: health.ready)

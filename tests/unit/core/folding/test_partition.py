@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.bus import BusError, Committed, Position, Record
-from services.core.folding.dealing import Dealt, Outcome
+from services.core.folding.disposition import Disposition, RecordResult
 from services.core.folding.partition import Partition, rebuild_from
 
 KEEP = 5
@@ -23,18 +23,18 @@ class LastFew:
     def __init__(self) -> None:
         self._offsets: list[int] = []
 
-    def take(self, record: Record) -> Dealt:
+    def take(self, record: Record) -> RecordResult:
         self._offsets = [*self._offsets, record.offset][-KEEP:]
-        return Dealt(Outcome.FOLDED)
+        return RecordResult(Disposition.FOLDED)
 
-    def again(self, record: Record, dealt: Dealt) -> Dealt:
-        raise AssertionError(f"nothing here awaits news: {record}, {dealt}")
+    def take_again(self, record: Record, result: RecordResult) -> RecordResult:
+        raise AssertionError(f"nothing here awaits news: {record}, {result}")
 
     def needed_from(self) -> int | None:
         return self._offsets[0] if self._offsets else None
 
 
-def fold(partition: Partition[Dealt], count: int, acknowledged: Acks) -> None:
+def fold(partition: Partition[RecordResult], count: int, acknowledged: Acks) -> None:
     end = partition.next_offset + count
     for offset in range(partition.next_offset, end):
         partition.books.take(Record("candles", 0, offset, 0, b"A.X", b""))

@@ -24,7 +24,7 @@ class FencedError(BusError):
     """The worker stood still for so long that others may own its partitions."""
 
 
-class Fence:
+class ZombieFence:
     """Watches over the time from one sign of life to the next."""
 
     def __init__(self, limit_s: float, now_s: Callable[[], float]) -> None:
@@ -35,7 +35,7 @@ class Fence:
         self._stood_s: float | None = None
 
     @classmethod
-    def of(cls, bus: BusSettings) -> Fence:
+    def of(cls, bus: BusSettings) -> ZombieFence:
         """Return the fence of a group's member; a bus inside the process stands still together with its members."""
         limit_s = math.inf if bus.url == "memory://" else _SHARE * bus.session_timeout_ms / 1000
         # A clock that goes on while the machine is suspended, where there is one.
@@ -67,7 +67,7 @@ class Fence:
 class FencedProducer:
     """A producer that takes nothing once the fence has fallen. See `Producer` for what each method promises."""
 
-    def __init__(self, inner: Producer, fence: Fence) -> None:
+    def __init__(self, inner: Producer, fence: ZombieFence) -> None:
         """Send through `inner`."""
         self._inner = inner
         self._fence = fence

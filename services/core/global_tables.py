@@ -15,7 +15,7 @@ _POLL_MS: Final = 250
 _RETRY_MS: Final = 250
 
 
-class Tables:
+class GlobalTables:
     """Follows topics from their beginning and hands each record to `fold`."""
 
     def __init__(self, bus: Bus, clock: Clock, topics: Sequence[str], fold: Callable[[Record], None], client_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What only Kafka's own admin tells: copies of partitions, brokers, and how far a group has committed. For `aquiline doctor`."""
+"""What only Kafka's own admin tells: replicas of partitions, brokers, and how far a group has committed. For `aquiline doctor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from services.core.bus.kafka_client import Connection
-from services.core.bus.kafka_errors import sentences
+from services.core.bus.kafka_errors import as_bus_error
 from services.core.bus.port import TopicPartition
 from services.core.settings import BusSettings
 
@@ -23,31 +23,31 @@ _UNKNOWN_GROUP: Final = 69
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """`copies` are a topic's replicas, of the partition that has fewest; `in_sync` likewise; `committed` are offsets."""
+class ClusterState:
+    """`replicas` are a topic's replicas, of the partition that has fewest; `in_sync` likewise; `committed` are offsets."""
 
     brokers: int
-    copies: Mapping[str, int]
+    replicas: Mapping[str, int]
     in_sync: Mapping[str, int]
     committed: Mapping[TopicPartition, int]
 
 
-async def survey(settings: BusSettings, group: str) -> Survey:
+async def read_cluster_state(settings: BusSettings, group: str) -> ClusterState:
     """Ask the cluster; raise BusError when it cannot be reached or does not answer."""
     client = AIOKafkaAdminClient(
         **Connection.from_settings(settings).arguments, client_id="aquiline-doctor", request_timeout_ms=settings.request_timeout_ms
     )
     try:
-        with sentences("asking the cluster"):
+        with as_bus_error("asking the cluster"):
             await client.start()
             brokers = (await client.describe_cluster())["brokers"]
             topics = {topic["topic"]: topic["partitions"] for topic in await client.describe_topics() if not topic["error_code"]}
             offsets = await _offsets(client, group, settings.request_timeout_ms)
     finally:
         await client.close()
-    return Survey(
+    return ClusterState(
         brokers=len(brokers),
-        copies={name: min(len(part["replicas"]) for part in parts) for name, parts in topics.items() if parts},
+        replicas={name: min(len(part["replicas"]) for part in parts) for name, parts in topics.items() if parts},
         in_sync={name: min(len(part["isr"]) for part in parts) for name, parts in topics.items() if parts},
         committed={TopicPartition(tp.topic, tp.partition): at.offset for tp, at in offsets.items() if at.offset >= 0},
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.bus import TopicPartition
-from services.core.bus.ranges import assign_ranges
+from services.core.bus.range_assignor import assign_ranges
 
 TOPICS = ("market", "vision")
 members = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.sets(st.sampled_from(TOPICS), min_size=1), max_size=6)

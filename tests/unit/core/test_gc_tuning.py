@@ -7,13 +7,13 @@ import sys
 
 _PROGRAM = """
 import gc, weakref
-from services.core import collector
+from services.core import gc_tuning
 
 class Cycle:
     def __init__(self):
         self.me = self
 
-collector.settle()
+gc_tuning.freeze()
 assert gc.get_freeze_count() > 1_000, gc.get_freeze_count()
 gone = weakref.ref(Cycle())
 passes = gc.get_stats()[0]["collections"]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.core import probe
+from services.core import healthcheck
 from services.core.health import Health, HealthServer
 from services.core.settings import HttpSettings
 
@@ -17,16 +17,16 @@ async def test_it_ends_with_0_only_when_the_page_answers_200(capsys: pytest.Capt
     server = HealthServer(HttpSettings(port=0), health)
     await server.start()
     page = [f"http://127.0.0.1:{server.bound_port}/readyz"]
-    before = await asyncio.to_thread(probe.main, page)
+    before = await asyncio.to_thread(healthcheck.main, page)
     said = capsys.readouterr().out
     health.set("rebuilt")
-    after = await asyncio.to_thread(probe.main, page)
+    after = await asyncio.to_thread(healthcheck.main, page)
     await server.close()
     assert (before, after) == (1, 0)
-    assert "rebuilt" in said, "whoever asks why it is unhealthy is told what it lacks"
-    assert await asyncio.to_thread(probe.main, page) == 1, "nobody listens any more"
+    assert "rebuilt" in said, "whoever asks why it is unhealthy is told which condition is missing"
+    assert await asyncio.to_thread(healthcheck.main, page) == 1, "nobody listens any more"
 
 
 @pytest.mark.parametrize("arguments", [[], ["127.0.0.1:9400"], ["https://127.0.0.1/"], ["http://127.0.0.1/", "more"]])
 def test_what_is_no_address_is_told_from_what_does_not_answer(arguments: list[str]) -> None:
-    assert probe.main(arguments) == 2
+    assert healthcheck.main(arguments) == 2

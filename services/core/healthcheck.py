@@ -1,4 +1,4 @@
-"""`python -m services.core.probe URL`: ends with 0 when the page answers 200; the health check of containers that have no curl.
+"""`python -m services.core.healthcheck URL`: ends with 0 when the page answers 200; the health check of containers that have no curl.
 
 Only the standard library is imported: it runs every few seconds beside each service.
 """
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     """Ask for the page that the one argument names, print what it says, and return 0 for 200, else 1; 2 when it is no address."""
     url = urlsplit(argv[0]) if len(argv) == 1 else None
     if url is None or url.scheme != "http" or url.hostname is None:
-        print("usage: python -m services.core.probe http://HOST:PORT/PATH", file=sys.stderr)  # noqa: T201 - a command's own words
+        print("usage: python -m services.core.healthcheck http://HOST:PORT/PATH", file=sys.stderr)  # noqa: T201 - a command's own words
         return 2
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=_TIMEOUT_S)
     try:

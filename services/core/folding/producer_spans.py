@@ -9,7 +9,7 @@ from services.core.clock import Clock
 from services.core.tracing import Tracer, extract, inject
 
 
-class MakingSpans:
+class ProducerSpans:
     """Spans of one service, from a record's append to the moment at which what it made is handed to the producer."""
 
     def __init__(self, tracer: Tracer | None, clock: Clock, name: str, *, first: bool) -> None:

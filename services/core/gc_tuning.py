@@ -13,7 +13,7 @@ _NEW_OBJECTS: Final = 10_000
 """By how many more objects have been made than let go before a pass looks at them; a batch of 500 records holds some 3,000."""
 
 
-def settle() -> None:
+def freeze() -> None:
     """Leave out of later passes all that is there by now, and have them come less often. Call it once a service is built."""
     gc.collect()
     gc.freeze()

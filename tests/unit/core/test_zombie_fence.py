@@ -6,8 +6,8 @@ import pytest
 
 from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
-from services.core.fence import Fence, FencedError, FencedProducer
 from services.core.settings import BusSettings
+from services.core.zombie_fence import FencedError, FencedProducer, ZombieFence
 
 
 class Time:
@@ -22,7 +22,7 @@ class Time:
 
 def test_a_worker_that_gives_signs_of_life_in_time_is_never_fenced() -> None:
     time = Time()
-    fence = Fence(2.0, time)
+    fence = ZombieFence(2.0, time)
     fence.check()
     for _ in range(5):
         fence.alive()
@@ -32,14 +32,14 @@ def test_a_worker_that_gives_signs_of_life_in_time_is_never_fenced() -> None:
 
 def test_what_came_before_the_first_sign_of_life_does_not_count() -> None:
     time = Time()
-    fence = Fence(2.0, time)
+    fence = ZombieFence(2.0, time)
     time.now_s += 60
     fence.alive()
 
 
 def test_a_fence_that_has_fallen_never_rises_again() -> None:
     time = Time()
-    fence = Fence(2.0, time)
+    fence = ZombieFence(2.0, time)
     fence.alive()
     time.now_s += 2.1
     with pytest.raises(FencedError, match=r"stood still for 2\.1 s"):
@@ -50,7 +50,7 @@ def test_a_fence_that_has_fallen_never_rises_again() -> None:
 
 async def test_nothing_is_handed_over_once_it_has_fallen() -> None:
     time = Time()
-    fence = Fence(2.0, time)
+    fence = ZombieFence(2.0, time)
     fence.alive()
     producer = FencedProducer(await MemoryBus(SystemClock()).producer(client_id="test"), fence)
     time.now_s += 3
@@ -59,12 +59,12 @@ async def test_nothing_is_handed_over_once_it_has_fallen() -> None:
 
 
 async def test_a_bus_inside_the_process_needs_none() -> None:
-    await Fence.of(BusSettings(url="memory://")).keep()
+    await ZombieFence.of(BusSettings(url="memory://")).keep()
 
 
 async def test_the_keeper_of_a_fallen_fence_says_so() -> None:
     time = Time()
-    fence = Fence(0.05, time)
+    fence = ZombieFence(0.05, time)
     fence.alive()
     time.now_s += 1
     with pytest.raises(FencedError):
