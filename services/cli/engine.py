@@ -13,8 +13,8 @@ from rich.console import Console
 from services.cli import engine_serve, engine_tune
 from services.inference.calibrate import CalibrationError
 from services.inference.engine import EngineError
-from services.inference.launcher import checks, command, folders, presets
-from services.inference.launcher.card import card_bytes
+from services.inference.launcher import command, presets
+from services.inference.launcher.plan import plan
 from services.inference.simulator.__main__ import main as simulator
 from services.inference.tuner import grid, prompts, report
 from services.inference.tuner.sweep import Plan, sweep
@@ -23,7 +23,6 @@ app = typer.Typer(name="engine", help="The engine: launch, tune or simulate it."
 
 _MODEL = Path("models/MiniCPM4.1-8B")
 _DRAFT = Path("models/MiniCPM4.1-8B-Eagle3/MiniCPM4_1-8B-Eagle3-bf16")
-_GIB = 1024**3
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
@@ -35,6 +34,14 @@ def serve(
     draft_path: Annotated[Path, typer.Option(help="Folder of the EAGLE3 draft's weights.")] = _DRAFT,
     speculation: Annotated[bool, typer.Option(help="Serve with the EAGLE3 draft, or without.")] = True,
     context: Annotated[int | None, typer.Option(min=1_024, help="Longest prompt with its answer, in tokens; the preset's.")] = None,
+    longrope: Annotated[
+        bool,
+        typer.Option(
+            "--longrope",
+            help="Open the context beyond the model's native length (131,072 tokens unless --context says another) with the LongRoPE "
+            "factors in its config.json; writes a folder beside the model that differs in config.json alone.",
+        ),
+    ] = False,
     permits: Annotated[int, typer.Option(min=1, help="Calls of that length that must fit in the KV cache at once.")] = 3,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 30_000,
@@ -54,47 +61,34 @@ def serve(
         chosen = presets.load(preset)
     except presets.LaunchError as error:
         _fail(str(error))
-    tokens = context or chosen.engine.context_tokens
-    found: list[str] = []
-    target = draft = None
-    try:
-        target = folders.read(model_path, what="model")
-    except presets.LaunchError as error:
-        found.append(str(error))
-    if speculation:
-        try:
-            draft = folders.read(draft_path, what="draft")
-        except presets.LaunchError as error:
-            found.append(str(error))
-    launch = command.launch(
+    planned = plan(
         chosen,
         model_path=model_path,
         draft_path=draft_path if speculation else None,
-        target=target,
-        context=tokens,
+        context=context,
+        longrope=longrope,
+        permits=permits,
         host=host,
         port=port,
         extra=ctx.args,
         python=str(python),
     )
-    if target is not None and (draft is not None or not speculation):
-        card = card_bytes() or int(chosen.card_gib * _GIB)
-        found += checks.findings(chosen, target, draft, card_bytes=card, context=tokens, permits=permits, extra=ctx.args)
-        typer.echo(checks.memory(chosen, target, draft, card_bytes=card, context=tokens, permits=permits).sentence(), err=True)
-    for sentence in found:
+    for sentence in planned.notes:
+        typer.echo(f"note: {sentence}", err=True)
+    for sentence in planned.refused:
         typer.echo(f"refused: {sentence}", err=True)
     if dry_run:
-        typer.echo(command.shell(launch))
+        typer.echo(command.shell(planned.launch))
         return
-    if found:
+    if planned.refused:
         raise typer.Exit(2)
     serving = engine_serve.Serving(
-        launch=launch,
-        context=tokens,
+        launch=planned.launch,
+        context=planned.context,
         at_once=min(permits, chosen.engine.max_running_requests),
-        model_path=model_path,
+        model_path=planned.model_path,
         ready_file=ready_file,
-        rewarm_url=(rewarm_url or launch.url) if rewarm else None,
+        rewarm_url=(rewarm_url or planned.launch.url) if rewarm else None,
     )
     try:
         status = asyncio.run(engine_serve.serve(serving))
@@ -116,7 +110,7 @@ def tune(
     topk: Annotated[str, typer.Option(help="Top-k of the draft to try; 1 is a chain.")] = "1",
     draft_tokens: Annotated[str, typer.Option(help="Draft tokens to try with a top-k above 1.")] = "8",
     windows: Annotated[str, typer.Option(help="Draft windows to try, in tokens; 0 is none. flashinfer takes none.")] = "0",
-    backends: Annotated[str, typer.Option(help="Attention backends to try.")] = "flashinfer",
+    backends: Annotated[str | None, typer.Option(help="Attention backends to try; the preset's when absent.")] = None,
     lengths: Annotated[str, typer.Option(help="Context lengths, in tokens.")] = "8192,32768",
     at_once: Annotated[str, typer.Option(help="Calls at once.")] = "1,3,8",
     answer_tokens: Annotated[int, typer.Option(min=2, help="Longest answer.")] = 80,
@@ -130,13 +124,14 @@ def tune(
     Arguments after `--` reach SGLang as they are.
     """
     try:
+        chosen = presets.load(preset)
         candidates = grid.candidates(
-            presets.load(preset),
+            chosen,
             steps=_numbers(steps),
             topks=_numbers(topk),
             draft_tokens=_numbers(draft_tokens),
             windows=[window or None for window in _numbers(windows)],
-            backends=backends.split(","),
+            backends=[chosen.engine.attention_backend] if backends is None else backends.split(","),
         )
         wanted = _numbers(lengths)
         texts = prompts.synthetic(max(_numbers(at_once)), max(wanted)) if prompt_file is None else prompts.read(prompt_file)
@@ -147,11 +142,11 @@ def tune(
             typer.echo(grid.label(candidate))
         return
     out.mkdir(parents=True, exist_ok=True)
-    plan = Plan(texts, wanted, _numbers(at_once), answer_tokens=answer_tokens, rounds=rounds)
-    starter = engine_tune.Starter(model_path, draft_path, plan, port, ctx.args)
+    grid_plan = Plan(texts, wanted, _numbers(at_once), answer_tokens=answer_tokens, rounds=rounds)
+    starter = engine_tune.Starter(model_path, draft_path, grid_plan, port, ctx.args)
     try:
         rows = asyncio.run(
-            sweep(candidates, plan, starter, out=out / "tuned.json", say=lambda line: typer.echo(line, err=True), budget_s=budget_s)
+            sweep(candidates, grid_plan, starter, out=out / "tuned.json", say=lambda line: typer.echo(line, err=True), budget_s=budget_s)
         )
     except presets.LaunchError as error:
         _fail(str(error))

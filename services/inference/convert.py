@@ -21,6 +21,9 @@ _COPIED = ("tokenizer", "special_tokens_map", "added_tokens", "generation_config
 _DROPPED = ("auto_map", "scale_emb", "scale_depth", "dim_model_base", "sparse_config", "mup_denominator", "num_experts")
 
 
+_FOLDED = (torch.float32, torch.float16, torch.bfloat16)
+
+
 class ConvertError(Exception):
     """The model cannot be converted; the text says why."""
 
@@ -42,6 +45,13 @@ def llama_config(config: dict[str, Any]) -> dict[str, Any]:
         raise ConvertError(f"architectures is {config.get('architectures')}; only ['MiniCPMForCausalLM'] can be converted")
     if config.get("num_experts"):
         raise ConvertError(f"the model is a mixture of {config['num_experts']} experts, which Llama's form has no place for")
+    quantized = config.get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method", "an unnamed method")
+        raise ConvertError(
+            f"the weights are stored quantized ({method}): their scales belong to the numbers as they are, and folding MiniCPM's into "
+            "them would ruin both; convert the bfloat16 checkpoint and quantize the result, or serve this one through the plug-in"
+        )
     missing = [key for key in ("scale_emb", "scale_depth", "dim_model_base", "hidden_size", "num_hidden_layers") if key not in config]
     if missing:
         raise ConvertError(f"config.json lacks {', '.join(missing)}, without which the scales are not known")
@@ -68,23 +78,33 @@ def convert(source: Path, target: Path, *, progress: Callable[[str], None] = lam
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    try:
+        scaled = _write(partial, shards, config, progress)
+        (partial / "config.json").write_text(json.dumps(converted, indent=2), encoding="utf-8")
+        for file in source.iterdir():
+            if file.name.startswith(_COPIED) and file.is_file():
+                shutil.copy2(file, partial / file.name)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.replace(target)
+    return scaled
+
+
+def _write(folder: Path, shards: list[Path], config: dict[str, Any], progress: Callable[[str], None]) -> int:
+    """Write the converted shards to `folder`, with their index; return how many tensors were scaled."""
     places: dict[str, str] = {}
     size = scaled = 0
     for number, shard in enumerate(shards, 1):
         tensors, count = _scaled(shard, config)
-        save_file(tensors, str(partial / shard.name), metadata={"format": "pt"})
+        save_file(tensors, str(folder / shard.name), metadata={"format": "pt"})
         scaled += count
         places |= dict.fromkeys(tensors, shard.name)
         size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         progress(f"{number}/{len(shards)} {shard.name}: {len(tensors)} tensors")
     if len(shards) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
-        (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-    (partial / "config.json").write_text(json.dumps(converted, indent=2), encoding="utf-8")
-    for file in source.iterdir():
-        if file.name.startswith(_COPIED) and file.is_file():
-            shutil.copy2(file, partial / file.name)
-    partial.replace(target)
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     return scaled
 
 
@@ -97,7 +117,12 @@ def _scaled(shard: Path, config: dict[str, Any]) -> tuple[dict[str, torch.Tensor
         for name in opened.keys():  # noqa: SIM118 - no dict
             if tied and name == "lm_head.weight":
                 continue  # made from the embedding
-            tensors[name] = _times(opened.get_tensor(name), factor(name, config))
+            tensor = opened.get_tensor(name)
+            if tensor.dtype not in _FOLDED:
+                raise ConvertError(
+                    f"{shard.name}: {name} is stored as {tensor.dtype}; only weights in float32, float16 or bfloat16 can be folded"
+                )
+            tensors[name] = _times(tensor, factor(name, config))
             scaled += factor(name, config) != 1.0
             if tied and name == "model.embed_tokens.weight":
                 tensors["lm_head.weight"] = _times(opened.get_tensor(name), factor("lm_head.weight", config))

@@ -16,6 +16,7 @@ GIB = 1024**3
 _EAGLE3_BACKENDS = ("flashinfer", "fa3", "trtllm_mha")
 _DRAFT_ARCHITECTURE = "LlamaForCausalLMEagle3"
 _SLOW = "makes EAGLE3 slower than no speculation at all (34 against 65 tokens/s at 32K tokens on an H100)"
+_MARLIN = {"gptq_marlin": "gptq", "awq_marlin": "awq"}
 _TARGETS = ("MiniCPMForCausalLM", "LlamaForCausalLM")
 _OWNED = {
     "--model-path": "--model-path", "--speculative-draft-model-path": "--draft-path",
@@ -49,7 +50,7 @@ def memory(preset: Preset, target: ModelFolder, draft: ModelFolder | None, *, ca
     """
     engine = preset.engine
     element = 2 if engine.kv_cache_dtype == "auto" else 1
-    weights = target.bytes_on_card // (2 if engine.quantization == "fp8" else 1)
+    weights = target.bytes_on_card // (2 if engine.quantization == "fp8" and target.quantization is None else 1)
     drafted = draft.bytes_on_card if draft else 0
     kv = target.kv_bytes_a_token(element) + (draft.kv_bytes_a_token(element) if draft else 0)
     free = int(card_bytes * engine.mem_fraction) - weights - drafted
@@ -68,9 +69,9 @@ def findings(
 ) -> list[str]:
     """Return what is wrong, in sentences; empty when the engine can start. `draft` None serves without speculation."""
     dummy = _told([*preset.arguments, *extra]).get("--load-format") == "dummy"
-    found = _of_target(target, context)
+    found = _of_target(target, context) + _of_quantization(preset, target) + _of_kv_cache(preset)
     if draft is not None:
-        found += _of_draft(target, draft) + _of_speculation(preset)
+        found += _of_draft(target, draft, context) + _of_speculation(preset)
     if not dummy:
         found += [
             f"{folder.path}: there are no weight files (*.safetensors); is the download complete?"
@@ -90,24 +91,55 @@ def findings(
     return found
 
 
+def notes(target: ModelFolder, draft: ModelFolder | None) -> list[str]:
+    """Return what is worth knowing and stops nothing, in sentences."""
+    if draft is not None and (draft.rope_scaling or None) != (target.rope_scaling or None):
+        sentence = (
+            "the draft's rope_scaling is not the target's; drafts are trained either way, so compare the accepted tokens a step "
+            "at your prompts' length with those of short prompts (aquiline engine tune --lengths)"
+        )
+        return [sentence]
+    return []
+
+
 def _of_target(target: ModelFolder, context: int) -> list[str]:
     found = []
-    if target.architecture not in _TARGETS:
-        found.append(
-            f"{target.path}: architecture {target.architecture!r} was not tried with EAGLE3 here; expected {' or '.join(_TARGETS)}"
-        )
     if not target.has_tokenizer:
         found.append(f"{target.path}: there is neither tokenizer.json nor tokenizer.model; is the download complete?")
     if context > target.max_position_embeddings:
         found.append(
             f"a context of {context:,} tokens is past the model's rope table of {target.max_position_embeddings:,}: "
-            f"give --context {target.max_position_embeddings} or less"
+            f"give --context {target.max_position_embeddings} or less, or --longrope for a model whose config.json names LongRoPE factors"
         )
     return found
 
 
-def _of_draft(target: ModelFolder, draft: ModelFolder) -> list[str]:
+def _of_quantization(preset: Preset, target: ModelFolder) -> list[str]:
+    wanted, stored = preset.engine.quantization, target.quantization
+    if wanted == "fp8" and stored not in {None, "fp8"}:
+        said = f"{target.path}: the weights are stored as {stored!r}, which the preset's quantization 'fp8' cannot quantize again"
+        return [f"{said}: serve them with a preset without quantization, or take the bfloat16 checkpoint"]
+    if wanted in _MARLIN and stored != _MARLIN[wanted]:
+        method = _MARLIN[wanted]
+        said = f"the preset's quantization {wanted!r} serves a checkpoint stored as {method!r}, and this one is {stored or 'not quantized'}"
+        return [f"{target.path}: {said}: download the {method.upper()} checkpoint, or take a preset without it"]
+    return []
+
+
+def _of_kv_cache(preset: Preset) -> list[str]:
+    engine = preset.engine
+    if engine.attention_backend == "fa3" and engine.kv_cache_dtype == "fp8_e5m2":
+        return ["kv_cache_dtype 'fp8_e5m2' with attention backend 'fa3' silently becomes 'triton' in SGLang 0.5.17: use 'fp8_e4m3'"]
+    return []
+
+
+def _of_draft(target: ModelFolder, draft: ModelFolder, context: int) -> list[str]:
     found = []
+    if target.architecture not in _TARGETS:
+        found.append(
+            f"{target.path}: architecture {target.architecture!r} was not tried with EAGLE3 here (expected {' or '.join(_TARGETS)}): "
+            "serve it with --no-speculation"
+        )
     if draft.architecture != _DRAFT_ARCHITECTURE:
         found.append(f"{draft.path}: architecture {draft.architecture!r} is no EAGLE3 draft; expected {_DRAFT_ARCHITECTURE!r}")
     reads = draft.target_hidden_size or draft.hidden_size
@@ -125,10 +157,15 @@ def _of_draft(target: ModelFolder, draft: ModelFolder) -> list[str]:
             f"{draft.path}: config.json has no draft_vocab_size, which SGLang needs: add the number of rows of the draft's lm_head "
             "(32000 for MiniCPM4.1-8B)"
         )
-    if draft.max_position_embeddings < target.max_position_embeddings:
+    if draft.max_position_embeddings < min(context, target.max_position_embeddings):
         found.append(
-            f"{draft.path}: the draft's max_position_embeddings of {draft.max_position_embeddings:,} is below the target's of "
-            f"{target.max_position_embeddings:,}, so that its rope table ends too early: set it to the target's in the draft's config.json"
+            f"{draft.path}: the draft's max_position_embeddings of {draft.max_position_embeddings:,} is below --context {context:,}, "
+            "so that its rope table ends too early: raise it in the draft's config.json"
+        )
+    if draft.rope_theta != target.rope_theta:
+        found.append(
+            f"{draft.path}: the draft turns positions with rope_theta {draft.rope_theta:,.0f} and the target with "
+            f"{target.rope_theta:,.0f}: it was trained on another model's states"
         )
     return found
 

@@ -75,8 +75,6 @@ def launch(
         ]  # fmt: skip
         if speculation.draft_window is not None:
             arguments += ["--speculative-draft-window-size", str(speculation.draft_window)]
-        if speculation.aux_scale is not None:
-            environment["MINICPM_EAGLE3_AUX_SCALE"] = speculation.aux_scale
     asked = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
     return Launch([*arguments, *preset.arguments, *extra], environment, f"http://{asked}:{port}")
 

@@ -33,16 +33,24 @@ class ModelFolder:
     target_hidden_size: int | None
     aux_layers: int
     """Target layers that a draft reads."""
+    rope_theta: float
+    rope_scaling: dict[str, Any] | None
+    """As `config.json` has it: `rope_type` with its factors; None for plain rotary positions."""
+    quantization: str | None
+    """Method of a checkpoint whose weights are stored quantized (`gptq`, `awq`, `fp8`, ...); None for bfloat16 or float16."""
+    quantization_bits: int | None
     weight_bytes: int
     has_tokenizer: bool
 
     @property
     def computed_bytes(self) -> int:
-        """Return the weights' size in bfloat16, computed from the shape (target or EAGLE3 draft)."""
+        """Return the weights' size, computed from the shape: bfloat16, or the bits of a quantized checkpoint's layers."""
         attention = self.hidden_size * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         mlp = 3 * self.hidden_size * self.intermediate_size
         if self.draft_vocab_size is None:
-            return _ELEMENT_BYTES * (self.layers * (attention + mlp) + 2 * self.vocab_size * self.hidden_size)
+            # Embedding and head stay in bfloat16; scales and zero points of a group of 128 add some 3 % to 4 bits.
+            layer_bytes = _ELEMENT_BYTES if self.quantization_bits is None else self.quantization_bits / 8 * 1.03
+            return int(layer_bytes * self.layers * (attention + mlp)) + _ELEMENT_BYTES * 2 * self.vocab_size * self.hidden_size
         read_twice = self.hidden_size * self.head_dim * (self.heads + 2 * self.kv_heads)
         fc = (self.target_hidden_size or self.hidden_size) * self.aux_layers * self.hidden_size
         head = self.draft_vocab_size * self.hidden_size
@@ -71,6 +79,7 @@ def read(path: Path, *, what: str) -> ModelFolder:
         config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
         eagle = config.get("eagle_config") or {}
+        quantized = config.get("quantization_config") or {}
         return ModelFolder(
             path=path,
             architecture=str(config["architectures"][0]),
@@ -85,6 +94,10 @@ def read(path: Path, *, what: str) -> ModelFolder:
             max_position_embeddings=int(config["max_position_embeddings"]),
             scale_emb=None if config.get("scale_emb") is None else float(config["scale_emb"]),
             target_hidden_size=None if config.get("target_hidden_size") is None else int(config["target_hidden_size"]),
+            rope_theta=float(config.get("rope_theta") or 10_000.0),
+            rope_scaling=config.get("rope_scaling"),
+            quantization=None if not quantized else str(quantized.get("quant_method", "unknown")).lower(),
+            quantization_bits=None if quantized.get("bits") is None else int(quantized["bits"]),
             aux_layers=len(eagle.get("eagle_aux_hidden_state_layer_ids") or (0, 0, 0)),
             weight_bytes=sum(weights.stat().st_size for pattern in ("*.safetensors", "*.bin", "*.pt") for weights in path.glob(pattern)),
             has_tokenizer=any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")),

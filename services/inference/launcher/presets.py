@@ -35,8 +35,8 @@ class EnginePart(_Part):
     """Calls decoded at once; also the largest batch that CUDA graphs are captured for."""
     schedule_policy: Literal["fcfs", "lof", "lpm"] = "fcfs"
     kv_cache_dtype: Literal["auto", "fp8_e5m2", "fp8_e4m3"] = "auto"
-    quantization: Literal["fp8"] | None = None
-    """`fp8` halves the weights while loading; not exercised here."""
+    quantization: Literal["fp8", "gptq_marlin", "awq_marlin"] | None = None
+    """`fp8` halves bfloat16 weights while loading; the Marlin kernels serve a checkpoint that is stored as GPTQ or AWQ in 4 bits."""
 
 
 class SpeculationPart(_Part):
@@ -47,8 +47,6 @@ class SpeculationPart(_Part):
     draft_tokens: Positive = 4
     draft_window: Positive | None = None
     """Tokens that the draft looks back; everything when absent. Acceptance falls past the draft's training length without it."""
-    aux_scale: str | None = None
-    """What the target's captured states are multiplied by: a number, or `residual` (0.2475 for MiniCPM4.1-8B, as in CPM.cu)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

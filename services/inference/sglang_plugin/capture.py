@@ -5,20 +5,10 @@ Kept apart from the model class, so that it is tested against a plain model on a
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
-
-AUX_SCALE_VARIABLE = "MINICPM_EAGLE3_AUX_SCALE"
-"""Environment variable of the engine's process: what the captured states are multiplied by.
-
-Absent, empty or `1`: as they are. `residual`: by scale_depth / sqrt(layers), which is 0.2475 for MiniCPM4.1-8B and what CPM.cu does.
-Anything else: that number. Embedding and fc output pass an RMS norm inside the draft, so the scale only changes the weight of
-the residual stream: try both on real weights and keep the one with the longer acceptance.
-"""
 
 
 def layers_to_capture(num_layers: int, draft_layer_ids: Sequence[int] | None) -> tuple[int, ...]:
@@ -36,28 +26,11 @@ def layers_to_capture(num_layers: int, draft_layer_ids: Sequence[int] | None) ->
     return tuple(wanted)
 
 
-def aux_scale(scale_depth: float, num_layers: int, environment: Mapping[str, str] = os.environ) -> float:
-    """Return what captured states are multiplied by, from `AUX_SCALE_VARIABLE`; raise ValueError when it is no usable number."""
-    text = environment.get(AUX_SCALE_VARIABLE, "").strip()
-    if not text:
-        return 1.0
-    if text == "residual":
-        return scale_depth / math.sqrt(num_layers)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{AUX_SCALE_VARIABLE} is {text!r}; it must be 'residual' or a number above 0")
-    return value
-
-
 def run_layers(
     layers: Sequence[Any],
     call: Callable[[Any, torch.Tensor], torch.Tensor],
     hidden: torch.Tensor,
     capture_before: Collection[int],
-    scale: float,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Pass `hidden` (tokens, width) through `layers` and return the last hidden state and the captured ones, in layer order.
 
@@ -67,6 +40,6 @@ def run_layers(
     captured: list[torch.Tensor] = []
     for index, layer in enumerate(layers):
         if index in capture_before:
-            captured.append(hidden if scale == 1.0 else hidden * scale)
+            captured.append(hidden)
         hidden = call(layer, hidden)
     return hidden, captured

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from sglang.srt.layers.rotary_embedding import RotaryEmbedding
 from sglang.srt.models.minicpm import MiniCPMForCausalLM as StockMiniCPMForCausalLM
 from sglang.srt.models.minicpm import MiniCPMModel as StockMiniCPMModel
 
-from services.inference.sglang_plugin import capture
+from services.inference.sglang_plugin import capture, rope
 
 
 class CapturingMiniCPMModel(StockMiniCPMModel):  # type: ignore[misc]
-    """The transformer body, keeping the hidden states before `layers_to_capture`, multiplied by `aux_scale`."""
+    """The transformer body, keeping the hidden states before `layers_to_capture`."""
 
     layers_to_capture: tuple[int, ...] = ()
-    aux_scale: float = 1.0
 
     def forward(
         self, input_ids: torch.Tensor, positions: torch.Tensor, forward_batch: Any, input_embeds: torch.Tensor | None = None
@@ -32,7 +32,7 @@ class CapturingMiniCPMModel(StockMiniCPMModel):  # type: ignore[misc]
             after: torch.Tensor = layer(positions, states, forward_batch, None)[0]
             return after
 
-        hidden, captured = capture.run_layers(self.layers, call, hidden, self.layers_to_capture, self.aux_scale)
+        hidden, captured = capture.run_layers(self.layers, call, hidden, self.layers_to_capture)
         hidden = self.norm(hidden)
         return (hidden, captured) if captured else hidden
 
@@ -45,6 +45,7 @@ class MiniCPMForCausalLM(StockMiniCPMForCausalLM):  # type: ignore[misc]
         super().__init__(config, quant_config=quant_config, prefix=prefix)
         self.model.__class__ = CapturingMiniCPMModel
         self.capture_aux_hidden_states = False
+        rope.fuse(self.model.layers, RotaryEmbedding)
 
     def forward(
         self, input_ids: torch.Tensor, positions: torch.Tensor, forward_batch: Any, input_embeds: torch.Tensor | None = None
@@ -62,9 +63,7 @@ class MiniCPMForCausalLM(StockMiniCPMForCausalLM):  # type: ignore[misc]
 
     def set_eagle3_layers_to_capture(self, layer_ids: Sequence[int] | None = None) -> None:
         """Capture for the draft's `layer_ids` (see `capture.layers_to_capture`); called before CUDA graphs are captured."""
-        num_layers = self.config.num_hidden_layers
-        self.model.layers_to_capture = capture.layers_to_capture(num_layers, layer_ids)
-        self.model.aux_scale = capture.aux_scale(self.config.scale_depth, num_layers)
+        self.model.layers_to_capture = capture.layers_to_capture(self.config.num_hidden_layers, layer_ids)
         self.capture_aux_hidden_states = True
 
     def get_embed(self) -> torch.Tensor:

@@ -74,6 +74,13 @@ def test_what_is_no_minicpm_is_refused_with_a_sentence(tmp_path: Path) -> None:
         convert.llama_config(model.config | {"architectures": ["LlamaForCausalLM"]})
     with pytest.raises(convert.ConvertError, match="8 experts"):
         convert.llama_config(model.config | {"num_experts": 8})
+    with pytest.raises(convert.ConvertError, match="stored quantized \\(gptq\\)"):
+        convert.llama_config(model.config | {"quantization_config": {"quant_method": "gptq", "bits": 4}})
     with pytest.raises(convert.ConvertError, match="lacks scale_depth"):
         convert.llama_config({key: value for key, value in model.config.items() if key != "scale_depth"})
-    assert not (tmp_path / "llama").exists()
+    packed = PlainMiniCPM.random(1)
+    packed.weights["model.layers.0.self_attn.q_proj.qweight"] = torch.ones(4, 4, dtype=torch.int32)
+    write_model(packed, tmp_path / "packed", shards=1)
+    with pytest.raises(convert.ConvertError, match=r"qweight is stored as torch\.int32"):
+        convert.convert(tmp_path / "packed", tmp_path / "llama")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["minicpm", "packed", "there"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from services.cli.engine import app
 from services.inference.launcher import checks, command, folders, presets
+from services.inference.launcher.longrope import overlay
 from tests.unit.inference_engine.build import DRAFT, TARGET, folder
 
 GIB = 1024**3
@@ -33,7 +35,7 @@ def found(
     return checks.findings(chosen, model, drafted, card_bytes=int(card_gib * GIB), context=context, permits=permits, extra=extra)
 
 
-@pytest.mark.parametrize("preset", ["h100", "rtx5090", "rtx4090"])
+@pytest.mark.parametrize("preset", ["h100", "h100-fp8", "rtx5090", "rtx4090"])
 def test_every_preset_starts_with_minicpm_on_its_own_card(tmp_path: Path, preset: str) -> None:
     chosen = presets.load(preset)
     assert found(tmp_path, preset=preset, card_gib=chosen.card_gib, context=chosen.engine.context_tokens) == []
@@ -45,7 +47,14 @@ def test_every_preset_starts_with_minicpm_on_its_own_card(tmp_path: Path, preset
         ({"draft": {"hidden_size": 2048}}, "hidden states of 2048, but the target's are 4096"),
         ({"draft": {"vocab_size": 32_000}}, "vocabulary of 32,000 is not the target's of 73,448"),
         ({"draft": {"draft_vocab_size": None}}, "has no draft_vocab_size"),
-        ({"draft": {"max_position_embeddings": 32_768}}, "below the target's of 65,536"),
+        ({"draft": {"max_position_embeddings": 16_384}}, "of 16,384 is below --context 32,768"),
+        ({"draft": {"rope_theta": 500_000.0}}, "rope_theta 500,000 and the target with 10,000"),
+        ({"preset": "h100-fp8", "target": {"quantization_config": {"quant_method": "gptq", "bits": 4}}}, "cannot quantize again"),
+        ({"preset": "rtx4090-gptq", "card_gib": 23.5}, "this one is not quantized: download the GPTQ checkpoint"),
+        (
+            {"preset": "rtx4090-awq", "card_gib": 23.5, "target": {"quantization_config": {"quant_method": "gptq", "bits": 4}}},
+            "this one is gptq",
+        ),
         ({"draft": {"architectures": ["LlamaForCausalLM"]}}, "is no EAGLE3 draft"),
         ({"target": {"architectures": ["Qwen3ForCausalLM"]}}, "was not tried with EAGLE3"),
         ({"context": 131_072, "permits": 1}, "past the model's rope table of 65,536"),
@@ -64,6 +73,79 @@ def test_what_would_end_in_a_crash_or_in_idle_drafts_is_refused_with_one_sentenc
     sentences = found(tmp_path, **changed)
     assert len(sentences) == 1
     assert sentence in sentences[0]
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_a_checkpoint_of_four_bits_leaves_room_on_a_small_card(tmp_path: Path, method: str) -> None:
+    stored = {"quantization_config": {"quant_method": method, "bits": 4, "group_size": 128}}
+    assert found(tmp_path, preset=f"rtx4090-{method}", card_gib=23.5, target=stored, permits=4) == []
+    bare = folders.read(folder(tmp_path / "bare", TARGET | stored, weights=False), what="model")
+    assert 4.5 * GIB < bare.bytes_on_card < 5.5 * GIB
+    launch = command.launch(
+        presets.load(f"rtx4090-{method}"), model_path=Path("m"), draft_path=None, target=bare, context=8_192, host="127.0.0.1", port=1
+    )
+    assert f"--quantization {method}_marlin" in " ".join(launch.arguments)
+
+
+def test_a_kv_cache_that_would_change_the_kernels_is_refused(tmp_path: Path) -> None:
+    chosen = presets.load("h100-fp8")
+    wrong = chosen.model_copy(update={"engine": chosen.engine.model_copy(update={"kv_cache_dtype": "fp8_e5m2"})})
+    model = folders.read(folder(tmp_path / "model", TARGET), what="model")
+    sentences = checks.findings(wrong, model, None, card_bytes=80 * GIB, context=8_192, permits=1)
+    assert ["fp8_e4m3" in sentence for sentence in sentences] == [True]
+
+
+def test_a_model_that_was_not_tried_with_a_draft_is_served_without_one(tmp_path: Path) -> None:
+    other = folders.read(folder(tmp_path / "model", TARGET | {"architectures": ["MiniCPMSALAForCausalLM"]}), what="model")
+    draft = folders.read(folder(tmp_path / "draft", DRAFT), what="draft")
+    preset = presets.load("h100")
+    assert checks.findings(preset, other, None, card_bytes=80 * GIB, context=8_192, permits=1) == []
+    sentences = checks.findings(preset, other, draft, card_bytes=80 * GIB, context=8_192, permits=1)
+    assert ["--no-speculation" in sentence for sentence in sentences] == [True]
+
+
+LONG = {"rope_type": "longrope", "short_factor": [1.5] * 64, "long_factor": [1.5] * 64, "original_max_position_embeddings": 65_536}
+
+
+def test_longrope_opens_the_context_in_a_folder_that_differs_in_its_config_alone(tmp_path: Path) -> None:
+    model = folder(tmp_path / "model", TARGET | {"rope_scaling": LONG})
+    draft = folder(tmp_path / "draft", DRAFT)
+    options = ["serve", "--preset", "h100", "--model-path", str(model), "--draft-path", str(draft), "--permits", "1", "--dry-run"]
+    refused = CliRunner().invoke(app, [*options, "--context", "131072"])
+    assert "or --longrope for a model whose config.json names" in refused.stderr
+    for _again in range(2):
+        ended = CliRunner().invoke(app, [*options, "--longrope"])
+        assert "refused" not in ended.stderr
+        assert "the draft's rope_scaling is not the target's" in ended.stderr
+        assert "--context-length 131072" in ended.stdout
+        for name, config in (("model", TARGET | {"rope_scaling": LONG}), ("draft", DRAFT)):
+            opened = tmp_path / f"{name}-context-131072"
+            assert str(opened) in ended.stdout
+            assert json.loads((opened / "config.json").read_text()) == config | {"max_position_embeddings": 131_072}
+            assert (opened / "model.safetensors").resolve() == tmp_path / name / "model.safetensors"
+    assert json.loads((model / "config.json").read_text())["max_position_embeddings"] == 65_536
+
+
+def test_longrope_takes_the_native_length_where_the_config_does_not_name_it(tmp_path: Path) -> None:
+    unnamed = {key: value for key, value in LONG.items() if key != "original_max_position_embeddings"}
+    model = folders.read(folder(tmp_path / "model", TARGET | {"rope_scaling": unnamed}), what="model")
+    assert folders.read(overlay(model, 131_072), what="model").rope_scaling == LONG
+
+
+@pytest.mark.parametrize(
+    ("scaling", "sentence"),
+    [
+        (None, "names no LongRoPE factors"),
+        ({"type": "yarn", "factor": 2}, "names no LongRoPE"),
+        (LONG | {"long_factor": [1.0]}, "has 1 factors"),
+    ],
+)
+def test_longrope_without_the_models_own_factors_is_refused(tmp_path: Path, scaling: dict[str, Any] | None, sentence: str) -> None:
+    model = folder(tmp_path / "model", TARGET | {"rope_scaling": scaling})
+    ended = CliRunner().invoke(
+        app, ["serve", "--preset", "h100", "--model-path", str(model), "--no-speculation", "--longrope", "--dry-run"]
+    )
+    assert sentence in ended.stderr
 
 
 def test_triton_in_a_preset_is_refused_for_eagle3_alone(tmp_path: Path) -> None:
@@ -154,7 +236,7 @@ def test_a_converted_model_is_served_without_the_plug_in(tmp_path: Path) -> None
 def test_optional_settings_of_a_preset_reach_the_command(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     presets.write(presets.load("rtx4090"), file)
-    text = file.read_text().replace("[speculation]", '[speculation]\ndraft_window = 4096\naux_scale = "residual"')
+    text = file.read_text().replace("[speculation]", "[speculation]\ndraft_window = 4096")
     file.write_text(text.replace('kv_cache_dtype = "auto"', 'kv_cache_dtype = "fp8_e5m2"\nquantization = "fp8"'))
     launch = command.launch(
         presets.load(str(file)), model_path=Path("m"), draft_path=Path("d"), target=None, context=8_192, host="127.0.0.1", port=1
@@ -163,7 +245,6 @@ def test_optional_settings_of_a_preset_reach_the_command(tmp_path: Path) -> None
     assert "--speculative-draft-window-size 4096" in line
     assert "--kv-cache-dtype fp8_e5m2" in line
     assert "--quantization fp8" in line
-    assert launch.environment["MINICPM_EAGLE3_AUX_SCALE"] == "residual"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_the_best_combination_becomes_a_preset_and_one_that_fails_is_told(tmp_pa
     grid = ["--steps", "2,5", "--windows", "0", "--port", str(free_port())]
     ended = CliRunner().invoke(app, ["tune", "--preset", "h100", "--out", str(tmp_path / "out"), *paths, *cells, *grid])
     assert ended.exit_code == 0, ended.output
-    assert "[3/3] 5/1/6 flashinfer: starting" in ended.stderr
+    assert "[3/3] 5/1/6 fa3: starting" in ended.stderr
     assert "CUDA out of memory" in ended.stderr
     best = re.search(r"best: (\S+) flashinfer", ended.stdout)
     assert best is not None
@@ -60,7 +60,7 @@ def test_a_draft_of_another_model_is_refused_for_every_combination(tmp_path: Pat
 
 def test_dry_run_lists_the_combinations() -> None:
     ended = CliRunner().invoke(app, ["tune", "--preset", "h100", "--out", "x", "--steps", "2", "--windows", "0,4096", "--dry-run"])
-    assert ended.stdout.splitlines() == ["3/1/4 flashinfer", "2/1/3 flashinfer", "2/1/3 flashinfer window 4096"]
+    assert ended.stdout.splitlines() == ["3/1/4 fa3", "2/1/3 fa3", "2/1/3 fa3 window 4096"]
 
 
 def test_nothing_of_ours_imports_the_plug_in() -> None:
