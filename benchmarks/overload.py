@@ -32,7 +32,6 @@ from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
 from services.core.topic_admin import ensure_topics
-from services.fusion.prompt.wording import facts, tail
 from services.fusion.service import load_tokenizer, make_worker
 from services.fusion.state.epochs import Epochs
 from services.inference.connect import connect
@@ -171,8 +170,7 @@ async def capacity(settings: Settings, names: Sequence[str], window: int, second
     for name in names:
         book = plain.books.get(name)
         assert book is not None
-        vision = book.seen_vision("1m")
-        plan = plain.prompts.plan(book, "1m", "fast", tail(book, "1m", vision, facts(book, "1m", vision)))
+        plan = plain.prompts.plan(book, "1m", "fast")
         prompts.append((await plain.prompts.build(plan)).ids)
         await engine.warm(uuid4().hex, name, prompts[-1])
     running.cancel()

@@ -21,7 +21,6 @@ from services.core.tokenizer import Tokenizer
 from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader
 from services.fusion.prompt.builder import PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.wording import facts, tail
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake, Quiet
 from services.fusion.state.triggers import Trigger, TriggerPolicy
@@ -96,9 +95,8 @@ class PlainWorker(Quiet):
     async def _ask(self, symbol: str, interval: str) -> str:
         book = self.books.get(symbol)
         assert book is not None
-        vision = book.seen_vision(interval)
-        view = facts(book, interval, vision)
-        prompt = await self.prompts.build(self.prompts.plan(book, interval, "fast", tail(book, interval, vision, view)))
+        plan = self.prompts.plan(book, interval, "fast")
+        prompt = await self.prompts.build(plan)
         fusion = self._settings.fusion
         request = EngineRequest(
             rid=uuid4().hex,
@@ -108,7 +106,7 @@ class PlainWorker(Quiet):
             sampling=Sampling(fusion.max_new_tokens, fusion.temperature, ANSWER_SCHEMA),
             deadline_ms=self._clock.now_ms() + _PATIENCE_MS,
             text=lambda: ("", ""),
-            view=view,
+            view=plan.facts,
         )
         reader = AnswerReader(thinking=False)
         async with aclosing(self._engine.stream(request)) as chunks:

@@ -26,9 +26,12 @@ from services.core.settings import EngineSettings, FusionSettings, RedisSettings
 from services.core.tokenizer import Tokenizer
 from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
 from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.facts import facts
+from services.fusion.prompt.layout import tail_text
+from services.fusion.prompt.lines import lines_before
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.wording import RULES, facts, instrument_block, tail
+from services.fusion.prompt.wording import RULES, bars_heading, instrument_block
 from services.fusion.service import load_tokenizer
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
@@ -177,7 +180,7 @@ async def epochs(
         book.fold_market(bar)
         if len(book.bars[INTERVAL]) < WINDOW_BARS:
             continue
-        prompt = await prompts.build(prompts.plan(book, INTERVAL, "fast", _tail(book)))
+        prompt = await prompts.build(prompts.plan(book, INTERVAL, "fast"))
         hits.add(len(prompt.ids), engine.cached(prompt.ids))
         prewarmer.after_decision(bar.symbol, INTERVAL)
         await prewarmer.idle()
@@ -203,8 +206,8 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
         bars = book.bars[INTERVAL]
         if len(bars) < WINDOW_BARS:
             continue
-        lines = bars.lines_before(len(bars), WINDOW_BARS, book.decimals)
-        pieces = [RULES, instrument_block(instrument), f"{INTERVAL} bars:\n", *lines]
+        lines = lines_before(bars, len(bars), WINDOW_BARS, book.decimals)
+        pieces = [RULES, instrument_block(instrument), bars_heading(INTERVAL), *lines]
         ids = np.concatenate([*map(encode, pieces), tokenizer.encode(_tail(book))])
         hits.add(len(ids), engine.cached(ids))
     return hits
@@ -212,7 +215,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
 
 def _tail(book: Book) -> str:
     vision = book.seen_vision(INTERVAL)
-    return tail(book, INTERVAL, vision, facts(book, INTERVAL, vision))
+    return tail_text(book, INTERVAL, vision, facts(book, INTERVAL, vision))
 
 
 def _remembering(tokenizer: Tokenizer) -> Callable[[str], TokenIds]:

@@ -20,7 +20,6 @@ from services.core.tokenizer import Tokenizer
 from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
 from services.fusion.prompt.builder import PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.wording import facts, tail
 from services.fusion.state.book import Book
 from services.inference.rules import decide
 from services.inference.simulator.answers import VOICE
@@ -76,14 +75,12 @@ def _pieces(
         left = len(candles) - 1 - at
         if left % whole_every and left % tail_every:
             continue
-        view_vision = book.seen_vision(INTERVAL)
-        view = facts(book, INTERVAL, view_vision)
-        asked = tail(book, INTERVAL, view_vision, view)
+        plan = prompts.plan(book, INTERVAL, "fast")
         if left % whole_every == 0:
-            yield "".join(prompts.text(prompts.plan(book, INTERVAL, "fast", asked)))
+            yield "".join(prompts.text(plan))
         else:
-            yield asked
-        yield orjson.dumps(decide(view, voice=VOICE)).decode() + "\n"
+            yield plan.tail
+        yield orjson.dumps(decide(plan.facts, voice=VOICE)).decode() + "\n"
 
 
 def _prompts() -> PromptBuilder:

@@ -9,7 +9,10 @@ from schemas import MarketFeatures
 from services.core.calendar import SessionCalendar
 from services.core.settings import FusionSettings
 from services.core.tokenizer import Tokenizer
-from services.fusion.prompt.wording import RULES, facts, instrument_block, tail
+from services.fusion.prompt.facts import facts
+from services.fusion.prompt.layout import tail_text
+from services.fusion.prompt.lines import lines_before
+from services.fusion.prompt.wording import RULES, instrument_block
 from services.fusion.state.book import Book
 
 _LOOKED_AT: Final = 256
@@ -23,8 +26,8 @@ def window_for(tokens: int, bars_since: float, tokenizer: Tokenizer, symbol: str
     for number in range(_LOOKED_AT):
         book.fold_market(MarketFeatures.decode(walk.bar(START_MS + number * MINUTE_MS)))
     vision = book.seen_vision("1m")
-    around = tail(book, "1m", vision, facts(book, "1m", vision))
+    around = tail_text(book, "1m", vision, facts(book, "1m", vision))
     fixed = sum(map(len, tokenizer.encode_batch([RULES, instrument_block(book.instrument), around])))
-    lines = book.bars["1m"].lines_before(_LOOKED_AT, _LOOKED_AT, book.decimals)
+    lines = lines_before(book.bars["1m"], _LOOKED_AT, _LOOKED_AT, book.decimals)
     a_line = sum(map(len, tokenizer.encode_batch(lines))) / len(lines)
     return round((tokens - fixed) / a_line - bars_since)

@@ -84,7 +84,7 @@ async def take_over(url: str, count: int) -> dict[str, float]:
     for book in worker._books:  # noqa: SLF001 - what a decision on each would do, without 1,000 decisions
         held = book.bars["1m"]
         bars += len(held)
-        await worker._prompts.build(worker._prompts.plan(book, "1m", "fast", ""))  # noqa: SLF001
+        await worker._prompts.build(worker._prompts.plan(book, "1m", "fast"))  # noqa: SLF001
     assert len(worker._books) == count  # noqa: SLF001
     with_prompts_mb = rss_mb() - before_mb
     worker.stop()

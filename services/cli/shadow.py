@@ -15,7 +15,7 @@ from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.settings import LogSettings, Settings, SettingsError, load
 from services.fusion.prompt.builder import config_version
-from services.fusion.prompt.wording import PROMPT_VERSION
+from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.service import load_tokenizer
 from services.promotion.comparison import Criteria, Expected, NothingToCompareError, compare
 from services.promotion.comparison_result import Comparison

@@ -11,8 +11,8 @@ from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
 from services.doctor.engine_findings import PromptFacts
 from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.facts import FACTS
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.wording import FACTS, facts, tail
 from services.fusion.state.book import Book
 
 _LATE_MS: Final = 1_763_424_000_000
@@ -27,9 +27,8 @@ async def longest_prompt(settings: Settings, tokenizer: Tokenizer) -> PromptFact
     builder = PromptBuilder(settings.fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
     interval = min(settings.fusion.trigger_interval_set, key=interval_ms)
     book = _full_book(settings, interval)
-    vision = book.seen_vision(interval)
     mode: Mode = "deep" if settings.fusion.deep_every_bars or settings.fusion.deep_on_move_atr is not None else "fast"
-    plan = builder.plan(book, interval, mode, tail(book, interval, vision, facts(book, interval, vision)))
+    plan = builder.plan(book, interval, mode)
     prompt = await builder.build(plan)
     return PromptFacts(prompt.ids.size, prompt.prefix_tokens)
 

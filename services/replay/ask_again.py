@@ -12,8 +12,7 @@ from typing import Final, Literal
 from uuid import uuid4
 
 from services.core.clock import Clock
-from services.fusion.decide.answer import Answer, AnswerError, AnswerReader
-from services.fusion.prompt.question import sampling
+from services.fusion.decide.answer import Answer, AnswerError, AnswerReader, sampling
 from services.inference.engine import Engine, EngineRequest
 from services.replay.audit_trail import AuditEntry
 from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt
@@ -43,8 +42,8 @@ async def ask_again(entry: AuditEntry, rebuilt: RebuiltPrompt, rebuilder: Prompt
         input_ids=prompt.ids,
         sampling=sampling(rebuilder.settings.fusion, record.mode),
         deadline_ms=clock.now_ms() + _PATIENCE_MS,
-        text=lambda: rebuilder.prompts.text(rebuilt.question.plan),
-        view=rebuilt.question.view,
+        text=lambda: rebuilder.prompts.text(rebuilt.plan),
+        view=rebuilt.plan.facts,
     )
     text = ""
     async with aclosing(engine.stream(request)) as chunks:

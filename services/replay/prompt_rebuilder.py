@@ -14,15 +14,14 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from schemas import Instrument, InstrumentEvent, MarketFeatures
+from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef
 from services.core.bus import Record
 from services.core.clock import VirtualClock
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
-from services.fusion.prompt.builder import Prompt, PromptBuilder, fingerprint
-from services.fusion.prompt.question import Question, question
+from services.fusion.prompt.builder import Plan, Prompt, PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.state.book import At, Book, bars_to_rebuild
+from services.fusion.state.book import Book, bars_to_rebuild
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake, Quiet
 from services.fusion.state.triggers import TriggerPolicy
@@ -41,12 +40,12 @@ class ReferenceHistory(NamedTuple):
 
 
 class RebuiltPrompt(NamedTuple):
-    """A decision's question and prompt as its book gives them again."""
+    """A decision's plan and prompt as its book gives them again."""
 
-    question: Question
+    plan: Plan
     prompt: Prompt
-    market_at: At | None
-    vision_at: At | None
+    market_ref: OffsetRef | None
+    vision_ref: OffsetRef | None
     short: bool
     """The book holds too few bars to be sure that older ones would show nothing."""
 
@@ -138,9 +137,9 @@ class PromptRebuilder:
             bars = None if book is None else book.bars.get(record.interval)
             if book is None or not bars or record.interval not in self.settings.fusion.trigger_interval_set:
                 continue
-            asked = question(self.prompts, book, record.interval, record.mode)
+            plan = self.prompts.plan(book, record.interval, record.mode)
             short = any(held.total < bars_to_rebuild(self.settings.fusion, interval) for interval, held in book.bars.items())
-            yield entry, RebuiltPrompt(asked, await self.prompts.build(asked.plan), book.market_at, book.vision_at, short)
+            yield entry, RebuiltPrompt(plan, await self.prompts.build(plan), book.market_ref, book.vision_ref, short)
 
 
 class _Fold:

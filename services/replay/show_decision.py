@@ -65,7 +65,7 @@ def _facts(entry: AuditEntry, rebuilt: RebuiltPrompt) -> Table:
         ("ended", f"{ended.strip()}, {_time(record.ts_done_ms)}"),
         ("action", record.action.value if record.action else "none"),
         ("as of", "" if as_of is None else f"market {as_of.market.offset} ({_time(as_of.market.ts_event_ms)}), vision {_offset(entry)}"),
-        ("vision", f"{rebuilt.question.vision.state}"),
+        ("vision", f"{rebuilt.plan.vision.state}"),
         ("engine", f"{record.engine}, {record.model} ({record.source})"),
         ("epoch", f"{rebuilt.prompt.epoch}, {rebuilt.prompt.prefix_tokens} tokens of prefix"),
         ("hash", rebuilt.prompt.hash),

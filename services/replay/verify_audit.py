@@ -13,8 +13,7 @@ from typing import Final
 from uuid import uuid5
 
 from schemas import AuditRecord, OffsetRef, Outcome, RunMode, Topic, topic_name
-from services.fusion.prompt.wording import PROMPT_VERSION
-from services.fusion.state.book import At
+from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.triggers import TriggerIds
 from services.replay.audit_trail import AuditEntry, AuditTrail
 from services.replay.log_source import LogSource, PartitionLog, PartitionRequest
@@ -222,18 +221,14 @@ def problem_of(entry: AuditEntry, rebuilt: RebuiltPrompt) -> str | None:
         return "a prompt is told of, and no as_of"
     told = [
         ("prompt_hash", record.prompt_hash, prompt.hash),
-        ("as_of.market", _at(record.as_of.market), rebuilt.market_at),
-        ("as_of.vision", _at(record.as_of.vision), rebuilt.vision_at),
+        ("as_of.market", record.as_of.market, rebuilt.market_ref),
+        ("as_of.vision", record.as_of.vision, rebuilt.vision_ref),
         ("epoch", record.epoch, prompt.epoch),
         ("prompt_tokens", record.prompt_tokens, len(prompt.ids)),
-        ("vision", record.vision, rebuilt.question.vision.state),
+        ("vision", record.vision, rebuilt.plan.vision.state),
     ]
     wrong = [f"{name} is {said} in the audit and {found} from the log" for name, said, found in told if said != found]
     return "; ".join(wrong) or None
-
-
-def _at(ref: OffsetRef | None) -> At | None:
-    return None if ref is None else At(ref.topic, ref.partition, ref.offset, ref.ts_ms, ref.ts_event_ms)
 
 
 def _told(entry: AuditEntry, problem: str) -> str:

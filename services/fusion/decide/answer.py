@@ -13,7 +13,9 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from schemas import Action
+from schemas import Action, Mode
+from services.core.settings import FusionSettings
+from services.inference.engine import Sampling
 
 _Rationale = Annotated[str, Field(max_length=400)]
 _Offset = Annotated[int, Field(ge=-99, le=99)]
@@ -88,6 +90,17 @@ def _schema() -> str:
 
 ANSWER_SCHEMA: Final = _schema()
 """The grammar for engines that constrain their output, as JSON text."""
+
+
+def sampling(settings: FusionSettings, mode: Mode) -> Sampling:
+    """Return how an answer in `mode` is sampled: a grammar would forbid the thought before a deep one."""
+    deep = mode == "deep"
+    return Sampling(
+        settings.deep_max_new_tokens if deep else settings.max_new_tokens,
+        settings.temperature,
+        ANSWER_SCHEMA if settings.grammar and not deep else None,
+    )
+
 
 _MAX_PRICE: Final = Decimal(10) ** 12
 """As in the contracts."""

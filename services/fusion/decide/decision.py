@@ -15,7 +15,7 @@ from services.core import metrics
 from services.core.bus import BusError
 from services.core.clock import Clock
 from services.core.settings import Settings
-from services.fusion.decide.answer import Answer, AnswerError, AnswerReader, Entry, action_of, prices
+from services.fusion.decide.answer import Answer, AnswerError, AnswerReader, Entry, action_of, prices, sampling
 from services.fusion.decide.control import ControlTable
 from services.fusion.decide.ending import Ending
 from services.fusion.decide.guard import Block, Guard
@@ -23,8 +23,7 @@ from services.fusion.decide.signals import Basis, Frame, make_signal
 from services.fusion.deliver.publisher import Handed, Publisher
 from services.fusion.deliver.skew import SkewMeter
 from services.fusion.observe.spans import TriggerTrace
-from services.fusion.prompt.builder import PromptBuilder
-from services.fusion.prompt.question import Question, question, sampling
+from services.fusion.prompt.builder import Plan, PromptBuilder
 from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
 from services.inference.engine import Engine, EngineError, EngineRequest, Usage
@@ -125,7 +124,7 @@ class Decision:
 
     def _valid_until(self) -> int:
         """Return the last instant to open a position: as-of plus the interval's validity, capped at the session's close."""
-        market = self._book.market_at
+        market = self._book.market_ref
         assert market is not None  # noqa: S101
         until_ms = market.ts_ms + self._parts.settings.fusion.entry_validity(self._trigger.lane.interval)
         close_ms = self._book.calendar.session_close_ms(market.ts_event_ms)
@@ -143,21 +142,20 @@ class Decision:
     async def _ask(self) -> None:
         """Ask the engine, the stand-in where one is configured and the engine does not answer; fill in the ending."""
         parts, ending, lane = self._parts, self._ending, self._trigger.lane
-        asked = question(parts.prompts, self._book, lane.interval, lane.mode)
-        vision, view = asked.vision, asked.view
-        ending.vision = vision.state
+        plan = parts.prompts.plan(self._book, lane.interval, lane.mode)
+        ending.vision = plan.vision.state
         last_close_ms = self._book.bars[lane.interval].last_close_ms
-        frame = Frame(vision, view["close"], view["atr"], last_close_ms, self._valid_until(), self._book.version)
+        frame = Frame(plan.vision, plan.facts["close"], plan.facts["atr"], last_close_ms, self._valid_until(), self._book.version)
         watch = _Stopwatch(ending.stages_ms, parts.clock)
         try:
             async with _until(parts.clock, ending.deadline_ms or 0):
-                ending.prompt = await parts.prompts.build(asked.plan)
+                ending.prompt = await parts.prompts.build(plan)
                 watch.lap("prompt")
                 for engine, degraded in ((parts.engine, False), (parts.fallback, True)):
                     if engine is None:
                         continue
                     try:
-                        await self._ask_engine(engine, asked, frame, watch, degraded=degraded)
+                        await self._ask_engine(engine, plan, frame, watch, degraded=degraded)
                     except EngineError as error:
                         metrics.ENGINE_FAILURES.labels(error.reason).inc()
                         if error.reason == "engine_timeout":
@@ -181,7 +179,7 @@ class Decision:
         else:
             self._end(Outcome.FAILED, "engine_timeout", detail)
 
-    async def _ask_engine(self, engine: Engine, asked: Question, frame: Frame, watch: _Stopwatch, *, degraded: bool) -> None:
+    async def _ask_engine(self, engine: Engine, plan: Plan, frame: Frame, watch: _Stopwatch, *, degraded: bool) -> None:
         parts, ending = self._parts, self._ending
         prompt = ending.prompt
         assert prompt is not None  # noqa: S101 - set by the caller
@@ -196,8 +194,8 @@ class Decision:
             input_ids=prompt.ids,
             sampling=sampling(fusion, mode),
             deadline_ms=ending.deadline_ms or 0,
-            text=lambda: parts.prompts.text(asked.plan),
-            view=asked.view,
+            text=lambda: parts.prompts.text(plan),
+            view=plan.facts,
             trace_headers=self._trace.call,
         )
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from schemas import AsOf, RunMode, Signal
 from services.fusion.decide.answer import Abstain, Answer, Prices, action_of, on_tick
 from services.fusion.prompt.builder import Prompt
-from services.fusion.prompt.wording import PROMPT_VERSION
+from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.book import Book, SeenVision
 from services.fusion.state.triggers import Trigger
 from services.inference.engine import EngineInfo

@@ -25,7 +25,7 @@ from services.fusion.deliver.overdue import Overdue
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.deliver.watermark import PartitionWatermark
 from services.fusion.observe.spans import TriggerSpans, TriggerTrace
-from services.fusion.prompt.wording import PROMPT_VERSION
+from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.triggers import Trigger
 
 _RETRY_MS: Final = 500

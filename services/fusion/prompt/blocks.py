@@ -12,9 +12,6 @@ from services.core.tokenizer import Tokenizer
 from services.fusion.prompt.chat import ChatTemplate, Piece, Special
 from services.inference.engine import TokenIds
 
-PAGE_BARS: Final = 16
-"""Lines of a page: about 500 tokens, so that a slice sent ahead holds the GPU for hardly longer than a decision's own prefill."""
-
 _KEY_BYTES: Final = 16
 
 

@@ -1,6 +1,4 @@
-"""Prompts: blocks of text, tokenized each on its own, laid out so that within an epoch a prompt only grows.
-
-    head, rules | instrument | slower bars, frozen | pages of W bars | one block a bar since the boundary | tail
+"""Prompts: the pieces of the layout as blocks, each tokenized on its own.
 
 A prompt's ids are the concatenation of its blocks' ids, so they are a pure function of the book, whatever came from a cache.
 """
@@ -10,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -19,13 +18,17 @@ import numpy as np
 from schemas import Mode
 from services.core.settings import FusionSettings
 from services.core.tokenizer import Tokenizer
-from services.fusion.prompt.blocks import PAGE_BARS, Block, Encoder, Run, chain, runs
-from services.fusion.prompt.chat import TEMPLATES, Piece
-from services.fusion.prompt.pages import Pages
+from services.fusion.prompt.blocks import Block, Encoder, Run, chain, runs
+from services.fusion.prompt.cache import BlockCache
+from services.fusion.prompt.chat import TEMPLATES
+from services.fusion.prompt.facts import facts
+from services.fusion.prompt.layout import PAGE_BARS, Layout, tail_text
+from services.fusion.prompt.lines import lines_before, lines_from
 from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.wording import PROMPT_VERSION, REPAIR, RULES, instrument_block
-from services.fusion.state.book import Book, SlowBars
+from services.fusion.prompt.version import PROMPT_VERSION
+from services.fusion.prompt.wording import REPAIR, RULES
+from services.fusion.state.book import Book, SeenVision, SlowBars
 from services.inference.engine import TokenIds
 
 _HASHED_AFTER_S: Final = 0.005
@@ -53,13 +56,16 @@ def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A prompt decided on but not yet in ids: it holds all it needs of the book, which may go on changing."""
+    """A question about a book that is laid out but not yet in ids: it holds all it needs of the book, which may go on changing."""
 
     prefix: EpochPrefix
     lines: list[str]
     """Of the bars since the boundary."""
     tail: str
     mode: Mode
+    vision: SeenVision
+    facts: Mapping[str, float]
+    """What the tail says as plain values."""
 
 
 class Upcoming(NamedTuple):
@@ -96,19 +102,23 @@ class PromptBuilder:
         """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages."""
         self._settings = settings
         self.template = TEMPLATES[template]
+        self._layout = Layout(self.template, settings.slow_window_bars)
         self._encoder = Encoder(tokenizer, self.template)
         self._root = fingerprint(tokenizer, template).encode()
         self._store = store
         self._prefixes: OrderedDict[tuple[str, str], EpochPrefix] = OrderedDict()
-        """The latest last. None is dropped while its symbol has a book: only their bases' ids are let go of."""
-        self._room = local_bytes // 2
-        self._pages = Pages(self._encoder, store, local_bytes // 2)
+        """The latest last. None is dropped while its symbol has a book: only their bases' ids are evicted."""
+        self._base_bytes = local_bytes // 2
+        self._cache = BlockCache(self._encoder, store, local_bytes // 2)
         self.version = config_version(settings, tokenizer, template)
 
-    def plan(self, book: Book, interval: str, mode: Mode, tail: str) -> Plan:
-        """Return the plan of a prompt that shows the book as it is now."""
+    def plan(self, book: Book, interval: str, mode: Mode) -> Plan:
+        """Return the plan of a prompt that asks about the book as it is now."""
         prefix, base_end = self._current(book, interval)
-        return Plan(prefix, book.bars[interval].lines_from(base_end, book.decimals), tail, mode)
+        vision = book.seen_vision(interval)
+        values = facts(book, interval, vision)
+        tail = tail_text(book, interval, vision, values)
+        return Plan(prefix, lines_from(book.bars[interval], base_end, book.decimals), tail, mode, vision, values)
 
     async def build(self, plan: Plan) -> Prompt:
         """Return the prompt of `plan`."""
@@ -128,7 +138,7 @@ class PromptBuilder:
             self._grow(prefix, plan.lines)
             ids = prefix.followed_by(tail, len(plan.lines))
         if not filled:
-            self._make_room()
+            self._evict()
         prompt = Prompt(ids, prefix.epoch, len(ids) - len(tail), prefix)
         asyncio.get_running_loop().call_later(_HASHED_AFTER_S, lambda: prompt.hash)
         return prompt
@@ -154,7 +164,7 @@ class PromptBuilder:
         left = book.calendar.slots_between(interval, last_ms, until_ms)
         total = book.calendar.slots_between(interval, epochs.start_ms(index), until_ms)
         if left:
-            lines = bars.lines_before(len(bars), max(0, self._settings.window_bars - left), book.decimals)
+            lines = lines_before(bars, len(bars), max(0, self._settings.window_bars - left), book.decimals)
             lines = lines[: len(lines) - len(lines) % PAGE_BARS]
             blocks, fixed = self._based(book, book.next_slow(interval), interval, lines)
         else:
@@ -177,13 +187,13 @@ class PromptBuilder:
 
     async def current_ids(self, book: Book, interval: str) -> TokenIds:
         """Return the ids of the current prefix as far as it has grown: its base, and the lines since the boundary."""
-        prompt = await self.build(self.plan(book, interval, "fast", ""))
+        prompt = await self.build(self.plan(book, interval, "fast"))
         return prompt.ids[: prompt.prefix_tokens]
 
     async def ids_of(self, blocks: list[Block]) -> TokenIds:
         """Return the ids of `blocks`, which a prompt starts with, from the caches where they have them."""
         whole = len(blocks) - len(blocks) % RUN_BLOCKS
-        return (await self._pages.resolve(blocks, list(runs(0, whole, RUN_BLOCKS)))).ids
+        return (await self._cache.resolve(blocks, list(runs(0, whole, RUN_BLOCKS)))).ids
 
     def hottest(self) -> list[str]:
         """Return the symbols whose prefixes are in use, the latest first."""
@@ -199,11 +209,6 @@ class PromptBuilder:
         """Return the tokens of all prefixes in use."""
         return sum(prefix.tokens for prefix in self._prefixes.values())
 
-    @property
-    def live_prefixes(self) -> int:
-        """Return how many prefixes are in use."""
-        return len(self._prefixes)
-
     def _current(self, book: Book, interval: str) -> tuple[EpochPrefix, int]:
         bars, epochs = book.bars[interval], book.epochs(interval)
         index = epochs.index(bars.last_close_ms)
@@ -211,7 +216,7 @@ class PromptBuilder:
         key = (book.instrument.symbol, interval)
         found = self._prefixes.get(key)
         if found is None or found.index != index or found.version != book.version:
-            lines = bars.lines_before(base_end, self._settings.window_bars, book.decimals)
+            lines = lines_before(bars, base_end, self._settings.window_bars, book.decimals)
             blocks, fixed = self._based(book, book.frozen_slow(interval), interval, lines)
             found = self._prefixes[key] = EpochPrefix(blocks, fixed, book.version, index)
         self._prefixes.move_to_end(key)
@@ -220,16 +225,13 @@ class PromptBuilder:
     def _next_base(self, book: Book, interval: str) -> tuple[list[Block], int]:
         """Return the base of the next epoch, when no bar of the current one is to come any more."""
         bars = book.bars[interval]
-        lines = bars.lines_before(len(bars), self._settings.window_bars, book.decimals)
+        lines = lines_before(bars, len(bars), self._settings.window_bars, book.decimals)
         return self._based(book, book.next_slow(interval), interval, lines)
 
-    def _based(self, book: Book, slow: SlowBars, interval: str, lines: list[str]) -> tuple[list[Block], int]:
+    def _based(self, book: Book, slow: Sequence[SlowBars], interval: str, lines: list[str]) -> tuple[list[Block], int]:
         """Return the blocks of a base, and how many of them come before its pages."""
-        pieces: list[Piece] = [*self.template.head, RULES, *self.template.middle, instrument_block(book.instrument)]
-        pieces.extend(f"{name} bars:\n{''.join(rows)}" for name, rows in slow.lines)
-        pieces.append(f"{interval} bars:\n")
-        pieces.extend("".join(lines[at : at + PAGE_BARS]) for at in range(0, len(lines), PAGE_BARS))
-        return chain(self._root, pieces), len(pieces) - -(-len(lines) // PAGE_BARS)
+        pieces, fixed = self._layout.base(book, interval, slow, lines)
+        return chain(self._root, pieces), fixed
 
     def _tail(self, plan: Plan) -> TokenIds:
         return np.concatenate([self._encoder.encode(piece) for piece in (plan.tail, *self.template.tail(plan.mode))])
@@ -238,7 +240,7 @@ class PromptBuilder:
         """Fetch the base's ids, and those of the lines that come after it when none has its own yet, a page of them as one value."""
         since = [] if prefix.lines else chain(prefix.tip, lines[: len(lines) - len(lines) % PAGE_BARS])
         base = len(prefix.blocks)
-        found = await self._pages.resolve([*prefix.blocks, *since], [*prefix.runs, *runs(base, base + len(since), PAGE_BARS)])
+        found = await self._cache.resolve([*prefix.blocks, *since], [*prefix.runs, *runs(base, base + len(since), PAGE_BARS)])
         at = sum(found.lengths[:base])
         prefix.fill(found.ids[:at])
         for block, length in zip(since, found.lengths[base:], strict=True):
@@ -255,11 +257,11 @@ class PromptBuilder:
                 self._store.put({block.key: Run.of(prefix.unsaved)})
                 prefix.unsaved = []
 
-    def _make_room(self) -> None:
-        """Let go of the ids of the bases that were longest not asked about, beyond the room for them."""
+    def _evict(self) -> None:
+        """Evict the ids of the least recently used bases beyond the bytes for them."""
         total = sum(prefix.nbytes for prefix in self._prefixes.values())
         for prefix in list(self._prefixes.values())[:-1]:
-            if total <= self._room:
+            if total <= self._base_bytes:
                 break
             if not prefix.using.locked():
                 total -= prefix.nbytes

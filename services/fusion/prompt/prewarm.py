@@ -21,8 +21,9 @@ from services.core import metrics
 from services.core.calendar import CalendarError
 from services.core.clock import Clock
 from services.core.settings import Settings
-from services.fusion.prompt.blocks import PAGE_BARS, Block
+from services.fusion.prompt.blocks import Block
 from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.layout import PAGE_BARS
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
 from services.inference.engine import Engine, EngineError, TokenIds, Usage

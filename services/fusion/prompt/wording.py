@@ -1,25 +1,31 @@
-"""What a prompt says: the fixed rules and answer contract, the instrument's block, and the tail of one decision.
+"""Every sentence and heading of a prompt: the rules and answer contract, the legend, the instrument, and the parts of the tail.
 
 Only numbers, clock times and names that the contracts restrict to plain identifiers come from topics, so that nothing on a topic
-can speak to the model in words of its own. Change any wording here and PROMPT_VERSION with it.
+can speak to the model in words of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from schemas import Instrument
-from services.fusion.prompt.lines import LEGEND
-from services.fusion.state.book import Book, SeenVision, forming_line
+from services.core.calendar import SessionCalendar
+from services.fusion.state.book import SeenVision
 
-PROMPT_VERSION: Final = "aq-1"
+GAP_LINE: Final = "-- no bar\n"
+PARTIAL: Final = "partial "
+
+_LEGEND: Final = (
+    "A bar is one line: time, close, then open, high and low in basis points from the close, volume (mantissa and power of ten), "
+    "RSI. Time is MMDD for bars of a day or more, else HHMM, in UTC, of the bar's end. '-- no bar' is a slot without trade.\n"
+)
 
 RULES: Final = (
     "You are the decision step of a systematic trading desk. You are shown one instrument: its bars, oldest first, the facts of "
     "this moment and what a chart reader saw. Say what should be held over the next bars.\n"
-    f"{LEGEND}"
+    f"{_LEGEND}"
     "'partial' marks a bar that was still open when it was written. Slower bars come first and may end before the faster ones.\n"
     "Facts: atr is the average true range in price units, rsi 0 to 100, ema_fast and ema_slow moving averages, ret_1 and ret_5 "
     "returns over 1 and 5 bars, bb_pos the place inside the Bollinger bands, volume_z volume in standard deviations, p_up the chart "
@@ -35,10 +41,7 @@ RULES: Final = (
     "Abstain when the data is thin, old or contradictory. A weak edge is a low conviction.\n"
 )
 
-FACTS: Final = ("atr", "rsi", "ema_fast", "ema_slow", "ret_1", "ret_5", "macd_hist", "bb_pos", "volume_z")
-
-_HUGE: Final = 1e9
-"""Features may be any number; one of 300 digits would cost as much as ten bars."""
+QUESTION: Final = "What should be held now? Answer with the JSON object.\n"
 
 REPAIR: Final = "That was not the one JSON object asked for. Answer again with it alone.\n"
 
@@ -51,48 +54,28 @@ def instrument_block(instrument: Instrument) -> str:
     )
 
 
-def facts(book: Book, interval: str, vision: SeenVision) -> dict[str, float]:
-    """Return the facts of this moment by name: `close`, those of FACTS that are known, and `p_up`."""
-    bars = book.bars[interval]
-    found = {"close": bars.close[-1]}
-    found.update({name: bars.features[name] for name in FACTS if name in bars.features})
-    if vision.features is not None:
-        found["p_up"] = vision.features.p_up
-    return found
+def bars_heading(interval: str) -> str:
+    """Return the heading of an interval's closed bars."""
+    return f"{interval} bars:\n"
 
 
-def tail(book: Book, interval: str, vision: SeenVision, values: Mapping[str, float]) -> str:
-    """Return the tail: time and session, open bars, facts, vision features, the question. Not cached: keep it short."""
-    bars = book.bars[interval]
-    last_ms = bars.last_close_ms
-    close_ms = book.calendar.session_close_ms(last_ms)
-    session = "trades at all hours" if book.calendar.always_open else "open" if close_ms is not None else "closed"
-    parts = [f"Now {datetime.fromtimestamp(last_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC, session {session}.\n"]
-    if bars.forming is not None:
-        parts.append(f"{interval} {forming_line(bars.forming, book.decimals)}")
-    for slower, held in book.bars.items():
-        if slower != interval and held.forming is not None and held.forming.ts_close_ms > last_ms:
-            parts.append(f"{slower} {forming_line(held.forming, book.decimals)}")
-    words = " ".join(f"{name}={_number(name, value, book.decimals)}" for name, value in values.items())
-    parts.append(f"Facts: {words}\n")
-    parts.append(_vision(vision, interval))
-    parts.append("What should be held now? Answer with the JSON object.\n")
-    return "".join(parts)
+def now_line(calendar: SessionCalendar, last_ms: int) -> str:
+    """Return the line that says when the last bar closed, and whether the market is open then."""
+    session = "trades at all hours" if calendar.always_open else "open" if calendar.session_close_ms(last_ms) is not None else "closed"
+    return f"Now {datetime.fromtimestamp(last_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC, session {session}.\n"
 
 
-def _vision(vision: SeenVision, interval: str) -> str:
-    seen = vision.features
-    if seen is None:
+def facts_line(texts: Sequence[str]) -> str:
+    """Return the line of all facts."""
+    return f"Facts: {' '.join(texts)}\n"
+
+
+def vision_line(vision: SeenVision, interval: str) -> str:
+    """Return the line that says what the chart reader saw: its four clearest patterns."""
+    features = vision.features
+    if features is None:
         return "Chart reader: absent.\n"
     age = "fresh" if vision.state == "fresh" else f"stale by {(vision.age_ms or 0) // 1000} s"
-    best = sorted(seen.patterns, key=lambda pattern: (-pattern.score, pattern.label, pattern.first_bar))[:4]
+    best = sorted(features.patterns, key=lambda pattern: (-pattern.score, pattern.label, pattern.first_bar))[:4]
     patterns = ", ".join(f"{p.label} {p.score:.2f} on bars {p.first_bar} to {p.last_bar}" for p in best) or "no pattern"
-    return f"Chart reader, {age}, {seen.window_bars} bars of {interval}: {patterns}.\n"
-
-
-def _number(name: str, value: float, decimals: int) -> str:
-    if name == "close":
-        return f"{value:.{decimals}f}"
-    if abs(value) >= _HUGE:
-        return f"{value:.3e}"
-    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+    return f"Chart reader, {age}, {features.window_bars} bars of {interval}: {patterns}.\n"

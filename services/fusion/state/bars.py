@@ -1,4 +1,4 @@
-"""Closed bars of one symbol and interval in packed arrays, each with the line it shows in a prompt.
+"""Closed bars of one symbol and interval in packed arrays, each with a slot for the line that the prompt room makes of it.
 
 Packed, because 1,000 symbols of 512 bars take about 180 MB so and 767 MB as pydantic objects.
 """
@@ -11,7 +11,6 @@ from bisect import bisect_left, bisect_right
 
 from schemas import MarketFeatures
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, Fold
-from services.fusion.prompt.lines import GAP_LINE, bar_line
 
 _SLACK = 64
 
@@ -20,7 +19,6 @@ class Bars:
     """Closed bars, oldest first, with strictly increasing `ts_close_ms`, and the forming bar after them."""
 
     __slots__ = (
-        "_lines",
         "close",
         "features",
         "forming",
@@ -30,6 +28,7 @@ class Bars:
         "last_close_ms",
         "low",
         "open",
+        "rendered",
         "revision",
         "rsi",
         "scaled",
@@ -53,7 +52,8 @@ class Bars:
         self.revision = array("q")
         self.gap = array("q")
         """Scheduled slots missing before each bar."""
-        self._lines: list[str | None] = []
+        self.rendered: list[str | None] = []
+        """What `services.fusion.prompt.lines` made of each bar: None before it is asked for, and again when the bar changes."""
         self.features: dict[str, float] = {}
         """Of the last closed bar."""
         self.forming: MarketFeatures | None = None
@@ -62,7 +62,7 @@ class Bars:
         self.last_close_ms = 0
         """When the last closed bar closed, 0 when there is none."""
         self.total = 0
-        """Closed bars folded, those let go included."""
+        """Closed bars folded, evicted ones included."""
 
     def __len__(self) -> int:
         return len(self.ts_close)
@@ -108,7 +108,7 @@ class Bars:
         self.rsi.append(bar.features.get("rsi", -1.0))
         self.revision.append(bar.revision)
         self.gap.append(gap)
-        self._lines.append(None)
+        self.rendered.append(None)
         self.total += 1
         self.features = bar.features
         if self.forming is not None and self.forming.ts_close_ms <= bar.ts_close_ms:
@@ -128,7 +128,7 @@ class Bars:
         self.volume[index] = bar.volume * ratio
         self.rsi[index] = bar.features.get("rsi", -1.0)
         self.revision[index] = bar.revision
-        self._lines[index] = None
+        self.rendered[index] = None
         if index == len(self) - 1:
             self.features = bar.features
 
@@ -147,56 +147,12 @@ class Bars:
             self.low[index] /= ratio
             self.close[index] /= ratio
             self.volume[index] *= ratio
-            self._lines[index] = None
+            self.rendered[index] = None
         return count
-
-    def line(self, index: int, decimals: int) -> str:
-        """Return the line of bar `index`; prices have `decimals` places."""
-        found = self._lines[index]
-        if found is None:
-            found = self._lines[index] = bar_line(
-                self.ts_close[index],
-                self.ts_close[index] - self.ts_open[index],
-                self.open[index],
-                self.high[index],
-                self.low[index],
-                self.close[index],
-                self.volume[index],
-                self.rsi[index],
-                decimals,
-            )
-        return found
 
     def first_after(self, at_ms: int) -> int:
         """Return the index of the first bar that closes after `at_ms`, `len(self)` when none does."""
         return bisect_right(self.ts_close, at_ms)
-
-    def lines_before(self, end: int, count: int, decimals: int) -> list[str]:
-        """Return the last `count` lines, gap lines included, of the bars before index `end`, oldest first."""
-        first = max(0, end - count)
-        if not any(self.gap[max(1, first) : end]):
-            # As it mostly is: every slot has its bar, and every bar was shown before.
-            shown = [line for line in self._lines[first:end] if line is not None]
-            if len(shown) == end - first:
-                return shown
-        lines: list[str] = []
-        index = end - 1
-        while index >= 0 and len(lines) < count:
-            lines.append(self.line(index, decimals))
-            if index:  # the gap before the first bar held is unknown to a book built from there
-                lines.extend([GAP_LINE] * min(self.gap[index], count - len(lines)))
-            index -= 1
-        lines.reverse()
-        return lines
-
-    def lines_from(self, start: int, decimals: int) -> list[str]:
-        """Return the lines, gap lines included, of the bars from index `start` on."""
-        lines: list[str] = []
-        for index in range(start, len(self)):
-            if index:
-                lines.extend([GAP_LINE] * self.gap[index])
-            lines.append(self.line(index, decimals))
-        return lines
 
     def jump_in(self, count: int, limit: float) -> int | None:
         """Return when the latest of the last `count` bars closed that jumped by more than `limit` times either way, None if none did."""
@@ -244,6 +200,6 @@ class Bars:
             self.rsi,
             self.revision,
             self.gap,
-            self._lines,
+            self.rendered,
         ):
             del column[:count]

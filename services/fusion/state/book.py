@@ -14,7 +14,6 @@ from services.core.bus import Record
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import FOLDED, REVISED, Fold
 from services.core.settings import FusionSettings
-from services.fusion.prompt.lines import bar_line
 from services.fusion.state.bars import Bars
 from services.fusion.state.epochs import Epochs
 
@@ -45,11 +44,13 @@ def _bars_in(settings: FusionSettings, interval: str, epochs: int) -> int:
     return -(-epochs * settings.epoch_slots * max(faster, default=length) // length)
 
 
-@dataclass(frozen=True, slots=True)
-class SlowBars:
-    """The slower intervals as a prompt freezes them: per interval, slowest first, their lines, the open bar marked partial."""
+class SlowBars(NamedTuple):
+    """One slower interval as a prompt freezes it: the bars that had closed by then, and the one that was open."""
 
-    lines: tuple[tuple[str, tuple[str, ...]], ...]
+    interval: str
+    last_close_ms: int
+    """`ts_close_ms` of the newest closed bar, 0 when there is none."""
+    forming: MarketFeatures | None
 
 
 @dataclass(slots=True)
@@ -58,9 +59,9 @@ class _Frozen:
 
     epoch: int
     """The epoch of its last closed bar."""
-    current: SlowBars
+    current: tuple[SlowBars, ...]
     """For this epoch: the state at the boundary before."""
-    entered: SlowBars
+    entered: tuple[SlowBars, ...]
     """The state when this epoch was entered: for the next one."""
 
 
@@ -73,23 +74,11 @@ class SeenVision:
     age_ms: int | None
 
 
-class At(NamedTuple):
-    """A record's place, its timestamp and the time in the market that it speaks of, both in milliseconds."""
-
-    topic: str
-    partition: int
-    offset: int
-    ts_ms: int
-    ts_event_ms: int
-
-    @classmethod
-    def of(cls, record: Record, ts_event_ms: int) -> At:
-        """Return the place of a record that speaks of `ts_event_ms`."""
-        return cls(record.topic, record.partition, record.offset, record.timestamp_ms, ts_event_ms)
-
-    def ref(self) -> OffsetRef:
-        """Return it as messages carry it."""
-        return OffsetRef(topic=self.topic, partition=self.partition, offset=self.offset, ts_ms=self.ts_ms, ts_event_ms=self.ts_event_ms)
+def offset_ref(record: Record, ts_event_ms: int) -> OffsetRef:
+    """Return a reference to a record that speaks of the time `ts_event_ms` in the market."""
+    return OffsetRef(
+        topic=record.topic, partition=record.partition, offset=record.offset, ts_ms=record.timestamp_ms, ts_event_ms=ts_event_ms
+    )
 
 
 class Book:
@@ -114,24 +103,14 @@ class Book:
         self._splits: list[InstrumentEvent] = []
 
     @property
-    def market_at(self) -> At | None:
-        """Return where the last market record stands that was folded, None before there is one."""
-        return At.of(*self.market_seen) if self.market_seen is not None else None
-
-    @property
-    def vision_at(self) -> At | None:
-        """Return the same of vision records."""
-        return At.of(*self.vision_seen) if self.vision_seen is not None else None
-
-    @property
     def market_ref(self) -> OffsetRef | None:
-        """Return the last market record that was folded as messages refer to it."""
-        return at.ref() if (at := self.market_at) is not None else None
+        """Return the last market record that was folded, None before there is one."""
+        return offset_ref(*self.market_seen) if self.market_seen is not None else None
 
     @property
     def vision_ref(self) -> OffsetRef | None:
-        """Return the last vision record that was folded as messages refer to it."""
-        return at.ref() if (at := self.vision_at) is not None else None
+        """Return the last vision record that was folded, None before there is one."""
+        return offset_ref(*self.vision_seen) if self.vision_seen is not None else None
 
     def epochs(self, interval: str) -> Epochs:
         """Return the epoch arithmetic of a trigger interval."""
@@ -190,12 +169,12 @@ class Book:
             return SeenVision("absent", None, None)
         return SeenVision("stale", kept[index], age_ms)
 
-    def frozen_slow(self, interval: str) -> SlowBars:
-        """Return the slower bars of `interval`'s current epoch."""
+    def frozen_slow(self, interval: str) -> tuple[SlowBars, ...]:
+        """Return the slower bars of `interval`'s current epoch, the slowest interval first."""
         frozen = self._frozen.get(interval)
         return frozen.current if frozen else self._slow_state(interval)
 
-    def next_slow(self, interval: str) -> SlowBars:
+    def next_slow(self, interval: str) -> tuple[SlowBars, ...]:
         """Return the slower bars of `interval`'s next epoch, whenever that begins."""
         frozen = self._frozen.get(interval)
         return frozen.entered if frozen else self._slow_state(interval)
@@ -245,29 +224,7 @@ class Book:
         for interval, frozen in self._frozen.items():
             frozen.current = frozen.entered = self._slow_state(interval)
 
-    def _slow_state(self, interval: str) -> SlowBars:
+    def _slow_state(self, interval: str) -> tuple[SlowBars, ...]:
         intervals = self._settings.intervals
         slower = intervals[intervals.index(interval) + 1 :]
-        return SlowBars(tuple((name, self._slow_lines(name)) for name in reversed(slower)))
-
-    def _slow_lines(self, interval: str) -> tuple[str, ...]:
-        bars = self.bars[interval]
-        lines = bars.lines_before(len(bars), self._settings.slow_window_bars, self.decimals)
-        if bars.forming is not None:
-            lines.append(forming_line(bars.forming, self.decimals))
-        return tuple(lines)
-
-
-def forming_line(bar: MarketFeatures, decimals: int) -> str:
-    """Return the line of a bar that is still open."""
-    return "partial " + bar_line(
-        bar.ts_close_ms,
-        bar.ts_close_ms - bar.ts_open_ms,
-        bar.open,
-        bar.high,
-        bar.low,
-        bar.close,
-        bar.volume,
-        bar.features.get("rsi", -1.0),
-        decimals,
-    )
+        return tuple(SlowBars(name, self.bars[name].last_close_ms, self.bars[name].forming) for name in reversed(slower))

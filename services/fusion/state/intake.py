@@ -11,7 +11,7 @@ from services.core.clock import Clock
 from services.core.decode import Refused, accepted_modes, decoder
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, REFUSALS, REVISED, Fold
 from services.core.settings import Settings
-from services.fusion.state.book import At, Book
+from services.fusion.state.book import Book, offset_ref
 from services.fusion.state.books import Books
 from services.fusion.state.epochs import slot_of
 from services.fusion.state.triggers import LaneKey, Observation, Trigger, TriggerIds, TriggerPolicy
@@ -71,7 +71,6 @@ class Intake:
         self._triggering = fusion.trigger_interval_set
         self.market_topic = topic_name(Topic.MARKET_FEATURES, settings.run_mode)
         self.vision_topic = topic_name(Topic.VISION_FEATURES, settings.run_mode)
-        self.unknown_fields = 0
 
     def start_over(self, partition: int) -> None:
         """Forget all that was folded of `partition`."""
@@ -89,7 +88,7 @@ class Intake:
         if isinstance(bar, Refused):
             return bar
         if bar.__pydantic_extra__:
-            self._count_unknown(len(bar.__pydantic_extra__))
+            metrics.UNKNOWN_FIELDS.inc(len(bar.__pydantic_extra__))
         interval = bar.interval
         book = self._book_of(bar.symbol)
         if book is None or interval not in book.bars:
@@ -154,7 +153,7 @@ class Intake:
         if isinstance(features, Refused):
             return features
         if features.model_extra:
-            self._count_unknown(len(features.model_extra))
+            metrics.UNKNOWN_FIELDS.inc(len(features.model_extra))
         book = self._book(features.symbol, features.interval, record.partition)
         if not isinstance(book, Book):
             return book
@@ -189,11 +188,7 @@ class Intake:
             self._ids.of(record.topic, record.partition, record.offset, kind),
             kind,
             lane,
-            At.of(record, ts_event_ms).ref(),
+            offset_ref(record, ts_event_ms),
             book.bars[lane.interval].last_close_ms,
             self._clock.now_ms(),
         )
-
-    def _count_unknown(self, count: int) -> None:
-        self.unknown_fields += count
-        metrics.UNKNOWN_FIELDS.inc(count)

@@ -19,7 +19,6 @@ from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
 from services.fusion.prompt.builder import Prompt, PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.wording import facts, tail
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake, Quiet
@@ -150,9 +149,7 @@ class Folder:
 
     async def prompt(self, symbol: str, interval: str = "1m") -> Prompt:
         book = self.book(symbol)
-        vision = book.seen_vision(interval)
-        words = tail(book, interval, vision, facts(book, interval, vision))
-        return await self.prompts.build(self.prompts.plan(book, interval, "fast", words))
+        return await self.prompts.build(self.prompts.plan(book, interval, "fast"))
 
     def as_of(self, symbol: str) -> tuple[int | None, int | None]:
         book = self.book(symbol)

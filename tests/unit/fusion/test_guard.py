@@ -1,4 +1,4 @@
-"""The guard's rules, the trigger policy and the halt state, each on its own."""
+"""The guard's rules and the halt state, each on its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from services.fusion.decide.control import UNREADABLE_MS, ControlState, ControlT
 from services.fusion.decide.guard import Guard
 from services.fusion.deliver.skew import SkewMeter
 from services.fusion.state.book import Book
-from services.fusion.state.triggers import Observation, TriggerIds, TriggerPolicy
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument
 from tests.unit.fusion.desk import NOW, Desk
@@ -102,52 +101,6 @@ def test_signals_a_minute_are_limited_and_those_of_an_earlier_life_count_by_thei
     assert rule_of(one, Action.BUY, START) == "rate_limit"
     assert rule_of(one, Action.EXIT, START) is None
     assert rule_of(one, Action.BUY, START, NOW + MINUTE) is None
-
-
-def observed(minute: int, price: float = 100.0, *, closed: bool = True, bar_range: float = 1.0, atr: float | None = 1.0) -> Observation:
-    at_ms = START + minute * MINUTE
-    return Observation(SYMBOL, "1m", at_ms, closed, minute, price, bar_range, atr)
-
-
-def test_triggers_keep_their_least_distance_in_event_time() -> None:
-    policy = TriggerPolicy(build.settings(min_gap_ms=3 * MINUTE).fusion)
-    made = [minute for minute in range(10) if policy.on_market(observed(minute))]
-    assert made == [0, 3, 6, 9]
-    policy.forget(SYMBOL)
-    assert policy.on_market(observed(10)) == [("closed_bar", "fast")]
-
-
-def test_a_move_triggers_when_it_is_as_many_average_ranges_as_the_setting_says() -> None:
-    policy = TriggerPolicy(build.settings(trigger_on_move_atr=2.0).fusion)
-    assert policy.on_market(observed(0, 150.0, closed=False)) == []
-    policy.on_market(observed(0, 100.0))
-    assert policy.on_market(observed(1, 101.9, closed=False)) == []
-    assert policy.on_market(observed(1, 98.0, closed=False)) == [("move", "fast")]
-    assert policy.on_market(observed(1, 98.5, closed=False)) == []
-    assert policy.on_market(observed(1, 200.0, closed=False, atr=None)) == []
-    policy.rescale(SYMBOL, 2.0)
-    assert policy.on_market(observed(1, 49.0, closed=False)) == []
-
-
-def test_deep_triggers_come_every_nth_slot_and_with_wide_bars() -> None:
-    every = TriggerPolicy(build.settings(deep_every_bars=4, trigger_on_closed_bar=False).fusion)
-    assert [minute for minute in range(9) if every.on_market(observed(minute))] == [0, 4, 8]
-    wide = TriggerPolicy(build.settings(deep_on_move_atr=3.0).fusion)
-    assert wide.on_market(observed(0, bar_range=2.9)) == [("closed_bar", "fast")]
-    assert wide.on_market(observed(1, bar_range=3.0)) == [("closed_bar", "fast"), ("deep", "deep")]
-
-
-def test_vision_features_trigger_unless_a_bar_waited_for_them() -> None:
-    policy = TriggerPolicy(build.settings(trigger_on_vision=True).fusion)
-    assert policy.on_vision(SYMBOL, "1m", START, 100.0, completes_wait=True) == []
-    assert policy.on_vision(SYMBOL, "1m", START, 100.0, completes_wait=False) == [("vision", "fast")]
-    assert policy.on_vision(SYMBOL, "1h", START, 100.0, completes_wait=False) == []
-
-
-def test_ids_tell_triggers_of_one_record_and_of_two_logs_apart() -> None:
-    ids = {TriggerIds(log).of("t", 0, 1, kind) for log in ("a", "b") for kind in ("closed_bar", "deep")}
-    assert len(ids) == 4
-    assert TriggerIds("a").of("t", 0, 1, "deep") in ids
 
 
 @pytest.mark.parametrize(

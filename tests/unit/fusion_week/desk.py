@@ -26,7 +26,6 @@ from services.fusion.deliver.recovery import Recovery, encode_metadata
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.wording import facts, tail
 from services.fusion.service import load_tokenizer
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake
@@ -201,11 +200,10 @@ class Desk:
         if self._guard.on_book(book, lane.interval, 0) is not None:
             self.told.blocked += 1
             return
-        vision = book.seen_vision(lane.interval)
-        view = facts(book, lane.interval, vision)
         as_of = AsOf(lane, book.market_ref.offset, book.vision_ref.offset if book.vision_ref else None)
-        prompt = await self.prompts.build(self.prompts.plan(book, lane.interval, lane.mode, tail(book, lane.interval, vision, view)))
-        request = EngineRequest(uuid4().hex, lane.symbol, lane.mode, prompt.ids, Sampling(1), 0, lambda: ("", ""), view)
+        plan = self.prompts.plan(book, lane.interval, lane.mode)
+        prompt = await self.prompts.build(plan)
+        request = EngineRequest(uuid4().hex, lane.symbol, lane.mode, prompt.ids, Sampling(1), 0, lambda: ("", ""), plan.facts)
         async for chunk in self._engine.stream(request):
             assert chunk.usage is not None
             cached = chunk.usage.cached_tokens or 0

@@ -12,8 +12,7 @@ from schemas import AsOf, AuditRecord, InstrumentEvent, OffsetRef, Outcome, Topi
 from services.core.bus import Record
 from services.core.exported_log import Header, LogWriter
 from services.core.settings import Settings
-from services.fusion.prompt.question import question
-from services.fusion.prompt.wording import PROMPT_VERSION
+from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.triggers import TriggerIds
 from services.replay.audit_trail import read_trail_file
 from services.replay.log_source import FileLog
@@ -74,8 +73,8 @@ async def _audit(folder: Folder, symbol: str) -> AuditRecord | None:
     book = folder.books.get(symbol)
     if book is None or book.market_ref is None or not book.bars["1m"]:
         return None
-    asked = question(folder.prompts, book, "1m", "fast")
-    prompt = await folder.prompts.build(asked.plan)
+    plan = folder.prompts.plan(book, "1m", "fast")
+    prompt = await folder.prompts.build(plan)
     trigger = book.market_ref
     trigger_id = TriggerIds(folder.settings.fusion.log_id).of(trigger.topic, trigger.partition, trigger.offset, "closed_bar")
     return AuditRecord(
@@ -96,7 +95,7 @@ async def _audit(folder: Folder, symbol: str) -> AuditRecord | None:
         prompt_hash=prompt.hash,
         epoch=prompt.epoch,
         prompt_tokens=len(prompt.ids),
-        vision=asked.vision.state,
+        vision=plan.vision.state,
         answer='{"action":"hold","conviction":40,"horizon":5,"rationale":"as it was"}',
     )
 

@@ -19,8 +19,10 @@ from services.core.calendar import SessionCalendar
 from services.core.settings import Settings
 from services.fusion.deliver import recovery
 from services.fusion.deliver.recovery import Recovery
-from services.fusion.prompt.blocks import PAGE_BARS, Block
+from services.fusion.prompt.blocks import Block
 from services.fusion.prompt.builder import config_version
+from services.fusion.prompt.layout import PAGE_BARS
+from services.fusion.prompt.lines import lines_before
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MODE, START, SYMBOL, VISION, bar, bar_at, instrument, split
 from tests.unit.fusion.log import Folder, Logs, random_logs
@@ -226,7 +228,7 @@ async def test_a_split_rescales_every_interval_and_a_bar_that_spans_it(*, known_
         assert book.bars[interval].jump_in(60, 1.8) is None
     corrected = bar(30, 202.0, revision=1)
     folder.feed([build.record(offset, corrected), build.record(offset + 1, corrected)])
-    lines = book.bars["1m"].lines_before(len(book.bars["1m"]), 60, 2)
+    lines = lines_before(book.bars["1m"], len(book.bars["1m"]), 60, 2)
     assert {float(line.split()[1]) for line in lines} == {100.0, 101.0}
 
 
@@ -234,7 +236,7 @@ async def test_modes_differ_only_after_the_prefix_and_text_says_what_ids_say() -
     folder = Folder(build.settings(), instruments=[instrument()])
     folder.feed([build.record(slot, bar(slot)) for slot in range(30)])
     book = folder.book(SYMBOL)
-    plans = [folder.prompts.plan(book, "1m", mode, "the tail\n") for mode in ("fast", "deep")]
+    plans = [folder.prompts.plan(book, "1m", mode) for mode in ("fast", "deep")]
     fast_one, deep_one = [await folder.prompts.build(plan) for plan in plans]
     assert fast_one.prefix_tokens == deep_one.prefix_tokens
     assert fast_one.hash != deep_one.hash

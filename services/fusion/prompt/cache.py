@@ -16,8 +16,8 @@ _INLINE_CHARACTERS: Final = 1_000
 """A page and a half, whose ids take 1 ms; handing work to a thread and back costs 0.2 ms, and more where cores are few."""
 
 
-class Pages:
-    """The ids of blocks that were asked for lately, and the way to all others."""
+class BlockCache:
+    """The ids of recently used blocks, and the way to all others."""
 
     def __init__(self, encoder: Encoder, store: PrefixStore, room_bytes: int) -> None:
         """Keep up to `room_bytes` of ids in the process."""
@@ -54,7 +54,7 @@ class Pages:
 
     async def _make(self, blocks: Sequence[Block], parts: Sequence[range]) -> list[Run]:
         """Return the runs at these places, made of blocks that are held on their own and of what the tokenizer says of the others."""
-        single = {at: self._let_go((blocks[at].key, 1)) for part in parts for at in part}
+        single = {at: self._evict((blocks[at].key, 1)) for part in parts for at in part}
         absent = [at for at, run in single.items() if run is None]
         encoded = dict(zip(absent, await self._encode([blocks[at].piece for at in absent]), strict=True))
         return [Run.of([run.ids if (run := single[at]) is not None else encoded[at] for at in part]) for part in parts]
@@ -72,13 +72,13 @@ class Pages:
         return run
 
     def _keep(self, name: tuple[bytes, int], run: Run) -> None:
-        self._let_go(name)
+        self._evict(name)
         self._held[name] = run
         self._bytes += run.ids.nbytes
         while self._bytes > self._room and len(self._held) > 1:
-            self._let_go(next(iter(self._held)))
+            self._evict(next(iter(self._held)))
 
-    def _let_go(self, name: tuple[bytes, int]) -> Run | None:
+    def _evict(self, name: tuple[bytes, int]) -> Run | None:
         run = self._held.pop(name, None)
         if run is not None:
             self._bytes -= run.ids.nbytes

@@ -1,4 +1,4 @@
-"""Where ids come from: the process, then Redis in runs, then the tokenizer; and what is let go of comes back the same."""
+"""Where ids come from: the process, then Redis in runs, then the tokenizer; and what is evicted comes back the same."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from fakeredis import FakeAsyncRedis, FakeServer
 
 from services.core.clock import VirtualClock
 from services.core.settings import RedisSettings
-from services.fusion.prompt.blocks import PAGE_BARS, Block, Encoder, chain, runs
+from services.fusion.prompt.blocks import Block, Encoder, chain, runs
+from services.fusion.prompt.cache import BlockCache
 from services.fusion.prompt.chat import TEMPLATES, Piece
-from services.fusion.prompt.pages import Pages
+from services.fusion.prompt.layout import PAGE_BARS
 from services.fusion.prompt.prefix import RUN_BLOCKS
 from services.fusion.prompt.store import PrefixStore
 from services.inference.engine import TokenIds
@@ -41,12 +42,12 @@ class Desk:
     def __init__(self, server: FakeServer, room_bytes: int = 1 << 20) -> None:
         self.encoder = Counting()
         self.store = PrefixStore(FakeAsyncRedis(server=server), RedisSettings(url="memory://"), VirtualClock(0), "f" * 16)
-        self.pages = Pages(self.encoder, self.store, room_bytes)
+        self.cache = BlockCache(self.encoder, self.store, room_bytes)
 
     async def ids(self, blocks: Sequence[Block], *, whole: bool = True) -> list[int]:
         """Return the ids of `blocks`; `whole` says that nothing follows them, so that the last run is stored short."""
         end = len(blocks) if whole else len(blocks) - len(blocks) % RUN_BLOCKS
-        found = await self.pages.resolve(blocks, list(runs(0, end, RUN_BLOCKS)))
+        found = await self.cache.resolve(blocks, list(runs(0, end, RUN_BLOCKS)))
         await asyncio.gather(*self.store._writes)
         assert len(found.lengths) == len(blocks)
         assert sum(found.lengths) == len(found.ids)
@@ -88,10 +89,10 @@ async def test_no_more_is_kept_than_there_is_room_for() -> None:
     desk = Desk(FakeServer(), room_bytes=400)
     for number in range(50):
         await desk.ids(chain(b"%d" % number, [f"page {number}\n"]))
-        assert desk.pages._bytes == sum(run.ids.nbytes for run in desk.pages._held.values()) <= 400
+        assert desk.cache._bytes == sum(run.ids.nbytes for run in desk.cache._held.values()) <= 400
 
 
-async def test_a_base_that_was_let_go_of_comes_back_out_of_redis_with_its_lines_still_there() -> None:
+async def test_an_evicted_base_comes_back_out_of_redis_with_its_lines_still_there() -> None:
     server = FakeServer()
     using = build.settings(window_bars=200, epoch_slots=64)
     tight = Folder(using, redis=FakeAsyncRedis(server=server), instruments=map(instrument, SYMBOLS), local_bytes=1)
@@ -108,10 +109,10 @@ async def test_a_base_that_was_let_go_of_comes_back_out_of_redis_with_its_lines_
                 assert prompt.hash == (await roomy.prompt(symbol)).hash
                 await asyncio.gather(*tight.store._writes)
                 assert [prefix.filled for prefix in tight.prompts._prefixes.values()] == [False, True][-len(tight.prompts._prefixes) :]
-    # What the engine holds is not less for the worker's having let go of it.
+    # What the engine holds is not less for the worker's having evicted it.
     assert tight.prompts.live_tokens == pytest.approx(roomy.prompts.live_tokens, abs=100)
     # A worker that starts now finds all but the last lines in Redis.
-    plan = tight.prompts.plan(tight.book(symbol), "1m", "fast", "")
+    plan = tight.prompts.plan(tight.book(symbol), "1m", "fast")
     lines = chain(plan.prefix.blocks[-1].key, plan.lines)
     wanted = [*plan.prefix.recipe, *(lines[at].key for at in range(PAGE_BARS - 1, len(lines), PAGE_BARS))]
     assert len(wanted) > len(plan.prefix.recipe)

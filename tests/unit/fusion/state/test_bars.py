@@ -1,10 +1,7 @@
-"""Bars against a plain dictionary; the lines and numbers that they show."""
+"""Bars against a plain dictionary, splits, and what books say of gaps, jumps and vision."""
 
 from __future__ import annotations
 
-import math
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -12,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from schemas import MarketFeatures
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
-from services.fusion.prompt.lines import GAP_LINE, bar_line, basis_points, compact
+from services.fusion.prompt.lines import line
 from services.fusion.state.bars import _SLACK, Bars
 from services.fusion.state.book import Book
 from tests.unit.fusion import build
@@ -102,7 +99,7 @@ class Folding(RuleBasedStateMachine):
         assert held[-KEEP:] == [(at, self.model[at].close, self.model[at].revision) for at in self.kept]
         assert self.bars.forming == self.forming
         for index in range(max(0, len(self.bars) - KEEP), len(self.bars)):
-            assert f"{self.bars.close[index]:9.2f}" in self.bars.line(index, 2)
+            assert f"{self.bars.close[index]:9.2f}" in line(self.bars, index, 2), "a line is made anew when its bar changes"
 
 
 Folding.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
@@ -151,56 +148,20 @@ def test_jumps_are_looked_for_in_the_last_bars_alone_and_end_with_a_correction()
     assert bars.jump_in(10, 1.8) is None
 
 
-def test_gap_lines_stand_for_scheduled_slots_that_are_missing() -> None:
-    using = build.settings().fusion
-    book = Book(instrument(), using, SessionCalendar.of("24x7"))
+def test_missing_slots_are_counted_inside_the_window_that_is_asked_for() -> None:
+    book = Book(instrument(), build.settings().fusion, SessionCalendar.of("24x7"))
     for slot in (0, 1, 4, 5):
         book.fold_market(bar(slot))
-    bars = book.bars["1m"]
-    lines = bars.lines_from(0, 2)
-    assert [line == GAP_LINE for line in lines] == [False, False, True, True, False, False]
-    assert bars.lines_before(4, 3, 2) == lines[-3:]
-    assert bars.missing_in(2) == 2
-    assert bars.missing_in(1) == 0
+    assert book.bars["1m"].missing_in(2) == 2
+    assert book.bars["1m"].missing_in(1) == 0
 
 
-def test_no_gap_lines_stand_for_a_closed_session() -> None:
+def test_no_slot_of_a_closed_session_is_missing() -> None:
     calendar = SessionCalendar.of("XNYS")
     book = Book(instrument("AAPL.XNAS", calendar="XNYS"), build.settings().fusion, calendar)
     for close_ms in calendar.next_closes("1m", START, 800):
         book.fold_market(bar_at(close_ms - MINUTE, symbol="AAPL.XNAS"))
     assert book.bars["1m"].missing_in(100) == 0
-
-
-@given(
-    prices=st.tuples(*[st.floats(0, 1e12, exclude_min=True, exclude_max=True)] * 4),
-    volume=st.floats(0, 1e18),
-    rsi=st.floats(allow_nan=False, allow_infinity=False),
-    at_ms=st.integers(1, 32_503_680_000_000),
-    decimals=st.integers(0, 12),
-)
-def test_every_lawful_bar_has_a_line(
-    prices: tuple[float, float, float, float], volume: float, rsi: float, at_ms: int, decimals: int
-) -> None:
-    line = bar_line(at_ms, MINUTE, *prices, volume, rsi, decimals)
-    assert line.endswith("\n")
-    assert line.count("\n") == 1
-    assert line.isascii()
-    assert abs(basis_points(prices[0], prices[3])) <= 9_999
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0, "00e0"), (0.4, "00e0"), (7, "07e0"), (99.4, "99e0"), (99.6, "10e1"), (12_345_678, "12e6"), (999_999, "10e5"), (1e17, "10e16")],
-)
-def test_counts_show_two_digits_and_a_power(value: float, shown: str) -> None:
-    assert compact(value) == shown
-
-
-@given(st.floats(100, 1e18))
-def test_counts_are_right_to_half_a_digit(value: float) -> None:
-    mantissa, power = compact(value).split("e")
-    assert math.isclose(int(mantissa) * 10.0 ** int(power), value, rel_tol=0.051)
 
 
 def test_vision_is_fresh_stale_or_absent_by_event_time_whatever_came_first() -> None:

@@ -1,0 +1,110 @@
+"""PROMPT_VERSION: a hash of what prompts say and of how they are cut, taken from a specimen that shows every kind of line.
+
+Derived, so that a change of wording cannot be forgotten; `tests/unit/fusion/prompt/golden` shows the same specimen to reviewers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from schemas import Instrument, MarketFeatures, RunMode, VisionFeatures, interval_ms
+from schemas.vision import Detector, Image, Pattern
+from services.core.calendar import ALWAYS_OPEN, SessionCalendar
+from services.core.settings import FusionSettings
+from services.fusion.prompt import wording
+from services.fusion.prompt.chat import TEMPLATES, ChatTemplate, Piece
+from services.fusion.prompt.facts import FACTS, facts
+from services.fusion.prompt.layout import PAGE_BARS, Layout, tail_text
+from services.fusion.prompt.lines import lines_before, lines_from
+from services.fusion.state.book import Book
+
+_START_MS: Final = 1_719_792_000_000
+"""2024-07-01T00:00Z."""
+_SYMBOL: Final = "ACME.XNAS"
+_INTERVALS: Final = ("1m", "5m")
+_SETTINGS: Final = FusionSettings(intervals=list(_INTERVALS), window_bars=20, epoch_slots=4, slow_window_bars=4)
+
+
+def specimen(template: ChatTemplate, *, vision: str = "fresh") -> list[Piece]:
+    """Return a whole prompt: two intervals, a gap, open bars, all facts, and vision features that are `fresh`, `stale` or `absent`."""
+    book = _book(vision)
+    bars = book.bars["1m"]
+    epochs = book.epochs("1m")
+    end = bars.first_after(epochs.start_ms(epochs.index(bars.last_close_ms)))
+    lines = lines_before(bars, end, _SETTINGS.window_bars, book.decimals)
+    pieces = Layout(template, _SETTINGS.slow_window_bars).base(book, "1m", book.frozen_slow("1m"), lines).pieces
+    seen = book.seen_vision("1m")
+    tail = tail_text(book, "1m", seen, facts(book, "1m", seen))
+    return [*pieces, *lines_from(bars, end, book.decimals), tail, *template.fast_tail]
+
+
+def prompt_version() -> str:
+    """Return `aq-` and the first 10 hex digits of the hash."""
+    content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.REPAIR]
+    content += [specimen(TEMPLATES["none"], vision=vision) for vision in ("fresh", "stale", "absent")]
+    return f"aq-{hashlib.blake2b(repr(content).encode(), digest_size=5).hexdigest()}"
+
+
+def _book(vision: str) -> Book:
+    instrument = Instrument(
+        schema_version=1,
+        run_mode=RunMode.DEMO,
+        symbol=_SYMBOL,
+        currency="USD",
+        price_increment="0.01",
+        calendar=ALWAYS_OPEN,
+        price_adjustment="none",
+    )
+    book = Book(instrument, _SETTINGS, SessionCalendar.of(ALWAYS_OPEN))
+    for slot in range(32):
+        if slot not in {7, 8, 30}:
+            book.fold_market(_bar("1m", slot))
+        if (slot + 1) % 5 == 0:
+            book.fold_market(_bar("5m", slot // 5))
+    book.fold_market(_bar("1m", 32, closed=False))
+    book.fold_market(_bar("5m", 6, closed=False))
+    if vision != "absent":
+        book.fold_vision(_features(_START_MS + (32 if vision == "fresh" else 30) * interval_ms("1m")))
+    return book
+
+
+def _bar(interval: str, slot: int, *, closed: bool = True) -> MarketFeatures:
+    open_ms = _START_MS + slot * interval_ms(interval)
+    close = 100.0 + (slot * 7 % 11) / 4
+    return MarketFeatures(
+        schema_version=1,
+        run_mode=RunMode.DEMO,
+        symbol=_SYMBOL,
+        interval=interval,
+        ts_open_ms=open_ms,
+        ts_close_ms=open_ms + interval_ms(interval),
+        open=close - 0.25,
+        high=close + 0.5,
+        low=close - 0.75,
+        close=close,
+        volume=1_250.0 * slot,
+        closed=closed,
+        features={name: (number - 4) * 1.2345 + 50 * (name == "rsi") for number, name in enumerate(FACTS)} if slot else {},
+    )
+
+
+def _features(end_ms: int) -> VisionFeatures:
+    return VisionFeatures(
+        schema_version=1,
+        run_mode=RunMode.DEMO,
+        symbol=_SYMBOL,
+        interval="1m",
+        window_end_ms=end_ms,
+        window_bars=20,
+        image=Image(spec="jkx-20/1", width=60, height=64, hash="0" * 16),
+        detector=Detector(name="chart-cnn", version="1"),
+        p_up=0.57,
+        patterns=[
+            Pattern(label="double_bottom", score=0.8, first_bar=3, last_bar=12),
+            Pattern(label="hammer", score=0.6, first_bar=19, last_bar=19),
+        ],
+    )
+
+
+PROMPT_VERSION: Final = prompt_version()
