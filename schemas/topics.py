@@ -29,7 +29,6 @@ class Topic(StrEnum):
     SIGNAL_AUDIT = "signal-audit"
     SIGNAL_OUTCOMES = "signal-outcomes"
     SCORING_JUDGES = "scoring-judges-changelog"
-    SCORING_WINDOWS = "scoring-windows-changelog"
     DEAD_LETTERS = "dead-letters"
 
 
@@ -126,15 +125,6 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
             private=True,
         ),
         TopicSpec(
-            Topic.SCORING_WINDOWS,
-            (),
-            "symbol and day",
-            compacted=True,
-            partitioned=True,
-            description="The scorer's tables over outcomes, a record a symbol and day.",
-            private=True,
-        ),
-        TopicSpec(
             Topic.DEAD_LETTERS,
             (),
             "original key",
@@ -153,7 +143,6 @@ _WRITTEN_BY_SHADOW: Final = frozenset(
         Topic.SIGNAL_AUDIT,
         Topic.SIGNAL_OUTCOMES,
         Topic.SCORING_JUDGES,
-        Topic.SCORING_WINDOWS,
         Topic.DEAD_LETTERS,
     }
 )

@@ -1,7 +1,7 @@
-"""Fit the simulator's timing model to run 1: `python -m benchmarks.gpu.calibration h100` writes what the simulator ships with.
+"""Fit the simulator's timing model to the latency run: `python -m benchmarks.gpu.calibration h100` writes what the simulator ships with.
 
-The points are those that `aquiline engine calibrate` measures on a live engine; the KV cache, which run 1 bounds so that two engines
-share a card, is that of one engine alone.
+The points are those that `aquiline engine calibrate` measures on a live engine. The latency run bounds the KV cache so that two
+engines share a card; the cache here is that of one engine alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from services.inference.simulator.timing import Point
 
 RESULTS = Path(__file__).parent / "results"
 SHIPPED = Path(__file__).parents[2] / "services" / "inference" / "data"
-CARDS = {"h100": ("run1-h100.json", "one NVIDIA H100 80 GB", SHIPPED), "h200": ("run1-h200.json", "one NVIDIA H200", RESULTS)}
-"""By name: run 1's file, the card in words, and the folder that the calibration goes to."""
+CARDS = {"h100": ("latency-h100.json", "one NVIDIA H100 80 GB", SHIPPED), "h200": ("latency-h200.json", "one NVIDIA H200", RESULTS)}
+"""By name: the latency run's file, the card in words, and the folder that the calibration goes to."""
 SOURCE = (
-    "Run 1 of benchmarks/gpu, November 2026: SGLang 0.5.17, random weights, acceptance simulated at 2.5 tokens a step "
+    "The latency run of benchmarks/gpu, November 2026: SGLang 0.5.17, random weights, acceptance simulated at 2.5 tokens a step "
     "(SGLANG_SIMULATE_ACC_LEN), greedy, one client on the same host."
 )
 KV_TOKENS = {"h100": 1_570_000, "h200": 3_240_000}
@@ -66,7 +66,7 @@ def main() -> None:
     stages = json.loads((RESULTS / file).read_text())["eagle3"]
     server = stages["server"]
     info = EngineInfo(
-        name="run 1",
+        name="latency run",
         source="llm",
         model="MiniCPM4.1-8B shape, bf16",
         context_tokens=65_536,

@@ -22,7 +22,7 @@ from services.core import logs
 from services.core.ctrl_c import Interrupt, catch_ctrl_c
 from services.core.settings import LogSettings
 from services.scoring.report import Report, ReportInput, build, to_html, to_terminal
-from services.scoring.report.extra import need
+from services.scoring.report.optional_packages import need
 
 EXIT_DONE: Final = 0
 _SIGNALLED: Final = 128

@@ -28,7 +28,7 @@ from services.fusion.worker import Around
 from services.inference.engine import Engine
 from services.inference.simulator.instant import InstantSimulator
 from services.replay.log_source import FileLog, TopicLog
-from services.scoring.report.words import moment
+from services.scoring.report.number_format import moment
 from services.vision.recorded import RECORDED_FILE, load_recorded
 
 _SLOWER: Final = {"1d": ["1w"], "1m": ["15m", "1h"]}

@@ -9,7 +9,7 @@ from schemas import Cancel, Instrument, InstrumentEvent, MarketFeatures, Signal,
 from services.core.calendar import SessionCalendar
 from services.core.settings import ScoringSettings
 from services.scoring.judge import Judge
-from services.scoring.paper import Costs
+from services.scoring.paper_position import Costs
 
 
 class SignalJudges:

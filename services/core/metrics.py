@@ -86,7 +86,7 @@ STAGE_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 
-# Seconds from a bar's end to its record's append time: how late the feed is.
+# Seconds from the end of the bar that a decision is about to its record's append time: how late the feed is.
 EVENT_LAG_SECONDS: Final = Histogram(
     "aquiline_event_lag_seconds",
     "Seconds from a bar's end to its record.",
@@ -204,7 +204,7 @@ VISION_SECONDS: Final = Histogram(
 # Signals to buy or sell that have no outcome yet.
 OPEN_SIGNALS: Final = Gauge("aquiline_open_signals", "Signals without an outcome yet.", registry=REGISTRY)
 
-# Outcomes by what the signal was and by why it ended (schemas.ExitReason). One that is published again after a crash counts once.
+# Outcomes by what the signal was and by why it ended (schemas.ExitReason). One that is published again after a crash counts again.
 SIGNAL_OUTCOMES: Final = Counter(
     "aquiline_signal_outcomes_total", "Signals judged, by how they ended.", ["action", "source", "vision", "reason"], registry=REGISTRY
 )

@@ -278,7 +278,6 @@ class ScoringSettings(Section):
         1.0, description="What a fill at the market is worse than the bar's price, in basis points; a limit pays none."
     )
     commit_interval_ms: Positive = Field(1_000, description="How often offsets are committed.")
-    kept_days: Positive = Field(30, description="Days of event time that the tables over outcomes reach back, by symbol.")
 
 
 class HttpSettings(Section):

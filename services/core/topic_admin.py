@@ -35,8 +35,7 @@ _MAX_MESSAGE_BYTES: Final = 1_048_588
 _MAX_DEAD_LETTER_BYTES: Final = 2_097_164
 """A dead letter holds the original record, however large its topic let it be, and headers."""
 
-_CHANGELOGS: Final = (Topic.SCORING_JUDGES, Topic.SCORING_WINDOWS)
-SCORED_TOGETHER: Final = (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES, *_CHANGELOGS)
+SCORED_TOGETHER: Final = (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES, Topic.SCORING_JUDGES)
 """Topics whose partition p one scorer reads and writes together."""
 
 _CHANGELOG_CONFIG: Final = {
@@ -58,7 +57,7 @@ def topic_config(topic: Topic, replication: int) -> dict[str, str]:
     return {
         **kept,
         **({"retention.ms": _RETENTION[topic]} if topic in _RETENTION else {}),
-        **(_CHANGELOG_CONFIG if topic in _CHANGELOGS else {}),
+        **(_CHANGELOG_CONFIG if topic is Topic.SCORING_JUDGES else {}),
         "max.message.bytes": str(_MAX_DEAD_LETTER_BYTES if topic is Topic.DEAD_LETTERS else _MAX_MESSAGE_BYTES),
         "message.timestamp.type": "LogAppendTime",
         "min.insync.replicas": str(max(1, replication - 1)),
@@ -133,7 +132,7 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> int:
 
 
 async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:
-    """Return the partition count of the scorer's inputs and tables; raise BusError, naming the mend, unless they exist with one."""
+    """Return the partition count of the scorer's inputs and changelog; raise BusError, naming the mend, unless they exist with one."""
     admin = await bus.admin()
     together = [topic_name(topic, run_mode) for topic in SCORED_TOGETHER]
     others = [topic_name(topic, run_mode) for topic in (Topic.SIGNAL_OUTCOMES, Topic.DEAD_LETTERS)]
@@ -149,15 +148,15 @@ async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:
     if len({found[name].partitions for name in together}) > 1:
         counts = ", ".join(f"{name}: {found[name].partitions}" for name in together)
         raise BusError(
-            f"the scorer's inputs and tables must have one partition count, and have not ({counts}): signals would be judged where "
+            f"the scorer's inputs and changelog must have one partition count, and have not ({counts}): signals would be judged where "
             f"their bars are not; {_MEND}"
         )
-    for name in together[2:]:
-        if "compact" not in (policy := found[name].config.get("cleanup.policy", "delete")):
-            raise BusError(
-                f"topic {name!r} has cleanup.policy={policy!r}, which lets go of the scorer's open signals; "
-                f"set it: kafka-configs.sh --alter --topic {name} --add-config cleanup.policy=compact"
-            )
+    changelog = topic_name(Topic.SCORING_JUDGES, run_mode)
+    if "compact" not in (policy := found[changelog].config.get("cleanup.policy", "delete")):
+        raise BusError(
+            f"topic {changelog!r} has cleanup.policy={policy!r}, which deletes the scorer's open signals; "
+            f"set it: kafka-configs.sh --alter --topic {changelog} --add-config cleanup.policy=compact"
+        )
     return found[together[0]].partitions
 
 

@@ -13,8 +13,8 @@ from uuid import UUID
 
 from schemas import Action, Cancel, CancelReason, ExitReason, InstrumentEvent, MarketFeatures, RunMode, Signal, SignalOutcome
 from services.core.calendar import SessionCalendar
-from services.scoring.clocks import span_of
-from services.scoring.paper import Bar, Costs, Ended, Key, Paper, lacking
+from services.scoring.paper_position import Bar, Costs, Key, PaperPosition, PositionEnd, missing_fields
+from services.scoring.signal_times import span_of
 
 KEPT_BARS: Final = 128
 """Bars of each interval kept for signals that are read after them; one that stands before them can no longer be judged."""
@@ -50,7 +50,7 @@ class Judge:
         self._costs = costs
         self._calendar = calendar
         self._series: dict[str, _Series] = {}
-        self._open: dict[str, Paper] = {}
+        self._open: dict[str, PaperPosition] = {}
         self._cancels: dict[str, int] = {}
         """Wall time of each cancel whose signal has not come."""
         self._splits: list[tuple[int, float]] = []
@@ -74,7 +74,7 @@ class Judge:
         """
         if signal.action not in _STANDING:
             return []
-        if signal.action is not Action.EXIT and (missing := lacking(signal)):
+        if signal.action is not Action.EXIT and (missing := missing_fields(signal)):
             raise ValueError(f"a signal to {signal.action.value} needs {', '.join(missing)} to be judged")
         name, series = str(signal.signal_id), self._series.setdefault(signal.interval, _Series())
         span = span_of(signal, self._calendar)
@@ -92,7 +92,7 @@ class Judge:
             and _replace(paper, span.from_ms, signal.action.value)
         ]
         if signal.action is not Action.EXIT:
-            paper = self._open[name] = Paper.of(signal, span, key)
+            paper = self._open[name] = PaperPosition.of(signal, span, key)
             for _, (_, later, from_ms, action) in lane:
                 if tuple(later) > key:
                     _replace(paper, from_ms, action)
@@ -158,7 +158,7 @@ class Judge:
                 interval: {"bars": [list(bar) for bar in one.bars], "trimmed_ms": one.trimmed_ms, "heard": dict(one.heard)}
                 for interval, one in self._series.items()
             },
-            "open": [{name: getattr(paper, name) for name in Paper.__slots__} for paper in self._open.values()],
+            "open": [{name: getattr(paper, name) for name in PaperPosition.__slots__} for paper in self._open.values()],
             "cancels": dict(self._cancels),
             "splits": [list(split) for split in self._splits],
         }
@@ -169,12 +169,12 @@ class Judge:
             interval: _Series([Bar(*bar) for bar in one["bars"]], one["trimmed_ms"], dict(one["heard"]))
             for interval, one in state["series"].items()
         }
-        papers = [Paper(**{**paper, "key": tuple(paper["key"])}) for paper in state["open"]]
+        papers = [PaperPosition(**{**paper, "key": tuple(paper["key"])}) for paper in state["open"]]
         self._open = {paper.signal_id: paper for paper in papers}
         self._cancels = dict(state["cancels"])
         self._splits = [(effective_ms, ratio) for effective_ms, ratio in state["splits"]]
 
-    def _again(self, papers: list[Paper]) -> list[SignalOutcome]:
+    def _again(self, papers: list[PaperPosition]) -> list[SignalOutcome]:
         """Play these from their beginning, as far as the bars kept reach back to it; what was played of older ones stays."""
         outcomes = []
         for paper in papers:
@@ -185,7 +185,7 @@ class Judge:
                 outcomes += self._play([paper], series.bars[first:])
         return outcomes
 
-    def _play(self, papers: list[Paper], bars: list[Bar]) -> list[SignalOutcome]:
+    def _play(self, papers: list[PaperPosition], bars: list[Bar]) -> list[SignalOutcome]:
         outcomes = []
         for paper in sorted(papers, key=lambda one: one.key):
             for bar in bars:
@@ -196,7 +196,7 @@ class Judge:
                     break
         return outcomes
 
-    def _scaled(self, bar: Bar, paper: Paper) -> Bar:
+    def _scaled(self, bar: Bar, paper: PaperPosition) -> Bar:
         """Return `bar` on the scale of the signal's prices."""
         if not self._splits:
             return bar
@@ -205,7 +205,7 @@ class Judge:
         return bar._replace(open=bar.open * ratio, high=bar.high * ratio, low=bar.low * ratio, close=bar.close * ratio)
 
 
-def _replace(paper: Paper, from_ms: int, action: str) -> bool:
+def _replace(paper: PaperPosition, from_ms: int, action: str) -> bool:
     """Note that a newer signal of the lane stands from then on; return whether that may change how `paper` ends."""
     changed = False
     if paper.replaced_ms is None or from_ms < paper.replaced_ms:
@@ -215,7 +215,7 @@ def _replace(paper: Paper, from_ms: int, action: str) -> bool:
     return changed
 
 
-def _outcome(paper: Paper, ended: Ended) -> SignalOutcome:
+def _outcome(paper: PaperPosition, ended: PositionEnd) -> SignalOutcome:
     return SignalOutcome(
         schema_version=1,
         run_mode=RunMode(paper.run_mode),

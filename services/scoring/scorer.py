@@ -15,7 +15,7 @@ from services.core.errors import ServiceError
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.disposition import Disposition, RecordResult
 from services.scoring.judge import Judge
-from services.scoring.paper import Costs, lacking
+from services.scoring.paper_position import Costs, missing_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Scorer:
     def _refuse_other_count(self, partitions: int) -> None:
         if partitions != self._partitions:
             raise ServiceError(
-                f"the scorer's inputs and tables had {partitions} partitions when its tables were written and have {self._partitions} "
+                f"the scorer's inputs and changelog had {partitions} partitions when its changelog was written and have {self._partitions} "
                 "now: symbols have moved to other partitions, away from their open signals. Make these topics and signal-outcomes "
                 "anew with one count, and name a scoring.group that is new as well"
             )
@@ -146,7 +146,7 @@ def _unfit(signal: Signal, judge: Judge) -> Refused | None:
     """Return why a signal cannot be judged, None when it can, or needs no judging."""
     if signal.action not in {Action.BUY, Action.SELL}:
         return None
-    if missing := lacking(signal):
+    if missing := missing_fields(signal):
         return Refused(DeadLetterReason.INVALID, f"a signal to {signal.action.value} needs {', '.join(missing)} to be judged")
     if judge.comes_too_late(signal):
         return Refused(DeadLetterReason.LATE, f"signal {signal.signal_id}: the bars that it is judged by are long gone")

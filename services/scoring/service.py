@@ -1,9 +1,8 @@
 """The scorer: a member of its group that hands records to the judges and publishes their outcomes.
 
-What one record brings about becomes durable in this order, each step acknowledged before the next: (1) the rows of the tables over
-outcomes; (2) the outcomes; (3) the judge's state; (4) the commit, which only passes records whose state is acknowledged. A crash
-between any two leads to the same record being read again, by a judge as it was before it: the same rows are set, and the same
-outcomes published, once more.
+What one record brings about becomes durable in this order, each step acknowledged before the next: (1) the outcomes; (2) the judge's
+state; (3) the commit, which only passes records whose state is acknowledged. After a crash between any two the same record is read
+again, by a judge in the state before it, and the same outcomes are published once more.
 """
 
 from __future__ import annotations
@@ -42,11 +41,10 @@ from services.core.metrics import (
 from services.core.settings import Settings, SettingsError
 from services.core.topic_admin import check_scoring_topics
 from services.core.zombie_fence import FencedProducer, ZombieFence
-from services.scoring.app import ChangelogTable, make_app, subscribe
-from services.scoring.inputs import Event, Inputs, record_of
-from services.scoring.paper import Costs
+from services.scoring.faust_app import ChangelogTable, make_app, subscribe
+from services.scoring.ordered_inputs import Event, Inputs, record_of
+from services.scoring.paper_position import Costs
 from services.scoring.scorer import Scored, Scorer
-from services.scoring.windows import Windows
 
 _log = structlog.get_logger()
 
@@ -65,7 +63,7 @@ class ScoringService:
     """One member of the scoring group. `run` it once; `counts` may be read at any time."""
 
     def __init__(self, bus: Bus, settings: Settings, clock: Clock, health: Health) -> None:
-        """Make a service; it is ready once it has read the instruments and has its partitions' tables."""
+        """Make a service; it is ready once it has read the instruments and has restored the judges of its partitions."""
         if settings.bus.url == "memory://":
             raise SettingsError("bus.url is memory://, and the scorer runs on Kafka alone, as Faust does; name a kafka:// address")
         self.counts: Counter[Disposition] = Counter()
@@ -119,8 +117,6 @@ class ScoringService:
         settings, scoring = self._settings, self._settings.scoring
         self._app = app = make_app(settings)
         self._judges = ChangelogTable(app, "judges", self._names[Topic.SCORING_JUDGES], self._fence)
-        self._rows = ChangelogTable(app, "windows", self._names[Topic.SCORING_WINDOWS], self._fence)
-        self._windows = Windows(self._rows, scoring.kept_days)
         self._inputs = Inputs(app, subscribe(app, settings), (self._names[Topic.STRATEGY_SIGNALS], self._names[Topic.MARKET_FEATURES]))
         self._scorer = Scorer(
             self._instruments,
@@ -169,7 +165,6 @@ class ScoringService:
             self._inputs.shut()
             self._scorer.begin([])
             self._judges.forget()
-            self._rows.forget()
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -192,7 +187,6 @@ class ScoringService:
 
     async def _take_over(self) -> None:
         await self._inputs.open()
-        self._windows.begin()
         await self._instruments.refresh()
         self._scorer.begin(key.decode() for key in self._judges.held())
         self._health.end_excuse("rebalancing")
@@ -228,7 +222,7 @@ class ScoringService:
             acknowledged = await send_dead_letter(record, scored.refused, self._producer, self._names[Topic.DEAD_LETTERS], self._clock)
             sent.append(asyncio.ensure_future(acknowledged))
         elif outcome is Disposition.FOLDED:
-            await self._publish(record.partition, scored.outcomes)
+            await self._publish(scored.outcomes)
             state, key = self._scorer.dump(scored.symbol), scored.symbol.encode()
             if state == self._judges.get(key):
                 outcome = Disposition.DUPLICATE
@@ -237,16 +231,12 @@ class ScoringService:
         self._count(topic, scored, outcome)
         self._unfinished.append((event, sent))
 
-    async def _publish(self, partition: int, outcomes: list[SignalOutcome]) -> None:
-        """Make outcomes durable, in the tables and on their topic; raise when the broker does not take them."""
-        news = {outcome.signal_id: self._windows.add(partition, outcome) for outcome in outcomes}
-        await _all_taken([sent for added in news.values() for sent in added or ()])
+    async def _publish(self, outcomes: list[SignalOutcome]) -> None:
+        """Publish outcomes and count them once they are acknowledged; raise when the broker does not take them."""
         topic = self._names[Topic.SIGNAL_OUTCOMES]
         for acknowledged in [await self._producer.send(topic, key=one.symbol.encode(), value=one.encode()) for one in outcomes]:
             await acknowledged
         for outcome in outcomes:
-            if news[outcome.signal_id] is None:
-                continue  # told in an earlier life
             SIGNAL_OUTCOMES.labels(outcome.action.value, outcome.source, outcome.vision, outcome.exit_reason.value).inc()
             if outcome.return_net is not None:
                 labels = (outcome.action.value, outcome.source, outcome.vision)
@@ -292,6 +282,6 @@ async def _all_taken(sent: list[_Sent]) -> None:
         raise
     except Exception as error:
         raise ServiceError(
-            f"the broker did not take a record of the scorer's tables ({error}); nothing after it is committed. "
+            f"the broker did not take a record of the scorer's changelog ({error}); nothing after it is committed. "
             "See to the broker, and start the scorer again"
         ) from error

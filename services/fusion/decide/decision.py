@@ -117,6 +117,7 @@ class Decision:
         block = parts.guard.on_clock(parts.skew.skew_ms)
         if block is None:
             lag_ms = trigger.origin.ts_ms - trigger.origin.ts_event_ms
+            metrics.EVENT_LAG_SECONDS.observe(lag_ms / 1000)
             block = parts.guard.on_book(book, trigger.lane.interval, lag_ms)
         if block is None:
             ending.deadline_ms = self._valid_until() - fusion.delivery_reserve_ms

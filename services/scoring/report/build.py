@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 
 from schemas import RunMode, SignalOutcome, interval_ms
-from services.scoring.report import words
+from services.scoring.report import number_format
 from services.scoring.report.baselines import LEAST_BARS, buy_and_hold, random_traders
+from services.scoring.report.breakdowns import breakdowns, calibration
 from services.scoring.report.equity import exposure, over_time, per_position
 from services.scoring.report.model import (
     Counts,
@@ -21,7 +22,6 @@ from services.scoring.report.model import (
     Report,
     ReportInput,
 )
-from services.scoring.report.parts import breakdowns, calibration
 from services.scoring.report.prices import Prices
 from services.scoring.report.statistics import block_length, bootstrap_mean, peak_open, uniqueness, wilson
 from services.scoring.report.trades import Trades, count, distinct, trades_of
@@ -47,7 +47,7 @@ def build(given: ReportInput) -> Report:
     overlapping = overlap is not None and overlap.block > 1
     random = None if period is None else random_traders(trades, prices, cost, *period, block=block, seed=SEED)
     return Report(
-        title=words.plain(given.title),
+        title=number_format.plain(given.title),
         head=_head(given, outcomes, period),
         banner=_banner(outcomes),
         cautions=_cautions(outcomes, counts, overlap, random),
@@ -102,22 +102,22 @@ def _money(trades: Trades, block: int, completed_block: int, period: tuple[int, 
 def _head(given: ReportInput, outcomes: Sequence[SignalOutcome], period: tuple[int, int] | None) -> tuple[tuple[str, str], ...]:
     symbols = sorted({one.symbol for one in outcomes} or set(given.bars))
     rows = {
-        "Period": words.NONE if period is None else f"{words.moment(period[0])} to {words.moment(period[1])} UTC",
-        "Symbols": f"{len(symbols)}: {words.listed(symbols)}" if symbols else words.NONE,
-        "Intervals": words.listed(sorted({one.interval for one in outcomes}, key=interval_ms)),
-        "Asked": words.listed(sorted({one.mode for one in outcomes})),
+        "Period": number_format.NONE if period is None else f"{number_format.moment(period[0])} to {number_format.moment(period[1])} UTC",
+        "Symbols": f"{len(symbols)}: {number_format.listed(symbols)}" if symbols else number_format.NONE,
+        "Intervals": number_format.listed(sorted({one.interval for one in outcomes}, key=interval_ms)),
+        "Asked": number_format.listed(sorted({one.mode for one in outcomes})),
         "Answered by": _tally(Counter(one.source for one in outcomes)),
         "Run mode": _tally(Counter(one.run_mode.value for one in outcomes)),
         "Costs of the baselines": f"{given.cost_bps:g} basis points a side; the signals' returns are net of what the scorer charged",
     }
-    facts = {words.plain(name[:1].upper() + name[1:]): words.plain(value) for name, value in given.facts.items()}
+    facts = {number_format.plain(name[:1].upper() + name[1:]): number_format.plain(value) for name, value in given.facts.items()}
     return tuple((rows | facts).items())
 
 
 def _tally(counts: Counter[str]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{name} ({count:,})" for name, count in counts.most_common()) or words.NONE
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.most_common()) or number_format.NONE
 
 
 def _banner(outcomes: Sequence[SignalOutcome]) -> str | None:
@@ -137,7 +137,7 @@ def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overla
     cautions = []
     if overlap is not None and overlap.independent < FEW:
         cautions.append(
-            f"Few trades: {words.counted(counts.opened, 'position')}, worth about {overlap.independent} that stand alone. "
+            f"Few trades: {number_format.counted(counts.opened, 'position')}, worth about {overlap.independent} that stand alone. "
             f"Below {FEW} every figure here may be luck."
         )
     if overlap is not None and overlap.block > 1:
@@ -156,11 +156,13 @@ def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overla
         )
     if counts.unusable:
         cautions.append(
-            f"{words.counted(counts.unusable, 'outcome')} left out of every figure: opened by what they say, but without a usable "
+            f"{number_format.counted(counts.unusable, 'outcome')} left out of every figure: opened by what they say, but without a usable "
             "entry price, entry time or return."
         )
     if counts.duplicates:
-        cautions.append(f"{words.counted(counts.duplicates, 'outcome')} dropped: the signal had one already, and the first is kept.")
+        cautions.append(
+            f"{number_format.counted(counts.duplicates, 'outcome')} dropped: the signal had one already, and the first is kept."
+        )
     return tuple(cautions)
 
 

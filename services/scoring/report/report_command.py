@@ -16,11 +16,11 @@ from services.core.clock import SystemClock
 from services.core.errors import ServiceError
 from services.core.settings import Settings, SettingsError, load
 from services.scoring.report import ReportInput, build, to_html, to_terminal
+from services.scoring.report.html_page import need_page
 from services.scoring.report.input_selection import OutcomeFilter, ReportSources
 from services.scoring.report.inputs_from_files import Files, read_files
 from services.scoring.report.inputs_from_topics import read_topics
-from services.scoring.report.page import need_page
-from services.scoring.report.words import moment
+from services.scoring.report.number_format import moment
 
 __all__ = ["Files", "ReportRequest", "run"]
 

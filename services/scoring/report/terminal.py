@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from services.scoring.report import sheet
+from services.scoring.report import report_tables
 from services.scoring.report.model import Evidence, Report
 
 _SHORT: Final = 10
@@ -32,7 +32,7 @@ def to_terminal(report: Report, console: Console) -> None:
     console.print(Panel(Text(report.verdict.sentence, style="bold"), border_style=_STYLES[report.verdict.evidence]))
     for caution in report.cautions:
         console.print(Text(f"Note: {caution}", style="yellow"))
-    for table in sheet.tables(report):
+    for table in report_tables.tables(report):
         if not table.rows and not table.note:
             continue
         console.print()
@@ -43,7 +43,7 @@ def to_terminal(report: Report, console: Console) -> None:
             console.print(_fitting(table, console))
 
 
-def _fitting(shown: sheet.Sheet, console: Console) -> Table:
+def _fitting(shown: report_tables.Sheet, console: Console) -> Table:
     """Return the table on one line a row if that fits, else with intervals below their figures, else folded: nothing is cut off."""
     unbounded = console.options.update(max_width=10_000)
     for broken in (False, True):
@@ -53,7 +53,7 @@ def _fitting(shown: sheet.Sheet, console: Console) -> Table:
     return _table(shown, broken=True, folded=True)
 
 
-def _table(shown: sheet.Sheet, *, broken: bool, folded: bool) -> Table:
+def _table(shown: report_tables.Sheet, *, broken: bool, folded: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, show_header=bool(shown.header), pad_edge=False, collapse_padding=True, padding=(0, 1))
     for number in range(len(shown.rows[0])):
         heading = _in_two(shown.header[number]) if shown.header else ""

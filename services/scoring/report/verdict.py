@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.scoring.report import words
+from services.scoring.report import number_format
 from services.scoring.report.model import Counts, Evidence, Overlap, Random, Verdict
 
 FEW: Final = 30
@@ -25,13 +25,13 @@ def reached(counts: Counts, overlap: Overlap | None, random: Random | None) -> V
     if random is None:
         return Verdict(Evidence.NOTHING, "There is nothing to compare with, so nothing to say about skill: closed bars are missing.")
     if overlap.independent < FEW or random.edge.low is None or random.edge.high is None:
-        few = words.counted(counts.opened, "trade")
+        few = number_format.counted(counts.opened, "trade")
         return Verdict(Evidence.TOO_FEW, f"{_least(random)}, but {few} are too few to tell skill from luck.")
     return _compared(random, random.edge.low, random.edge.high)
 
 
 def _compared(random: Random, low: float, high: float) -> Verdict:
-    edge = words.mean_return(random.edge)
+    edge = number_format.mean_return(random.edge)
     if max(kind.better_than for kind in random.kinds) <= 1 - BETTER_THAN and high < 0:
         return Verdict(Evidence.HARM, f"{_least(random)}: worse than chance explains. A position made {edge} against theirs.")
     if min(kind.better_than for kind in random.kinds) < BETTER_THAN:
@@ -51,7 +51,7 @@ def _compared(random: Random, low: float, high: float) -> Verdict:
 def _least(random: Random) -> str:
     """Return the beginning of the sentence: where the strategy lies among those random traders that do best against it."""
     hardest = min(random.kinds, key=lambda kind: kind.better_than)
-    traders, share = len(hardest.means), words.percentile(hardest.better_than)
+    traders, share = len(hardest.means), number_format.percentile(hardest.better_than)
     if share == "none":
         return f"Worse than all {traders:,} random traders"
     return f"Better than {share}{' ' if share == 'all' else ' of '}{traders:,} random traders"

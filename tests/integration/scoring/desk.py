@@ -16,7 +16,6 @@ from services.core.bus.kafka_cluster import read_cluster_state
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
 from services.core.topic_admin import ensure_topics
-from services.scoring.stats import Figures, Group, Window, parse_key, tabulate
 from tests.integration.fusion.waiting import until
 from tests.integration.fusion.worker import Worker
 
@@ -24,7 +23,7 @@ MODE = RunMode.DEMO
 PARTITIONS = 4
 # Topics that are only compacted cannot be emptied between tests.
 _EMPTIED: Mapping[str, str] = {"cleanup.policy": "compact,delete", "retention.ms": "-1"}
-_COMPACTED = (Topic.INSTRUMENTS, Topic.CONTROL, Topic.SCORING_JUDGES, Topic.SCORING_WINDOWS)
+_COMPACTED = (Topic.INSTRUMENTS, Topic.CONTROL, Topic.SCORING_JUDGES)
 
 
 class Desk:
@@ -119,11 +118,6 @@ class Desk:
             assert found.setdefault(str(outcome.signal_id), record.value) == record.value, outcome
             assert record.key == outcome.symbol.encode()
         return found
-
-    async def tables(self) -> dict[Group, Figures]:
-        """Return the tables over outcomes, as their changelog has them."""
-        last = {record.key: record.value for record in await self.records(Topic.SCORING_WINDOWS)}
-        return tabulate((parse_key(key)[0], Window.load(value)) for key, value in last.items() if key and value)
 
     async def open_signals(self) -> set[str]:
         """Return the signals that have no outcome, as the judges' changelog has them."""

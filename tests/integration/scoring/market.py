@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from schemas import Instrument, Message, SignalOutcome
+from schemas import Instrument, Message
 from services.core.calendar import SessionCalendar
 from services.scoring.judge import Judge
-from services.scoring.paper import Costs
-from services.scoring.stats import Figures, Group, Window, tabulate, window_start
+from services.scoring.paper_position import Costs
 from tests.integration.scoring.desk import MODE
 from tests.unit.scoring.build import Move, bar, cancel, signal, take
 
@@ -32,7 +31,6 @@ class Market:
         outcomes = [outcome for move in self.moves for outcome in take(judges[move.symbol], move)]
         self.expected = {str(outcome.signal_id): outcome.encode() for outcome in outcomes}
         """The body of each outcome by signal."""
-        self.tables = _tables(outcomes)
         self.open = {paper["signal_id"] for judge in judges.values() for paper in judge.dump()["open"]}
 
     def chunks(self, count: int) -> list[list[Move]]:
@@ -64,10 +62,3 @@ def _instrument(symbol: str) -> Instrument:
     return Instrument(
         schema_version=1, run_mode=MODE, symbol=symbol, currency="USD", price_increment="0.01", calendar="24x7", price_adjustment="none"
     )
-
-
-def _tables(outcomes: list[SignalOutcome]) -> dict[Group, Figures]:
-    windows: dict[tuple[str, int], Window] = {}
-    for outcome in outcomes:
-        windows.setdefault((outcome.symbol, window_start(outcome.ts_exit_ms)), Window()).add(outcome)
-    return tabulate((symbol, window) for (symbol, _), window in windows.items())

@@ -16,7 +16,7 @@ from tests.unit.scoring.build import signal
 pytestmark = pytest.mark.integration
 
 
-async def test_signals_and_bars_become_outcomes_and_tables(desk: Desk) -> None:
+async def test_signals_and_bars_become_outcomes(desk: Desk) -> None:
     market = Market()
     await desk.publish(market.instruments)
     worker = await desk.worker().start().ready()
@@ -31,7 +31,6 @@ async def test_signals_and_bars_become_outcomes_and_tables(desk: Desk) -> None:
     await desk.eventually(lambda: _all_done(worker, records), "lag and progress on the metrics page")
     worker.terminate()
     assert await worker.ended() == 0
-    assert await desk.tables() == market.tables
     letters = {record.value: DeadLetter.from_headers(record.headers) for record in await desk.records(Topic.DEAD_LETTERS)}
     assert {value: (letter.reason, letter.topic) for value, letter in letters.items()} == {
         bad: (DeadLetterReason.INVALID, "demo.strategy-signals"),
@@ -39,7 +38,7 @@ async def test_signals_and_bars_become_outcomes_and_tables(desk: Desk) -> None:
     }
 
 
-async def test_signals_duplicated_and_reordered_and_hours_before_their_bars_give_the_same_outcomes_and_tables(desk: Desk) -> None:
+async def test_signals_duplicated_and_reordered_and_hours_before_their_bars_give_the_same_outcomes(desk: Desk) -> None:
     market = Market()
     said = [move for move in market.moves if not isinstance(move, MarketFeatures)]
     bars = [move for move in market.moves if isinstance(move, MarketFeatures)]
@@ -54,10 +53,9 @@ async def test_signals_duplicated_and_reordered_and_hours_before_their_bars_give
     assert await desk.outcomes() == market.expected
     worker.terminate()
     assert await worker.ended() == 0
-    assert await desk.tables() == market.tables
 
 
-async def test_ten_kills_leave_outcomes_and_tables_as_if_nothing_had_happened(desk: Desk, unique: str) -> None:
+async def test_ten_kills_leave_outcomes_as_if_nothing_had_happened(desk: Desk, unique: str) -> None:
     market = Market(36)
     await desk.publish(market.instruments)
     # Members that come back under their names are not waited for.
@@ -69,7 +67,7 @@ async def test_ten_kills_leave_outcomes_and_tables_as_if_nothing_had_happened(de
         before = await desk.count(Topic.SIGNAL_OUTCOMES)
         await desk.publish(chunk)
         await desk.eventually(partial(_more_than, desk, before), "an outcome of these lives")
-        if number % 2:  # nothing before this is read again: what is still open stands in the tables alone
+        if number % 2:  # nothing before this is read again: what is still open stands in the changelog alone
             await desk.eventually(desk.all_committed, "the commit of all that was published")
         for worker in workers:
             worker.kill()
@@ -81,7 +79,6 @@ async def test_ten_kills_leave_outcomes_and_tables_as_if_nothing_had_happened(de
     for worker in workers:
         worker.terminate()
     assert [await worker.ended() for worker in workers] == [0, 0]
-    assert await desk.tables() == market.tables
     assert await desk.open_signals() == market.open
 
 
@@ -101,7 +98,6 @@ async def test_partitions_that_move_from_worker_to_worker_and_back_lose_and_doub
     assert await desk.outcomes() == market.expected
     stays.terminate()
     assert await stays.ended() == 0
-    assert await desk.tables() == market.tables
 
 
 async def _more_than(desk: Desk, count: int) -> bool:

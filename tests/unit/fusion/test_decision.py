@@ -8,6 +8,7 @@ import pytest
 
 from schemas import Action, CancelReason, Outcome, Signal, Topic
 from services.core.bus import BusError
+from services.core.metrics import REGISTRY
 from services.fusion.deliver.publisher import Publisher
 from services.inference.engine import EngineError
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument, seen, split
@@ -373,3 +374,14 @@ async def test_a_split_that_is_known_ahead_cancels_what_is_open_when_it_takes_ef
     (cancel,) = await desk.cancels()
     assert cancel.reason is CancelReason.SPLIT
     assert [reason for _, reason in await desk.outcomes()] == [None, None]
+
+
+async def test_each_decision_shows_how_late_its_bar_came() -> None:
+    def observed() -> float:
+        return REGISTRY.get_sample_value("aquiline_event_lag_seconds_count") or 0.0
+
+    before = observed()
+    desk = await desk_with(ScriptedEngine(BUY), None)
+    async with desk.running():
+        await asked(desk, 5)
+    assert observed() == before + 1

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from schemas import Cancel, CancelReason, InstrumentEvent, MarketFeatures, RunMode, Signal, SignalOutcome, interval_ms
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
 from services.scoring.judge import Judge
-from services.scoring.paper import Costs
+from services.scoring.paper_position import Costs
 
 MODE = RunMode.DEMO
 SYMBOL = "BTC-USD.CBSE"

@@ -10,7 +10,7 @@ import pytest
 
 from schemas import CancelReason, ExitReason, SignalOutcome
 from services.scoring.judge import KEPT_BARS
-from services.scoring.paper import Costs
+from services.scoring.paper_position import Costs
 from tests.unit.scoring.build import FREE, MINUTE, Move, at, bar, bars, cancel, feed, judge, only, signal, split
 
 FLAT = "100 100.2 99.8 100"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas import Action, Cancel, CancelReason, ExitReason, MarketFeatures, Signal, SignalOutcome
 from services.scoring.judge import Judge
-from services.scoring.paper import Costs
+from services.scoring.paper_position import Costs
 from tests.unit.scoring.build import MINUTE, Move, at, bar, cancel, feed, judge, signal, take
 
 COSTS = Costs(cost_bps=2.0, slippage_bps=1.0)

@@ -141,5 +141,5 @@ def test_a_judge_is_stored_as_the_same_bytes_after_a_later_life_took_it_up() -> 
 def test_what_was_stored_under_another_partition_count_is_refused() -> None:
     first = scorer()
     first.signal(record(signal()))
-    with pytest.raises(ServiceError, match="had 4 partitions when its tables were written and have 6 now"):
+    with pytest.raises(ServiceError, match="had 4 partitions when its changelog was written and have 6 now"):
         scorer(stored={SYMBOL: first.dump(SYMBOL)}, partitions=6).begin([SYMBOL])

@@ -1,4 +1,4 @@
-"""Run 1: first token cold and cached, decode rate, and 64 tokens in / 80 out at 1, 3 and 8 at once, for one server."""
+"""Latency: first token cold and cached, decode rate, and 64 tokens in / 80 out at 1, 3 and 8 at once, for one server."""
 
 from __future__ import annotations
 

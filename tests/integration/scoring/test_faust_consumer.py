@@ -14,7 +14,7 @@ from schemas import Topic, topic_name
 from services.core.bus import Position
 from services.core.settings import Settings
 from services.core.zombie_fence import ZombieFence
-from services.scoring.app import App, ChangelogTable, make_app, subscribe
+from services.scoring.faust_app import App, ChangelogTable, make_app, subscribe
 from tests.integration.fusion.waiting import until
 from tests.integration.scoring.desk import MODE, PARTITIONS, Desk
 

@@ -1,4 +1,4 @@
-"""Run 4: the tuner's sweep over engines that are running already, one address for each combination.
+"""The tuner's sweep over engines that are running already, one address for each combination.
 
 Rows that the results hold already, of combinations measured before, are kept and shown with the new ones.
 """

@@ -15,8 +15,8 @@ from services.core.bus import NewTopic, OffsetOutOfRangeError
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.errors import ServiceError
-from services.scoring.app import App
-from services.scoring.inputs import Inputs, record_of
+from services.scoring.faust_app import App
+from services.scoring.ordered_inputs import Inputs, record_of
 
 SIGNALS, MARKET = "signals", "market"
 

@@ -1,4 +1,4 @@
-"""Run 3: the worker itself beside an engine, fed with real bars at stated rates: from record to verdict, or to a token.
+"""Record to signal: the worker itself beside an engine, fed with real bars at stated rates: from record to verdict, or to a token.
 
 In-process bus, recorded vision features, the market service on the same loop. `--lengths-from` is for engines whose accepted
 tokens are forced, so that no answer parses: each is then held to the length of one that did, and timed to where its decision ended.
@@ -101,7 +101,7 @@ class Site:
     async def start(self) -> None:
         """Feed the history, start the services, and wait until books are rebuilt and prefixes sent ahead."""
         await ensure_topics(await self.bus.admin(), self.settings.run_mode, partitions=PARTITIONS)
-        self._producer = await self.bus.producer(client_id="run3")
+        self._producer = await self.bus.producer(client_id="record_to_signal")
         for instrument in load_instruments(RunMode.DEMO):
             await self._producer.send("demo.instruments", key=instrument.symbol.encode(), value=instrument.encode())
         for split in load_splits(RunMode.DEMO):
@@ -124,7 +124,7 @@ class Site:
             self.check()
             await asyncio.sleep(0.05)
         await self.worker.prewarmer.idle()
-        self._reader = await self.bus.reader(client_id="run3")
+        self._reader = await self.bus.reader(client_id="record_to_signal")
         await self._reader.read(
             await self._reader.end_offsets([TopicPartition("demo.signal-audit", number) for number in range(PARTITIONS)])
         )
@@ -199,7 +199,7 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     if arguments.lengths_from is not None:
         lengths = [Length(*pair) for pair in json.loads(arguments.results.read_text())[arguments.lengths_from]["lengths"]["pairs"]]
     settings = settings_for(arguments.url, grammar=lengths is None, window_bars=arguments.window_bars, epoch_slots=arguments.epoch_slots)
-    logs.configure(settings.log.model_copy(update={"level": "warning"}), service="run3")
+    logs.configure(settings.log.model_copy(update={"level": "warning"}), service="record_to_signal")
     name, site = arguments.name, Site(settings, lengths)
     began_s = time.perf_counter()
     await site.start()
@@ -213,7 +213,7 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     # sent nothing, catch up with where they would be.
     await site.play(WARM_RATE, WARM_BARS)
     known: list[tuple[int, int | None]] = []
-    with arguments.results.with_name(f"run3-{name}.jsonl").open("w") as lines:
+    with arguments.results.with_name(f"record_to_signal-{name}.jsonl").open("w") as lines:
         for pair in arguments.rates:
             rate, seconds = (float(part) for part in pair.split(":"))
             if results.left() < seconds + 15:

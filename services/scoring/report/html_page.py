@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from services.scoring.report import sheet
-from services.scoring.report.extra import need
+from services.scoring.report import report_tables
+from services.scoring.report.charts import pictures
 from services.scoring.report.model import Report
-from services.scoring.report.pictures import pictures
+from services.scoring.report.optional_packages import need
 
 _TEMPLATE: Final = Path(__file__).with_name("page.html.j2")
 
@@ -22,9 +22,9 @@ def to_html(report: Report) -> str:
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     page: str = template.render(
         report=report,
-        tables={one.name: one for one in sheet.tables(report)},
-        tiles=sheet.tiles(report),
-        breakdowns=[sheet.breakdown(report, part) for part in report.breakdowns],
+        tables={one.name: one for one in report_tables.tables(report)},
+        tiles=report_tables.tiles(report),
+        breakdowns=[report_tables.breakdown(report, part) for part in report.breakdowns],
         pictures=pictures(report),
     )
     return page

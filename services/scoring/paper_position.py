@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final, NamedTuple
 
 from schemas import Action, ExitReason, Mode, Signal, Source, Vision
-from services.scoring.clocks import Span
+from services.scoring.signal_times import Span
 
 _BPS: Final = 10_000.0
 _MORE_DECIMALS: Final = 4
@@ -40,7 +40,7 @@ class Bar(NamedTuple):
     revision: int
 
 
-class Ended(NamedTuple):
+class PositionEnd(NamedTuple):
     """How a position ended; prices as decimal strings, None when none was opened."""
 
     reason: ExitReason
@@ -52,7 +52,7 @@ class Ended(NamedTuple):
 
 
 @dataclass(slots=True)
-class Paper:
+class PaperPosition:
     """One signal to buy or sell, and what became of it so far. Bars are handed in on the scale of its own prices."""
 
     signal_id: str
@@ -88,9 +88,9 @@ class Paper:
     bars_held: int = 0
 
     @classmethod
-    def of(cls, signal: Signal, span: Span, key: Key) -> Paper:
-        """Return the paper position of a signal to buy or sell for which `lacking` names nothing."""
-        assert signal.conviction is not None and signal.horizon_end_ms is not None  # noqa: S101, PT018 - see `lacking`
+    def of(cls, signal: Signal, span: Span, key: Key) -> PaperPosition:
+        """Return the paper position of a signal to buy or sell for which `missing_fields` names nothing."""
+        assert signal.conviction is not None and signal.horizon_end_ms is not None  # noqa: S101, PT018 - see `missing_fields`
         assert signal.entry is not None and signal.stop is not None and signal.target is not None  # noqa: S101, PT018
         return cls(
             signal_id=str(signal.signal_id),
@@ -123,7 +123,7 @@ class Paper:
         """Forget what was played."""
         self.opened_ms, self.price, self.best, self.worst, self.bars_held = None, "", 0.0, 0.0, 0
 
-    def play(self, bar: Bar, costs: Costs) -> Ended | None:
+    def play(self, bar: Bar, costs: Costs) -> PositionEnd | None:
         """Take the next bar; return how the position ended in it, None while it has not."""
         if self.opened_ms is not None:
             return self._hold(bar, costs, at_open=True)
@@ -131,9 +131,9 @@ class Paper:
             return None
         withdrawn = self._withdrawn(self.replaced_ms, bar.ts_open_ms)
         if withdrawn is not None:
-            return Ended(*withdrawn)
+            return PositionEnd(*withdrawn)
         if bar.ts_open_ms > self.until_ms or bar.ts_close_ms > self.horizon_end_ms:
-            return Ended(ExitReason.UNFILLED, self.until_ms)
+            return PositionEnd(ExitReason.UNFILLED, self.until_ms)
         return self._enter(bar, costs)
 
     def _withdrawn(self, replaced_ms: int | None, at_ms: int) -> tuple[ExitReason, int] | None:
@@ -145,7 +145,7 @@ class Paper:
             return ExitReason.SUPERSEDED, replaced
         return None
 
-    def _enter(self, bar: Bar, costs: Costs) -> Ended | None:
+    def _enter(self, bar: Bar, costs: Costs) -> PositionEnd | None:
         side, limit = self.side, self.side * self.entry
         opening = side * bar.open
         if self.limit:
@@ -157,16 +157,16 @@ class Paper:
             return self._open(bar, paid, costs, at_open=True)
         # Nothing opens before this bar's close, so what comes after cannot be in time either.
         if bar.ts_close_ms > self.until_ms or bar.ts_close_ms >= self.horizon_end_ms:
-            return Ended(ExitReason.UNFILLED, self.until_ms)
+            return PositionEnd(ExitReason.UNFILLED, self.until_ms)
         return None
 
-    def _open(self, bar: Bar, paid: float, costs: Costs, *, at_open: bool) -> Ended | None:
+    def _open(self, bar: Bar, paid: float, costs: Costs, *, at_open: bool) -> PositionEnd | None:
         self.opened_ms = bar.ts_open_ms if at_open else bar.ts_close_ms
         self.price = self._decimal(abs(paid))
         self.best = self.worst = self.side * float(self.price)
         return self._hold(bar, costs, at_open=at_open)
 
-    def _hold(self, bar: Bar, costs: Costs, *, at_open: bool) -> Ended | None:
+    def _hold(self, bar: Bar, costs: Costs, *, at_open: bool) -> PositionEnd | None:
         """Play a bar of an open position; without `at_open` it was opened inside the bar, when a limit was reached."""
         side = self.side
         stop, target, close = side * self.stop, side * self.target, side * bar.close
@@ -208,11 +208,11 @@ class Paper:
         self.best = max(self.best, price)
         self.worst = min(self.worst, price)
 
-    def _end(self, reason: ExitReason, at_ms: int, paid: float, costs: Costs) -> Ended:
+    def _end(self, reason: ExitReason, at_ms: int, paid: float, costs: Costs) -> PositionEnd:
         leaves = self._decimal(abs(paid))
         bought, sold = float(self.price), float(leaves)
         moved = self.side * (sold - bought)
-        return Ended(
+        return PositionEnd(
             reason,
             at_ms,
             leaves,
@@ -229,7 +229,7 @@ class Paper:
         return f"{whole}.{kept}" if kept else whole
 
 
-def lacking(signal: Signal) -> list[str]:
+def missing_fields(signal: Signal) -> list[str]:
     """Return the fields that a signal to buy or sell needs to be judged and does not have."""
     needed = ("conviction", "horizon_bars", "horizon_end_ms", "entry_type", "entry", "stop", "target")
     return [name for name in needed if getattr(signal, name) is None]

@@ -14,7 +14,7 @@ from hatchling.builders.wheel import WheelBuilder
 from rich.console import Console
 
 from services.scoring.report import Report, ReportInput, build, to_html, to_terminal
-from services.scoring.report.sheet import tables
+from services.scoring.report.report_tables import tables
 from tests.unit.scoring.report import market
 from tests.unit.scoring.report.market import Plan, outcome
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas import ExitReason
-from services.scoring.report import words
+from services.scoring.report import number_format
 from services.scoring.report.model import Breakdown, Report, Row
 
 _ROW_HEADER: Final = ("signals", "opened", "completed", "hit rate (95 %)", "mean net return (95 %)")
@@ -54,14 +54,18 @@ def tiles(report: Report) -> tuple[Tile, ...]:
     if not report.counts.opened:
         return ()
     found = [
-        Tile("Positions", f"{report.counts.opened:,}", f"of {words.counted(report.counts.signals, 'signal')}"),
-        _tile("Hit rate", words.hit_rate(report.hit_rate, report.counts.completed)),
-        _tile("Mean net return", words.mean_return(report.money.expectancy)),
-        Tile("Return on capital", words.change(report.over_time.final), f"largest drawdown {words.change(report.over_time.worst)}"),
+        Tile("Positions", f"{report.counts.opened:,}", f"of {number_format.counted(report.counts.signals, 'signal')}"),
+        _tile("Hit rate", number_format.hit_rate(report.hit_rate, report.counts.completed)),
+        _tile("Mean net return", number_format.mean_return(report.money.expectancy)),
+        Tile(
+            "Return on capital",
+            number_format.change(report.over_time.final),
+            f"largest drawdown {number_format.change(report.over_time.worst)}",
+        ),
     ]
     if report.hold is not None:
-        fall = words.change(report.hold.curve.worst)
-        found.append(Tile("Buy and hold", words.change(report.hold.curve.final), f"largest drawdown {fall}"))
+        fall = number_format.change(report.hold.curve.worst)
+        found.append(Tile("Buy and hold", number_format.change(report.hold.curve.final), f"largest drawdown {fall}"))
     return tuple(found)
 
 
@@ -88,15 +92,17 @@ def counts(report: Report) -> Sheet:
 def figures(report: Report) -> Sheet:
     """Return the figures."""
     money, overlap = report.money, report.overlap
-    rows = [("hit rate (completed positions; Wilson)", words.hit_rate(report.hit_rate, report.counts.completed))]
+    rows = [("hit rate (completed positions; Wilson)", number_format.hit_rate(report.hit_rate, report.counts.completed))]
     if report.hit_rate_blocks is not None:
-        rows.append(("hit rate, overlap counted in (block bootstrap)", words.hit_rate(report.hit_rate_blocks, report.counts.completed)))
+        rows.append(
+            ("hit rate, overlap counted in (block bootstrap)", number_format.hit_rate(report.hit_rate_blocks, report.counts.completed))
+        )
     rows += [
-        ("expectancy: mean net return of an opened position", words.mean_return(money.expectancy)),
-        ("the same of completed positions", words.mean_return(money.expectancy_completed)),
-        ("mean gain, mean loss", f"{words.change(money.mean_gain)}, {words.change(money.mean_loss)}"),
-        ("gains over losses (profit factor)", words.NONE if money.profit_factor is None else f"{money.profit_factor:.2f}"),
-        ("held on average", words.length(money.mean_held_ms)),
+        ("expectancy: mean net return of an opened position", number_format.mean_return(money.expectancy)),
+        ("the same of completed positions", number_format.mean_return(money.expectancy_completed)),
+        ("mean gain, mean loss", f"{number_format.change(money.mean_gain)}, {number_format.change(money.mean_loss)}"),
+        ("gains over losses (profit factor)", number_format.NONE if money.profit_factor is None else f"{money.profit_factor:.2f}"),
+        ("held on average", number_format.length(money.mean_held_ms)),
     ]
     if overlap is not None:
         rows += [
@@ -105,9 +111,9 @@ def figures(report: Report) -> Sheet:
         ]
     if report.counts.opened:
         rows += [
-            ("return on capital", words.change(report.over_time.final)),
-            ("largest drawdown", words.change(report.over_time.worst)),
-            ("capital's time in positions", words.share(money.exposure, 1)),
+            ("return on capital", number_format.change(report.over_time.final)),
+            ("largest drawdown", number_format.change(report.over_time.worst)),
+            ("capital's time in positions", number_format.share(money.exposure, 1)),
         ]
     return Sheet("figures", "How they did", "In brackets: 95 % intervals.", (), tuple(rows))
 
@@ -116,11 +122,11 @@ def hold(report: Report) -> Sheet:
     """Return what buying and holding would have made."""
     rows = []
     if report.counts.opened:
-        invested = words.share(report.money.exposure, 1)
-        rows.append(("the strategy", words.change(report.over_time.final), words.change(report.over_time.worst), invested))
+        invested = number_format.share(report.money.exposure, 1)
+        rows.append(("the strategy", number_format.change(report.over_time.final), number_format.change(report.over_time.worst), invested))
     if report.hold is not None:
         curve = report.hold.curve
-        rows.append(("buy and hold, equal parts", words.change(curve.final), words.change(curve.worst), "100 %"))
+        rows.append(("buy and hold, equal parts", number_format.change(curve.final), number_format.change(curve.worst), "100 %"))
     note = "" if report.hold is not None else "Nothing to hold: there are no closed bars of the period."
     header = ("", "return on capital", "largest drawdown", "capital's time in positions")
     return Sheet("hold", "Against buying and holding", note, header if rows else (), tuple(rows))
@@ -131,9 +137,10 @@ def random(report: Report) -> Sheet:
     if report.random is None:
         return Sheet("random", "Against random traders", report.random_missing, (), ())
     rows = [
-        (kind.name, f"{len(kind.means):,}", words.change(kind.mean, 3), words.percentile(kind.better_than)) for kind in report.random.kinds
+        (kind.name, f"{len(kind.means):,}", number_format.change(kind.mean, 3), number_format.percentile(kind.better_than))
+        for kind in report.random.kinds
     ]
-    rows.append(("the strategy", "", words.change(report.random.strategy, 3), ""))
+    rows.append(("the strategy", "", number_format.change(report.random.strategy, 3), ""))
     header = ("", "traders", "mean net return of a position", "the strategy is better than")
     return Sheet("random", "Against random traders", "", header, tuple(rows))
 
@@ -150,7 +157,7 @@ def breakdown(report: Report, part: Breakdown) -> Sheet:
     rows: tuple[tuple[str, ...], ...] = tuple(map(_row, part.rows))
     if part.by == "symbol" and report.hold is not None:
         header = (*header, "buy and hold")
-        rows = tuple((*row, words.change(report.hold.by_symbol.get(row[0]))) for row in rows)
+        rows = tuple((*row, number_format.change(report.hold.by_symbol.get(row[0]))) for row in rows)
     return Sheet(f"by-{part.by.replace(' ', '-')}", f"By {part.by}", "", header, rows)
 
 
@@ -160,8 +167,8 @@ def _row(row: Row) -> tuple[str, ...]:
         f"{row.signals:,}",
         f"{row.opened:,}",
         f"{row.completed:,}",
-        words.hit_rate(row.hit_rate, row.completed),
-        words.mean_return(row.mean_return),
+        number_format.hit_rate(row.hit_rate, row.completed),
+        number_format.mean_return(row.mean_return),
     )
 
 

@@ -16,9 +16,9 @@ from faust.types import TP, EventT, TopicT
 
 from services.core.bus import Bus, Headers, OffsetOutOfRangeError, Reader, Record, TopicPartition
 from services.core.errors import ServiceError
-from services.scoring.app import App
-from services.scoring.fetching import Consumer
-from services.scoring.merge import Merge
+from services.scoring.faust_app import App
+from services.scoring.faust_consumer import Consumer
+from services.scoring.topic_merge import Merge
 
 _log = structlog.get_logger()
 

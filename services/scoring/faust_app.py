@@ -15,7 +15,7 @@ from schemas import Topic, topic_name
 from services.core.bus.kafka_client import Connection
 from services.core.settings import BusSettings, Settings
 from services.core.zombie_fence import ZombieFence
-from services.scoring.fetching import Transport
+from services.scoring.faust_consumer import Transport
 
 _DELIVERY_S: Final = 30.0
 _MAX_REQUEST_BYTES: Final = 16_777_216

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.scoring.merge import Merge
+from services.scoring.topic_merge import Merge
 
 
 def test_what_was_appended_first_goes_first() -> None:

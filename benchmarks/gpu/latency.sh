@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run 1: MiniCPM4.1-8B's shape, dummy weights, EAGLE3 3/1/4 on flashinfer with the acceptance forced to 2.5, beside the same
-# without EAGLE3. Ends within 10 minutes. Results: $OUT/run1.json, logs beside it.
+# Latency: MiniCPM4.1-8B's shape, dummy weights, EAGLE3 3/1/4 on flashinfer with the acceptance forced to 2.5, beside the same
+# without EAGLE3. Ends within 10 minutes. Results: $OUT/latency.json, logs beside it.
 # Both servers start at the same time, since compiling kernels is most of the start; they are measured one after the other.
 source "$(dirname "$0")/common.sh"
 begin "${RUN_S:-560}"
@@ -15,7 +15,7 @@ ready eagle3 30001 400 || eagle_up=0
 ready plain 30002 $(( $(left) > 330 ? $(left) - 240 : 90 )) || { plain_up=0; stop plain; }
 
 if [ "$eagle_up" = 1 ]; then
-  python3 -m benchmarks.gpu.run1 --url http://127.0.0.1:30001 --name eagle3 --results "$OUT/run1.json"
+  python3 -m benchmarks.gpu.latency --url http://127.0.0.1:30001 --name eagle3 --results "$OUT/latency.json"
   stop eagle3
 fi
 if [ "$plain_up" = 0 ] && [ "$(left)" -gt 150 ]; then
@@ -23,8 +23,8 @@ if [ "$plain_up" = 0 ] && [ "$(left)" -gt 150 ]; then
   ready plain 30002 $(( $(left) - 60 )) && plain_up=1
 fi
 if [ "$plain_up" = 1 ]; then
-  python3 -m benchmarks.gpu.run1 --url http://127.0.0.1:30002 --name plain --results "$OUT/run1.json"
+  python3 -m benchmarks.gpu.latency --url http://127.0.0.1:30002 --name plain --results "$OUT/latency.json"
   stop plain
 fi
 save_kernels
-say "run 1 is over"
+say "the latency run is over"

@@ -1,4 +1,4 @@
-"""Run 2: answers under the product's JSON grammar at natural acceptance, aborts, and clients that disappear."""
+"""Structured output: answers under the product's JSON grammar at natural acceptance, aborts, and clients that disappear."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def main() -> None:
     stage("schema", 1, lambda: {"from": source, "schema": json.loads(schema)})
     stage("server", 1, partial(measure.describe, server))
     stage("warm", 30, partial(measure.warm, server, (8_192, arguments.length), (1, arguments.at_once), schema))
-    keep = arguments.results.with_name("run2-answers.jsonl")
+    keep = arguments.results.with_name("structured_output-answers.jsonl")
     asked = partial(grammar, server, schema, length=arguments.length, total=arguments.answers, count=arguments.at_once, keep=keep)
     stage("grammar", 60, asked)
     stage("interruptions", 40, partial(interruptions, server, schema, arguments.length, 5))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run 4 on a card that has room for several engines: as many combinations as fit start at once, since starting is most of what the
-# tuner spends (run4.sh has it start them one after the other), are measured in turn by the tuner's own sweep, and make room for the
+# The tuner's table on a card that has room for several engines: as many combinations as fit start at once, since starting is most of what the
+# tuner spends (tuner.sh has it start them one after the other), are measured in turn by the tuner's own sweep, and make room for the
 # next ones. Weights are random: what is accepted says nothing here, the time of a step does.
 # A combination is STEPS/TOPK/TOKENS, then `:window=N` or `:backend=NAME`. Results: $OUT/tuned.json (whole after each batch; rows of an
 # earlier run are kept when $OUT/tuned.json or .gpu/tuned.json is there), tuned.txt, tuned.png.
@@ -33,10 +33,10 @@ while [ "$number" -lt "${#combinations[@]}" ] && [ "$(left)" -gt "${BATCH_S:-130
     port=${combination##*:}
     ready "engine-$port" "$port" $(( $(left) > 90 ? $(left) - 60 : 10 ))
   done
-  COLUMNS=150 python3 -m benchmarks.gpu.run4_side --out "$OUT" --budget-s "$(( $(left) - 5 ))" --at-once ${AT_ONCE:-1 3} -- "${running[@]}" | tee "$OUT/tuned.txt"
+  COLUMNS=150 python3 -m benchmarks.gpu.tuner_side_by_side --out "$OUT" --budget-s "$(( $(left) - 5 ))" --at-once ${AT_ONCE:-1 3} -- "${running[@]}" | tee "$OUT/tuned.txt"
   for combination in "${running[@]}"; do stop "engine-${combination##*:}"; done
 done
 [ "${SAVE_KERNELS:-0}" = 1 ] && save_kernels
 # Logs of so many engines are more files than come back.
 tail -n 12 "$OUT"/engine-*.log | cut -c1-400 > "$OUT/engines.log" && rm -f "$OUT"/engine-*.log
-say "run 4 is over"
+say "the tuner run is over"

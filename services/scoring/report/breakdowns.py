@@ -8,13 +8,14 @@ from typing import Final
 import numpy as np
 
 from schemas import SignalOutcome
-from services.scoring.report import words
+from services.scoring.report import number_format
 from services.scoring.report.model import Breakdown, Calibration, Row
 from services.scoring.report.statistics import block_length, bootstrap_mean, rank_correlation, wilson
 from services.scoring.report.trades import Trades, trades_of
-from services.scoring.stats import BUCKETS, bucket_of
 
 _MOST_ROWS: Final = 25
+_BUCKETS: Final = 5
+"""Buckets of conviction: 0 to 0.2 and so on, the last one with 1.0."""
 
 _Property = Callable[[SignalOutcome], str]
 _ALWAYS: Final[dict[str, _Property]] = {
@@ -28,9 +29,9 @@ _WHERE_IT_VARIES: Final[dict[str, _Property]] = {"interval": lambda one: one.int
 
 
 def bucket(conviction: float) -> str:
-    """Return the name of the scorer's bucket that a conviction lies in."""
-    index = bucket_of(conviction)
-    return f"{index / BUCKETS:.1f} to {(index + 1) / BUCKETS:.1f}"
+    """Return the name of the bucket that a conviction lies in; a bucket holds its lower edge."""
+    index = min(_BUCKETS - 1, int(conviction * _BUCKETS + 1e-9))
+    return f"{index / _BUCKETS:.1f} to {(index + 1) / _BUCKETS:.1f}"
 
 
 def breakdowns(outcomes: Sequence[SignalOutcome], seed: int) -> tuple[Breakdown, ...]:
@@ -47,13 +48,15 @@ def calibration(outcomes: Sequence[SignalOutcome], trades: Trades, block: int, s
     if ranks is None:
         sentence = "Conviction or return never changes, so nothing can be said of how they go together."
     elif ranks.low is None or ranks.high is None:
-        sentence = f"{words.counted(len(trades), 'position')} are too few to say how conviction and return go together."
+        sentence = f"{number_format.counted(len(trades), 'position')} are too few to say how conviction and return go together."
     elif ranks.low > 0:
-        sentence = f"Higher conviction went with higher returns: rank correlation {words.correlation(ranks)}."
+        sentence = f"Higher conviction went with higher returns: rank correlation {number_format.correlation(ranks)}."
     elif ranks.high < 0:
-        sentence = f"Higher conviction went with LOWER returns: rank correlation {words.correlation(ranks)}."
+        sentence = f"Higher conviction went with LOWER returns: rank correlation {number_format.correlation(ranks)}."
     else:
-        sentence = f"Conviction says nothing that can be told from chance about the return: rank correlation {words.correlation(ranks)}."
+        sentence = (
+            f"Conviction says nothing that can be told from chance about the return: rank correlation {number_format.correlation(ranks)}."
+        )
     return Calibration(rows, ranks, sentence)
 
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.scoring.report.extra import need
 from services.scoring.report.model import Curve, Estimate, Hold, Random, Report, Row
+from services.scoring.report.optional_packages import need
 
 INK: Final = "#010101"
 FAINT: Final = "#020202"

@@ -11,7 +11,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.settings import BusSettings, ScoringSettings, Settings
 from services.core.topic_admin import check_scoring_topics, wanted_topics
-from services.scoring.app import make_app
+from services.scoring.faust_app import make_app
 
 MODE = RunMode.SHADOW
 
@@ -76,7 +76,7 @@ async def test_a_topic_that_does_not_exist_is_refused_by_name(topic: Topic) -> N
         await on_topics({topic: None})
 
 
-@pytest.mark.parametrize("topic", [Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES, Topic.SCORING_WINDOWS])
+@pytest.mark.parametrize("topic", [Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES, Topic.SCORING_JUDGES])
 async def test_inputs_and_tables_with_different_partition_counts_are_refused(topic: Topic) -> None:
     name = topic_name(topic, MODE)
     with pytest.raises(BusError, match=f"{name}: 3"):
@@ -85,5 +85,5 @@ async def test_inputs_and_tables_with_different_partition_counts_are_refused(top
 
 async def test_a_changelog_that_is_not_compacted_is_refused() -> None:
     name = topic_name(Topic.SCORING_JUDGES, MODE)
-    with pytest.raises(BusError, match="lets go of the scorer's open signals"):
+    with pytest.raises(BusError, match="deletes the scorer's open signals"):
         await on_topics({Topic.SCORING_JUDGES: NewTopic(name, 4, {"cleanup.policy": "delete"})})
