@@ -22,14 +22,14 @@ from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader
 from services.fusion.prompt.builder import PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.books import Books
-from services.fusion.state.intake import Intake, Quiet
+from services.fusion.state.intake import Intake, NullSink
 from services.fusion.state.triggers import Trigger, TriggerPolicy
 from services.inference.engine import Engine, EngineRequest, Sampling
 
 _PATIENCE_MS: Final = 60_000
 
 
-class PlainWorker(Quiet):
+class PlainWorker(NullSink):
     """Reads one partition; `ready` is set once the history has been folded."""
 
     def __init__(self, bus: Bus, settings: Settings, clock: Clock, engine: Engine, tokenizer: Tokenizer) -> None:
@@ -66,7 +66,7 @@ class PlainWorker(Quiet):
         await reader.read({market: 0})
         while reader.position(market) < end:
             for record in await reader.poll(timeout_ms=100):
-                self._intake.take(record, Quiet())
+                self._intake.take(record, NullSink())
         self.ready.set()
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._settings.fusion.permits):

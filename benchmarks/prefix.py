@@ -175,7 +175,7 @@ async def epochs(
     sending = asyncio.create_task(prewarmer.run())
     hits = Hits()
     for bar in feed:
-        book = books.find(bar.symbol, 0)
+        book = books.get_or_create(bar.symbol, 0)
         assert isinstance(book, Book)
         book.fold_market(bar)
         if len(book.bars[INTERVAL]) < WINDOW_BARS:
@@ -214,7 +214,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
 
 
 def _tail(book: Book) -> str:
-    vision = book.seen_vision(INTERVAL)
+    vision = book.current_vision(INTERVAL)
     return tail_text(book, INTERVAL, vision, facts(book, INTERVAL, vision))
 
 

@@ -25,7 +25,7 @@ def window_for(tokens: int, bars_since: float, tokenizer: Tokenizer, symbol: str
     walk = Walk(symbol, 0)
     for number in range(_LOOKED_AT):
         book.fold_market(MarketFeatures.decode(walk.bar(START_MS + number * MINUTE_MS)))
-    vision = book.seen_vision("1m")
+    vision = book.current_vision("1m")
     around = tail_text(book, "1m", vision, facts(book, "1m", vision))
     fixed = sum(map(len, tokenizer.encode_batch([RULES, instrument_block(book.instrument), around])))
     lines = lines_before(book.bars["1m"], _LOOKED_AT, _LOOKED_AT, book.decimals)

@@ -326,7 +326,7 @@ class FusionWorker:
         """Let a waiting trigger go on; return True when one was waiting for this window."""
         return self._lanes.complete_wait(symbol, interval, window_end_ms, self._clock.now_ms())
 
-    def rewritten(self, symbol: str, reason: CancelReason) -> None:
+    def bars_changed(self, symbol: str, reason: CancelReason) -> None:
         """Cancel what rested on bars that are others now, and send the prefix that shows them anew before it is asked for."""
         self.prewarmer.warm_current([symbol])
         self._publisher.cancel_open(symbol, reason, "bars that it rested on have been revised or rescaled")
@@ -429,4 +429,4 @@ class FusionWorker:
         while True:
             await asyncio.sleep(self._settings.fusion.commit_interval_ms / 1000)
             await self.ownership.commit()
-            self._capacity.look(self._prompts.live_tokens, self._kv_tokens)
+            self._capacity.check(self._prompts.live_tokens, self._kv_tokens)

@@ -23,12 +23,12 @@ from services.fusion.prompt.builder import Plan, Prompt, PromptBuilder, fingerpr
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.book import Book, bars_to_rebuild
 from services.fusion.state.books import Books
-from services.fusion.state.intake import Intake, Quiet
+from services.fusion.state.intake import Intake, NullSink
 from services.fusion.state.triggers import TriggerPolicy
 from services.replay.audit_trail import AuditEntry
 from services.replay.log_source import ReferenceData, SymbolLog, VersionedRecord
 
-_QUIET: Final = Quiet()
+_NULL_SINK: Final = NullSink()
 
 
 class ReferenceHistory(NamedTuple):
@@ -153,7 +153,7 @@ class _Fold:
         self._intake = Intake(settings, clock, self._books, TriggerPolicy(settings.fusion))
 
     def take(self, record: Record) -> None:
-        self._intake.take(record, _QUIET)
+        self._intake.take(record, _NULL_SINK)
 
     def book(self, symbol: str) -> Book | None:
         return self._books.get(symbol)

@@ -54,7 +54,7 @@ class _Collected:
         del symbol, interval, window_end_ms
         return False
 
-    def rewritten(self, symbol: str, reason: CancelReason) -> None:
+    def bars_changed(self, symbol: str, reason: CancelReason) -> None:
         del symbol, reason
 
 

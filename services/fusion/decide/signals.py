@@ -9,7 +9,7 @@ from schemas import AsOf, RunMode, Signal
 from services.fusion.decide.answer import Abstain, Answer, Prices, action_of, on_tick
 from services.fusion.prompt.builder import Prompt
 from services.fusion.prompt.version import PROMPT_VERSION
-from services.fusion.state.book import Book, SeenVision
+from services.fusion.state.book import Book, CurrentVision
 from services.fusion.state.triggers import Trigger
 from services.inference.engine import EngineInfo
 
@@ -18,7 +18,7 @@ from services.inference.engine import EngineInfo
 class Frame:
     """What a decision is measured against, as the book was when its prompt was planned."""
 
-    vision: SeenVision
+    vision: CurrentVision
     close: float
     atr: float
     last_close_ms: int

@@ -26,7 +26,7 @@ from services.core.clock import Clock
 from services.core.settings import Settings
 from services.fusion.state.book import bars_to_rebuild
 from services.fusion.state.books import Books
-from services.fusion.state.intake import Intake, Quiet
+from services.fusion.state.intake import Intake, NullSink
 from services.fusion.state.triggers import LaneKey
 
 _POLL_MS: Final = 250
@@ -162,11 +162,11 @@ class Recovery:
         # A symbol whose session is closed has no bar among the last records of busier ones: time says how far it lies back.
         oldest = await reader.offsets_for_times(dict.fromkeys(start, self._books.oldest_shown_ms(self._clock.now_ms())))
         look_back = _FIRST_LOOK_BACK
-        quiet = Quiet()
+        sink = NullSink()
         while True:
             first = {tp: max(begins[tp], min(start[tp] - look_back, _or(oldest[tp], start[tp]))) for tp in start}
             self._intake.start_over(partition)
-            folded = await self._fold_range(reader, first, start, quiet)
+            folded = await self._fold_range(reader, first, start, sink)
             whole = all(first[tp] == begins[tp] for tp in first)
             short = self._falls_short_by(partition)
             if whole or short <= 1:
@@ -176,7 +176,7 @@ class Recovery:
             look_back *= max(2, min(_MOST_STRETCH, ceil(_SPARE * short)))
 
     async def _fold_range(
-        self, reader: Reader, first: Mapping[TopicPartition, int], stop: Mapping[TopicPartition, int], quiet: Quiet
+        self, reader: Reader, first: Mapping[TopicPartition, int], stop: Mapping[TopicPartition, int], sink: NullSink
     ) -> int:
         wanted = {tp: offset for tp, offset in first.items() if offset < stop[tp]}
         folded = 0
@@ -185,7 +185,7 @@ class Recovery:
         while any(reader.position(tp) < stop[tp] for tp in wanted):
             for record in await reader.poll(timeout_ms=_POLL_MS, max_records=_BATCH):
                 if record.offset < stop[TopicPartition(record.topic, record.partition)]:
-                    self._intake.take(record, quiet)
+                    self._intake.take(record, sink)
                     folded += 1
         return folded
 

@@ -1,4 +1,4 @@
-"""What the model is shown: wording, layout, token ids, the cache of their prefixes, and sending them ahead.
+"""What the model is shown: wording, layout, token ids, their caches, and pre-warming the engine with them.
 
-Imports state, services.core and the engine protocol.
+May import `services.fusion.state`, `services.core`, `schemas` and the engine protocol.
 """

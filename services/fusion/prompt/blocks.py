@@ -1,4 +1,4 @@
-"""Blocks: the pieces that a prompt is made of, each with the key of all the text up to and including it, and what turns them into ids."""
+"""Blocks: the pieces of a prompt, each with a key that hashes all the text up to and including it, and the encoder that makes ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEY_BYTES: Final = 16
 
 
 class Block(NamedTuple):
-    """A piece of a prompt with the key of everything up to and including it."""
+    """A piece of a prompt, with the key of all pieces up to and including it."""
 
     key: bytes
     piece: Piece
@@ -33,7 +33,7 @@ def chain(parent: bytes, pieces: Iterable[Piece]) -> list[Block]:
 
 
 class Run(NamedTuple):
-    """The ids of blocks that follow each other: of all of them, and how many each has."""
+    """The ids of consecutive blocks, and how many ids each block has."""
 
     ids: TokenIds
     lengths: Sequence[int]
@@ -45,18 +45,18 @@ class Run(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Run]) -> Run:
-        """Return the run that these make up together."""
+        """Return these runs as one."""
         return cls(np.concatenate([part.ids for part in parts]), [length for part in parts for length in part.lengths])
 
 
 def runs(start: int, stop: int, length: int) -> Iterator[range]:
-    """Yield the places from `start` to before `stop` in runs of `length`, the last one of what is left."""
+    """Yield the indices from `start` to before `stop` in runs of `length`, the last one of what is left."""
     for first in range(start, stop, length):
         yield range(first, min(first + length, stop))
 
 
 class Encoder:
-    """Turns pieces into ids; those of the template, which every prompt has, once and for all."""
+    """Turns pieces into ids; the ids of the template's pieces are computed once."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         """Look up the template's special tokens at once; raise ValueError naming one that the tokenizer lacks."""

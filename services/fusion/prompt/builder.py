@@ -28,15 +28,15 @@ from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.prompt.wording import REPAIR, RULES
-from services.fusion.state.book import Book, SeenVision, SlowBars
+from services.fusion.state.book import Book, CurrentVision, SlowBars
 from services.inference.engine import TokenIds
 
 _HASHED_AFTER_S: Final = 0.005
-"""Hashing 32K ids takes 0.13 ms, a twentieth of the way from a record to its request: it is done while the engine is at work."""
+"""Hashing 32K ids takes 0.13 ms, a twentieth of the time from a record to its request: it runs while the engine works."""
 
 
 def fingerprint(tokenizer: Tokenizer, template: str) -> str:
-    """Return the name of all that decides which ids a text becomes: tokenizer file, chat template, prompt version."""
+    """Return a hash of all that decides which ids a text becomes: tokenizer file, chat template, prompt version."""
     return hashlib.blake2b(f"{tokenizer.fingerprint}/{template}/{PROMPT_VERSION}".encode(), digest_size=8).hexdigest()
 
 
@@ -63,7 +63,7 @@ class Plan:
     """Of the bars since the boundary."""
     tail: str
     mode: Mode
-    vision: SeenVision
+    vision: CurrentVision
     facts: Mapping[str, float]
     """What the tail says as plain values."""
 
@@ -115,7 +115,7 @@ class PromptBuilder:
     def plan(self, book: Book, interval: str, mode: Mode) -> Plan:
         """Return the plan of a prompt that asks about the book as it is now."""
         prefix, base_end = self._current(book, interval)
-        vision = book.seen_vision(interval)
+        vision = book.current_vision(interval)
         values = facts(book, interval, vision)
         tail = tail_text(book, interval, vision, values)
         return Plan(prefix, lines_from(book.bars[interval], base_end, book.decimals), tail, mode, vision, values)
@@ -258,7 +258,7 @@ class PromptBuilder:
                 prefix.unsaved = []
 
     def _evict(self) -> None:
-        """Evict the ids of the least recently used bases beyond the bytes for them."""
+        """Evict the ids of the least recently used bases beyond the memory for them."""
         total = sum(prefix.nbytes for prefix in self._prefixes.values())
         for prefix in list(self._prefixes.values())[:-1]:
             if total <= self._base_bytes:

@@ -1,4 +1,4 @@
-"""Ids of blocks, from where they are to be had soonest: this process, Redis, the tokenizer."""
+"""Token ids of blocks, from the fastest source that has them: this process, Redis, the tokenizer."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _INLINE_CHARACTERS: Final = 1_000
 
 
 class BlockCache:
-    """The ids of recently used blocks, and the way to all others."""
+    """An in-process cache of block ids before the prefix store and the tokenizer."""
 
-    def __init__(self, encoder: Encoder, store: PrefixStore, room_bytes: int) -> None:
-        """Keep up to `room_bytes` of ids in the process."""
+    def __init__(self, encoder: Encoder, store: PrefixStore, max_bytes: int) -> None:
+        """Keep up to `max_bytes` of ids in the process."""
         self._encoder = encoder
         self._store = store
         self._held: OrderedDict[tuple[bytes, int], Run] = OrderedDict()
-        """By the key of the last block and the count of blocks: whole runs, and the blocks of those that are not whole yet."""
-        self._room = room_bytes
+        """By the key of the last block and the count of blocks: whole runs, and single blocks of runs that are not whole yet."""
+        self._max_bytes = max_bytes
         self._bytes = 0
 
     async def resolve(self, blocks: Sequence[Block], stored: Sequence[range]) -> Run:
         """Return the ids of `blocks`, a chain from a prompt's start.
 
-        `stored` are the places of those that Redis holds together, from the first block on; those after them are never asked of it.
+        `stored` are the ranges of blocks that Redis holds as one value each, from the first block on. Blocks after them are not in Redis.
         """
         end = stored[-1].stop if stored else 0
         parts = [*stored, *(range(at, at + 1) for at in range(end, len(blocks)))]
@@ -53,7 +53,7 @@ class BlockCache:
         return Run.joined([run for run in found if run is not None])
 
     async def _make(self, blocks: Sequence[Block], parts: Sequence[range]) -> list[Run]:
-        """Return the runs at these places, made of blocks that are held on their own and of what the tokenizer says of the others."""
+        """Return the runs of these ranges, joined from single blocks in the cache and from the tokenizer."""
         single = {at: self._evict((blocks[at].key, 1)) for part in parts for at in part}
         absent = [at for at, run in single.items() if run is None]
         encoded = dict(zip(absent, await self._encode([blocks[at].piece for at in absent]), strict=True))
@@ -62,7 +62,7 @@ class BlockCache:
     async def _encode(self, pieces: Sequence[Piece]) -> list[TokenIds]:
         if sum(len(piece) for piece in pieces if isinstance(piece, str)) <= _INLINE_CHARACTERS:
             return self._encoder.encode_all(pieces)
-        # Tokenizing 20,000 tokens takes 39 ms and lets go of the interpreter meanwhile.
+        # Tokenizing 20,000 tokens takes 39 ms and releases the interpreter lock.
         return await asyncio.to_thread(self._encoder.encode_all, pieces)
 
     def _get(self, name: tuple[bytes, int]) -> Run | None:
@@ -75,7 +75,7 @@ class BlockCache:
         self._evict(name)
         self._held[name] = run
         self._bytes += run.ids.nbytes
-        while self._bytes > self._room and len(self._held) > 1:
+        while self._bytes > self._max_bytes and len(self._held) > 1:
             self._evict(next(iter(self._held)))
 
     def _evict(self, name: tuple[bytes, int]) -> Run | None:

@@ -1,4 +1,4 @@
-"""Holds the prefixes in use against the engine's KV capacity: when they do not fit, hits collapse, and the worker says so."""
+"""Compares the tokens of all live prefixes with the engine's KV capacity. When they do not fit, prefix hits collapse."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def fitting_window(window_bars: int, needed_tokens: int, capacity_tokens: int) -
 
 
 class CapacityWatch:
-    """Says once when the prefixes stop fitting, and once when they fit again."""
+    """Logs once when the prefixes no longer fit, and once when they fit again."""
 
     def __init__(self, window_bars: int, *, prewarm: bool) -> None:
-        """With `prewarm` every symbol has a second prefix, the next epoch's, under way."""
+        """With `prewarm` the engine holds a second prefix of every symbol: the next epoch's."""
         self._window_bars = window_bars
         self._copies = 2 if prewarm else 1
         self._short = False
 
-    def look(self, live_tokens: int, capacity_tokens: int | None) -> None:
-        """Compare; `capacity_tokens` is None while the engine has not said what it holds."""
+    def check(self, live_tokens: int, capacity_tokens: int | None) -> None:
+        """Compare; `capacity_tokens` is None until the engine has reported it."""
         metrics.LIVE_PREFIX_TOKENS.set(live_tokens)
         if capacity_tokens is None:
             return

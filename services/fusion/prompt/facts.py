@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.fusion.state.book import Book, SeenVision
+from services.fusion.state.book import Book, CurrentVision
 
 FACTS: Final = ("atr", "rsi", "ema_fast", "ema_slow", "ret_1", "ret_5", "macd_hist", "bb_pos", "volume_z")
 """The features that are shown, in this order."""
@@ -13,7 +13,7 @@ _HUGE: Final = 1e9
 """Features may be any number; one of 300 digits would cost as much as ten bars."""
 
 
-def facts(book: Book, interval: str, vision: SeenVision) -> dict[str, float]:
+def facts(book: Book, interval: str, vision: CurrentVision) -> dict[str, float]:
     """Return the facts of this moment by name: `close`, those of FACTS that are known, and `p_up`."""
     bars = book.bars[interval]
     values = {"close": bars.close[-1]}

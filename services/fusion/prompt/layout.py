@@ -13,7 +13,7 @@ from services.fusion.prompt import wording
 from services.fusion.prompt.chat import ChatTemplate, Piece, Special
 from services.fusion.prompt.facts import fact_text
 from services.fusion.prompt.lines import forming_line, slow_lines
-from services.fusion.state.book import Book, SeenVision, SlowBars
+from services.fusion.state.book import Book, CurrentVision, SlowBars
 
 PAGE_BARS: Final = 16
 """Lines of a page: about 500 tokens, so that a slice sent ahead holds the GPU for hardly longer than a decision's own prefill."""
@@ -47,7 +47,7 @@ class Layout:
         return Base(pieces, fixed)
 
 
-def tail_text(book: Book, interval: str, vision: SeenVision, values: Mapping[str, float]) -> str:
+def tail_text(book: Book, interval: str, vision: CurrentVision, values: Mapping[str, float]) -> str:
     """Return the tail: time and session, open bars, facts, vision features, the question. Not cached: keep it short."""
     bars = book.bars[interval]
     parts = [wording.now_line(book.calendar, bars.last_close_ms)]

@@ -1,4 +1,4 @@
-"""One epoch's prefix: its base, which may be let go of and fetched again, and a line for each bar since the boundary."""
+"""One epoch's prefix: its base, which may be evicted and fetched again, and a line for each bar since the boundary."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from services.fusion.prompt.blocks import Block, runs
 from services.inference.engine import TokenIds
 
 RUN_BLOCKS: Final = 8
-"""Blocks of a base that Redis holds as one value, some 4,000 tokens: fewer values take less time, and pages that are sent ahead wait
-for their run to be whole before they are stored."""
+"""Blocks of a base that Redis holds as one value, some 4,000 tokens: fewer values take less time, and pre-warmed pages wait for their run
+to be whole before they are stored."""
 
 
 class EpochPrefix:
@@ -28,13 +28,13 @@ class EpochPrefix:
         self.index = index
         self.epoch = blocks[-1].key.hex()[:12]
         self.using = asyncio.Lock()
-        """Held while a prompt is made of it."""
+        """Held while a prompt is built from it."""
         self.tip = blocks[-1].key
-        """Key of the last line that has its ids, of the base when none has."""
+        """Key of the last line that has its ids, of the base when no line has."""
         self.unsaved: list[TokenIds] = []
-        """Ids of lines that the store has not been given yet."""
+        """Ids of lines that are not in the store yet."""
         self.tokens = 0
-        """Of base and lines, 0 before they were known."""
+        """Tokens of base and lines, 0 before they are known."""
         self._base: TokenIds | None = None
         self._since = np.empty(0, dtype=np.int32)
         self._ends = [0]
@@ -52,7 +52,7 @@ class EpochPrefix:
 
     @property
     def nbytes(self) -> int:
-        """Return the memory that `release` would give back."""
+        """Return the memory that `release` frees."""
         return 0 if self._base is None else self._base.nbytes
 
     @property
@@ -66,7 +66,7 @@ class EpochPrefix:
         self.tokens = len(base) + self._ends[-1]
 
     def release(self) -> None:
-        """Let the base's ids go: with 32K tokens they take 128 KB, everything else 40."""
+        """Drop the base's ids: with 32K tokens they take 128 KB, everything else 40 KB."""
         self._base = None
 
     def append(self, key: bytes, ids: TokenIds) -> None:
@@ -84,6 +84,6 @@ class EpochPrefix:
             self.tokens += len(ids)
 
     def followed_by(self, tail: TokenIds, lines: int) -> TokenIds:
-        """Return the ids of the base, the first `lines` lines and `tail`; the base must be there."""
-        assert self._base is not None  # noqa: S101 - the caller has seen to it
+        """Return the ids of the base, the first `lines` lines and `tail`; the base must be filled."""
+        assert self._base is not None  # noqa: S101 - the caller fills it first
         return np.concatenate([self._base, self._since[: self._ends[lines]], tail])

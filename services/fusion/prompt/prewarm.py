@@ -1,8 +1,8 @@
-"""Sends prefixes ahead, so that no decision pays for a cold one: a whole 32K prefix would hold the GPU for 1.66 s.
+"""Pre-warming: sends prefixes to the engine before a decision needs them. A cold 32K prefix holds the GPU for 1.66 s.
 
-After each decision at most one slice of the symbol's next prefix goes out, and one is in flight at a time; while the session is
-closed the rest follows without waiting for decisions, and all of it again before the session opens, since an engine may have let go
-of it meanwhile. New or restarted engines are warmed with the current prefixes, hottest first.
+After each decision at most one slice of the symbol's next prefix is sent, and one call is in flight at a time. While the session is
+closed the rest follows without waiting for decisions. Before the session opens all of it is sent again, because the engine may have
+evicted it. New and restarted engines are warmed with the current prefixes, the most recently used first.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from services.inference.engine import Engine, EngineError, TokenIds, Usage
 _COLD_PAGES: Final = 4
 """Pages of a whole prefix that are sent at once: about 2,000 tokens, whose first token took an H200 181 ms behind 32K cached ones."""
 
-_LOOK_MS: Final = 60_000
-"""How often the calendars in use are looked at: symbols come and go."""
+_RECHECK_MS: Final = 60_000
+"""How often the calendars in use are read again: symbols come and go."""
 
 Key = tuple[str, str]
 """Symbol and interval."""
@@ -42,7 +42,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class WarmCount:
-    """What sending ahead has cost so far."""
+    """Calls and tokens that pre-warming has used so far."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -50,10 +50,10 @@ class WarmCount:
 
 
 class Prewarmer:
-    """Decides which slice goes out next and sends it."""
+    """Chooses the next slice and sends it."""
 
     def __init__(self, settings: Settings, clock: Clock, engine: Engine, prompts: PromptBuilder, books: Books) -> None:
-        """Send to `engine` what `prompts` lays out of `books`; `clock` says when sessions open, in `live` and `shadow`."""
+        """Send prefixes of `books` to `engine`; `clock` tells when sessions open, in `live` and `shadow`."""
         self._settings = settings
         self._clock = clock
         self._engine = engine
@@ -65,31 +65,31 @@ class Prewarmer:
         self._current: deque[Key] = deque()
         self._opening: deque[tuple[Key, int]] = deque()
         self._opened: dict[str, int] = {}
-        """By calendar, the open that prefixes were last sent ahead of."""
+        """By calendar, the open before which prefixes were last sent."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.count = WarmCount()
 
     def after_decision(self, symbol: str, interval: str) -> None:
-        """Let one slice of this symbol's next prefix go out."""
+        """Queue one slice of this symbol's next prefix."""
         key = (symbol, interval)
         if self._enabled and key not in self._queue:
             self._queue.append(key)
-            self._stir()
+            self._wake_up()
 
     def warm_current(self, symbols: Iterable[str]) -> None:
-        """Send the current prefixes of `symbols` ahead, in this order, before anything else."""
+        """Queue the current prefixes of `symbols`, in this order, before anything else."""
         if not self._enabled:
             return
         for symbol in symbols:
             for interval in sorted(self._settings.fusion.trigger_interval_set):
                 if (symbol, interval) not in self._current:
                     self._current.append((symbol, interval))
-        self._stir()
+        self._wake_up()
 
     def forget(self, symbol: str) -> None:
-        """Drop what is known of `symbol`."""
+        """Drop the state of `symbol`."""
         for key in [key for key in self._ahead if key[0] == symbol]:
             del self._ahead[key]
 
@@ -98,11 +98,11 @@ class Prewarmer:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Send slices, one at a time, for ever; cancel to end."""
+        """Send slices, one at a time, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send_queued(), name="prewarm-slices")
             if follows_opens(self._settings):
-                tasks.create_task(self._watch_opens(), name="prewarm-opens")
+                tasks.create_task(self._follow_opens(), name="prewarm-opens")
 
     async def _send_queued(self) -> None:
         while True:
@@ -112,7 +112,7 @@ class Prewarmer:
                 try:
                     await self._send_next()
                 except EngineError as error:
-                    # The decisions will tell of the engine's state; what was not sent ahead is paid for then.
+                    # Decisions report the state of the engine. What was not sent is computed when a decision needs it.
                     _log.info("prewarm_failed", reason=error.reason)
                     self._current.clear()
                     self._opening.clear()
@@ -121,15 +121,15 @@ class Prewarmer:
                     _log.warning("prewarm_without_calendar", error=str(error))
             self._idle.set()
 
-    async def _watch_opens(self) -> None:
-        """Queue every symbol's next prefix `prewarm_before_open_ms` before each session, for ever."""
+    async def _follow_opens(self) -> None:
+        """Queue every symbol's next prefix `prewarm_before_open_ms` before each session, until cancelled."""
         while True:
-            next_ms = self._look_for_opens(self._clock.now_ms())
+            next_ms = self._queue_due_opens(self._clock.now_ms())
             await self._clock.sleep_until(next_ms)
 
-    def _look_for_opens(self, now_ms: int) -> int:
-        """Queue what is due, and return when to look again."""
-        next_ms = now_ms + _LOOK_MS
+    def _queue_due_opens(self, now_ms: int) -> int:
+        """Queue what is due, and return when to call again."""
+        next_ms = now_ms + _RECHECK_MS
         calendars = {book.calendar.name: book.calendar for book in self._books if not book.calendar.always_open}
         for name, calendar in calendars.items():
             try:
@@ -153,13 +153,13 @@ class Prewarmer:
         for symbol in sorted(symbols, key=lambda symbol: (hottest.get(symbol, len(hottest)), symbol)):
             self._opening.extend(((symbol, i), open_ms) for i in sorted(self._settings.fusion.trigger_interval_set))
         _log.info("prewarm_before_open", calendar=calendar, symbols=len(symbols), open_ms=open_ms)
-        self._stir()
+        self._wake_up()
 
     @property
     def _enabled(self) -> bool:
         return self._settings.fusion.prewarm and self._engine.accepts_ids
 
-    def _stir(self) -> None:
+    def _wake_up(self) -> None:
         if self._current or self._opening or self._queue:
             self._idle.clear()
             self._wake.set()
@@ -179,7 +179,7 @@ class Prewarmer:
                 await self._send_slice(key, book, key[1])
 
     async def _sendable(self, key: Key) -> Book | None:
-        """Return the book of `key`, None when it shows too little yet or the engine has other things to do."""
+        """Return the book of `key`, None when it has too few bars or the engine is busy."""
         symbol, interval = key
         book = self._books.get(symbol)
         if book is None or len(book.bars[interval]) < self._settings.fusion.min_bars:
@@ -207,11 +207,11 @@ class Prewarmer:
             await self._send(symbol, await self._prompts.ids_of(blocks[:end]))
 
     async def _send_slice(self, key: Key, book: Book, interval: str) -> None:
-        """Send the next slice of the next epoch's prefix, when the epoch has come far enough for it."""
+        """Send the next slice of the next epoch's prefix, once enough of the current epoch has passed."""
         blocks, fixed, left, total = self._prompts.upcoming(book, interval)
         if len(blocks) <= fixed:
             return
-        # A bar that was revised, or another window, changes every block from there on: only what still leads counts as sent.
+        # A revised bar changes every block after it: only the blocks before it count as sent.
         sent = max(fixed, _in_common(self._ahead.get(key, ()), blocks))
         pages = -(-self._settings.fusion.window_bars // PAGE_BARS)
         due = fixed + -(-pages * (total - left) // total) if left else len(blocks)
@@ -236,11 +236,11 @@ class Prewarmer:
 
 
 def follows_opens(settings: Settings) -> bool:
-    """Return whether prefixes are sent ahead before sessions: recorded data has its own time, which no clock here follows."""
+    """Return whether prefixes are sent before sessions open. Recorded data has its own time, which no clock here follows."""
     return settings.run_mode in {RunMode.LIVE, RunMode.SHADOW} and settings.fusion.prewarm_before_open_ms > 0
 
 
 def _in_common(sent: Sequence[bytes], blocks: Sequence[Block]) -> int:
-    """Return how many of `blocks` lead both."""
+    """Return how many leading blocks of `blocks` were sent."""
     differing = (at for at, (key, block) in enumerate(zip(sent, blocks, strict=False)) if key != block.key)
     return next(differing, min(len(sent), len(blocks)))

@@ -1,4 +1,4 @@
-"""The prefix cache in Redis: token ids of prompt blocks, by content. Losing it, at any moment, costs time and nothing else.
+"""The prefix cache in Redis: token ids of prompt blocks, by content. Losing Redis, at any moment, costs time and nothing else.
 
 A value holds a run of blocks. Its key is a hash of all the text up to and including the last of them, under a fingerprint of tokenizer,
 template and prompt version, so that a value can be checked but never be wrong for its key. Every failure is a miss.
@@ -103,20 +103,20 @@ class PrefixStore:
             reading.set_result(None)
         self._breaker.settle(admission, "answered", self._clock.now_ms())
         found = [None if value is None else unpack(value) for value in values]
-        told: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for at, ((_, count), value) in enumerate(zip(runs, values, strict=True)):
             run = found[at]
             # A key says which blocks lead to it, not how many of them its value holds.
             whole = run is not None and len(run.lengths) == count
-            told["hit" if whole else "miss" if value is None else "corrupt"] += count
+            counts["hit" if whole else "miss" if value is None else "corrupt"] += count
             if not whole:
                 found[at] = None
-        for outcome, count in told.items():
+        for outcome, count in counts.items():
             metrics.REDIS_BLOCKS.labels(outcome).inc(count)
         return found
 
     def put(self, runs: Mapping[bytes, Run]) -> None:
-        """Store runs by their last block's key in the background; when Redis is slow they are let go."""
+        """Store runs by their last block's key in the background; drop them when Redis is slow."""
         if runs and self._client is not None:
             ttl_ms = self._settings.ttl_s * 1000
             values = {self._name(key): (pack(run), int(ttl_ms * random.uniform(0.9, 1.0))) for key, run in runs.items()}  # noqa: S311 - jitter
@@ -160,10 +160,10 @@ class PrefixStore:
             return []
 
     async def close(self) -> None:
-        """Let what is under way end within the budget, begin nothing more, and close."""
+        """Wait for what is in flight within the budget, start nothing new, and close."""
         client, self._client = self._client, None
-        if under_way := {*self._writes, *self._reads}:
-            await asyncio.wait(under_way, timeout=self._settings.budget_ms / 1000)
+        if in_flight := {*self._writes, *self._reads}:
+            await asyncio.wait(in_flight, timeout=self._settings.budget_ms / 1000)
         for task in self._writes:
             task.cancel()
         if client is not None:

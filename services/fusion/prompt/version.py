@@ -34,7 +34,7 @@ def specimen(template: ChatTemplate, *, vision: str = "fresh") -> list[Piece]:
     end = bars.first_after(epochs.start_ms(epochs.index(bars.last_close_ms)))
     lines = lines_before(bars, end, _SETTINGS.window_bars, book.decimals)
     pieces = Layout(template, _SETTINGS.slow_window_bars).base(book, "1m", book.frozen_slow("1m"), lines).pieces
-    seen = book.seen_vision("1m")
+    seen = book.current_vision("1m")
     tail = tail_text(book, "1m", seen, facts(book, "1m", seen))
     return [*pieces, *lines_from(bars, end, book.decimals), tail, *template.fast_tail]
 

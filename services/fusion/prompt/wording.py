@@ -12,7 +12,7 @@ from typing import Final
 
 from schemas import Instrument
 from services.core.calendar import SessionCalendar
-from services.fusion.state.book import SeenVision
+from services.fusion.state.book import CurrentVision
 
 GAP_LINE: Final = "-- no bar\n"
 PARTIAL: Final = "partial "
@@ -70,7 +70,7 @@ def facts_line(texts: Sequence[str]) -> str:
     return f"Facts: {' '.join(texts)}\n"
 
 
-def vision_line(vision: SeenVision, interval: str) -> str:
+def vision_line(vision: CurrentVision, interval: str) -> str:
     """Return the line that says what the chart reader saw: its four clearest patterns."""
     features = vision.features
     if features is None:

@@ -1,4 +1,4 @@
-"""What the log says of each symbol: books of bars, their epochs, the fold of a record, and the triggers it makes.
+"""The state that records fold into: books of bars by symbol, their epochs, and the triggers that records make.
 
-Pure: no I/O, no clock, no text. Imports schemas and services.core alone.
+Pure: no I/O, no asyncio, no text. May import `schemas` and `services.core`.
 """

@@ -66,7 +66,7 @@ class _Frozen:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenVision:
+class CurrentVision:
     """The vision features that a decision uses: `features` is None with `absent`; `age_ms` is event time to the last close."""
 
     state: Vision
@@ -82,7 +82,7 @@ def offset_ref(record: Record, ts_event_ms: int) -> OffsetRef:
 
 
 class Book:
-    """Everything known of one symbol."""
+    """The folded state of one symbol."""
 
     def __init__(self, instrument: Instrument, settings: FusionSettings, calendar: SessionCalendar) -> None:
         """`calendar` is the instrument's."""
@@ -91,9 +91,9 @@ class Book:
         self.decimals = len(instrument.price_increment.partition(".")[2])
         self.bars = {interval: Bars(kept_bars(settings, interval)) for interval in settings.intervals}
         self.vision: dict[str, list[VisionFeatures]] = {}
-        self.market_seen: tuple[Record, int] | None = None
-        """The last market record that was folded and the time in the market that it speaks of: few of them are ever referred to."""
-        self.vision_seen: tuple[Record, int] | None = None
+        self.last_market: tuple[Record, int] | None = None
+        """The last market record that was folded, and its event time; a reference is made of it only when a message needs one."""
+        self.last_vision: tuple[Record, int] | None = None
         """The same of vision records."""
         self.version = 0
         """Grows whenever something already shown in a prompt changes; local to this process."""
@@ -105,12 +105,12 @@ class Book:
     @property
     def market_ref(self) -> OffsetRef | None:
         """Return the last market record that was folded, None before there is one."""
-        return offset_ref(*self.market_seen) if self.market_seen is not None else None
+        return offset_ref(*self.last_market) if self.last_market is not None else None
 
     @property
     def vision_ref(self) -> OffsetRef | None:
         """Return the last vision record that was folded, None before there is one."""
-        return offset_ref(*self.vision_seen) if self.vision_seen is not None else None
+        return offset_ref(*self.last_vision) if self.last_vision is not None else None
 
     def epochs(self, interval: str) -> Epochs:
         """Return the epoch arithmetic of a trigger interval."""
@@ -154,20 +154,20 @@ class Book:
         self._splits.append(event)
         return any(bars.last_close_ms > event.effective_ms for bars in self.bars.values()) and self._rescale(event)
 
-    def seen_vision(self, interval: str) -> SeenVision:
+    def current_vision(self, interval: str) -> CurrentVision:
         """Return the newest vision features of a window that ends with or before the last closed bar."""
         last_close = self.bars[interval].last_close_ms
         kept = self.vision.get(interval, ())
         index = bisect_right([seen.window_end_ms for seen in kept], last_close) - 1
         if index < 0:
-            return SeenVision("absent", None, None)
+            return CurrentVision("absent", None, None)
         age_ms = last_close - kept[index].window_end_ms
         if age_ms == 0:
-            return SeenVision("fresh", kept[index], 0)
+            return CurrentVision("fresh", kept[index], 0)
         bars_since = len(self.bars[interval]) - self.bars[interval].first_after(kept[index].window_end_ms)
         if bars_since > self._settings.max_vision_age_bars:
-            return SeenVision("absent", None, None)
-        return SeenVision("stale", kept[index], age_ms)
+            return CurrentVision("absent", None, None)
+        return CurrentVision("stale", kept[index], age_ms)
 
     def frozen_slow(self, interval: str) -> tuple[SlowBars, ...]:
         """Return the slower bars of `interval`'s current epoch, the slowest interval first."""

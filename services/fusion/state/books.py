@@ -60,7 +60,7 @@ class Books:
                 oldest_ms = min(oldest_ms, _slots_back(calendar, interval, bars_to_rebuild(self._settings, interval), now_ms))
         return oldest_ms
 
-    def find(self, symbol: str, partition: int) -> Book | Refused:
+    def get_or_create(self, symbol: str, partition: int) -> Book | Refused:
         """Return the book of `symbol`, made now when it is new, or why there is none."""
         book = self.by_symbol.get(symbol)
         if book is not None:

@@ -1,4 +1,4 @@
-"""From a record to a folded book: decoded, checked, accounted for, and turned into triggers. Synchronous: nothing here waits."""
+"""Folds records into books: a record is decoded, checked, folded, and turned into triggers. Synchronous: nothing here waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Taken = Literal["folded", "duplicate", "filtered"]
 
 
 class Sink(Protocol):
-    """Takes what folding gives rise to; a rebuild hands in one that lets everything pass."""
+    """Receives what folding a record causes; a rebuild passes one that ignores everything."""
 
     def trigger(self, trigger: Trigger, wait_until_ms: int, record: Record) -> None:
         """Take a trigger that waits for vision features until `wait_until_ms` (0: not at all)."""
@@ -30,24 +30,24 @@ class Sink(Protocol):
         """Return True when a trigger was waiting for the vision features of this window."""
         ...
 
-    def rewritten(self, symbol: str, reason: CancelReason) -> None:
-        """Take note that bars which decisions rested on are others now: revised, or on the scale after a split."""
+    def bars_changed(self, symbol: str, reason: CancelReason) -> None:
+        """Receive that bars which decisions rested on have changed: they were revised, or rescaled by a split."""
         ...
 
 
-class Quiet:
-    """The sink of a rebuild."""
+class NullSink:
+    """A sink that ignores everything: a rebuild asks nothing and cancels nothing."""
 
     def trigger(self, trigger: Trigger, wait_until_ms: int, record: Record) -> None:
-        """Let the trigger pass: its outcome is known, or it was never to be asked."""
+        """Ignore the trigger: its outcome is known."""
 
     def vision_arrived(self, symbol: str, interval: str, window_end_ms: int) -> bool:
-        """Let the features pass."""
+        """Ignore the features: no trigger waits for them."""
         del symbol, interval, window_end_ms
         return False
 
-    def rewritten(self, symbol: str, reason: CancelReason) -> None:
-        """Let it pass: its cancels were sent."""
+    def bars_changed(self, symbol: str, reason: CancelReason) -> None:
+        """Ignore the change: its cancels were sent."""
 
 
 class Intake:
@@ -99,7 +99,7 @@ class Intake:
         ahead_ms = (bar.ts_close_ms if bar.closed else bar.ts_open_ms) - record.timestamp_ms
         if ahead_ms > self._max_skew_ms:
             return Refused(
-                DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; taken in, it would make honest bars late"
+                DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; folding it would make the bars before it late"
             )
         fold = self._closed(book, bar, record, sink) if bar.closed else self._forming(book, bar, record, sink)
         if fold is FOLDED or fold is REVISED:
@@ -116,8 +116,8 @@ class Intake:
         bars = book.bars[bar.interval]
         fold = bars.form(bar)
         if fold is FOLDED:
-            book.market_seen = (record, max(bars.last_close_ms, bar.ts_open_ms))
-            if self._policy.heeds_forming and bar.interval in self._triggering:
+            book.last_market = (record, max(bars.last_close_ms, bar.ts_open_ms))
+            if self._policy.uses_forming and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
         return fold
 
@@ -125,9 +125,9 @@ class Intake:
         version = book.version
         fold = book.fold_closed(bar)
         if fold is FOLDED or fold is REVISED:
-            book.market_seen = (record, bar.ts_close_ms)
+            book.last_market = (record, bar.ts_close_ms)
             if book.version != version:
-                sink.rewritten(bar.symbol, CancelReason.REVISED if fold is REVISED else CancelReason.SPLIT)
+                sink.bars_changed(bar.symbol, CancelReason.REVISED if fold is REVISED else CancelReason.SPLIT)
             if fold is FOLDED and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
         return fold
@@ -144,7 +144,7 @@ class Intake:
             bar.features.get("atr"),
         )
         for kind, mode in self._policy.on_market(seen):
-            waits = bar.closed and self._fusion.vision_wait_ms and book.seen_vision(bar.interval).state != "fresh"
+            waits = bar.closed and self._fusion.vision_wait_ms and book.current_vision(bar.interval).state != "fresh"
             trigger = self._trigger(kind, LaneKey(bar.symbol, bar.interval, mode), record, bar.ts_close_ms, book)
             sink.trigger(trigger, record.timestamp_ms + self._fusion.vision_wait_ms if waits else 0, record)
 
@@ -165,10 +165,10 @@ class Intake:
             return "duplicate"
         if fold is Fold.LATE:
             return Refused(DeadLetterReason.LATE, f"{features.symbol} {features.interval} window that ended at {features.window_end_ms}")
-        book.vision_seen = (record, features.window_end_ms)
+        book.last_vision = (record, features.window_end_ms)
         completes = sink.vision_arrived(features.symbol, features.interval, features.window_end_ms)
         bars = book.bars[features.interval]
-        if len(bars) and book.market_seen is not None:
+        if len(bars) and book.last_market is not None:
             made = self._policy.on_vision(
                 features.symbol, features.interval, features.window_end_ms, bars.close[-1], completes_wait=completes
             )
@@ -181,7 +181,7 @@ class Intake:
     def _book(self, symbol: str, interval: str, partition: int) -> Book | Refused | Taken:
         if interval not in self._intervals or (self._symbols and symbol not in self._symbols):
             return "filtered"
-        return self._books.get(symbol) or self._books.find(symbol, partition)
+        return self._books.get(symbol) or self._books.get_or_create(symbol, partition)
 
     def _trigger(self, kind: str, lane: LaneKey, record: Record, ts_event_ms: int, book: Book) -> Trigger:
         return Trigger(

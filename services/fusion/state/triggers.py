@@ -38,7 +38,7 @@ class Trigger:
 
 
 class TriggerIds:
-    """Names triggers after the record that made them, so that a redelivered record makes the same trigger again."""
+    """Derives trigger ids from records, so that a record that is delivered again makes the same trigger."""
 
     def __init__(self, log_id: str) -> None:
         """`log_id` names the log that offsets belong to."""
@@ -50,7 +50,7 @@ class TriggerIds:
 
 
 class Observation(NamedTuple):
-    """What the policy looks at: one folded record, in event time."""
+    """What the policy reads of a folded record, in event time."""
 
     symbol: str
     interval: str
@@ -70,14 +70,14 @@ class _Last:
 
 
 class TriggerPolicy:
-    """Decides which triggers a record makes; holds only what it needs to keep `min_gap_ms` and the move rule."""
+    """Decides which triggers a record makes; remembers only what `min_gap_ms` and the move rule need."""
 
     def __init__(self, settings: FusionSettings) -> None:
         """Take the rules from `settings`."""
         self._settings = settings
         self._intervals = settings.trigger_interval_set
         self._last: dict[LaneKey, _Last] = {}
-        self.heeds_forming = settings.trigger_on_move_atr is not None
+        self.uses_forming = settings.trigger_on_move_atr is not None
         """Whether a bar that is still forming can make a trigger."""
 
     def on_market(self, seen: Observation) -> list[tuple[str, Mode]]:
@@ -111,7 +111,7 @@ class TriggerPolicy:
         return [("vision", "fast")]
 
     def forget(self, symbol: str) -> None:
-        """Drop what is known of `symbol`."""
+        """Drop the state of `symbol`."""
         for key in [key for key in self._last if key.symbol == symbol]:
             del self._last[key]
 

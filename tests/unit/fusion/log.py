@@ -21,7 +21,7 @@ from services.fusion.prompt.builder import Prompt, PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
-from services.fusion.state.intake import Intake, Quiet
+from services.fusion.state.intake import Intake, NullSink
 from services.fusion.state.triggers import TriggerPolicy
 from tests.unit.fusion.build import MODE, START, VISION, bar_at, instrument, record, seen, tokenizer
 
@@ -140,7 +140,7 @@ class Folder:
 
     def feed(self, records: Iterable[Record]) -> None:
         for one in records:
-            self.intake.take(one, Quiet())
+            self.intake.take(one, NullSink())
 
     def book(self, symbol: str) -> Book:
         found = self.books.get(symbol)

@@ -220,7 +220,7 @@ class Desk:
     def vision_arrived(self, symbol: str, interval: str, window_end_ms: int) -> bool:
         return self._lanes.complete_wait(symbol, interval, window_end_ms, self._clock.now_ms())
 
-    def rewritten(self, symbol: str, reason: CancelReason) -> None:
+    def bars_changed(self, symbol: str, reason: CancelReason) -> None:
         del reason
         self.prewarmer.warm_current([symbol])
 

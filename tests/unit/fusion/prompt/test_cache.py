@@ -39,10 +39,10 @@ class Counting(Encoder):
 class Desk:
     """A process with its own pages before a Redis that others may share."""
 
-    def __init__(self, server: FakeServer, room_bytes: int = 1 << 20) -> None:
+    def __init__(self, server: FakeServer, max_bytes: int = 1 << 20) -> None:
         self.encoder = Counting()
         self.store = PrefixStore(FakeAsyncRedis(server=server), RedisSettings(url="memory://"), VirtualClock(0), "f" * 16)
-        self.cache = BlockCache(self.encoder, self.store, room_bytes)
+        self.cache = BlockCache(self.encoder, self.store, max_bytes)
 
     async def ids(self, blocks: Sequence[Block], *, whole: bool = True) -> list[int]:
         """Return the ids of `blocks`; `whole` says that nothing follows them, so that the last run is stored short."""
@@ -58,10 +58,10 @@ def tokenized(blocks: Sequence[Block]) -> list[int]:
     return [int(one) for block in blocks for one in build.tokenizer().encode(str(block.piece))]
 
 
-@pytest.mark.parametrize("room_bytes", [1, 1 << 20])
-async def test_pages_that_come_one_by_one_are_stored_once_their_run_is_whole(room_bytes: int) -> None:
+@pytest.mark.parametrize("max_bytes", [1, 1 << 20])
+async def test_pages_that_come_one_by_one_are_stored_once_their_run_is_whole(max_bytes: int) -> None:
     server = FakeServer()
-    desk = Desk(server, room_bytes)
+    desk = Desk(server, max_bytes)
     for end in range(1, len(BLOCKS) + 1):
         assert await desk.ids(BLOCKS[:end], whole=False) == tokenized(BLOCKS[:end])
     other = Desk(server)
@@ -86,7 +86,7 @@ async def test_the_end_of_what_is_whole_is_stored_too() -> None:
 
 
 async def test_no_more_is_kept_than_there_is_room_for() -> None:
-    desk = Desk(FakeServer(), room_bytes=400)
+    desk = Desk(FakeServer(), max_bytes=400)
     for number in range(50):
         await desk.ids(chain(b"%d" % number, [f"page {number}\n"]))
         assert desk.cache._bytes == sum(run.ids.nbytes for run in desk.cache._held.values()) <= 400

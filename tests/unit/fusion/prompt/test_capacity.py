@@ -17,7 +17,7 @@ def test_it_is_said_once_when_prefixes_stop_fitting_and_once_when_they_fit_again
     watch = CapacityWatch(256, prewarm=True)
     with capture_logs() as logs:
         for live in (10, 60, 70, 40):
-            watch.look(live, 100)
+            watch.check(live, 100)
     assert [(line["event"], line["needed_tokens"]) for line in logs] == [
         ("prefixes_exceed_kv_capacity", 120),
         ("prefixes_fit_kv_capacity", 80),
@@ -26,5 +26,5 @@ def test_it_is_said_once_when_prefixes_stop_fitting_and_once_when_they_fit_again
 
 def test_without_word_from_the_engine_nothing_is_said() -> None:
     with capture_logs() as logs:
-        CapacityWatch(256, prewarm=False).look(10**9, None)
+        CapacityWatch(256, prewarm=False).check(10**9, None)
     assert logs == []

@@ -169,19 +169,19 @@ def test_vision_is_fresh_stale_or_absent_by_event_time_whatever_came_first() -> 
     for slot in range(5):
         book.fold_market(bar(slot))
     last_ms = START + 5 * MINUTE
-    assert book.seen_vision("1m").state == "absent"
+    assert book.current_vision("1m").state == "absent"
     assert book.fold_vision(seen(last_ms - 3 * MINUTE)) is Fold.FOLDED
-    assert book.seen_vision("1m").state == "absent"
+    assert book.current_vision("1m").state == "absent"
     book.fold_vision(seen(last_ms - MINUTE))
-    assert (book.seen_vision("1m").state, book.seen_vision("1m").age_ms) == ("stale", MINUTE)
+    assert (book.current_vision("1m").state, book.current_vision("1m").age_ms) == ("stale", MINUTE)
     book.fold_vision(seen(last_ms, 0.1))
     assert book.fold_vision(seen(last_ms, 0.1)) is Fold.DUPLICATE
     book.fold_vision(seen(last_ms, 0.7))
-    found = book.seen_vision("1m")
+    found = book.current_vision("1m")
     assert found.features is not None
     assert (found.state, found.age_ms, found.features.p_up) == ("fresh", 0, 0.7)
     book.fold_vision(seen(last_ms + MINUTE))
-    assert book.seen_vision("1m").state == "fresh"
+    assert book.current_vision("1m").state == "fresh"
     for ahead in range(2, 10):
         book.fold_vision(seen(last_ms + ahead * MINUTE))
     assert book.fold_vision(seen(last_ms - 9 * MINUTE)) is Fold.LATE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.fusion.state.intake import Quiet
+from services.fusion.state.intake import NullSink
 from tests.unit.fusion.build import bar, instrument, record, settings
 from tests.unit.fusion.log import Folder
 
@@ -31,7 +31,7 @@ async def test_a_bar_that_forms_and_never_closes_is_forgotten_with_the_next_and_
     assert bars.forming is None
     assert bars.missing_in(3) == 1
     assert 150.0 not in bars.close
-    late = folder.intake.take(record(12, never), Quiet())
+    late = folder.intake.take(record(12, never), NullSink())
     assert late == "duplicate"  # its slot is over: there is no news in it
 
 
