@@ -1,4 +1,4 @@
-"""The demo's command line."""
+"""The command line of `aquiline demo`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from services.demo.options import Options, Vision
 
-app = typer.Typer(rich_markup_mode="markdown", help="Show Aquiline at work, on real market data and a simulated engine.")
+app = typer.Typer(rich_markup_mode="markdown", help="Play real market data through every service, and show the signals.")
 
 _HISTORY_FROM: Final = "2009-01-01"
 _DAY: Final = ["%Y-%m-%d"]
@@ -20,12 +20,12 @@ _DAY: Final = ["%Y-%m-%d"]
 @app.command()
 def demo(
     *,
-    symbols: Annotated[str, typer.Option(help="Which of AAPL, FB, GOOG, IBM, MSFT, separated by commas.")] = "AAPL,FB,GOOG,IBM,MSFT",
-    bars: Annotated[int, typer.Option(min=1, help="Bars a symbol in the paced part.")] = 80,
+    symbols: Annotated[str, typer.Option(help="Comma-separated stocks of AAPL, FB, GOOG, IBM, MSFT.")] = "AAPL,FB,GOOG,IBM,MSFT",
+    bars: Annotated[int, typer.Option(min=1, help="Bars a symbol in the paced phase.")] = 80,
     pace: Annotated[float, typer.Option(min=0.01, help="Bars a second a symbol.")] = 1.5,
     start: Annotated[
         dt.datetime | None,
-        typer.Option(formats=_DAY, metavar="DATE", help="First day of the paced part; as late as the data allow when not given."),
+        typer.Option(formats=_DAY, metavar="DATE", help="First day of the paced phase; by default the run ends with the data."),
     ] = None,
     history_from: Annotated[
         dt.datetime,
@@ -33,58 +33,58 @@ def demo(
             formats=_DAY,
             metavar="DATE",
             show_default=_HISTORY_FROM,
-            help="Bars before the start are loaded from this day on; the data begin in March 2000.",
+            help="First day of the history that is loaded before the start; the data begin in March 2000.",
         ),
     ] = dt.datetime.fromisoformat(_HISTORY_FROM),
-    burst: Annotated[bool, typer.Option(help="Ten seconds at ten times the pace.")] = True,
-    outage: Annotated[bool, typer.Option(help="Three seconds without an engine, then a recovery.")] = True,
+    burst: Annotated[bool, typer.Option(help="Play ten seconds at ten times the pace.")] = True,
+    outage: Annotated[bool, typer.Option(help="Stop the engine for three seconds, then show the recovery.")] = True,
     vision: Annotated[
         Vision,
-        typer.Option(help="Vision features: as recorded, `live` from the chart network (needs torch), `late` beyond the wait, or none."),
+        typer.Option(help="Vision features: as recorded, `live` from the chart model (needs torch), `late` (after the wait), or none."),
     ] = Vision.RECORDED,
     intervals: Annotated[
-        str, typer.Option(help="Intervals in the prompt, fastest first: it must be 1d, the slower ones are built from it.")
+        str, typer.Option(help="Intervals in the prompt, fastest first; the first is 1d, the slower ones are built from it.")
     ] = "1d,1w",
-    window: Annotated[int, typer.Option(min=2, help="W: bars in a prompt at the start of an epoch.")] = 256,
-    epoch: Annotated[int, typer.Option(min=1, help="K: slots from one epoch to the next; below W.")] = 64,
+    window: Annotated[int, typer.Option(min=2, help="Bars in a prompt at the start of an epoch.")] = 256,
+    epoch: Annotated[int, typer.Option(min=1, help="Bars from one epoch to the next; fewer than --window.")] = 64,
     permits: Annotated[int, typer.Option(min=1, help="Calls to the engine at once.")] = 5,
     min_gap_bars: Annotated[
-        int, typer.Option(min=1, help="Ask at most on every n-th bar, in event time: a weekend counts as two bars.")
+        int, typer.Option(min=1, help="Trigger on every n-th bar at most, in event time: a weekend counts as two bars.")
     ] = 1,
     bus: Annotated[str, typer.Option(metavar="URL", help="`kafka://host:port`, or `memory://` inside this process.")] = "memory://",
     redis: Annotated[
         str, typer.Option(metavar="URL", help="`redis://host:port/db`, `memory://` inside this process, or `none://`.")
     ] = "memory://",
     engine: Annotated[
-        str | None, typer.Option(metavar="URL", help="An engine that runs already, `http://host:port`; the outage is left out then.")
+        str | None, typer.Option(metavar="URL", help="A running engine, `http://host:port`; there is no outage then.")
     ] = None,
     time_scale: Annotated[
-        float, typer.Option(min=0, help="The simulator's time: 2 is half as fast as the GPU that was measured, 0 waits for nothing.")
+        float, typer.Option(min=0, help="Speed of the simulator: 2 takes twice as long as the measured GPU, 0 answers at once.")
     ] = 1.0,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as `fusion.trigger_on_vision=true`; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as `fusion.trigger_on_vision=true`; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the simulator's draws and of the charts' delays.")] = 0,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Write every log line, not only warnings.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the simulator and of the charts' delays.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Write every log line instead of warnings only.")] = False,
 ) -> None:
-    """Show Aquiline at work: five real stocks, played through the same services that run against Kafka and a GPU.
+    """Play five real stocks through the services that also run against Kafka and a GPU, and show every signal.
 
-    It needs no broker, no Redis and no GPU: the bus lives in this process, and a **simulator** stands in for the engine, with a real
-    prefix cache and the times of a GPU that was measured. Its answers come from fixed rules. It ends by itself after some 75 seconds
-    and leaves `demo-report.json`, `demo-signals.jsonl`, `demo-audit.jsonl` and the log it played, `demo-log.jsonl.gz`, in the working
-    directory; `aquiline replay --verify demo-audit.jsonl` checks one against the other. Exit status: 0, or 1 when a
-    closing sum is off. Ctrl-C drains and reports.
+    The demo needs no broker, no Redis and no GPU: the bus is inside this process, and a **simulator** stands in for the engine. It has
+    a real prefix cache and the timing of a GPU that was measured; its answers come from fixed rules. The demo ends by itself after
+    about 75 seconds and writes `demo-report.json`, `demo-signals.jsonl`, `demo-audit.jsonl` and the log that it played,
+    `demo-log.jsonl.gz`, to the working directory; `aquiline replay --verify demo-audit.jsonl` checks the audit against the log. Exit
+    status: 0, or 1 when a closing check fails. Ctrl-C publishes no more bars, drains and reports.
 
-    **An engine that is too slow for its bars, and nothing else:**
+    **Only an engine that is too slow for its bars:**
 
         aquiline demo --permits 1 --no-burst --no-outage
 
-    **Through real parts** (`make up-local` starts them and prints their addresses; the topics of `demo.` are emptied first):
+    **Real parts** (`make up-local` starts them and prints their addresses; the `demo.` topics are emptied first):
 
         aquiline demo --bus kafka://127.0.0.1:9092 --redis redis://127.0.0.1:6379/0 --engine http://127.0.0.1:30000
 
-    **Another trigger policy:** ask when charts come too, and at most on every second bar:
+    **Another trigger policy:** charts trigger too, and at most every second bar does:
 
         aquiline demo --set fusion.trigger_on_vision=true --min-gap-bars 2
     """
@@ -110,15 +110,20 @@ def demo(
         seed=seed,
         verbose=verbose,
     )
-    typer.echo("aquiline demo: loading; this takes some seconds.")
-    # Imports take two seconds, which `--help` need not wait for.
-    from services.demo.engine import EngineStartError  # noqa: PLC0415
-    from services.demo.prepare import prepare  # noqa: PLC0415
-    from services.demo.run import show  # noqa: PLC0415
+    typer.echo("aquiline demo: loading; this takes a few seconds.")
+    # These imports take two seconds, which `--help` does not need.
+    from services.core import logs  # noqa: PLC0415
+    from services.demo.log_output import LogOutput  # noqa: PLC0415
+    from services.demo.run import run_demo  # noqa: PLC0415
+    from services.demo.setup import set_up  # noqa: PLC0415
+    from services.demo.simulator import EngineStartError  # noqa: PLC0415
+    from services.demo.terminal import make_console  # noqa: PLC0415
 
-    run, console, log_lines = prepare(options, Path.cwd())
+    run, console = set_up(options, Path.cwd()), make_console()
+    log_output = LogOutput(console, verbose=verbose)
+    logs.configure(run.settings.log, service="demo", stream=log_output)
     try:
-        code = asyncio.run(show(run, console, log_lines))
+        code = asyncio.run(run_demo(run, console, log_output))
     except EngineStartError as error:
         typer.echo(f"aquiline demo: {error}", err=True)
         raise typer.Exit(1) from error

@@ -1,1 +1,1 @@
-"""The demo: real bars through the whole path, with load, burst and outage, and the report of it."""
+"""The demo: real bars through every service in one process, with load, a burst and an engine outage, and a report of the run."""

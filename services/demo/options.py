@@ -1,4 +1,4 @@
-"""What the demo can be asked for: plain values, so that `--help` need not import what they are for."""
+"""The options of `aquiline demo`. Plain values, so that `--help` imports none of the services."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Vision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command's options; `aquiline demo --help` says what each means."""
+    """One field an option; `aquiline demo --help` describes each."""
 
     symbols: str
     bars: int

@@ -1,4 +1,4 @@
-"""The demo, small and fast: its sums come out and its report says what was seen, in one process and through real parts."""
+"""The demo, small and fast: its sums hold and its report agrees with its files, in one process and through real parts."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from rich.console import Console
 from deploy.local import LocalKafka, LocalRedis
 from schemas import AuditRecord, Outcome, Signal, decode_signal_message
 from services.core.settings import SettingsError
-from services.demo.engine import SimulatorProcess
-from services.demo.loglines import LogLines
+from services.demo.log_output import LogOutput
 from services.demo.options import Vision
-from services.demo.prepare import prepare
 from services.demo.report import AUDIT, REPORT, SIGNALS
-from services.demo.run import show
-from tests.unit.demo.test_prepare import PLAIN
+from services.demo.run import run_demo
+from services.demo.setup import set_up
+from services.demo.simulator import SimulatorProcess
+from tests.unit.demo.build import DEFAULTS
 
 SMALL = dataclasses.replace(
-    PLAIN, symbols="AAPL,MSFT", bars=6, pace=10.0, burst=False, outage=False, time_scale=0.0, history_from=dt.date(2011, 6, 1)
+    DEFAULTS, symbols="AAPL,MSFT", bars=6, pace=10.0, burst=False, outage=False, time_scale=0.0, history_from=dt.date(2011, 6, 1)
 )
 
 
-async def _show(folder: Path, **changes: object) -> tuple[int, dict[str, Any], str]:
-    run, _, _ = prepare(dataclasses.replace(SMALL, **changes), folder)  # type: ignore[arg-type]
+async def _run(folder: Path, **changes: object) -> tuple[int, dict[str, Any], str]:
+    demo = set_up(dataclasses.replace(SMALL, **changes), folder)  # type: ignore[arg-type]
     console = Console(file=io.StringIO(), width=200)
-    code = await show(run, console, LogLines(console))
+    code = await run_demo(demo, console, LogOutput(console))
     assert isinstance(console.file, io.StringIO)
     return code, json.loads((folder / REPORT).read_text()), console.file.getvalue()
 
@@ -46,7 +46,7 @@ def _audits(folder: Path) -> dict[object, AuditRecord]:
     return {audit.trigger_id: audit for audit in map(AuditRecord.decode, lines)}
 
 
-def _holds(folder: Path, report: dict[str, Any]) -> None:
+def _assert_sums_hold(folder: Path, report: dict[str, Any]) -> None:
     """Check the sums anew, from the files alone."""
     assert report["records"] == sum(report[end] for end in ("folded", "duplicates", "filtered", "dead_lettered"))
     assert report["triggers"] == sum(report["outcomes"].values())
@@ -60,9 +60,9 @@ def _holds(folder: Path, report: dict[str, Any]) -> None:
 
 @pytest.mark.integration
 async def test_a_paced_run_publishes_a_signal_for_every_bar_and_leaves_its_files(tmp_path: Path) -> None:
-    code, report, said = await _show(tmp_path)
+    code, report, said = await _run(tmp_path)
     assert code == 0
-    _holds(tmp_path, report)
+    _assert_sums_hold(tmp_path, report)
     assert report["triggers"] == 12
     assert report["outcomes"]["failed"] == 0
     assert set(report) >= {"bus", "redis", "engine", "settings", "machine", "duration_s", "vision", "prefix_hit_ratio_all"}
@@ -71,14 +71,14 @@ async def test_a_paced_run_publishes_a_signal_for_every_bar_and_leaves_its_files
     assert report["vision"]["absent"] == 0
     assert report["engine"]["source"] == "simulator"
     assert said.count("SIMULATOR / DEMO") >= 4
-    assert "Worth trying next" in said
+    assert "Try next" in said
 
 
 @pytest.mark.integration
 async def test_a_stock_listed_on_the_way_is_blocked_until_it_has_bars_enough(tmp_path: Path) -> None:
-    code, report, said = await _show(tmp_path, symbols="FB,IBM", bars=24, start=dt.date(2012, 5, 16), vision=Vision.NONE)
+    code, report, said = await _run(tmp_path, symbols="FB,IBM", bars=24, start=dt.date(2012, 5, 16), vision=Vision.NONE)
     assert code == 0
-    _holds(tmp_path, report)
+    _assert_sums_hold(tmp_path, report)
     assert report["reasons"]["blocked/min_bars"] == 19
     assert report["vision"] == {"fresh": 0, "stale": 0, "absent": report["outcomes"]["published"]}
     assert "FB.XNAS is listed on 2012-05-18" in said
@@ -86,9 +86,9 @@ async def test_a_stock_listed_on_the_way_is_blocked_until_it_has_bars_enough(tmp
 
 @pytest.mark.integration
 async def test_an_outage_ends_in_failures_and_never_in_a_view(tmp_path: Path) -> None:
-    code, report, said = await _show(tmp_path, outage=True, pace=8.0)
+    code, report, said = await _run(tmp_path, outage=True, pace=8.0)
     assert code == 0
-    _holds(tmp_path, report)
+    _assert_sums_hold(tmp_path, report)
     assert report["outcomes_by_phase"]["outage"]["failed"] > 0
     assert report["outcomes_by_phase"]["recovery"]["published"] > 0
     assert all(audit.action is None for audit in _audits(tmp_path).values() if audit.outcome is Outcome.FAILED)
@@ -101,16 +101,16 @@ async def test_without_torch_live_charts_are_refused_in_a_sentence(tmp_path: Pat
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "services.vision.torch_forecaster", raising=False)
     with pytest.raises(SettingsError, match=r"torch is not installed.*--vision recorded"):
-        await _show(tmp_path, vision=Vision.LIVE)
+        await _run(tmp_path, vision=Vision.LIVE)
     assert not (tmp_path / REPORT).exists()
 
 
 @pytest.mark.integration
 async def test_through_a_real_kafka_and_redis_it_is_the_same_twice(tmp_path: Path, kafka: LocalKafka, redis_server: LocalRedis) -> None:
     for _ in range(2):
-        code, report, _ = await _show(tmp_path, bus=kafka.url, redis=redis_server.url)
+        code, report, _ = await _run(tmp_path, bus=kafka.url, redis=redis_server.url)
         assert code == 0
-        _holds(tmp_path, report)
+        _assert_sums_hold(tmp_path, report)
         assert report["triggers"] == 12
         assert report["bus"] == kafka.url
         assert report["redis"] == redis_server.url
@@ -151,10 +151,10 @@ async def test_an_interrupt_plays_no_more_and_still_decides_and_reports(tmp_path
     report = json.loads((tmp_path / REPORT).read_text())
     assert report["interrupted"]
     assert 0 < report["triggers"] < 800
-    _holds(tmp_path, report)
+    _assert_sums_hold(tmp_path, report)
 
 
-async def test_an_engine_that_does_not_answer_is_told_before_anything_is_played(tmp_path: Path) -> None:
+async def test_an_engine_that_does_not_answer_is_reported_before_anything_is_played(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"the engine at http://127\.0\.0\.1:1 does not answer: .*leave --engine out"):
-        await _show(tmp_path, engine="http://127.0.0.1:1")
+        await _run(tmp_path, engine="http://127.0.0.1:1")
     assert not (tmp_path / REPORT).exists()

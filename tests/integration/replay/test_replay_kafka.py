@@ -16,10 +16,10 @@ from services.backtest.plan import prepare as prepare_backtest
 from services.cli.config import as_toml
 from services.core.bus import BusError
 from services.core.settings import EngineSettings
-from services.demo.loglines import LogLines
-from services.demo.prepare import prepare
+from services.demo.log_output import LogOutput
 from services.demo.report import AUDIT
-from services.demo.run import show
+from services.demo.run import run_demo
+from services.demo.setup import set_up
 from services.fusion.service import load_tokenizer
 from services.inference.simulator.server import Simulator
 from services.inference.simulator.timing import Calibration
@@ -32,11 +32,11 @@ pytestmark = pytest.mark.integration
 
 async def _demo(folder: Path, bus: str) -> Path:
     """Play a small demo and return its settings as a file."""
-    run, _, _ = prepare(dataclasses.replace(SMALL, bus=bus), folder)
+    demo = set_up(dataclasses.replace(SMALL, bus=bus), folder)
     console = Console(file=io.StringIO(), width=200)
-    assert await show(run, console, LogLines(console)) == 0
+    assert await run_demo(demo, console, LogOutput(console)) == 0
     config = folder / "aquiline.toml"
-    config.write_text(as_toml(run.settings))
+    config.write_text(as_toml(demo.settings))
     return config
 
 

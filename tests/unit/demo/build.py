@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 from uuid import UUID, uuid4
 
 from schemas import AuditRecord, Candle, Outcome, RunMode, Signal
 from schemas.examples import EXAMPLES
-from services.demo.script import Script, Wanted, write_script
+from services.demo.options import Options, Vision
+from services.demo.plan import Plan, make_plan
 
 DAY_MS = 86_400_000
 FIRST_MS = 1_325_462_400_000  # 2012-01-02T00:00Z
+DEFAULTS = Options(
+    symbols="AAPL,FB,GOOG,IBM,MSFT",
+    bars=80,
+    pace=1.5,
+    start=None,
+    history_from=dt.date(2009, 1, 1),
+    burst=True,
+    outage=True,
+    vision=Vision.RECORDED,
+    intervals="1d,1w",
+    window=256,
+    epoch=64,
+    permits=5,
+    min_gap_bars=1,
+    bus="memory://",
+    redis="memory://",
+    engine=None,
+    time_scale=1.0,
+    assignments=(),
+    seed=0,
+    verbose=False,
+)
 
 
 def bars(symbol: str, count: int, *, listed_after: int = 0) -> list[Candle]:
@@ -33,9 +58,12 @@ def bars(symbol: str, count: int, *, listed_after: int = 0) -> list[Candle]:
     ]
 
 
-def script(wanted: Wanted, count: int = 400) -> Script:
-    """Return a script for two symbols, one of which is listed late."""
-    return write_script({"A.XNYS": bars("A.XNYS", count), "B.XNYS": bars("B.XNYS", count, listed_after=count - 60)}, wanted)
+def plan(count: int = 400, **changes: object) -> Plan:
+    """Return a plan for two symbols, one of which is listed late; `changes` are to the default options."""
+    options = dataclasses.replace(DEFAULTS, history_from=dt.date(2000, 1, 1))
+    options = dataclasses.replace(options, **changes)  # type: ignore[arg-type]
+    stocks = {"A.XNYS": bars("A.XNYS", count), "B.XNYS": bars("B.XNYS", count, listed_after=count - 60)}
+    return make_plan(stocks, options, outage=options.outage)
 
 
 def audit(outcome: Outcome = Outcome.PUBLISHED, **changes: object) -> AuditRecord:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from schemas import Action, Outcome
-from services.demo.words import banner, ending_sentence, next_commands, signal_sentence
+from services.demo.sentences import banner, ending_sentence, next_commands, signal_sentence
+from services.inference.engine import EngineInfo, EngineSource
 from tests.unit.demo.build import audit, signal
 
 
@@ -20,15 +21,15 @@ def test_an_entry_names_its_prices_their_currency_and_how_long_it_is_valid() -> 
     ("action", "words"),
     [
         (Action.SELL, "SELL AAPL.XNAS down to 271.61 USD"),
-        (Action.EXIT, "EXIT AAPL.XNAS: close what is held, last 271.55 USD"),
-        (Action.HOLD, "HOLD AAPL.XNAS: leave all standing, last 271.55 USD"),
+        (Action.EXIT, "EXIT AAPL.XNAS: close an open position, last 271.55 USD"),
+        (Action.HOLD, "HOLD AAPL.XNAS: change nothing, last 271.55 USD"),
     ],
 )
 def test_every_action_has_its_sentence(action: Action, words: str) -> None:
     assert signal_sentence(signal(None, action=action), audit()).startswith(words)
 
 
-def test_no_view_says_why_and_has_no_conviction() -> None:
+def test_an_abstention_says_why_and_has_no_conviction() -> None:
     said = signal_sentence(signal(None, action=Action.ABSTAIN, abstain_reason="too thin", conviction=None), audit())
     assert said.startswith("ABSTAIN on AAPL.XNAS: too thin")
     assert "conviction" not in said
@@ -39,7 +40,7 @@ def test_a_stale_chart_says_its_age() -> None:
 
 
 def test_a_failure_is_said_not_to_be_a_hold() -> None:
-    assert "none that says hold" in ending_sentence(audit(Outcome.FAILED, reason="engine_unreachable"))
+    assert "never becomes a hold" in ending_sentence(audit(Outcome.FAILED, reason="engine_unreachable"))
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.PUBLISHED])
@@ -48,13 +49,15 @@ def test_every_other_end_names_its_outcome_and_reason(outcome: Outcome) -> None:
 
 
 def test_the_banner_says_simulator_unless_a_model_answers() -> None:
-    assert banner(None, "").startswith("SIMULATOR / DEMO")
-    assert banner("simulator", "sglang@x").startswith("SIMULATOR / DEMO")
-    assert banner("llm", "sglang@x").startswith("DEMO")
-    assert all("advice" in banner(source, "x") for source in (None, "rules", "simulator", "llm"))
+    sources: tuple[EngineSource, ...] = ("rules", "simulator", "llm")
+    banners = {source: banner(EngineInfo("sglang@x", source, "m")) for source in sources}
+    assert banner(None).startswith("SIMULATOR / DEMO")
+    assert banners["simulator"].startswith("SIMULATOR / DEMO")
+    assert banners["llm"].startswith("DEMO: the model behind sglang@x")
+    assert all("advice" in text for text in (banner(None), *banners.values()))
 
 
-def test_three_commands_are_worth_trying() -> None:
+def test_the_next_commands_are_those_of_the_bus_that_was_used() -> None:
     assert len(next_commands("memory://")) == 3
     commands = [command for command, _ in next_commands("kafka://127.0.0.1:9092")]
     assert commands[0] == "AQUILINE_RUN_MODE=demo AQUILINE_BUS__URL=kafka://127.0.0.1:9092 .venv/bin/aquiline topics describe"

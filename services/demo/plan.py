@@ -1,0 +1,102 @@
+"""Which bars the demo plays, and when: history first, then phases in event time. Pure.
+
+Symbols whose bars close together are spread over the time until the next close, because real bars never arrive in one millisecond.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from schemas import Candle
+from services.core.settings import SettingsError
+from services.demo.options import Options
+
+BURST_S: Final = 10.0
+BURST_FACTOR: Final = 10.0
+OUTAGE_S: Final = 3.0
+RECOVERY_S: Final = 6.0
+
+
+class Phase(StrEnum):
+    """A part of the run; each covers its own span of event time."""
+
+    PACED = "paced"
+    BURST = "burst"
+    OUTAGE = "outage"
+    RECOVERY = "recovery"
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """One phase. `bars` are in order, each with the seconds after the phase's start at which it is published."""
+
+    phase: Phase
+    bars: tuple[tuple[float, Candle], ...]
+    duration_s: float
+    steps: int
+    """Distinct closing times: bars of a symbol that trades throughout."""
+    until_ms: int
+    """Event time of the last bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`history` is loaded before the first phase and triggers nothing."""
+
+    history: tuple[Candle, ...]
+    phases: tuple[PhasePlan, ...]
+
+    def phase_at(self, ts_event_ms: int) -> Phase:
+        """Return the phase of an event time; times after the last phase belong to it."""
+        return next((one.phase for one in self.phases if ts_event_ms <= one.until_ms), self.phases[-1].phase)
+
+
+def make_plan(stocks: Mapping[str, Sequence[Candle]], options: Options, *, outage: bool) -> Plan:
+    """Return the plan for `stocks` (bars oldest first); raise SettingsError when the data are too short."""
+    times = sorted({candle.ts_close_ms for candles in stocks.values() for candle in candles})
+    phases = _phases(options, outage=outage)
+    needed = sum(steps for _, steps, _ in phases)
+    first = len(times) - needed if options.start is None else sum(time < _midnight_ms(options.start) for time in times)
+    if first < 1 or first + needed > len(times):
+        start = "" if options.start is None else f" from {options.start}"
+        raise SettingsError(
+            f"the demo needs {needed} bars a symbol{start}, and the data hold {max(0, len(times) - max(first, 1))} there "
+            f"({day_of(times[0])} to {day_of(times[-1])}); ask for fewer --bars, a lower --pace (the burst takes ten times as many), "
+            "--no-burst, or an earlier --start"
+        )
+    at: dict[int, list[tuple[int, Candle]]] = {}
+    for place, candles in enumerate(stocks.values()):
+        for candle in candles:
+            at.setdefault(candle.ts_close_ms, []).append((place, candle))
+    history = tuple(candle for time in times[:first] if time >= _midnight_ms(options.history_from) for _, candle in at[time])
+    planned = []
+    for phase, steps, period_s in phases:
+        span = times[first : first + steps]
+        bars = [((step + place / len(stocks)) * period_s, candle) for step, time in enumerate(span) for place, candle in at[time]]
+        planned.append(PhasePlan(phase, tuple(bars), steps * period_s, steps, span[-1]))
+        first += steps
+    return Plan(history, tuple(planned))
+
+
+def _phases(options: Options, *, outage: bool) -> list[tuple[Phase, int, float]]:
+    """Return each phase with its steps and the seconds from one step to the next."""
+    pace, period_s = options.pace, 1 / options.pace
+    phases = [(Phase.PACED, options.bars, period_s)]
+    if options.burst:
+        phases.append((Phase.BURST, max(1, round(BURST_S * pace * BURST_FACTOR)), period_s / BURST_FACTOR))
+    if outage:
+        phases.extend((phase, max(1, round(s * pace)), period_s) for phase, s in ((Phase.OUTAGE, OUTAGE_S), (Phase.RECOVERY, RECOVERY_S)))
+    return phases
+
+
+def day_of(ts_ms: int) -> dt.date:
+    """Return the day of an event time, in UTC."""
+    return dt.datetime.fromtimestamp(ts_ms / 1000, dt.UTC).date()
+
+
+def _midnight_ms(day: dt.date) -> int:
+    return int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp() * 1000)
