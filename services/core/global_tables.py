@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from services.core.bus import Bus, BusError, Reader, Record, TopicPartition
+from services.core.bus.topic_reader import partitions_of, poll_until
 from services.core.clock import Clock
 
 _log = structlog.get_logger()
@@ -32,15 +33,7 @@ class GlobalTables:
 
     async def start(self) -> None:
         """Read every topic to where it ends now; raise BusError when one does not exist."""
-        admin = await self._bus.admin()
-        try:
-            found = await admin.describe(self._topics)
-        finally:
-            await admin.close()
-        for name in self._topics:
-            if name not in found:
-                raise BusError(f"topic {name!r} does not exist; create it first (aquiline topics create)")
-        self._partitions = [TopicPartition(name, number) for name in self._topics for number in range(found[name].partitions)]
+        self._partitions = [tp for name in self._topics for tp in await partitions_of(self._bus, name)]
         self._reader = await self._bus.reader(client_id=self._client_id)
         await self._reader.read(await self._reader.beginning_offsets(self._partitions))
         await self.catch_up()
@@ -49,8 +42,8 @@ class GlobalTables:
         """Read on to where every topic ends now."""
         reader = self._running()
         ends = await reader.end_offsets(self._partitions)
-        while any(reader.position(partition) < end for partition, end in ends.items()):
-            self._take(await reader.poll(timeout_ms=_POLL_MS))
+        async for records in poll_until(reader, ends):
+            self._take(records)
         self.last_read_ms = self._clock.now_ms()
 
     async def follow(self) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from schemas import AuditRecord, RunMode, SignalOutcome, Topic, topic_name
-from services.core.bus import Bus, BusError, Record, TopicPartition
+from services.core.bus import Bus, BusError, Record
+from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets
 from services.promotion.audit_summary import AuditSummary
 from services.promotion.decision_pairs import SideRecords
-
-_POLL_MS: Final = 500
-_BATCH: Final = 5_000
 
 M = TypeVar("M", AuditRecord, SignalOutcome)
 
@@ -44,28 +42,12 @@ def _decoded(model: type[M], record: Record) -> M:
 
 
 async def _records(bus: Bus, topic: str, keys: Collection[bytes], since_ms: int, tell: Tell) -> AsyncIterator[Record]:
-    """Yield a topic's records of `keys` (of all when empty) from `since_ms` to where it ends now."""
-    admin = await bus.admin()
-    try:
-        info = (await admin.describe([topic])).get(topic)
-    finally:
-        await admin.close()
-    if info is None:
-        raise BusError(f"topic {topic!r} does not exist on {bus.address}; create it with `aquiline topics create`")
+    """Yield the records of a topic with one of `keys` (all when empty), from `since_ms` to its present end."""
     reader = await bus.reader(client_id="aquiline-shadow")
     try:
-        partitions = [TopicPartition(topic, number) for number in range(info.partitions)]
-        ends = await reader.end_offsets(partitions)
-        starts = await reader.offsets_for_times(dict.fromkeys(partitions, since_ms))
-        start = {tp: ends[tp] if (at := starts[tp]) is None else at for tp in partitions}
-        total, done = sum(ends[tp] - start[tp] for tp in partitions), 0
-        await reader.read(start)
-        while any(reader.position(tp) < end for tp, end in ends.items()):
-            records = await reader.poll(timeout_ms=_POLL_MS, max_records=_BATCH)
-            for record in records:
-                if record.offset < ends[TopicPartition(record.topic, record.partition)] and (not keys or record.key in keys):
-                    yield record
-            done += len(records)
-            tell(topic, min(done, total), total)
+        offsets = await offsets_within(reader, await partitions_of(bus, topic), TimeRange(since_ms))
+        async for record in read_offsets(reader, offsets, lambda done, total: tell(topic, done, total)):
+            if not keys or record.key in keys:
+                yield record
     finally:
         await reader.close()

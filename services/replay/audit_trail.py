@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from schemas import AuditRecord, RunMode, Topic, is_intact, topic_name
 from services.core.bus import Bus
-from services.core.bus.topic_reader import CLIENT, Span, partitions_of, read_span
+from services.core.bus.topic_reader import TimeRange, read_within
 from services.core.errors import ServiceError
 from services.core.exported_log import LogFileError
 
@@ -72,16 +72,14 @@ def read_trail_file(file: Path) -> AuditTrail:
     return _trail(file.name, list(lines))
 
 
-async def read_trail_topic(bus: Bus, run_mode: RunMode, span: Span) -> AuditTrail:
-    """Return the audit records that were appended within `span`; raise BusError."""
+async def read_trail_topic(bus: Bus, run_mode: RunMode, times: TimeRange) -> AuditTrail:
+    """Return the audit records that were appended within `times`; raise BusError."""
     topic = topic_name(Topic.SIGNAL_AUDIT, run_mode)
-    reader = await bus.reader(client_id=CLIENT)
+    reader = await bus.reader(client_id="aquiline-replay")
     try:
-        partitions = await partitions_of(bus, topic)
         lines = [
             AuditLine(f"{topic}[{record.partition}] offset {record.offset}", record.value or b"")
-            for tp in partitions
-            async for record in read_span(reader, tp, span)
+            async for record in read_within(bus, reader, topic, times)
         ]
     finally:
         await reader.close()

@@ -9,7 +9,7 @@ from typing import Final
 
 from schemas import topic_name
 from services.core.bus import Bus
-from services.core.bus.topic_reader import CLIENT, Span, partitions_of, read_span
+from services.core.bus.topic_reader import TimeRange, read_within
 from services.core.exported_log import TOPICS, Header, LogWriter
 from services.core.settings import Settings
 from services.replay.audit_trail import AuditEntry, AuditTrail
@@ -26,14 +26,13 @@ async def export_all(bus: Bus, settings: Settings, file: Path) -> int:
     For topics that held nothing before: the log says of itself that it is whole.
     """
     count = 0
-    reader = await bus.reader(client_id=CLIENT)
+    reader = await bus.reader(client_id="aquiline-replay")
     try:
         with LogWriter(file, Header(settings, whole=True)) as out:
             for topic in TOPICS:
-                for tp in await partitions_of(bus, topic_name(topic, settings.run_mode)):
-                    async for record in read_span(reader, tp, Span()):
-                        out.write(record)
-                        count += 1
+                async for record in read_within(bus, reader, topic_name(topic, settings.run_mode), TimeRange()):
+                    out.write(record)
+                    count += 1
     finally:
         await reader.close()
     return count

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from schemas import Instrument, InstrumentEvent, RunMode, Topic, topic_name
 from services.core.bus import Bus, Reader, Record, TopicPartition
-from services.core.bus.topic_reader import CLIENT, Span, offsets_of, partitions_of, read_offsets, read_span
+from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets, read_within
 from services.core.exported_log import Line, LogFileError, read_log
 from services.core.settings import Settings
 from services.fusion.state.books import Books
@@ -181,12 +181,11 @@ class TopicLog:
 
     async def open(self) -> None:
         """Read instruments and splits in full; raise BusError."""
-        self._reader = await self._bus.reader(client_id=CLIENT)
+        self._reader = await self._bus.reader(client_id="aquiline-replay")
         for topic in (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS):
-            for tp in await partitions_of(self._bus, topic_name(topic, self.settings.run_mode)):
-                async for record in read_span(self._reader, tp, Span()):
-                    self.tables.take(record, self.settings.run_mode)
-                    self.table_records.append(record)
+            async for record in read_within(self._bus, self._reader, topic_name(topic, self.settings.run_mode), TimeRange()):
+                self.tables.take(record, self.settings.run_mode)
+                self.table_records.append(record)
 
     async def close(self) -> None:
         """Close."""
@@ -207,8 +206,9 @@ class TopicLog:
         market, vision = (topic_name(topic, self.settings.run_mode) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES))
         records: list[Record] = []
         for _, number in await partitions_of(self._bus, market):
-            stops = [(await offsets_of(self._reader, TopicPartition(topic, number), Span(None, until_ms)))[1] for topic in (market, vision)]
-            wanted = PartitionRequest(frozenset(), since_ms or 0, *stops)
+            both = [TopicPartition(topic, number) for topic in (market, vision)]
+            offsets = await offsets_within(self._reader, both, TimeRange(None, until_ms))
+            wanted = PartitionRequest(frozenset(), since_ms or 0, *(offsets[tp].stop for tp in both))
             records += [record async for record in self.records(await self.ranges(number, wanted))]
         return records
 
@@ -219,7 +219,7 @@ class TopicLog:
         ranges = []
         for topic, stop in ((Topic.MARKET_FEATURES, wanted.market_stop), (Topic.VISION_FEATURES, wanted.vision_stop)):
             tp = TopicPartition(topic_name(topic, self.settings.run_mode), number)
-            first, _ = await offsets_of(self._reader, tp, Span(since_ms))
+            first = (await offsets_within(self._reader, [tp], TimeRange(since_ms)))[tp].start
             begin = (await self._reader.beginning_offsets([tp]))[tp]
             ranges.append(OffsetRange(tp, begin, min(first, stop), stop))
         return ranges
@@ -227,7 +227,7 @@ class TopicLog:
     async def records(self, ranges: Iterable[OffsetRange]) -> AsyncIterator[Record]:
         """Yield the records of these ranges, one range after the other."""
         for one in ranges:
-            async for record in read_offsets(self._reader, one.partition, one.first, one.stop):
+            async for record in read_offsets(self._reader, {one.partition: range(one.first, one.stop)}):
                 yield record
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from services.core import logs
 from services.core.bus.connect import connect
-from services.core.bus.topic_reader import TOPIC, Span
+from services.core.bus.topic_reader import TOPIC, TimeRange
 from services.core.clock import SystemClock
 from services.core.errors import ServiceError
 from services.core.exported_log import LogFileError
@@ -46,9 +46,9 @@ class Source:
     config: Path | None
 
     @property
-    def span(self) -> Span:
-        """Return the span of audit records."""
-        return Span(self.since_ms, self.until_ms)
+    def times(self) -> TimeRange:
+        """Return the append times of the audit records."""
+        return TimeRange(self.since_ms, self.until_ms)
 
 
 class _Opened(NamedTuple):
@@ -146,7 +146,7 @@ async def _opened(source: Source) -> AsyncIterator[_Opened]:
         else:
             inputs = FileLog(file, settings)
         if source.audit == TOPIC:
-            trail = await read_trail_topic(bus, inputs.settings.run_mode, source.span)
+            trail = await read_trail_topic(bus, inputs.settings.run_mode, source.times)
         else:
             trail = read_trail_file(Path(source.audit))
         yield _Opened(trail, inputs, _rebuilder(inputs.settings))

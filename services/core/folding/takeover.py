@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final
 
 import structlog
 
 from services.core.bus import BusError, Consumer, Reader, TopicPartition
+from services.core.bus.topic_reader import read_offsets
 from services.core.folding.disposition import Books, D
 from services.core.folding.partition import Partition, rebuild_from
 
 _log = structlog.get_logger()
-
-_POLL_MS: Final = 200
 
 
 async def take_over(
@@ -36,14 +34,9 @@ async def take_over(
         if start < next_offset <= ends[tp]:
             starts[tp] = start
     read = 0
-    if starts:
-        await reader.read(starts)
-    while any(reader.position(tp) < partitions[tp].next_offset for tp in starts):
-        for record in await reader.poll(timeout_ms=_POLL_MS):
-            partition = partitions[TopicPartition(record.topic, record.partition)]
-            if record.offset < partition.next_offset:
-                partition.books.take(record)
-                read += 1
+    async for record in read_offsets(reader, {tp: range(start, partitions[tp].next_offset) for tp, start in starts.items()}):
+        partitions[TopicPartition(record.topic, record.partition)].books.take(record)
+        read += 1
     _log.info("partitions_taken_over", new=len(new), records_read_back=read)
     return partitions
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from schemas import AsOf, AuditRecord, Cancel, Outcome, Signal, Topic, decode_signal_message, topic_name
 from services.core.bus import Bus, Committed, OffsetOutOfRangeError, Reader, Record, TopicPartition
+from services.core.bus.topic_reader import read_offsets
 from services.core.clock import Clock
 from services.core.settings import Settings
 from services.fusion.state.book import bars_to_rebuild
@@ -29,8 +30,6 @@ from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake, NullSink
 from services.fusion.state.triggers import LaneKey
 
-_POLL_MS: Final = 250
-_BATCH: Final = 2_000
 _FIRST_LOOK_BACK: Final = 4_096
 _SPARE: Final = 1.1
 """The look-back grows by this much more than what it showed asks for, as records are not spread evenly."""
@@ -178,15 +177,10 @@ class Recovery:
     async def _fold_range(
         self, reader: Reader, first: Mapping[TopicPartition, int], stop: Mapping[TopicPartition, int], sink: NullSink
     ) -> int:
-        wanted = {tp: offset for tp, offset in first.items() if offset < stop[tp]}
         folded = 0
-        if wanted:
-            await reader.read(wanted)
-        while any(reader.position(tp) < stop[tp] for tp in wanted):
-            for record in await reader.poll(timeout_ms=_POLL_MS, max_records=_BATCH):
-                if record.offset < stop[TopicPartition(record.topic, record.partition)]:
-                    self._intake.take(record, sink)
-                    folded += 1
+        async for record in read_offsets(reader, {tp: range(offset, stop[tp]) for tp, offset in first.items()}):
+            self._intake.take(record, sink)
+            folded += 1
         return folded
 
     def _falls_short_by(self, partition: int) -> float:
@@ -219,13 +213,9 @@ class Recovery:
         recent = (await reader.offsets_for_times({signals: max(0, self._clock.now_ms() - self._memory_ms())}))[signals]
         if recent is not None:
             first[signals] = min(first[signals], recent)
-        wanted = {tp: max(begins[tp], offset) for tp, offset in first.items() if max(begins[tp], offset) < ends[tp]}
         known = Known()
-        if wanted:
-            await reader.read(wanted)
-        while any(reader.position(tp) < ends[tp] for tp in wanted):
-            for record in await reader.poll(timeout_ms=_POLL_MS, max_records=_BATCH):
-                self._note(record, known)
+        async for record in read_offsets(reader, {tp: range(max(begins[tp], offset), ends[tp]) for tp, offset in first.items()}):
+            self._note(record, known)
         return known, read_from, (ends[signals], ends[audit])
 
     def _memory_ms(self) -> int:

@@ -12,15 +12,13 @@ from typing import Final, TypeVar
 from rich.progress import Progress
 
 from schemas import InstrumentEvent, MarketFeatures, Message, Signal, SignalOutcome, Topic, decode_signal_message, topic_name
-from services.core.bus import Bus, BusError, Reader, Record, TopicPartition
+from services.core.bus import Bus, Reader, Record
+from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets
 from services.core.decode import Refused, accepted_modes, decode
 from services.core.settings import Settings
 from services.scoring.report.input_selection import ClosedBars, OutcomeFilter, ReportSources, SelectedOutcomes, SignalFacts, distinct
 
 _CLIENT: Final = "aquiline-score-report"
-_POLL_MS: Final = 500
-_QUIET_POLLS: Final = 60
-"""Polls without a record, before the end, after which the broker is taken to be gone."""
 _SKEW_MS: Final = 3_600_000
 """How far a producer's clock may be ahead of the broker's and its records still be found."""
 M = TypeVar("M", bound=Message)
@@ -101,37 +99,8 @@ class _Reading:
     async def _records(self, topic: Topic, since_ms: int | None) -> AsyncIterator[Record]:
         """Yield the records appended since, less the clocks' skew, to where the topic ends now."""
         name = self._name(topic)
-        partitions = await self._partitions(name)
-        ends = await self._reader.end_offsets(partitions)
-        start = await self._reader.beginning_offsets(partitions)
-        if since_ms is not None:
-            found = await self._reader.offsets_for_times(dict.fromkeys(partitions, max(0, since_ms - _SKEW_MS)))
-            start = {one: ends[one] if at is None else at for one, at in found.items()}
-        task = self._progress.add_task(name, total=sum(ends[one] - start[one] for one in partitions))
-        await self._reader.read(start)
-        quiet = 0
-        while any(self._reader.position(one) < ends[one] for one in partitions):
-            records = await self._reader.poll(timeout_ms=_POLL_MS, max_records=2_000)
-            quiet = 0 if records else quiet + 1
-            if quiet == _QUIET_POLLS:
-                raise BusError(
-                    f"{self._bus.address} has not sent the rest of {name!r} for {quiet * _POLL_MS // 1_000} s; is the broker up?"
-                )
-            for record in records:
-                if record.offset < ends[TopicPartition(record.topic, record.partition)]:
-                    yield record
-            done = sum(min(self._reader.position(one), ends[one]) - start[one] for one in partitions)
-            self._progress.update(task, completed=done)
-
-    async def _partitions(self, topic: str) -> list[TopicPartition]:
-        admin = await self._bus.admin()
-        try:
-            found = await admin.describe([topic])
-        finally:
-            await admin.close()
-        if topic not in found:
-            raise BusError(
-                f"topic {topic!r} does not exist on {self._bus.address}; is run_mode the one that was written in? "
-                "`aquiline topics create` makes what is missing"
-            )
-        return [TopicPartition(topic, number) for number in range(found[topic].partitions)]
+        times = TimeRange(None if since_ms is None else max(0, since_ms - _SKEW_MS))
+        offsets = await offsets_within(self._reader, await partitions_of(self._bus, name), times)
+        task = self._progress.add_task(name, total=sum(map(len, offsets.values())))
+        async for record in read_offsets(self._reader, offsets, lambda done, _: self._progress.update(task, completed=done)):
+            yield record

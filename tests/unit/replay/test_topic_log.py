@@ -11,7 +11,7 @@ import pytest
 from schemas import RunMode, Topic, topic_name
 from services.core.bus import Bus
 from services.core.bus.memory import MemoryBus
-from services.core.bus.topic_reader import Span
+from services.core.bus.topic_reader import TimeRange
 from services.core.clock import VirtualClock
 from services.core.topic_admin import ensure_topics
 from services.fusion.state.books import Books
@@ -60,7 +60,7 @@ async def test_every_prompt_is_built_again_however_far_back_the_first_look_reach
         monkeypatch.setattr(Books, "oldest_shown_ms", lambda _, now_ms: max(0, now_ms - guessed_minutes * MINUTE))
     late = decided.audits[len(decided.audits) // 2 :]
     since_ms = min(audit.ts_done_ms for audit in late)
-    trail = await read_trail_topic(bus, RunMode.DEMO, Span(since_ms))
+    trail = await read_trail_topic(bus, RunMode.DEMO, TimeRange(since_ms))
     inputs = TopicLog(bus, SMALL)
     await inputs.open()
     verdict = await _verdict(trail, inputs)
@@ -71,7 +71,7 @@ async def test_every_prompt_is_built_again_however_far_back_the_first_look_reach
 
 async def test_what_is_exported_of_a_span_is_enough_to_verify_it(bus: Bus, decided: Decided, tmp_path: Path) -> None:
     middle_ms = decided.audits[len(decided.audits) // 2].ts_done_ms
-    trail = await read_trail_topic(bus, RunMode.DEMO, Span(middle_ms, middle_ms + 15 * MINUTE))
+    trail = await read_trail_topic(bus, RunMode.DEMO, TimeRange(middle_ms, middle_ms + 15 * MINUTE))
     inputs = TopicLog(bus, SMALL)
     await inputs.open()
     count = await export_rests_on(trail, inputs, tmp_path / "some-log.jsonl.gz", lambda _, __: None)
