@@ -26,7 +26,7 @@ from services.core.health import Health
 from services.core.instruments import Instruments
 from services.core.lag import LagMonitor
 from services.core.metrics import DEAD_LETTERS, RECORDS, UNKNOWN_FIELDS
-from services.core.sessions import show_sessions
+from services.core.session_gauge import set_session_gauge
 from services.core.settings import Settings
 from services.core.topic_admin import check_same_partitions
 from services.core.tracing import Tracer
@@ -184,7 +184,7 @@ class FoldingService(ABC, Generic[D]):
                     due_s = loop.time() + _HOUSEKEEPING_S
                     await commit_finished(self._consumer, self._partitions)
                     await self._instruments.refresh()
-                    show_sessions(self._instruments.calendars(), self._settings.run_mode, self._clock.now_ms())
+                    set_session_gauge(self._instruments.calendars(), self._settings.run_mode, self._clock.now_ms())
             self._health.progress()
 
     def _finished(self) -> dict[TopicPartition, int]:

@@ -11,7 +11,7 @@ from services.core import metrics
 from services.core.bus import TopicPartition
 from services.core.clock import Clock
 from services.core.instruments import Instruments
-from services.core.sessions import show_sessions
+from services.core.session_gauge import set_session_gauge
 from services.fusion.decide.control import ControlTable
 from services.fusion.decide.lanes import Lanes
 from services.fusion.deliver.overdue import Overdue
@@ -41,7 +41,7 @@ class Gauges:
     def show(self) -> None:
         """Bring the gauges up to date."""
         now_ms = self.clock.now_ms()
-        show_sessions(self.instruments.calendars(), self.run_mode, now_ms)
+        set_session_gauge(self.instruments.calendars(), self.run_mode, now_ms)
         self.control.show()
         for state, count in self.lanes.counts().items():
             metrics.LANES.labels(state).set(count)

@@ -158,5 +158,5 @@ def test_a_book_rebuilt_from_where_it_says_makes_the_same_window(slots: list[int
 
 
 def test_a_calendar_that_is_not_known_is_refused() -> None:
-    with pytest.raises(ValueError, match="neither '24x7' nor an exchange calendar"):
+    with pytest.raises(ValueError, match="none of '24x7', 'FX' and the exchange calendars"):
         ChartBook(instrument(calendar="NOWHERE"), "1m", RULES)

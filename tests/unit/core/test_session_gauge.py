@@ -8,7 +8,7 @@ import pytest
 
 from schemas import RunMode
 from services.core.metrics import REGISTRY
-from services.core.sessions import show_sessions
+from services.core.session_gauge import set_session_gauge
 
 MONDAY_NOON_MS = int(dt.datetime(2024, 7, 1, 16, tzinfo=dt.UTC).timestamp() * 1000)
 SUNDAY_MS = MONDAY_NOON_MS - 86_400_000
@@ -29,22 +29,22 @@ def shown() -> dict[str, float]:
     ],
 )
 def test_a_calendar_is_open_in_its_sessions(now_ms: int, expected: dict[str, float]) -> None:
-    show_sessions(["XNYS", "24x7"], RunMode.LIVE, now_ms)
+    set_session_gauge(["XNYS", "24x7"], RunMode.LIVE, now_ms)
     assert expected == shown()
 
 
 def test_what_is_not_known_counts_as_open() -> None:
-    show_sessions(["XNYS", "no such calendar"], RunMode.SHADOW, NEXT_CENTURY_MS)
+    set_session_gauge(["XNYS", "no such calendar"], RunMode.SHADOW, NEXT_CENTURY_MS)
     assert shown() == {"XNYS": 1, "no such calendar": 1}
 
 
 @pytest.mark.parametrize("run_mode", [RunMode.DEMO, RunMode.REPLAY])
 def test_recorded_data_has_its_own_time(run_mode: RunMode) -> None:
-    show_sessions(["XNYS"], run_mode, SUNDAY_MS)
+    set_session_gauge(["XNYS"], run_mode, SUNDAY_MS)
     assert shown() == {"XNYS": 1}
 
 
 def test_a_calendar_that_nobody_uses_any_more_goes() -> None:
-    show_sessions(["XNYS"], RunMode.LIVE, SUNDAY_MS)
-    show_sessions([], RunMode.LIVE, SUNDAY_MS)
+    set_session_gauge(["XNYS"], RunMode.LIVE, SUNDAY_MS)
+    set_session_gauge([], RunMode.LIVE, SUNDAY_MS)
     assert shown() == {}
