@@ -36,7 +36,7 @@ class CalendarError(ValueError):
 
 
 class Sessions(NamedTuple):
-    """Sessions in order: `days` (their dates, in days since 1970), opens, closes and breaks (ms). A break that starts as it ends is none."""
+    """Sessions in order: `days` (dates, in days since 1970), opens, closes and breaks (ms). A break that starts as it ends is none."""
 
     days: Int64
     opens: Int64

@@ -147,7 +147,14 @@ class FusionSettings(Section):
     epoch_slots: Positive = Field(64, description="K: slots of the fastest interval from one epoch to the next.")
     slow_window_bars: Positive = Field(64, description="Closed bars of each slower interval in a prompt.")
     min_bars: Positive = Field(20, description="Fewer closed bars than this in all block a signal.")
-    max_gap_bars: NotNegative = Field(8, description="More missing slots than this inside the window block a signal.")
+    max_gap_bars: NotNegative = Field(8, description="More missing bars in a row than this inside the window block a signal.")
+    max_sparse_gap_bars: NotNegative = Field(
+        30, description="The same for an instrument that is `sparse`: one whose minutes often pass without a trade."
+    )
+    max_missing_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1,
+        description="More missing bars in the window than this share of `window_bars` block a signal, unless the instrument is `sparse`.",
+    )
     max_jump: Annotated[float, Field(gt=1)] = Field(
         1.8,
         description="A close that is this many times the last one, or the inverse, without a split, blocks as `suspected_split`.",

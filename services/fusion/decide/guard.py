@@ -45,9 +45,13 @@ class Guard:
         settings, bars = self._settings, book.bars[interval]
         if len(bars) < settings.min_bars:
             return Block("min_bars", f"{len(bars)} closed bars of {interval}; at least {settings.min_bars} are needed")
-        missing = bars.missing_in(settings.window_bars)
-        if missing > settings.max_gap_bars:
-            return Block("max_gap_bars", f"{missing} bars of {interval} are missing in the window; at most {settings.max_gap_bars} may be")
+        expiry_ms = book.instrument.expiry_ms
+        if expiry_ms is not None and bars.last_close_ms >= expiry_ms:
+            return Block("expired", f"the last bar closed at {bars.last_close_ms}, and the instrument expired at {expiry_ms}")
+        return self._on_missing_bars(book, interval) or self._on_last_bar(book, interval, event_lag_ms)
+
+    def _on_last_bar(self, book: Book, interval: str, event_lag_ms: int) -> Block | None:
+        settings, bars = self._settings, book.bars[interval]
         jumped_ms = bars.jump_in(settings.min_bars, settings.max_jump)
         if jumped_ms is not None:
             return Block("suspected_split", f"the close of {jumped_ms} jumped by more than {settings.max_jump} times without a split")
@@ -55,6 +59,18 @@ class Guard:
             return Block("event_lag", f"the bar came {event_lag_ms} ms after its end; at most {settings.max_event_lag_ms} are allowed")
         if not bars.features.get("atr", 0.0) > 0:
             return Block("no_atr", f"the last bar of {interval} carries no positive feature 'atr', in which prices are measured")
+        return None
+
+    def _on_missing_bars(self, book: Book, interval: str) -> Block | None:
+        settings, bars, sparse = self._settings, book.bars[interval], book.instrument.sparse
+        window = settings.window_bars
+        limit = settings.max_sparse_gap_bars if sparse else settings.max_gap_bars
+        longest = bars.longest_gap_in(window)
+        if longest > limit:
+            return Block("max_gap_bars", f"{longest} bars of {interval} in a row are missing in the window; at most {limit} may be")
+        missing, allowed = bars.missing_in(window), max(limit, int(settings.max_missing_share * window))
+        if not sparse and missing > allowed:
+            return Block("max_missing_share", f"{missing} bars of {interval} are missing in the window; at most {allowed} may be")
         return None
 
     def on_clock(self, skew_ms: int) -> Block | None:

@@ -165,6 +165,10 @@ class Bars:
         """Return how many scheduled slots are missing inside the last `count` bars."""
         return sum(self.gap[max(1, len(self) - count) :])
 
+    def longest_gap_in(self, count: int) -> int:
+        """Return how many scheduled slots in a row are missing at most inside the last `count` bars."""
+        return max(self.gap[max(1, len(self) - count) :], default=0)
+
     def _same(self, index: int, bar: MarketFeatures) -> bool:
         ratio = self._ratio(bar.ts_open_ms)
         if ratio != 1.0:

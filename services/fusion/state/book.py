@@ -190,10 +190,10 @@ class Book:
         bars.append(bar, gap)
 
     def _missing(self, bar: MarketFeatures, last_ms: int) -> int:
-        length = interval_ms(bar.interval)
-        if bar.ts_close_ms - last_ms <= length:
+        """Return how many scheduled bars close after the last one did and before `bar` opens."""
+        if bar.ts_open_ms == last_ms:
             return 0
-        return max(0, self.calendar.slots_between(bar.interval, last_ms, bar.ts_close_ms) - 1)
+        return self.calendar.slots_between(bar.interval, last_ms, bar.ts_open_ms)
 
     def _enter(self, bar: MarketFeatures) -> None:
         """Freeze the slower bars when `bar` is the first of a new epoch.

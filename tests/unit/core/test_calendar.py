@@ -35,7 +35,8 @@ def calendars(draw: st.DrawFn) -> SessionCalendar:
         opens, starts, ends, closes = minutes if with_break else (minutes[0], minutes[0], minutes[0], minutes[1])
         for column, minute in zip(columns, (opens, closes, starts, ends), strict=True):
             column.append(day * DAY + minute * MINUTE)
-    return SessionCalendar("TEST", Sessions(np.array(days, dtype=np.int64), *(np.array(c, dtype=np.int64) for c in columns), "UTC"))
+    first_open, last_close, starts_ms, ends_ms = (np.array(column, dtype=np.int64) for column in columns)
+    return SessionCalendar("TEST", Sessions(np.array(days, dtype=np.int64), first_open, last_close, starts_ms, ends_ms, "UTC"))
 
 
 def spans(calendar: SessionCalendar) -> list[tuple[int, int]]:
