@@ -1,6 +1,6 @@
 """One audit record per trigger: how it ended and everything its decision rested on.
 
-Each carries a checksum of itself, so that a record that was exported, copied and kept for a year can be told from a damaged one.
+Each record carries its own checksum, so that damage after export, copying or a year of storage is detected.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class Outcome(StrEnum):
 class AuditRecord(Message):
     """How one trigger ended."""
 
-    trigger_id: UUID = Field(strict=False, description="Identity of the trigger; sums over outcomes are taken distinct by it.")
-    trigger_kind: Name = Field(description="The reason to ask: `closed_bar`, `vision`, `move`.")
+    trigger_id: UUID = Field(strict=False, description="Identity of the trigger. Count outcomes distinct by it.")
+    trigger_kind: Name = Field(description="Why the model was to be asked: `closed_bar`, `vision`, `move`.")
     trigger: OffsetRef = Field(description="The record that made the trigger.")
     symbol: Symbol
     interval: Interval
     mode: Mode = Field(description="How the model was to be asked: `fast`, or `deep` (thinking).")
     outcome: Outcome = Field(strict=False, description="How the trigger ended.")
     reason: Name | None = Field(default=None, description="The rule or fault behind an outcome other than `published`.")
-    detail: Annotated[str, Field(max_length=2000, description="More about the reason, for people.")] = ""
+    detail: Annotated[str, Field(max_length=2000, description="Details of the reason, for people.")] = ""
     ts_done_ms: TimeMs
-    deadline_ms: TimeMs | None = Field(default=None, description="The last moment to hand a signal to the producer.")
-    signal_id: UUID | None = Field(default=None, strict=False, description="The signal that came of it.")
-    action: Action | None = Field(default=None, strict=False, description="What the answer wanted held.")
+    deadline_ms: TimeMs | None = Field(default=None, description="Last moment to hand the signal to the producer.")
+    signal_id: UUID | None = Field(default=None, strict=False, description="The signal that the trigger led to.")
+    action: Action | None = Field(default=None, strict=False, description="The action that the model answered.")
     as_of: AsOf | None = Field(default=None, description="Absent when the model was not asked.")
     control_offset: Annotated[int, Field(ge=-1)] | None = Field(
         default=None, description="The last `control` record that was read; -1 when there is none."
@@ -67,7 +67,7 @@ class AuditRecord(Message):
     vision: Vision | None = Field(
         default=None, description="Whether vision features of the last closed bar, older ones or none were in the prompt."
     )
-    source: Source | None = Field(default=None, description="What answered.")
+    source: Source | None = Field(default=None, description="What gave the answer.")
     engine: Label | None = Field(default=None, description="The engine's name.")
     model: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="The model, as the engine names it.")
     latency_ms: dict[str, float] = Field(default_factory=dict, description="Milliseconds by stage.")
@@ -88,8 +88,8 @@ class AuditRecord(Message):
 def is_intact(value: bytes) -> bool:
     """Return whether the audit record in `value` (UTF-8 JSON) is as it was written; one without a checksum is not."""
     values = orjson.loads(value)
-    told: object = values.pop("checksum", None)
-    return told == _checksum(values)
+    stated: object = values.pop("checksum", None)
+    return stated == _checksum(values)
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What every message shares: strict, frozen pydantic models with a version and a run mode, and their edge to bytes.
 
-Within a `schema_version` unknown fields are kept aside and counted, so that a newer producer never stops an older reader.
+Within a `schema_version` unknown fields are ignored and counted, so that a newer producer never stops an older reader.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w"
 
 
 class RunMode(StrEnum):
-    """Who may act on a message: only `live` ones are meant for the market."""
+    """Who may act on a message: act only on `live` ones."""
 
     LIVE = "live"
     SHADOW = "shadow"
@@ -57,7 +57,7 @@ class Message(Part):
     """A message on a topic."""
 
     schema_version: Literal[1] = Field(description="The version of this message's contract.")
-    run_mode: RunMode = Field(strict=False, description="Only `live` messages are meant for the market.")
+    run_mode: RunMode = Field(strict=False, description="Act only on `live` messages.")
 
     def encode(self) -> bytes:
         """Return the message as UTF-8 JSON."""

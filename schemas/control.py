@@ -11,7 +11,7 @@ from schemas.base import SYMBOL_PATTERN, Message, TimeMs
 
 
 class HaltState(StrEnum):
-    """Whether signals may leave."""
+    """Whether signals are published."""
 
     ACTIVE = "ACTIVE"
     HALTED = "HALTED"
@@ -21,7 +21,7 @@ class Control(Message):
     """Sets the state of one scope; a symbol is halted when it or `global` is."""
 
     scope: Literal["global"] | Annotated[str, Field(pattern=SYMBOL_PATTERN)] = Field(description="`global`, or one symbol.")
-    state: HaltState = Field(strict=False, description="Whether signals of the scope may leave.")
+    state: HaltState = Field(strict=False, description="Whether signals of the scope are published.")
     reason: Annotated[str, Field(min_length=1, max_length=500, description="Why, in the operator's words.")]
-    actor: Annotated[str, Field(min_length=1, max_length=100, description="Who switched.")]
+    actor: Annotated[str, Field(min_length=1, max_length=100, description="Who changed the state.")]
     ts_ms: TimeMs

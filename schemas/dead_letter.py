@@ -1,4 +1,4 @@
-"""Dead letters: the original key and bytes, with headers that say why and where from."""
+"""Dead letters: the original key and bytes, with headers that give the reason and the source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PREFIX: Final = "aquiline.dead_letter."
 
 
 class DeadLetterReason(StrEnum):
-    """Why a record was put aside."""
+    """Why a record was dead-lettered."""
 
     EMPTY = "empty"
     TOO_LARGE = "too_large"
@@ -29,7 +29,7 @@ class DeadLetterReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """The headers of a dead letter: where the record came from, why it was put aside, after how many tries."""
+    """The headers of a dead letter: where the record came from, why it was dead-lettered, and after how many attempts."""
 
     reason: DeadLetterReason
     detail: str

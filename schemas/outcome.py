@@ -30,8 +30,8 @@ class SignalOutcome(Message):
     symbol: Symbol
     interval: Interval
     mode: Mode = Field(description="How the model was asked: `fast`, or `deep` (thinking).")
-    action: Action = Field(strict=False, description="What the signal wanted held.")
-    source: Source = Field(description="What the signal came from.")
+    action: Action = Field(strict=False, description="The signal's action.")
+    source: Source = Field(description="The signal's source.")
     vision: Vision = Field(description="The signal's vision field.")
     conviction: Unit = Field(description="The signal's conviction.")
     exit_reason: ExitReason = Field(strict=False, description="Why the paper position ended.")

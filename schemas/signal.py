@@ -45,7 +45,7 @@ class OffsetRef(Part):
     partition: Annotated[int, Field(ge=0, description="The partition.")]
     offset: Annotated[int, Field(ge=0, description="The offset in the partition.")]
     ts_ms: TimeMs = Field(description="The record's timestamp: when the broker appended it, where the topic says so.")
-    ts_event_ms: TimeMs = Field(description="The time in the market that the record speaks of.")
+    ts_event_ms: TimeMs = Field(description="Event time of the record: the market time that it is about.")
 
 
 class AsOf(Part):
@@ -68,19 +68,19 @@ class _About(Message):
 class Signal(_About):
     """The model's view of one symbol, with its prices, its validity and what it rests on."""
 
-    kind: Literal["signal"] = Field(default="signal", description="Tells it from a cancel.")
+    kind: Literal["signal"] = Field(default="signal", description="Distinguishes signals from cancels.")
     trigger_id: UUID = Field(strict=False, description="Identity of the trigger that it answers; the audit record has the same.")
     as_of: AsOf = Field(description="The input records that it rests on.")
     valid_until_ms: TimeMs = Field(description="The last instant to open a position.")
     action: Action = Field(
         strict=False,
-        description="`buy` = want long; `sell` = want short; `exit` = close; `hold` = leave everything standing; `abstain` = no view.",
+        description="`buy` = want long; `sell` = want short; `exit` = close; `hold` = keep positions as they are; `abstain` = no view.",
     )
     abstain_reason: Annotated[str, Field(max_length=200)] | None = Field(
-        default=None, description="Why there is no view; with `abstain` only."
+        default=None, description="Why there is no view; only with `abstain`."
     )
     conviction: Unit | None = Field(default=None, description="An ordinal from 0 to 1, not a probability; absent when abstaining.")
-    horizon_bars: Annotated[int, Field(ge=1, le=1000)] | None = Field(default=None, description="For how many bars the view holds.")
+    horizon_bars: Annotated[int, Field(ge=1, le=1000)] | None = Field(default=None, description="Number of bars that the view is for.")
     horizon_end_ms: TimeMs | None = Field(default=None, description="Event time at which the view ends.")
     ref_price: DecimalPrice = Field(description="The last close that the prices are measured from.")
     entry_type: Literal["market", "limit"] | None = Field(default=None, description="How to open: at once, or not beyond `entry`.")
@@ -114,9 +114,9 @@ class Signal(_About):
 class Cancel(_About):
     """Withdraws the signal with this `signal_id`: open no position on it."""
 
-    kind: Literal["cancel"] = Field(default="cancel", description="Tells it from a signal.")
+    kind: Literal["cancel"] = Field(default="cancel", description="Distinguishes cancels from signals.")
     reason: CancelReason = Field(strict=False, description="Why the signal no longer holds.")
-    detail: Annotated[str, Field(max_length=500, description="More about why, for people.")] = ""
+    detail: Annotated[str, Field(max_length=500, description="Details of the reason, for people.")] = ""
 
 
 SignalMessage = Annotated[Signal | Cancel, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""The topics: their names by run mode, what each carries and how each is kept."""
+"""The topics: their names by run mode, their messages and their retention."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How a topic is kept. `keyed_by` names the field that is also the record's key."""
+    """How a topic is stored. `keyed_by` names the field that is also the record's key."""
 
     topic: Topic
     messages: tuple[type[Message], ...]
@@ -72,9 +72,11 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
             "symbol",
             compacted=False,
             partitioned=True,
-            description="What a vision model saw in the chart of a window.",
+            description="Features that a vision model computed from the chart of a window.",
         ),
-        TopicSpec(Topic.INSTRUMENTS, (Instrument,), "symbol", compacted=True, partitioned=False, description="What trades."),
+        TopicSpec(
+            Topic.INSTRUMENTS, (Instrument,), "symbol", compacted=True, partitioned=False, description="Instruments that may be traded."
+        ),
         TopicSpec(
             Topic.INSTRUMENT_EVENTS,
             (InstrumentEvent, Dividend, SymbolChange),
@@ -89,7 +91,7 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
             "scope",
             compacted=True,
             partitioned=False,
-            description="The operator's halt switch.",
+            description="Halt and resume commands of operators.",
         ),
         TopicSpec(
             Topic.STRATEGY_SIGNALS,
@@ -105,7 +107,7 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
             "symbol",
             compacted=False,
             partitioned=True,
-            description="How each trigger ended, and why.",
+            description="The outcome of each trigger, with its reason.",
         ),
         TopicSpec(
             Topic.SIGNAL_OUTCOMES,
@@ -135,7 +137,7 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
     )
 }
 
-# `control` too: on a compacted topic keyed by scope, a word to the shadow would take the place of one to the live workers.
+# `control` too: on a compacted topic keyed by scope, a command to the shadow would replace the one to the live workers.
 _WRITTEN_BY_SHADOW: Final = frozenset(
     {
         Topic.CONTROL,

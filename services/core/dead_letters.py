@@ -1,4 +1,4 @@
-"""Puts a record aside: its key and bytes as they came, with headers that say why and where from."""
+"""Sends dead letters: the original key and bytes, with headers that give the reason and the source."""
 
 from __future__ import annotations
 

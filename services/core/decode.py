@@ -1,4 +1,4 @@
-"""From a record's bytes to a message, or to the reason why it is put aside. Pure, and the same for every service."""
+"""From a record's bytes to a message, or to the reason why it is dead-lettered. Pure, and the same for every service."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a record is put aside."""
+    """Why a record is dead-lettered."""
 
     reason: DeadLetterReason
     detail: str
 
 
 def accepted_modes(run_mode: RunMode) -> tuple[RunMode, ...]:
-    """Return the run modes of the records that a service in `run_mode` takes: `shadow` also looks on at `live`."""
+    """Return the run modes of the records that a service in `run_mode` takes: `shadow` also reads `live`."""
     return (RunMode.LIVE, RunMode.SHADOW) if run_mode is RunMode.SHADOW else (run_mode,)
 
 
@@ -73,5 +73,5 @@ def _refusal(error: ValidationError) -> Refused:
     for problem in problems:
         if problem["loc"] == ("schema_version",) and problem["type"] == "literal_error":
             return Refused(DeadLetterReason.UNSUPPORTED_VERSION, f"schema_version {problem['input']!r:.{_SHOWN}}; this service knows 1")
-    told = [f"{'.'.join(map(str, one['loc'])) or 'message'} = {one['input']!r:.{_SHOWN}}: {one['msg']}" for one in problems]
-    return Refused(DeadLetterReason.INVALID, "; ".join(told))
+    problems_text = [f"{'.'.join(map(str, one['loc'])) or 'message'} = {one['input']!r:.{_SHOWN}}: {one['msg']}" for one in problems]
+    return Refused(DeadLetterReason.INVALID, "; ".join(problems_text))

@@ -1,4 +1,4 @@
-"""Topics read in full as tables, outside any group: what every member of a group must know, such as instruments and `control`."""
+"""Topics read in full by every worker, outside its group, as Kafka Streams' global tables are: instruments and `control`."""
 
 from __future__ import annotations
 

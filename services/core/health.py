@@ -21,7 +21,7 @@ DEFAULT_STALL_S: Final = 60.0
 
 
 class Health:
-    """A service's own view of itself.
+    """A service's readiness and liveness.
 
     Ready: every required condition is set. Alive: `progress` was called within `stall_after_s` seconds, or there is an excuse
     (the broker or the engine does not answer; paused, rebalancing, rebuilding), or it never was called yet: a service that
@@ -38,19 +38,19 @@ class Health:
         self._progress_s: float | None = None
 
     def require(self, *conditions: str) -> None:
-        """Make readiness wait for each of `conditions`; those not known yet start as not met."""
+        """Make readiness depend on each of `conditions`; new ones start as not met."""
         for condition in conditions:
             if condition not in self._required:
                 self._required.add(condition)
                 self._unmet[condition] = "not yet"
 
     def set(self, condition: str) -> None:
-        """Say that `condition` is met."""
+        """Mark `condition` as met."""
         self._required.add(condition)
         self._unmet.pop(condition, None)
 
     def clear(self, condition: str, why: str = "no longer") -> None:
-        """Say that `condition` is not met, and why."""
+        """Mark `condition` as not met, with the reason."""
         self._required.add(condition)
         self._unmet[condition] = why
 
@@ -65,7 +65,7 @@ class Health:
         return dict(self._unmet)
 
     def progress(self) -> None:
-        """Say that the service gets on: it finished work, or looked for some and found none."""
+        """Note progress: the service finished work, or polled and found none."""
         self._progress_s = self._monotonic()
 
     def excuse(self, reason: str) -> None:

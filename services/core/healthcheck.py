@@ -1,4 +1,4 @@
-"""`python -m services.core.healthcheck URL`: ends with 0 when the page answers 200; the health check of containers that have no curl.
+"""`python -m services.core.healthcheck URL`: exits with 0 when the page answers 200. Containers without curl use it as their health check.
 
 Only the standard library is imported: it runs every few seconds beside each service.
 """

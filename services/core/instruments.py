@@ -1,4 +1,4 @@
-"""Instruments and splits as tables: what every service must know of a symbol before its first bar."""
+"""Instruments and splits as global tables: every service needs them before a symbol's first bar."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import Clock
 from services.core.global_tables import GlobalTables
 
-_NEWS_S: Final = 0.5
-"""News that records ask for is fetched at most this often, as strangers may keep coming."""
+_REFRESH_INTERVAL_S: Final = 0.5
+"""Records of unknown instruments trigger a refresh at most this often."""
 
 _log = structlog.get_logger()
 
 
 class Instruments:
-    """What is known of each symbol."""
+    """The instruments and splits of all symbols."""
 
     def __init__(self, bus: Bus, clock: Clock, run_mode: RunMode, client_id: str) -> None:
         """Know nothing until `start`."""
@@ -33,7 +33,7 @@ class Instruments:
         self._splits: dict[str, list[InstrumentEvent]] = {}
         self.on_split: Callable[[InstrumentEvent], None] | None = None
         """Called with each split as it arrives."""
-        self._asked_s = float("-inf")
+        self._refreshed_s = float("-inf")
 
     async def start(self) -> None:
         """Read both topics in full; raise BusError when one does not exist."""
@@ -60,9 +60,9 @@ class Instruments:
     async def refresh_for_record(self) -> bool:
         """Catch up for a record that names what is not known, and return whether to look again: twice a second at most."""
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._asked_s < _NEWS_S:
+        if now_s - self._refreshed_s < _REFRESH_INTERVAL_S:
             return False
-        self._asked_s = now_s
+        self._refreshed_s = now_s
         return await self.refresh()
 
     async def close(self) -> None:

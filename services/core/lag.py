@@ -1,4 +1,4 @@
-"""How far a service is behind the ends of its inputs, asked of the broker beside its consumer, which may stall without a word."""
+"""Lag behind the ends of the inputs, asked of the broker outside the consumer, which may stall silently."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from schemas import live_name
 from services.core import metrics
 from services.core.bus import Bus, BusError, Reader, TopicPartition
 
-_LOOK_S: Final = 1.0
+_INTERVAL_S: Final = 1.0
 
 _log = structlog.get_logger()
 
 
 class LagMonitor:
-    """Shows lag and progress of the partitions that a service holds."""
+    """Exports lag and progress of the partitions that a service holds."""
 
     def __init__(self, bus: Bus, client_id: str, done: Callable[[], Mapping[TopicPartition, int]]) -> None:
         """`done` says, for each partition held now, the offset below which all is done."""
@@ -28,7 +28,7 @@ class LagMonitor:
         self._shown: set[TopicPartition] = set()
 
     async def run(self) -> None:
-        """Look every second, through outages of the broker; cancel to end."""
+        """Update every second, through outages of the broker; cancel to end."""
         reader: Reader | None = None
         try:
             while True:
@@ -37,7 +37,7 @@ class LagMonitor:
                     self._show(await reader.end_offsets(sorted(self._done())))
                 except BusError as error:
                     _log.info("lag_unknown", error=str(error))
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(_INTERVAL_S)
         finally:
             if reader is not None:
                 await reader.close()

@@ -1,4 +1,4 @@
-"""A service's life in a process: settings, logs, health pages, signals, and one clear sentence when it cannot go on.
+"""Runs a service as a process: settings, logs, health pages, signals, and one clear sentence when it cannot go on.
 
 Each service's `__main__` calls `run_service`; nothing else in a service knows of processes.
 """

@@ -39,14 +39,14 @@ BUILD_INFO.info({"version": version("aquiline")})
 # The sum over outcomes is the number of records read.
 RECORDS: Final = Counter("aquiline_records_total", "Records read, by what became of them.", ["topic", "outcome"], registry=REGISTRY)
 
-# Records put aside, by reason (schemas.DeadLetterReason). A new reason, or a rate that grows, is a producer gone wrong.
-# Each starts at 0: of a counter that appears with its first event Prometheus sees no increase, and one record put aside is news.
-DEAD_LETTERS: Final = Counter("aquiline_dead_letters_total", "Records put aside, by reason.", ["reason"], registry=REGISTRY)
+# Dead-lettered records, by reason (schemas.DeadLetterReason). A new reason or a growing rate points to a faulty producer.
+# Each starts at 0: Prometheus sees no increase of a counter that appears with its first event, and one dead letter matters.
+DEAD_LETTERS: Final = Counter("aquiline_dead_letters_total", "Dead-lettered records, by reason.", ["reason"], registry=REGISTRY)
 for _reason in DeadLetterReason:
     DEAD_LETTERS.labels(_reason.value)
 
 # Records between the log's end and the last of which all is done, by input topic (its name in run mode `live`) and partition; and
-# the offset below which all is done. The first above 0 while the second stands still is work that does not get on.
+# the offset below which all is done. A lag above 0 with an offset that stands still means that work does not progress.
 LAG_RECORDS: Final = Gauge("aquiline_lag_records", "Records behind the log's end.", ["topic", "partition"], registry=REGISTRY)
 WATERMARK_OFFSET: Final = Gauge(
     "aquiline_watermark_offset", "The offset below which all is done.", ["topic", "partition"], registry=REGISTRY
@@ -61,7 +61,7 @@ UNKNOWN_FIELDS: Final = Counter("aquiline_unknown_fields_total", "Fields of mess
 
 # --- Fusion -----------------------------------------------------------------------------------------------------------------
 
-# Triggers made, by kind (`closed_bar vision move deep`). Less the sum of outcomes, this is what is still in the works.
+# Triggers made, by kind (`closed_bar vision move deep`). Minus the sum of outcomes, this is the number still open.
 TRIGGERS: Final = Counter("aquiline_triggers_total", "Triggers made, by kind.", ["kind"], registry=REGISTRY)
 
 # Triggers ended, by outcome and reason (`none` for published ones). Reasons are the worker's own names, never a message's.
@@ -70,7 +70,7 @@ OUTCOMES: Final = Counter("aquiline_outcomes_total", "Triggers ended, by outcome
 for _late in (("stale", "deadline"), ("stale", "too_old"), ("stale", "backlog"), ("failed", "engine_timeout")):
     OUTCOMES.labels(*_late)
 
-# Published signals by action, source and vision freshness: what consumers get to see.
+# Published signals by action, source and vision freshness.
 SIGNALS: Final = Counter("aquiline_signals_total", "Signals published.", ["action", "source", "vision"], registry=REGISTRY)
 
 # Cancels by reason (schemas.CancelReason).
@@ -161,13 +161,13 @@ MARKET_FEATURES: Final = Counter(
 # EngineError. `engine_open` are those refused here because the address keeps failing.
 ENGINE_CALLS: Final = Counter("aquiline_engine_calls_total", "Engine calls, by how they ended.", ["engine", "end"], registry=REGISTRY)
 
-# 1 while an engine is left alone after failures, or is being tried again.
-ENGINE_LEFT_ALONE: Final = Gauge("aquiline_engine_left_alone", "1 while an engine is left alone.", ["engine"], registry=REGISTRY)
+# 1 while the breaker of an engine is open or half open.
+ENGINE_LEFT_ALONE: Final = Gauge("aquiline_engine_left_alone", "1 while the breaker of an engine is open.", ["engine"], registry=REGISTRY)
 
-# Seconds since an engine last gave anything, decisions and probes alike; counted from when it is watched. An engine that lives
+# Seconds since an engine last produced a token, for a decision or a probe. A live engine
 # stays below `engine.probe_idle_ms` and `engine.probe_timeout_ms` together.
 ENGINE_SILENT_SECONDS: Final = Gauge(
-    "aquiline_engine_silent_seconds", "Seconds since an engine last gave anything.", ["engine"], registry=REGISTRY
+    "aquiline_engine_silent_seconds", "Seconds since an engine last produced a token.", ["engine"], registry=REGISTRY
 )
 
 # Probes: a few tokens asked of an engine that nobody else had asked for `engine.probe_idle_ms`, by how they ended (as calls do;

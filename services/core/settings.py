@@ -1,7 +1,6 @@
 """One settings tree for every service, from a TOML file, `AQUILINE_*` variables and secret files; unknown keys are refused.
 
-Settings are resolved once, at the edge. Every name carries its unit; every value's meaning stands in its description, from which
-`docs/configuration.md` is generated.
+Settings are resolved once, at the edge. Names end in their unit. `docs/configuration.md` is generated from the descriptions here.
 """
 
 from __future__ import annotations
@@ -47,9 +46,11 @@ class BusSettings(Section):
     url: str = Field(
         "kafka://127.0.0.1:9092",
         pattern=r"^(kafka://[^/@]+|memory://)$",
-        description="`kafka://host:port[,host:port]`, or `memory://` for one process alone.",
+        description="`kafka://host:port[,host:port]`, or `memory://` for an in-process bus.",
     )
-    security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field("plaintext", description="How to talk to Kafka.")
+    security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="Security protocol of the connection to Kafka."
+    )
     ca_file: Path | None = Field(
         None,
         description="PEM file of the authority that signed the broker's certificate; the system's authorities when absent.",
@@ -57,21 +58,21 @@ class BusSettings(Section):
     cert_file: Path | None = Field(None, description="PEM file of the client's own certificate, for mutual TLS.")
     key_file: Path | None = Field(None, description="PEM file of the client's private key.")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="How to log in, with a `sasl_*` security."
+        "SCRAM-SHA-512", description="SASL mechanism, used with a `sasl_*` security."
     )
     username: str | None = Field(None, description="SASL user name.")
     password: SecretStr | None = Field(None, description="SASL password.")
-    session_timeout_ms: Positive = Field(45_000, description="A group member silent for this long is taken for dead.")
+    session_timeout_ms: Positive = Field(45_000, description="The broker removes a group member after this long without a heartbeat.")
     rebalance_timeout_ms: Positive = Field(
-        60_000, description="How long a member may take to drain when partitions move; longer than `fusion.drain_ms`."
+        60_000, description="Time that a member has to drain when partitions move; must be longer than `fusion.drain_ms`."
     )
-    request_timeout_ms: Positive = Field(10_000, description="How long one request to the broker may take.")
+    request_timeout_ms: Positive = Field(10_000, description="Timeout of one request to the broker.")
     max_record_bytes: Positive = Field(262_144, description="Larger input records are dead-lettered (`too_large`) without being parsed.")
     instance_id: str | None = Field(None, description="Stable name of this group member (static membership), such as the pod's name.")
 
 
 class RedisSettings(Section):
-    """The prefix cache. Losing it costs time and nothing else."""
+    """The prefix cache. Losing it costs time, never correctness."""
 
     url: str = Field(
         "redis://127.0.0.1:6379/0",
@@ -84,9 +85,9 @@ class RedisSettings(Section):
     namespace: str = Field("aquiline", pattern=r"^[a-z0-9-]{1,32}$", description="First part of every key.")
     budget_ms: Positive = Field(100, description="All Redis operations of one decision together wait at most this long.")
     ttl_s: Positive = Field(172_800, description="Lifetime of a cached page in seconds, shortened at random by up to a tenth.")
-    breaker_failures: Positive = Field(3, description="Failures in a row after which Redis is left alone.")
-    breaker_open_ms: Positive = Field(5_000, description="For how long it is then left alone.")
-    local_bytes: Positive = Field(268_435_456, description="Size of the in-process cache before it, in bytes.")
+    breaker_failures: Positive = Field(3, description="Consecutive failures after which the breaker opens and Redis is not called.")
+    breaker_open_ms: Positive = Field(5_000, description="How long the breaker stays open.")
+    local_bytes: Positive = Field(268_435_456, description="Size of the in-process cache in front of Redis, in bytes.")
 
 
 class EngineSettings(Section):
@@ -98,26 +99,29 @@ class EngineSettings(Section):
     )
     urls: Annotated[list[str], Field(min_length=1)] = Field(
         ["http://127.0.0.1:30000"],
-        description="One engine's address, or several, shared out by symbol; a router hides what a worker has to know of each.",
+        description="Addresses of the engines; symbols are spread over them. Do not put a router in front: the worker needs to see each engine.",
     )
     api_key: SecretStr | None = Field(None, description="Sent as a bearer token.")
-    model: str | None = Field(None, description="The model's name, where the server wants one (`openai`).")
-    connect_timeout_ms: Positive = Field(1_000, description="How long connecting may take.")
-    breaker_failures: Positive = Field(5, description="Failures in a row after which an address is left alone.")
-    breaker_open_ms: Positive = Field(1_000, description="For how long it is then left alone, before one call tries it.")
+    model: str | None = Field(None, description="The model's name, where the server requires one (`openai`).")
+    connect_timeout_ms: Positive = Field(1_000, description="Timeout of connecting.")
+    breaker_failures: Positive = Field(
+        5, description="Consecutive failures after which the breaker of an address opens and it is not called."
+    )
+    breaker_open_ms: Positive = Field(1_000, description="How long the breaker stays open before one call tries the address again.")
     probe_idle_ms: Annotated[int, Field(gt=0, le=30_000)] = Field(
-        10_000, description="An address that nobody has asked for this long is asked for a few tokens: a hung GPU is found before a bar is."
+        10_000,
+        description="An address without calls for this long is probed with a few tokens, so that a hung GPU is found before the next bar.",
     )
     probe_timeout_ms: Annotated[int, Field(gt=0, le=20_000)] = Field(
-        10_000, description="How long those few tokens may take; a decision that comes meanwhile ends the wait."
+        10_000, description="Timeout of that probe; a decision that arrives meanwhile ends it."
     )
     max_waiting_uncached_tokens: Positive = Field(
         65_536,
-        description="No prefix is sent ahead while the engine has more uncached prompt tokens than this waiting.",
+        description="Pre-warming pauses while more uncached prompt tokens than this wait in the engine.",
     )
     tokenizer_file: Path | None = Field(None, description="The model's `tokenizer.json`; the simulator's own when absent.")
     chat_template: Literal["minicpm4", "chatml", "none"] = Field(
-        "minicpm4", description="How the prompt's head and tail are wrapped for the model."
+        "minicpm4", description="Chat template that wraps the prompt's head and tail."
     )
 
 
@@ -127,18 +131,18 @@ class FusionSettings(Section):
     group: str = Field(
         "aquiline-fusion",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="Consumer group; outside of `live` the run mode stands before it, as before topics: `shadow.aquiline-fusion`.",
+        description="Consumer group; outside `live` it is prefixed with the run mode, as topics are: `shadow.aquiline-fusion`.",
     )
     log_id: str = Field(
         "aquiline",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="Names the log that offsets belong to; change it when topics are made anew, so that ids stay unique.",
+        description="Name of the log that offsets belong to; change it when topics are recreated, so that ids stay unique.",
     )
     start_from: Literal["latest", "earliest"] = Field(
         "latest",
-        description="Where a group without commits starts to trigger; books are always built from what lies before.",
+        description="Where a group without commits starts to trigger; books are always rebuilt from the records before.",
     )
-    symbols: list[str] = Field([], description="Only these symbols are folded; all when empty.")
+    symbols: list[str] = Field([], description="Fold only these symbols; all when empty.")
     intervals: Annotated[list[Interval], Field(min_length=1, max_length=6)] = Field(
         ["1m", "15m", "1h"], description="Intervals in the prompt, fastest first; records of others are `filtered`."
     )
@@ -146,7 +150,7 @@ class FusionSettings(Section):
     window_bars: Positive = Field(256, description="W: closed bars of the fastest interval in a prompt at the start of an epoch.")
     epoch_slots: Positive = Field(64, description="K: slots of the fastest interval from one epoch to the next.")
     slow_window_bars: Positive = Field(64, description="Closed bars of each slower interval in a prompt.")
-    min_bars: Positive = Field(20, description="Fewer closed bars than this in all block a signal.")
+    min_bars: Positive = Field(20, description="Signals are blocked while there are fewer closed bars than this.")
     max_gap_bars: NotNegative = Field(8, description="More missing bars in a row than this inside the window block a signal.")
     max_sparse_gap_bars: NotNegative = Field(
         30, description="The same for an instrument that is `sparse`: one whose minutes often pass without a trade."
@@ -161,56 +165,64 @@ class FusionSettings(Section):
     )
     max_symbols: Positive = Field(2_000, description="Symbols beyond this many are dead-lettered (`too_many_symbols`).")
     trigger_on_closed_bar: bool = Field(True, description="Ask on every closed bar of a trigger interval.")
-    trigger_on_vision: bool = Field(False, description="Ask on vision features that complete no waiting bar.")
+    trigger_on_vision: bool = Field(False, description="Ask on vision features that no waiting bar was waiting for.")
     trigger_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Ask when a forming bar has moved by this many ATR since the last trigger."
     )
-    min_gap_ms: NotNegative = Field(0, description="Least event time between two triggers of a lane.")
-    deep_every_bars: NotNegative = Field(0, description="Ask in mode `deep` as well on every n-th slot; 0 for never.")
+    min_gap_ms: NotNegative = Field(0, description="Minimum event time between two triggers of a lane.")
+    deep_every_bars: NotNegative = Field(0, description="Ask in mode `deep` too on every n-th slot; 0 for never.")
     deep_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Ask in mode `deep` as well when a closed bar's range is at least this many ATR."
+        None, description="Ask in mode `deep` too when a closed bar's range is at least this many ATR."
     )
     vision_wait_ms: NotNegative = Field(150, description="How long a closed bar waits for the vision features of its window.")
     max_vision_age_bars: NotNegative = Field(5, description="Vision features older than this many bars count as `absent`.")
-    max_staleness_ms: Positive = Field(5_000, description="A trigger older than this when its turn comes is not asked.")
+    max_staleness_ms: Positive = Field(5_000, description="A trigger older than this when its turn comes ends `stale`.")
     entry_validity_ms: dict[Interval, Positive] = Field(
         {},
         description="From a bar's record to the last instant to open a position, by interval; a twentieth of the interval, at least 2 s, where not given.",
     )
     delivery_reserve_ms: Positive = Field(500, description="The deadline is this long before `valid_until_ms`.")
-    producer_timeout_ms: Positive = Field(400, description="The signals' own producer gives up after this; below `delivery_reserve_ms`.")
-    permits: Positive = Field(3, description="Calls to the engine at once in mode `fast`.")
-    deep_permits: Positive = Field(1, description="Calls to the engine at once in mode `deep`.")
-    max_unfinished: Positive = Field(10_000, description="Past this many unfinished records the oldest waiting trigger ends `stale`.")
-    pause_at_unfinished: Positive = Field(20_000, description="Past this many unfinished records reading pauses until half are done.")
+    producer_timeout_ms: Positive = Field(
+        400, description="Delivery timeout of the signals' producer; must be below `delivery_reserve_ms`."
+    )
+    permits: Positive = Field(3, description="Concurrent engine calls in mode `fast`.")
+    deep_permits: Positive = Field(1, description="Concurrent engine calls in mode `deep`.")
+    max_unfinished: Positive = Field(10_000, description="Above this many unfinished records the oldest waiting trigger ends `stale`.")
+    pause_at_unfinished: Positive = Field(
+        20_000, description="Above this many unfinished records reading pauses until half of them are done."
+    )
     max_new_tokens: Positive = Field(160, description="Longest answer in mode `fast`, in tokens.")
     deep_max_new_tokens: Positive = Field(2_048, description="Longest answer in mode `deep`, in tokens.")
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(0.0, description="Sampling temperature.")
     grammar: bool = Field(True, description="Constrain answers by JSON schema where the engine can.")
     repair: bool = Field(True, description="Ask once more, inside the deadline, after an answer that does not parse.")
-    fallback: Literal["none", "rules"] = Field("none", description="What answers when the engine does not; `rules` is labelled `degraded`.")
-    prewarm: bool = Field(True, description="Send the next epoch's prefix ahead in slices.")
+    fallback: Literal["none", "rules"] = Field(
+        "none", description="What answers when the engine does not; answers of `rules` are labelled `degraded`."
+    )
+    prewarm: bool = Field(True, description="Send the next epoch's prefix to the engine in slices before it is needed.")
     prewarm_before_open_ms: NotNegative = Field(
         600_000,
         description="In `live` and `shadow`, each symbol's prefix is sent ahead again this long before its session opens; 0 for never.",
     )
-    drain_ms: Positive = Field(10_000, description="How long unfinished calls may take on SIGTERM or when partitions move.")
+    drain_ms: Positive = Field(10_000, description="Time that unfinished calls have on SIGTERM or when partitions move.")
     commit_interval_ms: Positive = Field(1_000, description="How often offsets are committed.")
-    max_skew_ms: Positive = Field(2_000, description="More difference than this between worker's and broker's clock blocks signals.")
+    max_skew_ms: Positive = Field(2_000, description="Signals are blocked while the clocks of worker and broker differ by more than this.")
     max_event_lag_ms: Positive | None = Field(
         None,
         description="A closed bar appended later than this after its end blocks; off when absent, as for recorded data.",
     )
     max_dead_letter_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="More dead letters than this share of the last records stop the worker."
+        0.5, description="The worker stops when more than this share of the last records are dead-lettered."
     )
-    dead_letter_window: Positive = Field(1_000, description="How many of the last records that share is taken over.")
-    cool_down_ms: NotNegative = Field(0, description="Least event time between two entries (`buy`, `sell`) of a symbol.")
+    dead_letter_window: Positive = Field(1_000, description="Number of last records that this share is computed over.")
+    cool_down_ms: NotNegative = Field(0, description="Minimum event time between two entries (`buy`, `sell`) of a symbol.")
     flip_flop_limit: NotNegative = Field(
-        3, description="More changes of side than this within `flip_flop_window_ms` block; 0 for no limit."
+        3, description="Signals are blocked after more changes of side than this within `flip_flop_window_ms`; 0 for no limit."
     )
     flip_flop_window_ms: Positive = Field(3_600_000, description="Event time over which changes of side are counted.")
-    rate_limit_per_min: Positive = Field(600, description="More published signals than this in a minute of a worker's clock block.")
+    rate_limit_per_min: Positive = Field(
+        600, description="Signals that one worker may publish in a minute of its clock; further ones are blocked."
+    )
 
     @property
     def trigger_interval_set(self) -> frozenset[str]:
@@ -260,14 +272,14 @@ class VisionSettings(Section):
     intervals: list[Interval] = Field(["1m"], description="Intervals whose closed bars are drawn.")
     window_bars: Literal[5, 20, 60] = Field(20, description="Bars in an image.")
     stride: Positive = Field(1, description="Draw every n-th closed bar.")
-    batch: Positive = Field(64, description="Images in one forward pass at most.")
+    batch: Positive = Field(64, description="Maximum images in one forward pass.")
     max_gap_bars: NotNegative = Field(4, description="A window with more missing slots than this is not drawn.")
     max_jump: Annotated[float, Field(gt=1)] = Field(
         1.8,
         description="A window in which a close is this many times the one before, or the inverse, without a split, is not drawn.",
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs.")
-    weights_file: Path | None = Field(None, description="Weights in safetensors; those shipped when absent.")
+    weights_file: Path | None = Field(None, description="Weights in safetensors format; the shipped ones when absent.")
 
 
 class ScoringSettings(Section):
@@ -276,13 +288,13 @@ class ScoringSettings(Section):
     group: str = Field(
         "aquiline-scoring",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="Faust application id and consumer group; outside run mode `live` with the mode before it, as topics have.",
+        description="Faust application id and consumer group; outside `live` it is prefixed with the run mode, as topics are.",
     )
     cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(
         2.0, description="Cost of each side of a trade, in basis points of its price."
     )
     slippage_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(
-        1.0, description="What a fill at the market is worse than the bar's price, in basis points; a limit pays none."
+        1.0, description="Slippage of each market fill, in basis points of its price; limit fills pay none."
     )
     commit_interval_ms: Positive = Field(1_000, description="How often offsets are committed.")
 
@@ -299,21 +311,21 @@ class HttpSettings(Section):
 class LogSettings(Section):
     """Logs."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is written.")
     format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is JSON unless on a terminal.")
 
 
 class TracesSettings(Section):
     """OpenTelemetry traces, from candle to signal."""
 
-    enabled: bool = Field(False, description="Record spans; takes the extra `traces`. Trace context that comes in is handed on either way.")
+    enabled: bool = Field(False, description="Record spans; needs the extra `traces`. Incoming trace context is propagated either way.")
     endpoint: str = Field(
         "http://127.0.0.1:4318/v1/traces",
         pattern=r"^https?://[^@\s]+$",
-        description="Where spans go: a collector's OTLP over HTTP, path included.",
+        description="OTLP/HTTP endpoint that spans are sent to, path included.",
     )
     sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        1.0, description="Share of the traces that start here which are recorded; what comes in with trace context keeps its own choice."
+        1.0, description="Share of new traces that are recorded; incoming trace context keeps its own sampling decision."
     )
 
 
@@ -324,7 +336,7 @@ class Settings(BaseSettings):
 
     run_mode: RunMode = Field(
         RunMode.SHADOW,
-        description="`live`, `shadow`, `replay` or `demo`: which topics are read and written, and who may act on what is written.",
+        description="`live`, `shadow`, `replay` or `demo`: decides which topics are read and written; only `live` messages may be acted on.",
     )
     bus: BusSettings = Field(default_factory=BusSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)

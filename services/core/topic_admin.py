@@ -1,4 +1,4 @@
-"""Creates the topics as they have to be, and refuses to start on topics that are not.
+"""Creates the topics with the required configuration, and refuses to start on topics without it.
 
 Every topic stamps records with the broker's append time (LogAppendTime): staleness then has one clock, and recorded data is not
 deleted by retention the moment it is appended.
@@ -13,7 +13,7 @@ from schemas import SPECS, RunMode, Topic, topic_name
 from services.core.bus import Admin, Bus, BusError, NewTopic
 
 INPUTS: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES)
-"""What books are rebuilt from, and so what prompts are written from."""
+"""The topics that books, and so prompts, are rebuilt from."""
 
 CO_PARTITIONED: Final = (*INPUTS, Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
 """Topics whose partition p one worker reads and writes together."""
@@ -125,7 +125,7 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> int:
     if len({info.partitions for info in found.values()}) > 1:
         counts = ", ".join(f"{name}: {found[name].partitions}" for name in names)
         raise BusError(
-            f"topics that are read and written together must have one partition count, and have not ({counts}): "
+            f"topics that are read and written together must have one partition count ({counts}): "
             f"a symbol's market and vision features would reach different workers; {_MEND}"
         )
     return found[names[0]].partitions
@@ -148,7 +148,7 @@ async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:
     if len({found[name].partitions for name in together}) > 1:
         counts = ", ".join(f"{name}: {found[name].partitions}" for name in together)
         raise BusError(
-            f"the scorer's inputs and changelog must have one partition count, and have not ({counts}): signals would be judged where "
+            f"the scorer's inputs and changelog must have one partition count ({counts}): signals would be judged where "
             f"their bars are not; {_MEND}"
         )
     changelog = topic_name(Topic.SCORING_JUDGES, run_mode)

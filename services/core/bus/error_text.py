@@ -1,4 +1,4 @@
-"""What both buses say when they refuse something, so that it reads the same on either."""
+"""Error texts that the Kafka bus and the in-process bus share."""
 
 from __future__ import annotations
 

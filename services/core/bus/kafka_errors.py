@@ -1,4 +1,4 @@
-"""Turns what aiokafka raises into a BusError with a sentence."""
+"""Converts aiokafka's exceptions into a BusError that says what failed and what to do."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def bus_error(what: str, error: BaseException) -> BusError:
 
 @contextmanager
 def as_bus_error(what: str) -> Iterator[None]:
-    """Raise BusError for what aiokafka raises inside."""
+    """Convert what aiokafka raises inside the context into a BusError that says what failed."""
     try:
         yield
     except (KafkaError, OSError, TimeoutError) as error:

@@ -1,9 +1,8 @@
-"""The Kafka producer: hands over at once, keeps order, and lets no record leave after its delivery timeout.
+"""The Kafka producer: accepts records without waiting, keeps their order, and sends none after its delivery timeout.
 
-aiokafka's idempotent producer never gives a record up: it retries until it succeeds, however old the record is, and once a batch
-is lost its sequence numbers have a gap that kills the producer. So each record has a deadline here; when one passes it
-unacknowledged, or the broker refuses one, the inner producer is cut off from the network with all that it holds, and a new one
-takes its place.
+aiokafka's idempotent producer never expires a record: it retries until it succeeds, however old the record is, and once a batch
+is lost its sequence numbers have a gap that kills the producer. So each record has a deadline here. When a record passes it
+unacknowledged, or the broker refuses one, the inner producer is disconnected with everything that it holds, and replaced.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ from services.core.bus.port import BusError, Headers, Position
 from services.core.clock import Clock
 
 MAX_QUEUED: Final = 10_000
-"""Records that wait inside `send` at most before it makes its caller wait."""
+"""Queued records above which `send` makes its caller wait."""
 _RETRY_S: Final = 0.1
-_HAND_S: Final = 2.0
-"""An inner producer takes a record at once unless its buffer is full; one that was cut off may never answer."""
+_OFFER_TIMEOUT_S: Final = 2.0
+"""An inner producer accepts a record at once unless its buffer is full; a disconnected one may never answer."""
 _STOP_S: Final = 5.0
 
-_NOTHING: Final = object()
-"""Stands for a null value until it is past aiokafka's assertion that key and value are not both null, which Kafka allows."""
+_NULL_VALUE: Final = object()
+"""Replaces a null value until aiokafka has asserted that key and value are not both null, which Kafka allows."""
 
 _log = structlog.get_logger()
 
 
 def null_serializer(value: Any) -> bytes | None:
     """Return what goes on the wire: the `value_serializer` of every inner producer."""
-    sent: bytes | None = None if value is _NOTHING else value
+    sent: bytes | None = None if value is _NULL_VALUE else value
     return sent
 
 
 @dataclass(slots=True, eq=False)
-class _Handed:
+class _PendingRecord:
     topic: str
     key: bytes | None
     value: bytes | None
@@ -72,8 +71,8 @@ class KafkaProducer:
         self._timeout_ms = delivery_timeout_ms
         self._inner: AIOKafkaProducer | None = None
         self._lookup: TopicLookup | None = None
-        self._queue: deque[_Handed] = deque()
-        self._waiting: deque[_Handed] = deque()
+        self._queue: deque[_PendingRecord] = deque()
+        self._waiting: deque[_PendingRecord] = deque()
         """Everything not yet seen to be acknowledged, in order of deadlines."""
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
@@ -106,17 +105,17 @@ class KafkaProducer:
         if self._closed:
             raise BusError(closed("producer", self._client_id))
         at_ms = self._clock.now_ms() if timestamp_ms is None else timestamp_ms
-        handed = _Handed(topic, key, value, headers, at_ms, deadline, loop.create_future())
-        self._queue.append(handed)
-        self._waiting.append(handed)
+        pending = _PendingRecord(topic, key, value, headers, at_ms, deadline, loop.create_future())
+        self._queue.append(pending)
+        self._waiting.append(pending)
         self._queued.set()
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._expire)
-        return handed.acknowledgement
+        return pending.acknowledgement
 
     async def flush(self) -> None:
         """Return once everything handed over is acknowledged or has failed."""
-        if waiting := [handed.acknowledgement for handed in self._waiting if not handed.acknowledgement.done()]:
+        if waiting := [pending.acknowledgement for pending in self._waiting if not pending.acknowledgement.done()]:
             await asyncio.wait(waiting)
 
     async def close(self) -> None:
@@ -147,12 +146,12 @@ class KafkaProducer:
                     async with asyncio.timeout(_STOP_S):
                         await inner.stop()
                 raise
-            self._look_before_writing(inner)
+            self._check_deadlines_before_writing(inner)
             self._inner = inner
             self._lookup = TopicLookup(inner.client)
         return self._inner
 
-    def _look_before_writing(self, inner: AIOKafkaProducer) -> None:
+    def _check_deadlines_before_writing(self, inner: AIOKafkaProducer) -> None:
         """Have every request that carries records look at their deadlines in the instant before it is written.
 
         A process that was stopped goes on where it was, ahead of any timer: seen once in a chaos test on a busy machine, a frozen
@@ -161,7 +160,7 @@ class KafkaProducer:
         client = inner.client
         send = client.send
 
-        async def look_and_send(node_id: Any, request: Any, **named: Any) -> Any:
+        async def check_and_send(node_id: Any, request: Any, **named: Any) -> Any:
             if isinstance(request, ProduceRequest):
                 # `send` asks again, and waits for nothing then: between the look and the writing the loop does not turn.
                 await client.ready(node_id, **named)
@@ -171,7 +170,7 @@ class KafkaProducer:
                     raise NodeNotReadyError("the producer was cut off")
             return await send(node_id, request, **named)
 
-        client.send = look_and_send
+        client.send = check_and_send
 
     def _uses(self, inner: AIOKafkaProducer) -> bool:
         return self._inner is inner
@@ -181,56 +180,56 @@ class KafkaProducer:
             while not self._queue:
                 self._queued.clear()
                 await self._queued.wait()
-            handed = self._queue[0]
-            if not handed.acknowledgement.done():
-                await self._pass_on(handed)
-            if handed.acknowledgement.done() or handed.inner is not None:
+            pending = self._queue[0]
+            if not pending.acknowledgement.done():
+                await self._forward(pending)
+            if pending.acknowledgement.done() or pending.inner is not None:
                 self._queue.popleft()
                 self._room.set()
 
-    async def _pass_on(self, handed: _Handed) -> None:
+    async def _forward(self, pending: _PendingRecord) -> None:
         """Give a record to the inner producer; on a fault that may pass, return with nothing done."""
         try:
             inner = await self._connect()
-            future = await self._hand(inner, handed)
+            future = await self._offer(inner, pending)
             if future is None:
                 return
         except BusError as error:
             if isinstance(error.__cause__, KafkaError | OSError | TimeoutError):
                 await asyncio.sleep(_RETRY_S)
             else:
-                handed.fail(error)
+                pending.fail(error)
         except MessageSizeTooLargeError as error:
-            handed.fail(bus_error(f"sending to {handed.topic!r}", error))
+            pending.fail(bus_error(f"sending to {pending.topic!r}", error))
         except KafkaTimeoutError:
             return
         except (KafkaError, OSError, TimeoutError, AssertionError) as error:
             _log.warning("kafka_producer_retry", client_id=self._client_id, error=repr(error))
             if self._inner is not None:
-                self._cut_off(self._inner, bus_error(f"sending to {handed.topic!r}", error))
+                self._cut_off(self._inner, bus_error(f"sending to {pending.topic!r}", error))
             await asyncio.sleep(_RETRY_S)
         else:
-            handed.inner = inner
-            future.add_done_callback(lambda done: self._acknowledge(handed, inner, done))
+            pending.inner = inner
+            future.add_done_callback(lambda done: self._acknowledge(pending, inner, done))
 
-    async def _hand(self, inner: AIOKafkaProducer, handed: _Handed) -> asyncio.Future[Any] | None:
+    async def _offer(self, inner: AIOKafkaProducer, pending: _PendingRecord) -> asyncio.Future[Any] | None:
         """Return the inner producer's acknowledgement to come; None when it did not take the record, which then is tried again.
 
         An inner producer that is cut off meanwhile may never answer: seen once, when a broker refused record after record, and no record
         of its topic or any other left after that.
         """
         try:
-            async with asyncio.timeout(_HAND_S) as limit:
+            async with asyncio.timeout(_OFFER_TIMEOUT_S) as limit:
                 if self._lookup is not None:
-                    await self._lookup.partitions(handed.topic)
-                if handed.acknowledgement.done() or not self._uses(inner):
+                    await self._lookup.partitions(pending.topic)
+                if pending.acknowledgement.done() or not self._uses(inner):
                     return None
                 future: asyncio.Future[Any] = await inner.send(
-                    handed.topic,
-                    _NOTHING if handed.value is None else handed.value,
-                    handed.key,
-                    timestamp_ms=handed.timestamp_ms,
-                    headers=list(handed.headers),
+                    pending.topic,
+                    _NULL_VALUE if pending.value is None else pending.value,
+                    pending.key,
+                    timestamp_ms=pending.timestamp_ms,
+                    headers=list(pending.headers),
                 )
                 return future
         except TimeoutError:
@@ -238,23 +237,23 @@ class KafkaProducer:
                 return None
             raise
 
-    def _acknowledge(self, handed: _Handed, inner: AIOKafkaProducer, done: asyncio.Future[Any]) -> None:
+    def _acknowledge(self, pending: _PendingRecord, inner: AIOKafkaProducer, done: asyncio.Future[Any]) -> None:
         if done.cancelled():
             return
         error = done.exception()
         if error is not None:
-            failure = bus_error(f"sending to {handed.topic!r}", error)
-            handed.fail(failure)
+            failure = bus_error(f"sending to {pending.topic!r}", error)
+            pending.fail(failure)
             self._cut_off(inner, failure)
-        elif not handed.acknowledgement.done():
+        elif not pending.acknowledgement.done():
             appended = done.result()
             by_broker = appended.timestamp_type == 1
-            handed.acknowledgement.set_result(
+            pending.acknowledgement.set_result(
                 Position(
                     appended.topic,
                     appended.partition,
                     appended.offset,
-                    appended.timestamp if by_broker else handed.timestamp_ms,
+                    appended.timestamp if by_broker else pending.timestamp_ms,
                 )
             )
         while self._waiting and self._waiting[0].acknowledgement.done():
@@ -268,16 +267,16 @@ class KafkaProducer:
             self._timer = None
         waiting = self._waiting
         while waiting and (waiting[0].acknowledgement.done() or waiting[0].deadline <= loop.time()):
-            handed = waiting.popleft()
-            if handed.acknowledgement.done():
+            pending = waiting.popleft()
+            if pending.acknowledgement.done():
                 continue
             failure = BusError(
-                f"the broker did not acknowledge a record of topic {handed.topic!r} within {self._timeout_ms} ms; "
+                f"the broker did not acknowledge a record of topic {pending.topic!r} within {self._timeout_ms} ms; "
                 "it is given up, though it may have been appended: look at the broker"
             )
-            handed.fail(failure)
-            if handed.inner is not None:
-                self._cut_off(handed.inner, failure)
+            pending.fail(failure)
+            if pending.inner is not None:
+                self._cut_off(pending.inner, failure)
         if waiting:
             self._timer = loop.call_at(waiting[0].deadline, self._expire)
 
@@ -286,9 +285,9 @@ class KafkaProducer:
         if not self._uses(inner):
             return
         self._inner = None
-        for handed in self._waiting:
-            if handed.inner is inner:
-                handed.fail(BusError(f"the producer was cut off while this record was on its way: {why}"))
+        for pending in self._waiting:
+            if pending.inner is inner:
+                pending.fail(BusError(f"the producer was cut off while this record was on its way: {why}"))
         if (sender := inner._sender.sender_task) is not None:  # noqa: SLF001 - stop() alone would send first
             sender.cancel()
         for connection in inner.client._conns.values():  # noqa: SLF001 - closing flushes, aborting does not

@@ -1,4 +1,4 @@
-"""What becomes of a bar that is held against those before it, and why a record is put aside for it."""
+"""The result of folding a bar into those before it, and which results dead-letter the record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from schemas import DeadLetterReason
 
 
 class Fold(Enum):
-    """What became of a bar."""
+    """The result of folding a bar."""
 
     FOLDED = "folded"
     REVISED = "revised"
@@ -18,10 +18,10 @@ class Fold(Enum):
     LATE = "late"
 
 
-# For where every record passes: in Python 3.11 naming an enum's member takes 0.2 us, naming a module's own 0.02.
+# For the hot path: in Python 3.11 naming an enum's member takes 0.2 us, naming a module's own 0.02.
 FOLDED: Final = Fold.FOLDED
 REVISED: Final = Fold.REVISED
 DUPLICATE: Final = Fold.DUPLICATE
 
 REFUSALS: Final = {Fold.CONFLICT: DeadLetterReason.CONFLICT, Fold.LATE: DeadLetterReason.LATE}
-"""The folds for which a record is put aside."""
+"""The results for which a record is dead-lettered."""

@@ -1,4 +1,4 @@
-"""What every book of candles asks first: does the candle lie in the future, and which instrument is it of. Pure."""
+"""Checks that every book of candles makes first: the candle is not in the future and its instrument is known. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ B = TypeVar("B")
 
 
 class KnownInstruments(Protocol):
-    """Where instruments and their splits are looked up: `services.core.instruments.Instruments`."""
+    """Looks up instruments and their splits; implemented by `services.core.instruments.Instruments`."""
 
     def get(self, symbol: str) -> Instrument | None:
         """Return the instrument, None when it is not known."""
@@ -28,7 +28,7 @@ class KnownInstruments(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CandleRules:
-    """What is taken: a bar may be at most `max_skew_ms` ahead of its record's timestamp, and a record have `max_bytes`."""
+    """What is accepted: a bar may be at most `max_skew_ms` ahead of its record's timestamp, and a record have `max_bytes`."""
 
     modes: tuple[RunMode, ...]
     max_bytes: int

@@ -1,6 +1,8 @@
 """One assigned partition: its books, how far its records are folded and acknowledged, and what to commit for it.
 
-What a commit says with its offset is from where the log has to be read to restore the books as they were at that offset.
+A commit's metadata names the offset from which the log has to be read to restore the books. Unlike the watermark of fusion
+(`services/fusion/deliver/watermark.py`), records finish here in batches and in order: nothing here waits for a model, so a queue of
+acknowledgements does, and there are no outcomes to find again.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ class Partition(Generic[D]):
         return self._finished
 
     def begin(self, next_offset: int, acknowledged: Acknowledged) -> None:
-        """Note that the records before `next_offset` are in the books, and finished once `acknowledged` is done."""
-        # The books go on while these records wait, and let go of what restoring them as they are now takes.
+        """Note that the records before `next_offset` are in the books, and are finished once `acknowledged` is done."""
+        # Books change while these records wait and may drop what restoring them as they are now needs.
         needed = self.books.needed_from()
         rebuild_from = next_offset if needed is None else min(needed, next_offset)
         self.next_offset = next_offset

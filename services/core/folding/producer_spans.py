@@ -1,4 +1,4 @@
-"""The span of what a folding service makes of a record, and the headers that hand its trace on."""
+"""The producer span of a folding service for each record, and the headers that propagate its trace."""
 
 from __future__ import annotations
 

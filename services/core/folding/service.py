@@ -41,16 +41,16 @@ _MAX_UNFINISHED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a service is to the bus: its client id, its group, the topic that it reads and the one that it writes."""
+    """A service's client id, group, input topic and output topic."""
 
     client_id: str
     group: str
     source: Topic
     target: Topic
     span: str
-    """What its spans are called."""
+    """Name of its spans."""
     first: bool = False
-    """Whether it makes the first span of a record that comes without a trace: one service of those that read a topic."""
+    """Whether it starts the trace of a record that comes without one: true for one of the services that read a topic."""
 
 
 @dataclass(slots=True)
@@ -105,17 +105,17 @@ class FoldingService(ABC, Generic[D]):
             DEAD_LETTERS.labels(result.refused.reason.value).inc()
 
     def made(self, record: Record) -> Headers:
-        """Return the headers for what `record` made, to be asked for once when that is about to be sent."""
+        """Return the headers of the message made from `record`. Call it once, right before sending."""
         return self._spans.made(record, self._target)
 
     async def send(self, record: Record, message: Message, headers: Headers) -> Awaitable[Position]:
-        """Hand over a message that `record` made, with its key and its timestamp."""
+        """Send a message made from `record`, with the key and timestamp of `record`."""
         return await self._producer.send(
             self._target, key=record.key, value=message.encode(), headers=headers, timestamp_ms=record.timestamp_ms
         )
 
     def stop(self) -> None:
-        """Have `run` publish and commit what it has begun, and return."""
+        """Make `run` finish and commit the work it has begun, and return."""
         self._stopping = True
 
     async def run(self) -> None:
@@ -165,7 +165,7 @@ class FoldingService(ABC, Generic[D]):
                 for partition in lost.values():
                     await partition.settle()
             except BusError as error:
-                # Somebody else reads from the last commit: what was published since is published again, as the same bars.
+                # The next owner reads from the last commit and publishes the same bars again.
                 _log.warning("drain_failed", reason=str(error))
             await commit_finished(self._consumer, lost)
             for tp in lost:
@@ -202,7 +202,7 @@ class FoldingService(ABC, Generic[D]):
             tp = TopicPartition(record.topic, record.partition)
             partition = self._partitions.get(tp)
             if partition is None or record.offset < partition.next_offset:
-                continue  # polled before the partition moved: whoever holds it now reads it again
+                continue  # polled before the partition moved; its owner reads it again
             result = partition.books.take(record)
             if result.may_change_on_refresh and await self._instruments.refresh_for_record():
                 result = partition.books.take_again(record, result)

@@ -1,4 +1,7 @@
-"""Partitions change hands: books are rebuilt from the log as the last commit says, and what is finished is committed."""
+"""Takes partitions over: rebuilds books from the log from the offset that the last commit names, and commits what is finished.
+
+Unlike fusion's recovery (`services/fusion/deliver/recovery.py`) there are no outputs to read back: the commit alone says where to read.
+"""
 
 from __future__ import annotations
 

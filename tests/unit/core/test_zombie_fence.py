@@ -1,4 +1,4 @@
-"""The fence falls when a worker stood still for too long, and stays down."""
+"""A worker that was paused for too long is fenced for good."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_fence_that_has_fallen_never_rises_again() -> None:
     fence = ZombieFence(2.0, time)
     fence.alive()
     time.now_s += 2.1
-    with pytest.raises(FencedError, match=r"stood still for 2\.1 s"):
+    with pytest.raises(FencedError, match=r"was paused for 2\.1 s"):
         fence.check()
     with pytest.raises(FencedError):
         fence.alive()
