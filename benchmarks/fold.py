@@ -131,7 +131,7 @@ async def worker(settings: BusSettings, total: int) -> Pace:
         engine=EngineSettings(kind="rules"),
         fusion=FusionSettings(group=f"fold-{uuid4().hex[:8]}", start_from="earliest", trigger_on_closed_bar=False),
     )
-    fusion = make_worker(KafkaBus(settings, clock), tree, clock, Health())
+    fusion = await make_worker(KafkaBus(settings, clock), tree, clock, Health())
     running = asyncio.create_task(fusion.run())
     folded, first, started, busy_s = fusion.accounts.records, 0, 0.0, 0.0
     while (done := sum(folded.values())) < total and not running.done():

@@ -201,9 +201,9 @@ async def lanes(
     """Run the real worker."""
     bus, feed = await site(names, window + EPOCH_SLOTS)
     clock, health = SystemClock(), Health()
-    worker = make_worker(bus, settings, clock, health)
+    worker = await make_worker(bus, settings, clock, health)
     running = asyncio.create_task(worker.run())
-    while not (running.done() or (health.ready and worker.ownership.caught_up)):
+    while not (running.done() or (health.ready and worker.caught_up)):
         await asyncio.sleep(0.01)
     if running.done():
         await running  # says why it ended

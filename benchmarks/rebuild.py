@@ -72,7 +72,7 @@ async def take_over(url: str, count: int) -> dict[str, float]:
         engine=EngineSettings(kind="rules"),
         fusion=FusionSettings(group=f"rebuild-{uuid4().hex[:8]}", intervals=["1m"], window_bars=_window(), epoch_slots=EPOCH_SLOTS),
     )
-    worker = make_worker(KafkaBus(settings.bus, clock), settings, clock, health)
+    worker = await make_worker(KafkaBus(settings.bus, clock), settings, clock, health)
     before_mb, started, busy_s = rss_mb(), time.perf_counter(), time.process_time()
     running = asyncio.create_task(worker.run())
     while not (health.ready or running.done()):
@@ -81,11 +81,11 @@ async def take_over(url: str, count: int) -> dict[str, float]:
         await running  # says why it ended
     took_s, busy_s, grown_mb = time.perf_counter() - started, time.process_time() - busy_s, rss_mb() - before_mb
     bars = 0
-    for book in worker._books:  # noqa: SLF001 - what a decision on each would do, without 1,000 decisions
+    for book in worker._rooms.books:  # noqa: SLF001 - what a decision on each would do, without 1,000 decisions
         held = book.bars["1m"]
         bars += len(held)
-        await worker._prompts.build(worker._prompts.plan(book, "1m", "fast"))  # noqa: SLF001
-    assert len(worker._books) == count  # noqa: SLF001
+        await worker._rooms.prompts.build(worker._rooms.prompts.plan(book, "1m", "fast"))  # noqa: SLF001
+    assert len(worker._rooms.books) == count  # noqa: SLF001
     with_prompts_mb = rss_mb() - before_mb
     worker.stop()
     await running

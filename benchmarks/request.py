@@ -93,9 +93,9 @@ async def run(names: list[str], window: int, decisions: int, caches: RedisSettin
             for walk in walks:
                 await send(walk, slot)
         health = Health()
-        worker = make_worker(bus, settings, clock, health)
+        worker = await make_worker(bus, settings, clock, health)
         running = asyncio.create_task(worker.run())
-        while not (running.done() or (health.ready and worker.ownership.caught_up)):
+        while not (running.done() or (health.ready and worker.caught_up)):
             await asyncio.sleep(0.01)
         if running.done():
             await running  # says why it ended

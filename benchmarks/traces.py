@@ -105,7 +105,7 @@ async def _market(bus: MemoryBus, settings: Settings, candles: int) -> float:
 
 
 async def _folding(bus: MemoryBus, settings: Settings) -> float:
-    worker = make_worker(bus, settings, SystemClock(), Health())
+    worker = await make_worker(bus, settings, SystemClock(), Health())
     reader = await bus.reader(client_id="benchmark")
     total = sum((await reader.end_offsets([TopicPartition(MARKET, 0)])).values())
     return await _busy_us(worker, lambda: sum(worker.accounts.records.values()), total)
@@ -143,9 +143,9 @@ async def _deciding(settings: Settings, share: float | None, bars: int) -> float
     for slot in range(HISTORY):
         await send(slot)
     health = Health()
-    worker = make_worker(bus, settings, SystemClock(), health)
+    worker = await make_worker(bus, settings, SystemClock(), health)
     running = asyncio.create_task(worker.run())
-    while not (running.done() or (health.ready and worker.ownership.caught_up)):
+    while not (running.done() or (health.ready and worker.caught_up)):
         await asyncio.sleep(_LOOK_S)
     busy_s = 0.0
     for bar in range(bars + 1):

@@ -28,7 +28,7 @@ from services.core.settings import Settings, load
 from services.core.tokenizer import Tokenizer
 from services.core.topic_admin import ensure_topics
 from services.feeds.samples import load_instruments, load_splits, load_stocks
-from services.fusion.worker import Around, FusionWorker
+from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.market.service import MarketService
 from services.vision.recorded import load_recorded
 
@@ -80,18 +80,7 @@ class Site:
         self.engine = RecordingEngine(settings.engine.urls[0], self.clock, lengths)
         self.health = Health()
         self.market = MarketService(self.bus, settings, self.clock, Health())
-        self.worker = FusionWorker(
-            Around(
-                bus=self.bus,
-                settings=settings,
-                clock=self.clock,
-                health=self.health,
-                engine=self.engine,
-                fallback=None,
-                tokenizer=Tokenizer.from_file(TOKENIZER),
-                redis=redis.connect(settings.redis),
-            )
-        )
+        self.worker: FusionWorker
         self.vision = load_recorded()
         self.played: list[Candle] = []
         self._producer: Producer
@@ -119,6 +108,18 @@ class Site:
         self._tasks.append(asyncio.create_task(self.market.run()))
         while self.market.counts.records < len(history):
             await asyncio.sleep(0.05)
+        self.worker = await FusionWorker.open(
+            WorkerDependencies(
+                bus=self.bus,
+                settings=self.settings,
+                clock=self.clock,
+                health=self.health,
+                engine=self.engine,
+                fallback=None,
+                tokenizer=Tokenizer.from_file(TOKENIZER),
+                redis=redis.connect(self.settings.redis),
+            )
+        )
         self._tasks.append(asyncio.create_task(self.worker.run()))
         while not self.health.ready:
             self.check()

@@ -24,7 +24,7 @@ from services.core.settings import Settings, SettingsError, load
 from services.feeds import samples
 from services.feeds.files import FileError, Layout, read_candles
 from services.fusion.service import connect_engine, load_tokenizer
-from services.fusion.worker import Around
+from services.fusion.worker import WorkerDependencies
 from services.inference.engine import Engine
 from services.inference.simulator.instant import InstantSimulator
 from services.replay.log_source import FileLog, TopicLog
@@ -58,12 +58,14 @@ async def prepare(options: BacktestRequest) -> BacktestPlan:
     return BacktestPlan(options, feed, settings, hashlib.sha256(asked).hexdigest()[:16])
 
 
-def worker_dependencies(settings: Settings, engine: str, clock: VirtualClock, bus: MemoryBus) -> Around:
-    """Return what a worker is given: the backtest's bus and clock, no Redis, and the engine that was asked for."""
+def worker_dependencies(settings: Settings, engine: str, clock: VirtualClock, bus: MemoryBus) -> WorkerDependencies:
+    """Return the worker's dependencies: the backtest's bus and clock, no Redis, and the engine that was asked for."""
     tokenizer = load_tokenizer(settings.engine)
     made: Engine = InstantSimulator(tokenizer) if engine == SIMULATOR else connect_engine(settings.engine, clock)
     stand_in = connect_engine(settings.engine.model_copy(update={"kind": "rules"}), clock) if settings.fusion.fallback == "rules" else None
-    return Around(bus=bus, settings=settings, clock=clock, health=Health(), engine=made, fallback=stand_in, tokenizer=tokenizer, redis=None)
+    return WorkerDependencies(
+        bus=bus, settings=settings, clock=clock, health=Health(), engine=made, fallback=stand_in, tokenizer=tokenizer, redis=None
+    )
 
 
 async def _log(options: BacktestRequest) -> tuple[Feed, Settings]:

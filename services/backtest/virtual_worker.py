@@ -16,7 +16,7 @@ from services.core.bus import Producer, Reader, Record, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.topic_admin import ensure_topics
-from services.fusion.worker import Around, FusionWorker
+from services.fusion.worker import FusionWorker, WorkerDependencies
 
 _CLIENT: Final = "aquiline-backtest"
 _START_S: Final = 0.01
@@ -70,14 +70,14 @@ class VirtualWorker:
         self.clock.advance_to(max(at_ms, self.clock.now_ms()))
         await self._append(SIGNALS_TOPIC, key, value)
 
-    async def start(self, around: Around) -> None:
+    async def start(self, dependencies: WorkerDependencies) -> None:
         """Start the worker, and return once its books stand: from what was loaded, on the path of any start."""
         self._reader = await self.bus.reader(client_id=_CLIENT)
         outputs = [TopicPartition(SIGNALS_TOPIC, 0), TopicPartition(AUDIT_TOPIC, 0)]
         await self._reader.read(await self._reader.end_offsets(outputs))
-        self.worker = FusionWorker(around)
+        self.worker = await FusionWorker.open(dependencies)
         self._running = asyncio.create_task(self.worker.run(), name="fusion")
-        while not (around.health.ready and self.worker.ownership.caught_up):
+        while not (dependencies.health.ready and self.worker.caught_up):
             self._check()
             await asyncio.sleep(_START_S)
 
@@ -122,11 +122,11 @@ class VirtualWorker:
         """Move the clock, stopping wherever somebody waits for a time on the way."""
         while (wake_ms := self.clock.next_wake_ms()) is not None and wake_ms <= at_ms:
             self.clock.advance_to(wake_ms)
-            await self.worker.look_up()
+            await self.worker.catch_up_tables()
             await asyncio.sleep(0)  # who was woken has its turn
             await self.worker.settle()
         self.clock.advance_to(at_ms)
-        await self.worker.look_up()
+        await self.worker.catch_up_tables()
 
     async def _outputs(self) -> list[Record]:
         records: list[Record] = []

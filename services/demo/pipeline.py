@@ -79,7 +79,7 @@ class Pipeline:
     async def start_worker(self) -> None:
         """Start the fusion worker; return once it has rebuilt its books and sent the prefixes ahead to the engine."""
         health = Health()
-        self.worker = make_worker(self.bus, self.settings, self.clock, health)
+        self.worker = await make_worker(self.bus, self.settings, self.clock, health)
         gc_tuning.freeze()  # as in a process of its own
         await self._start("fusion", self.worker, health)
         await self.guard(self.worker.prewarmer.idle())

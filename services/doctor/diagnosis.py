@@ -27,7 +27,7 @@ from services.doctor.redis_findings import RedisFacts, redis_findings
 from services.doctor.topic_findings import TopicFacts, look_back, topic_findings
 from services.doctor.worker_findings import halt_findings, instrument_findings, offset_findings, skew_finding
 from services.fusion.decide.control import ControlTable
-from services.fusion.deliver.skew import SkewMeter
+from services.fusion.deliver.publisher import SkewMeter
 from services.fusion.service import connect_engine, load_tokenizer
 from services.inference.engine import EngineError
 from services.inference.launcher.card import card_bytes

@@ -13,14 +13,14 @@ from services.core.clock import Clock
 from services.core.health import Health
 from services.core.settings import EngineSettings, Settings, SettingsError
 from services.core.tokenizer import Tokenizer
-from services.fusion.worker import Around, FusionWorker
+from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.inference.engine import Engine
 
 _ENGINES: Final = "aquiline.engines"
 
 
 class Connect(Protocol):
-    """What an entry point of the group `aquiline.engines` is."""
+    """An entry point of the group `aquiline.engines`."""
 
     def __call__(self, settings: EngineSettings, clock: Clock) -> Engine:
         """Return an engine; nothing is opened before its first call."""
@@ -28,7 +28,7 @@ class Connect(Protocol):
 
 
 def connect_engine(settings: EngineSettings, clock: Clock) -> Engine:
-    """Return the engine that an entry point named after `settings.kind` makes; raise SettingsError when there is none."""
+    """Return the engine of the entry point named `settings.kind`; raise SettingsError when there is none."""
     found = entry_points(group=_ENGINES, name=settings.kind)
     if not found:
         raise SettingsError(f"engine.kind = {settings.kind!r}: no installed package offers it (entry point group {_ENGINES!r})")
@@ -40,7 +40,7 @@ def connect_engine(settings: EngineSettings, clock: Clock) -> Engine:
 
 
 def load_tokenizer(settings: EngineSettings) -> Tokenizer:
-    """Return the tokenizer that prompts are made with; raise SettingsError when its file is none."""
+    """Return the tokenizer of prompts; raise SettingsError when its file cannot be used."""
     try:
         if settings.tokenizer_file is not None:
             return Tokenizer.from_file(settings.tokenizer_file)
@@ -50,25 +50,23 @@ def load_tokenizer(settings: EngineSettings) -> Tokenizer:
         raise SettingsError(f"engine.tokenizer_file: {error}") from error
 
 
-def make_worker(bus: Bus, settings: Settings, clock: Clock, health: Health) -> FusionWorker:
-    """Return a worker on `bus`; raise SettingsError when the settings cannot be used."""
+async def make_worker(bus: Bus, settings: Settings, clock: Clock, health: Health) -> FusionWorker:
+    """Return a worker on `bus`, opened; raise SettingsError when the settings cannot be used, BusError when the bus cannot."""
     fallback = connect_engine(settings.engine.model_copy(update={"kind": "rules"}), clock) if settings.fusion.fallback == "rules" else None
-    around = Around(
-        bus=bus,
-        settings=settings,
-        clock=clock,
-        health=health,
-        engine=connect_engine(settings.engine, clock),
-        fallback=fallback,
-        tokenizer=load_tokenizer(settings.engine),
-        redis=redis.connect(settings.redis),
+    return await FusionWorker.open(
+        WorkerDependencies(
+            bus=bus,
+            settings=settings,
+            clock=clock,
+            health=health,
+            engine=connect_engine(settings.engine, clock),
+            fallback=fallback,
+            tokenizer=load_tokenizer(settings.engine),
+            redis=redis.connect(settings.redis),
+        )
     )
-    try:
-        return FusionWorker(around)
-    except ValueError as error:
-        raise SettingsError(f"engine.chat_template = {settings.engine.chat_template!r}: {error}") from error
 
 
 async def build(settings: Settings, clock: Clock, health: Health) -> FusionWorker:
     """Return a worker on the bus that the settings name."""
-    return make_worker(connect_bus(settings.bus, clock), settings, clock, health)
+    return await make_worker(connect_bus(settings.bus, clock), settings, clock, health)

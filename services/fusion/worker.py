@@ -1,6 +1,6 @@
-"""The fusion worker: a thin shell of asyncio around the pure core. The poll loop folds and never waits for the model.
+"""The fusion worker: opens and wires the rooms, polls, and closes everything again.
 
-poll -> intake -> lanes -> decisions (under permits) -> ledger -> audit acknowledged -> watermark -> commit
+poll -> fold (deliver/batches, state) -> line up, decide (decide) -> publish (deliver) -> acknowledged -> watermark -> commit
 """
 
 from __future__ import annotations
@@ -8,64 +8,56 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Final
 
 import redis.asyncio as redis_async
 import structlog
 
-from schemas import CancelReason, Control, HaltState, InstrumentEvent, Outcome, RunMode
-from services.core.bus import Bus, Consumer, Position, Producer, Record, TopicPartition
+from schemas import RunMode, Topic, topic_name
+from services.core.bus import Bus, Consumer
 from services.core.clock import Clock
-from services.core.decode import Refused
 from services.core.health import Health
 from services.core.instruments import Instruments
 from services.core.lag import LagMonitor
+from services.core.session_gauge import set_session_gauge
 from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topic_admin import check_topics
 from services.core.tracing import Tracer
 from services.core.zombie_fence import FencedProducer, ZombieFence
-from services.fusion.decide.alarm import Alarm
-from services.fusion.decide.backlog import Backlog
-from services.fusion.decide.control import GLOBAL, ControlTable
-from services.fusion.decide.decider import Decider
-from services.fusion.decide.decision import Parts
-from services.fusion.decide.ending import Ending
-from services.fusion.decide.guard import Guard
-from services.fusion.decide.lanes import Ended, Lanes
+from services.fusion.decide.control import ControlTable
+from services.fusion.decide.decision import DecisionDependencies
+from services.fusion.decide.dispatcher import Dispatcher
+from services.fusion.decide.guard import Guard, forbidden_engine
+from services.fusion.decide.handover import WorkHandover
+from services.fusion.decide.upkeep import CacheUpkeep
+from services.fusion.decide.withdrawals import Withdrawals
 from services.fusion.deliver.accounts import Accounts, RecordCounter
+from services.fusion.deliver.batches import BatchFolder
 from services.fusion.deliver.ledger import Ledger
-from services.fusion.deliver.overdue import Overdue
 from services.fusion.deliver.ownership import Ownership
+from services.fusion.deliver.partitions import Partitions
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.deliver.recovery import Recovery
-from services.fusion.deliver.skew import SkewMeter
-from services.fusion.observe.gauges import Gauges
+from services.fusion.observe.gauges import refresh_gauges
 from services.fusion.observe.spans import TriggerSpans
 from services.fusion.prompt.builder import PromptBuilder, fingerprint
-from services.fusion.prompt.capacity import CapacityWatch
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake
-from services.fusion.state.triggers import Trigger, TriggerPolicy
+from services.fusion.state.triggers import TriggerPolicy
 from services.inference.engine import Engine, EngineError
 
 _POLL_MS: Final = 100
 _BATCH: Final = 500
-_DOWN: Final = frozenset({"engine_unreachable", "engine_broke", "engine_open"})
-
-_PLACE: Final = itemgetter(0, 1)
-"""A record's topic and partition, its first two fields: by name they take twice as long."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
-    """What a worker is given: everything outside it. It closes engines and Redis when it ends, and leaves the bus open."""
+class WorkerDependencies:
+    """Everything outside the worker. The worker closes engines and Redis when it ends, and leaves the bus open."""
 
     bus: Bus
     settings: Settings
@@ -77,356 +69,287 @@ class Around:
     redis: redis_async.Redis | None
 
 
-class FusionWorker:
-    """One member of the fusion group. `run` it once; `accounts` may be read at any time."""
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What `open` has wired together."""
 
-    def __init__(self, around: Around) -> None:
-        """Make a worker; raise ValueError when the tokenizer lacks a token of the chat template."""
-        bus, settings, clock = around.bus, around.settings, around.clock
-        self._around = around
-        self._bus, self._settings, self._clock, self._health = bus, settings, clock, around.health
-        self._health.require("control", "assigned", "rebuilt")
-        fusion, template = settings.fusion, settings.engine.chat_template
-        self.accounts = Accounts()
-        self._counter = RecordCounter(self.accounts, fusion)
-        self._instruments = Instruments(bus, clock, settings.run_mode, f"{settings.fusion_group}-instruments")
-        self._instruments.on_split = self._on_split
-        self._control = ControlTable(bus, clock, settings.run_mode, f"{settings.fusion_group}-control")
-        self._books = Books(fusion, self._instruments)
-        self._policy = TriggerPolicy(fusion)
-        self._intake = Intake(settings, clock, self._books, self._policy)
-        self._lanes = Lanes({"fast": fusion.permits, "deep": fusion.deep_permits}, fusion.max_staleness_ms)
-        self._backlog = Backlog(fusion, self._lanes, around.health)
-        self._guard = Guard(fusion)
-        self._skew = SkewMeter()
-        self._overdue = Overdue(fusion)
-        self._fence = ZombieFence.of(settings.bus)
-        self._tracer = Tracer.of(settings, "fusion")
-        self._spans = TriggerSpans(self._tracer, (self._intake.market_topic, self._intake.vision_topic))
-        store = PrefixStore(around.redis, settings.redis, clock, fingerprint(around.tokenizer, template))
-        self._store = store
-        self._prompts = PromptBuilder(fusion, around.tokenizer, template, store, settings.redis.local_bytes)
-        self.prewarmer = Prewarmer(settings, clock, around.engine, self._prompts, self._books)
-        self._stopping = asyncio.Event()
-        self._opened = AsyncExitStack()
-        self._alarm = Alarm(clock, self.dispatch)
-        self._engine_was_down = False
-        self._capacity = CapacityWatch(fusion.window_bars, prewarm=fusion.prewarm)
-        self._kv_tokens: int | None = None
-        self._consumer: Consumer
-        self._signals: Producer
-        self._others: Producer
-        self._publisher: Publisher
-        self._ledger: Ledger
-        self._decider: Decider
-        self.ownership: Ownership
+    accounts: Accounts
+    counter: RecordCounter
+    fence: ZombieFence
+    instruments: Instruments
+    control: ControlTable
+    books: Books
+    intake: Intake
+    prompts: PromptBuilder
+    prewarmer: Prewarmer
+    upkeep: CacheUpkeep
+    consumer: Consumer
+    partitions: Partitions
+    publisher: Publisher
+    ledger: Ledger
+    folder: BatchFolder
+    dispatcher: Dispatcher
+    ownership: Ownership
+
+
+class FusionWorker:
+    """One member of the fusion group. `open` it, then `run` it once; `accounts` may be read at any time."""
+
+    def __init__(self, dependencies: WorkerDependencies, rooms: _Rooms, opened: AsyncExitStack) -> None:
+        """Use `open`; `opened` closes everything that it has opened."""
+        self._bus = dependencies.bus
+        self._settings = dependencies.settings
+        self._clock = dependencies.clock
+        self._health = dependencies.health
+        self._engine = dependencies.engine
+        self._rooms = rooms
+        self._opened = opened
+        self._stopping = False
+        self.accounts = rooms.accounts
+        self.prewarmer = rooms.prewarmer
+
+    @classmethod
+    async def open(cls, dependencies: WorkerDependencies) -> FusionWorker:
+        """Return a worker that has read the tables and has not joined its group; raise BusError or SettingsError when it cannot work.
+
+        What was opened before an error is closed again, the engines and Redis included.
+        """
+        async with AsyncExitStack() as opened:
+            rooms = await _open(dependencies, opened)
+            return cls(dependencies, rooms, opened.pop_all())
+
+    @property
+    def caught_up(self) -> bool:
+        """Return whether the books are rebuilt and all was read that the log held at the takeover: only then is anything asked."""
+        return self._rooms.partitions.caught_up
 
     def stop(self) -> None:
-        """Have `run` start nothing new, finish or give up what runs within `fusion.drain_ms`, commit and return."""
-        self._stopping.set()
+        """Have `run` start nothing new, finish or abort what runs within `fusion.drain_ms`, commit and return."""
+        self._stopping = True
+        self._rooms.dispatcher.stop()
 
-    async def look_up(self) -> None:
-        """Read on in the tables to where they end now, for whoever moves the clock: it follows them in real time.
+    async def catch_up_tables(self) -> None:
+        """Read on to where the tables end now; for callers that move a virtual clock, since tables are followed in real time.
 
-        After a leap of a virtual clock `control` would otherwise look as if it had been unreadable all along.
+        After a leap of the clock `control` would otherwise count as unreadable.
         """
-        await self._control.catch_up()
-        await self._instruments.catch_up()
+        await self._rooms.control.catch_up()
+        await self._rooms.instruments.catch_up()
 
     async def settle(self) -> None:
-        """Return once all that was taken in is decided and acknowledged, or waits for a time that has not come."""
-        self.dispatch()
-        while pending := [*self._decider.running, *self._ledger.writing, *self._publisher.cancelling]:
+        """Return once every folded record's triggers are decided and acknowledged, or wait for a time that has not come."""
+        rooms = self._rooms
+        rooms.dispatcher.start_ready()
+        while pending := [*rooms.dispatcher.running, *rooms.ledger.writing, *rooms.publisher.cancelling]:
             await asyncio.wait(pending)
 
     async def run(self) -> None:
         """Work until `stop`; raise BusError, SettingsError or PoisonedStreamError when it cannot go on."""
+        rooms, intake = self._rooms, self._rooms.intake
         try:
-            await self._start()
-            gauges = Gauges(
-                self._clock,
-                self._settings.run_mode,
-                self._instruments,
-                self._control,
-                self._lanes,
-                self._overdue,
-                self.ownership.watermarks,
-            )
+            await rooms.consumer.start([intake.market_topic, intake.vision_topic], rooms.ownership)
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
                     tasks.create_task(work, name=name)
                     for name, work in (
-                        ("control", self._control.follow()),
-                        ("instruments", self._instruments.follow()),
-                        ("prewarm", self.prewarmer.run()),
+                        ("control", rooms.control.follow()),
+                        ("instruments", rooms.instruments.follow()),
+                        ("prewarm", rooms.prewarmer.run()),
                         ("housekeeping", self._keep_house()),
-                        ("takeover", self.ownership.run()),
-                        ("fence", self._fence.keep()),
-                        ("gauges", gauges.keep()),
-                        ("lag", LagMonitor(self._bus, f"{self._settings.fusion_group}-lag", gauges.done).run()),
+                        ("takeover", rooms.ownership.run()),
+                        ("fence", rooms.fence.keep()),
+                        ("gauges", self._refresh_gauges()),
+                        ("lag", LagMonitor(self._bus, f"{self._settings.fusion_group}-lag", rooms.partitions.finished).run()),
                         ("engine", self._watch_engine()),
                     )
                 ]
                 try:
                     await self._poll()
                 finally:
-                    await self._consumer.close()
+                    await rooms.consumer.close()
                     for helper in helpers:
                         helper.cancel()
         finally:
             await self._opened.aclose()
-            self._counter.flush()
+            rooms.counter.flush()
             _log.info("fusion_done", **self.accounts.summary())
 
-    async def _start(self) -> None:
-        fusion, clock, opened = self._settings.fusion, self._clock, self._opened
-        group = self._settings.fusion_group
-        for engine in (self._around.engine, self._around.fallback):
-            if engine is not None:
-                opened.push_async_callback(engine.close)
-        opened.push_async_callback(self._store.close)
-        if self._tracer is not None:
-            opened.push_async_callback(self._tracer.close)
-        admin = await self._bus.admin()
-        try:
-            partitions = await check_topics(admin, self._settings.run_mode)
-        finally:
-            await admin.close()
-        await self._refuse_simulator()
-        opened.push_async_callback(self._instruments.close)
-        await self._instruments.start()
-        await self._instruments.load_calendars()
-        opened.push_async_callback(self._control.close)
-        await self._control.start()
-        self._health.set("control")
-        # Its own producer, with a timeout below the delivery reserve: a stale signal cannot leave from its buffer.
-        self._signals = FencedProducer(
-            await self._bus.producer(client_id=f"{group}-signals", delivery_timeout_ms=fusion.producer_timeout_ms), self._fence
-        )
-        opened.push_async_callback(self._signals.close)
-        self._others = FencedProducer(await self._bus.producer(client_id=group), self._fence)
-        opened.push_async_callback(self._others.close)
-        self._publisher = Publisher(
-            self._signals,
-            self._others,
-            clock=clock,
-            run_mode=self._settings.run_mode,
-            skew=self._skew,
-            on_position=self._on_position,
-        )
-        opened.push_async_callback(self._publisher.close)
-        self._control.on_change = self._on_control
-        self._ledger = Ledger(
-            self._publisher,
-            self.accounts,
-            self._overdue,
-            self._spans,
-            clock,
-            run_mode=self._settings.run_mode,
-            config_version=self._prompts.version,
-        )
-        opened.push_async_callback(self._ledger.close)
-        opened.callback(self._alarm.stop)
-        self._consumer = await self._bus.consumer(group=group, client_id=group, instance_id=self._settings.bus.instance_id)
-        self.ownership = Ownership(
-            self._consumer, Recovery(self._bus, self._settings, clock, self._intake, self._books), self._intake, self, partitions
-        )
-        parts = Parts(
-            self._settings,
-            clock,
-            self._prompts,
-            self._around.engine,
-            self._around.fallback,
-            self._guard,
-            self._control,
-            self._publisher,
-            self._skew,
-        )
-        self._decider = Decider(
-            parts,
-            books=self._books,
-            lanes=self._lanes,
-            ledger=self._ledger,
-            ownership=self.ownership,
-            spans=self._spans,
-            decided=self._decided,
-        )
-        opened.push_async_callback(self._consumer.close)
-        await self._consumer.start([self._intake.market_topic, self._intake.vision_topic], self.ownership)
+    async def _poll(self) -> None:
+        """Poll, fold and start decisions; nothing in this loop waits for the model."""
+        rooms = self._rooms
+        while not self._stopping:
+            records = await rooms.consumer.poll(timeout_ms=_POLL_MS, max_records=_BATCH)
+            rooms.folder.fold(records, rooms.dispatcher)
+            rooms.dispatcher.dispatch()
+            # A batch takes some milliseconds; tasks that wait for the loop run between two, a decision that begins before all else.
+            await asyncio.sleep(0)
+            self._health.progress()
 
-    async def _refuse_simulator(self) -> None:
-        """Look at the engine; in run mode `live`, refuse the simulator. An engine that does not answer yet is no reason to wait."""
-        try:
-            info = await self._around.engine.info()
-        except EngineError as error:
-            _log.warning("engine_not_answering", reason=error.reason, detail=error.detail)
-            return
-        if info.source == "simulator" and self._settings.run_mode.value == "live":
-            raise SettingsError("run_mode = 'live' refuses the simulator, which answers at engine.urls; name a real engine there")
-        self._kv_tokens = info.kv_capacity_tokens
-        _log.info("engine", name=info.name, source=info.source, model=info.model, kv_tokens=info.kv_capacity_tokens)
+    async def _keep_house(self) -> None:
+        """Commit, and compare the prefixes in use with the engine's capacity, for ever."""
+        while True:
+            await asyncio.sleep(self._settings.fusion.commit_interval_ms / 1000)
+            await self._rooms.ownership.commit()
+            self._rooms.upkeep.check_capacity()
+
+    async def _refresh_gauges(self) -> None:
+        rooms = self._rooms
+
+        def sessions() -> None:
+            set_session_gauge(rooms.instruments.calendars(), self._settings.run_mode, self._clock.now_ms())
+
+        await refresh_gauges(
+            [
+                sessions,
+                rooms.control.update_gauges,
+                rooms.dispatcher.update_gauges,
+                rooms.ledger.update_gauges,
+                rooms.partitions.update_gauges,
+            ]
+        )
 
     async def _watch_engine(self) -> None:
         # A replay's clock leaps from record to record: an engine would be idle between any two of them.
         if self._settings.run_mode is not RunMode.REPLAY:
-            await self._around.engine.watch()
+            await self._engine.watch()
 
-    # --- Folding -------------------------------------------------------------------------------------------------------------
 
-    async def _poll(self) -> None:
-        while not self._stopping.is_set():
-            records = await self._consumer.poll(timeout_ms=_POLL_MS, max_records=_BATCH)
-            self._take(records)
-            self.ownership.polled(empty=not records)
-            self._bound_backlog()
-            self.dispatch()
-            # A batch takes some milliseconds; whoever waits for the loop gets it between two, a decision that begins before all else.
-            await asyncio.sleep(0)
-            self._counter.flush()
-            self._health.progress()
+async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Rooms:
+    """Open what has to be closed again, and wire the rooms from the lowest to the uppermost."""
+    bus, settings, clock, health = dependencies.bus, dependencies.settings, dependencies.clock, dependencies.health
+    fusion, template, group = settings.fusion, settings.engine.chat_template, settings.fusion_group
+    health.require("control", "assigned", "rebuilt")
+    for engine in (dependencies.engine, dependencies.fallback):
+        if engine is not None:
+            opened.push_async_callback(engine.close)
+    store = PrefixStore(dependencies.redis, settings.redis, clock, fingerprint(dependencies.tokenizer, template))
+    opened.push_async_callback(store.close)
+    tracer = Tracer.of(settings, "fusion")
+    if tracer is not None:
+        opened.push_async_callback(tracer.close)
+    partition_count = await _check_topics(bus, settings.run_mode)
+    kv_tokens = await _check_engine(dependencies.engine, settings.run_mode)
 
-    def _take(self, records: list[Record]) -> None:
-        for (topic, partition), batch in groupby(records, _PLACE):
-            watermark = self.ownership.reading(TopicPartition(topic, partition))
-            if watermark is None:
-                continue  # taken away between fetch and here; whoever owns it reads it again
-            folded, heeds_records = 0, self._spans.heeds_records
-            for record in batch:
-                watermark.seen(record.offset)
-                taken = self._intake.take(record, self)
-                if taken == "folded":
-                    folded += 1
-                    if heeds_records and record.headers:
-                        self._spans.folded(record)
-                elif isinstance(taken, Refused):
-                    self._ledger.send_dead_letter(record, taken, watermark)
-                    self._counter.dead_letter(topic, taken.reason)
-                else:
-                    self._counter.count(topic, taken)
-            self._counter.count(topic, "folded", folded)
+    # State, and what is prompted of it.
+    instruments = Instruments(bus, clock, settings.run_mode, f"{group}-instruments")
+    opened.push_async_callback(instruments.close)
+    await instruments.start()
+    await instruments.load_calendars()
+    books, policy = Books(fusion, instruments), TriggerPolicy(fusion)
+    intake = Intake(settings, clock, books, policy)
+    try:
+        prompts = PromptBuilder(fusion, dependencies.tokenizer, template, store, settings.redis.local_bytes)
+    except ValueError as error:
+        raise SettingsError(f"engine.chat_template = {template!r}: {error}") from error
+    prewarmer = Prewarmer(settings, clock, dependencies.engine, prompts, books)
 
-    def trigger(self, trigger: Trigger, wait_until_ms: int, record: Record) -> None:
-        """Put a trigger in line, unless an earlier life of its partition has ended it."""
-        owned = self.ownership.owned(record.partition)
-        watermark = self.ownership.watermarks.get(TopicPartition(record.topic, record.partition))
-        if owned is None or watermark is None or trigger.trigger_id in owned.known.ended:
-            return
-        self._ledger.open(trigger, watermark, record)
-        signal = owned.known.signals.get(trigger.trigger_id)
-        if signal is not None:
-            # Published before a crash that came ahead of its audit record: that is its outcome, and asking again could change it.
-            detail = "published before a restart"
-            self._ledger.conclude(trigger, Ending(Outcome.PUBLISHED, detail=detail, as_of=signal.as_of, signal=signal))
-            return
-        ended = self._lanes.offer(trigger, self._clock.now_ms(), wait_until_ms)
-        if ended is not None:
-            self._end(ended)
+    # Delivery.
+    fence = ZombieFence.of(settings.bus)
+    outputs = topic_name(Topic.STRATEGY_SIGNALS, settings.run_mode), topic_name(Topic.SIGNAL_AUDIT, settings.run_mode)
+    partitions = Partitions((intake.market_topic, intake.vision_topic), outputs)
+    publisher = await _open_publisher(dependencies, fence, partitions, opened)
+    accounts = Accounts()
+    spans = TriggerSpans(tracer, partitions.inputs)
+    ledger = Ledger(settings, clock, publisher, accounts, spans, config_version=prompts.version)
+    opened.push_async_callback(ledger.stop)
+    counter = RecordCounter(accounts, fusion)
+    consumer = await bus.consumer(group=group, client_id=group, instance_id=settings.bus.instance_id)
 
-    def vision_arrived(self, symbol: str, interval: str, window_end_ms: int) -> bool:
-        """Let a waiting trigger go on; return True when one was waiting for this window."""
-        return self._lanes.complete_wait(symbol, interval, window_end_ms, self._clock.now_ms())
+    # Decisions.
+    guard = Guard(fusion)
+    withdrawals = Withdrawals(publisher, books, policy, prewarmer)
+    instruments.on_split = withdrawals.on_split
+    control = ControlTable(bus, clock, settings.run_mode, f"{group}-control", withdrawals.on_control)
+    opened.push_async_callback(control.close)
+    await control.start()
+    health.set("control")
+    upkeep = CacheUpkeep(fusion, prompts, store, prewarmer, kv_tokens)
+    deciding = DecisionDependencies(settings, clock, prompts, dependencies.engine, dependencies.fallback, guard, control, publisher)
+    dispatcher = Dispatcher(
+        deciding,
+        health=health,
+        consumer=consumer,
+        books=books,
+        partitions=partitions,
+        ledger=ledger,
+        spans=spans,
+        withdrawals=withdrawals,
+        upkeep=upkeep,
+    )
+    opened.callback(dispatcher.stop)
+    handover = WorkHandover(
+        fusion,
+        health,
+        partitions=partitions,
+        books=books,
+        policy=policy,
+        prompts=prompts,
+        prewarmer=prewarmer,
+        spans=spans,
+        publisher=publisher,
+        ledger=ledger,
+        control=control,
+        guard=guard,
+        dispatcher=dispatcher,
+    )
+    opened.push_async_callback(consumer.close)
+    return _Rooms(
+        accounts=accounts,
+        counter=counter,
+        fence=fence,
+        instruments=instruments,
+        control=control,
+        books=books,
+        intake=intake,
+        prompts=prompts,
+        prewarmer=prewarmer,
+        upkeep=upkeep,
+        consumer=consumer,
+        partitions=partitions,
+        publisher=publisher,
+        ledger=ledger,
+        folder=BatchFolder(partitions, intake, ledger, counter, spans),
+        dispatcher=dispatcher,
+        ownership=Ownership(consumer, Recovery(bus, settings, clock, intake, books), partitions, handover, partition_count),
+    )
 
-    def bars_changed(self, symbol: str, reason: CancelReason) -> None:
-        """Cancel what rested on bars that are others now, and send the prefix that shows them anew before it is asked for."""
-        self.prewarmer.warm_current([symbol])
-        self._publisher.cancel_open(symbol, reason, "bars that it rested on have been revised or rescaled")
 
-    def _bound_backlog(self) -> None:
-        unfinished = self.ownership.watermarks.unfinished
-        for ended in self._backlog.overdue(unfinished, len(self._ledger.writing)):
-            self._end(ended)
-        self._backlog.pause_or_resume(unfinished, self._consumer, self.ownership)
+async def _open_publisher(
+    dependencies: WorkerDependencies, fence: ZombieFence, partitions: Partitions, opened: AsyncExitStack
+) -> Publisher:
+    bus, settings, group = dependencies.bus, dependencies.settings, dependencies.settings.fusion_group
+    # A producer for signals alone, with a timeout below the delivery reserve: a stale signal cannot leave from its buffer.
+    timeout_ms = settings.fusion.producer_timeout_ms
+    signals = FencedProducer(await bus.producer(client_id=f"{group}-signals", delivery_timeout_ms=timeout_ms), fence)
+    opened.push_async_callback(signals.close)
+    others = FencedProducer(await bus.producer(client_id=group), fence)
+    opened.push_async_callback(others.close)
+    publisher = Publisher(signals, others, clock=dependencies.clock, run_mode=settings.run_mode, on_position=partitions.acknowledged)
+    opened.push_async_callback(publisher.stop)
+    return publisher
 
-    # --- Deciding ------------------------------------------------------------------------------------------------------------
 
-    def dispatch(self) -> None:
-        """Start every trigger whose turn has come."""
-        if self._stopping.is_set() or not self.ownership.caught_up:
-            return
-        started, ended = self._lanes.start_ready(self._clock.now_ms())
-        for late in ended:
-            self._end(late)
-        for one in started:
-            self._decider.start(one)
-        self._alarm.set(self._lanes.next_wake_ms())
+async def _check_topics(bus: Bus, run_mode: RunMode) -> int:
+    """Return the partition count of the co-partitioned topics; raise BusError unless they can be worked with."""
+    admin = await bus.admin()
+    try:
+        return await check_topics(admin, run_mode)
+    finally:
+        await admin.close()
 
-    def _decided(self, trigger: Trigger, ending: Ending) -> None:
-        """Send prefixes ahead, note for whoever restarts the engine what it holds, and start whose turn has come."""
-        if ending.reason in _DOWN:
-            self._engine_was_down = True
-        elif ending.usage is not None and ending.prompt is not None and ending.engine is not None:
-            self._kv_tokens = ending.engine.kv_capacity_tokens
-            prefix = ending.prompt.prefix
-            self._store.used(ending.engine.name, prefix.blocks[-1].key, prefix.recipe)
-            if self._engine_was_down:
-                self._engine_was_down = False
-                self.prewarmer.warm_current(self._prompts.hottest())
-            self.prewarmer.after_decision(trigger.lane.symbol, trigger.lane.interval)
-        self.dispatch()
 
-    def _end(self, ended: Ended) -> None:
-        self._ledger.conclude(ended.trigger, Ending(Outcome(ended.outcome), ended.reason))
+async def _check_engine(engine: Engine, run_mode: RunMode) -> int | None:
+    """Return the engine's KV capacity in tokens; raise SettingsError when its answers may not be acted on.
 
-    # --- Taking over and handing back ------------------------------------------------------------------------------------------
-
-    def taken_over(self, partition: int) -> None:
-        """Restore what the guard and the publisher remember of a partition, and warm the engine for it."""
-        owned = self.ownership.owned(partition)
-        if owned is None:
-            return
-        for signal in owned.known.signals.values():
-            if signal.signal_id not in owned.known.cancelled:
-                self._publisher.restore(signal)
-            self._guard.published(signal.symbol, signal.action, signal.as_of.market.ts_event_ms, signal.ts_decided_ms)
-        self._health.set("assigned")
-        if self.ownership.rebuilt:
-            self._health.set("rebuilt")
-        for symbol in sorted(self._books.symbols(partition)):
-            why = self._control.halted(symbol)
-            if why is not None:
-                self._publisher.cancel_open(symbol, CancelReason.HALTED, why)
-        self.prewarmer.warm_current(sorted(self._books.symbols(partition)))
-
-    async def hand_back(self, partitions: frozenset[int]) -> None:
-        """Finish or give up the work of `partitions` within the drain budget, commit it, and forget them."""
-        self._health.clear("rebuilt", "partitions are moving")
-        budget_ms = self._settings.fusion.drain_ms
-        for trigger in self._lanes.drop(lambda trigger: trigger.origin.partition in partitions):
-            self._ledger.abandon(trigger)
-        await self._decider.give_up(partitions, after_ms=budget_ms * 0.7, within_ms=budget_ms * 0.1)
-        # A decision that was given up may have handed its signal over: whoever reads the outputs next has to find it there.
-        await self._publisher.landed()
-        await self._ledger.written(partitions, int(budget_ms * 0.15))
-        await self._publisher.cancelled_all(int(budget_ms * 0.05))
-        for partition in partitions:
-            for symbol in self._books.drop(partition):
-                self._policy.forget(symbol)
-                self._guard.forget(symbol)
-                self._publisher.forget(symbol)
-                self._prompts.forget(symbol)
-                self.prewarmer.forget(symbol)
-                self._spans.forget(symbol)
-
-    # --- What comes from outside the inputs --------------------------------------------------------------------------------------
-
-    def _on_position(self, position: Position) -> None:
-        self.ownership.acknowledged(position, (self._publisher.signals_topic, self._publisher.audit_topic))
-
-    def _on_control(self, control: Control) -> None:
-        if control.state is HaltState.HALTED:
-            symbol = None if control.scope == GLOBAL else control.scope
-            self._publisher.cancel_open(symbol, CancelReason.HALTED, control.reason)
-
-    def _on_split(self, event: InstrumentEvent) -> None:
-        book = self._books.get(event.symbol)
-        if book is not None and book.add_split(event):
-            self._policy.rescale(event.symbol, event.ratio)
-            self.prewarmer.warm_current([event.symbol])
-            self._publisher.cancel_open(event.symbol, CancelReason.SPLIT, f"split {event.ratio}:1 at {event.effective_ms}")
-
-    async def _keep_house(self) -> None:
-        """Commit, and hold what the engine must keep against what it can, for ever."""
-        while True:
-            await asyncio.sleep(self._settings.fusion.commit_interval_ms / 1000)
-            await self.ownership.commit()
-            self._capacity.check(self._prompts.live_tokens, self._kv_tokens)
+    An engine that does not answer yet is no reason to wait: each decision checks it again.
+    """
+    try:
+        info = await engine.info()
+    except EngineError as error:
+        _log.warning("engine_not_answering", reason=error.reason, detail=error.detail)
+        return None
+    forbidden = forbidden_engine(run_mode, info)
+    if forbidden is not None:
+        raise SettingsError(forbidden)
+    _log.info("engine", name=info.name, source=info.source, model=info.model, kv_tokens=info.kv_capacity_tokens)
+    return info.kv_capacity_tokens

@@ -1,4 +1,4 @@
-"""Whether and what to decide: lanes, the decision, the answer, the guard, the signal made of it, and the halt state.
+"""From a trigger to its result: lanes, dispatcher, one decision, the answer's grammar and prices, guard and halt state.
 
-Imports prompt and state.
+Imports every other room; only the worker imports it.
 """

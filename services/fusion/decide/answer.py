@@ -1,6 +1,6 @@
-"""The model's answer: its JSON schema, a strict parse that is done as soon as the decision part is there, and prices on the tick.
+"""The model's answer: its grammar, its strict parse, which yields the decision before the rationale has come, and prices on the tick.
 
-What is acted on comes first in the answer and the rationale last, so that a signal can leave while the rationale is still coming.
+What is acted on comes first in the answer and the rationale last, so that a signal is published while the rationale streams in.
 """
 
 from __future__ import annotations

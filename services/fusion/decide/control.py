@@ -1,4 +1,4 @@
-"""The halt state: the operator's switch as a table that every worker reads in full, and that counts as HALTED when unreadable."""
+"""The halt state: the `control` topic as a table that every worker reads in full; while it cannot be read, everything is HALTED."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _log = structlog.get_logger()
 
 
 class ControlState:
-    """Who is halted. Run mode `live` starts halted until an operator's first resume of `global`."""
+    """Which symbols are halted. Run mode `live` starts halted until an operator's first resume of `global`."""
 
     def __init__(self, run_mode: RunMode) -> None:
         """Start as the run mode wants it."""
         self._states: dict[str, Control] = {}
         self._unset = HaltState.HALTED if run_mode is RunMode.LIVE else HaltState.ACTIVE
         self._halted_at_ms: int | None = None
-        """When an operator halted everything; a halt that is said again has held since it was said first."""
+        """When an operator halted everything; a halt that is repeated has held since the first one."""
         self.offset = -1
         """Of the last record taken in; -1 before the first."""
 
     def apply(self, control: Control) -> None:
-        """Take in an operator's word."""
+        """Apply a record of the topic."""
         self._states[control.scope] = control
         if control.scope == GLOBAL:
             halted = control.state is HaltState.HALTED
@@ -54,7 +54,7 @@ class ControlState:
         return held.reason if held is not None and held.state is HaltState.HALTED else None
 
     def halted_since_ms(self, unset_since_ms: int) -> int | None:
-        """Return since when everything is halted, None when it is not; nobody has said anything since `unset_since_ms`."""
+        """Return since when everything is halted, None when it is not; without any record it is the run mode's, since `unset_since_ms`."""
         if GLOBAL in self._states:
             return self._halted_at_ms
         return unset_since_ms if self._unset is HaltState.HALTED else None
@@ -68,16 +68,22 @@ class ControlState:
 class ControlTable:
     """Follows the `control` topic."""
 
-    def __init__(self, bus: Bus, clock: Clock, run_mode: RunMode, client_id: str) -> None:
-        """Know nothing until `start`: everything is halted then."""
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        run_mode: RunMode,
+        client_id: str,
+        on_change: Callable[[Control], None] | None = None,
+    ) -> None:
+        """Until `start` everything is halted. `on_change` is called with each record as it arrives, after it has been applied."""
         self.state = ControlState(run_mode)
         self._run_mode = run_mode
         self._clock = clock
         self._tables = GlobalTables(bus, clock, [topic_name(Topic.CONTROL, run_mode)], self._fold, client_id)
         self._started = False
         self._made_ms = clock.now_ms()
-        self.on_change: Callable[[Control], None] | None = None
-        """Called with each word of an operator as it arrives, after it has been applied."""
+        self._on_change = on_change
 
     async def start(self) -> None:
         """Read the topic in full; raise BusError when it does not exist."""
@@ -101,8 +107,8 @@ class ControlTable:
         """Return the offset of the last record taken in, -1 before the first."""
         return self.state.offset
 
-    def show(self) -> None:
-        """Bring the metrics up to date: also what cannot be read halts, and no record says so."""
+    def update_gauges(self) -> None:
+        """Show who is halted and for how long; a topic that cannot be read halts everything without a record."""
         now_ms = self._clock.now_ms()
         since_ms = self.state.halted_since_ms(self._made_ms)
         if since_ms is None and now_ms - self._tables.last_read_ms > UNREADABLE_MS:
@@ -133,5 +139,5 @@ class ControlTable:
             return
         self.state.apply(control)
         _log.info("control", scope=control.scope, state=control.state.value, reason=control.reason, actor=control.actor)
-        if self.on_change is not None:
-            self.on_change(control)
+        if self._on_change is not None:
+            self._on_change(control)

@@ -7,19 +7,27 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from schemas import Action
+from schemas import Action, RunMode
 from services.core.settings import FusionSettings
 from services.fusion.state.book import Book
+from services.inference.engine import EngineInfo
 
 _MINUTE_MS: Final = 60_000
 _ENTRIES: Final = frozenset({Action.BUY, Action.SELL})
 
 
-class Block(NamedTuple):
-    """Why a decision is stopped: the rule's name, and what it saw."""
+class Rejection(NamedTuple):
+    """Why a decision is stopped: the rule's name, and what it found."""
 
     rule: str
     detail: str
+
+
+def forbidden_engine(run_mode: RunMode, engine: EngineInfo) -> str | None:
+    """Return why answers of `engine` may not be acted on in `run_mode`, None when they may: live never acts on the simulator."""
+    if run_mode is RunMode.LIVE and engine.source == "simulator":
+        return f"run_mode = 'live' refuses the simulator, which answers as {engine.name}; name a real engine in engine.urls"
+    return None
 
 
 @dataclass(slots=True)
@@ -40,49 +48,49 @@ class Guard:
         self._trades: dict[str, _Trades] = {}
         self._published: deque[int] = deque()
 
-    def on_book(self, book: Book, interval: str, event_lag_ms: int) -> Block | None:
+    def on_book(self, book: Book, interval: str, event_lag_ms: int) -> Rejection | None:
         """Return why the book is not fit to ask about; `event_lag_ms` is the last record's time less its bar's end."""
         settings, bars = self._settings, book.bars[interval]
         if len(bars) < settings.min_bars:
-            return Block("min_bars", f"{len(bars)} closed bars of {interval}; at least {settings.min_bars} are needed")
+            return Rejection("min_bars", f"{len(bars)} closed bars of {interval}; at least {settings.min_bars} are needed")
         expiry_ms = book.instrument.expiry_ms
         if expiry_ms is not None and bars.last_close_ms >= expiry_ms:
-            return Block("expired", f"the last bar closed at {bars.last_close_ms}, and the instrument expired at {expiry_ms}")
+            return Rejection("expired", f"the last bar closed at {bars.last_close_ms}, and the instrument expired at {expiry_ms}")
         return self._on_missing_bars(book, interval) or self._on_last_bar(book, interval, event_lag_ms)
 
-    def _on_last_bar(self, book: Book, interval: str, event_lag_ms: int) -> Block | None:
+    def _on_last_bar(self, book: Book, interval: str, event_lag_ms: int) -> Rejection | None:
         settings, bars = self._settings, book.bars[interval]
         jumped_ms = bars.jump_in(settings.min_bars, settings.max_jump)
         if jumped_ms is not None:
-            return Block("suspected_split", f"the close of {jumped_ms} jumped by more than {settings.max_jump} times without a split")
+            return Rejection("suspected_split", f"the close of {jumped_ms} jumped by more than {settings.max_jump} times without a split")
         if settings.max_event_lag_ms is not None and event_lag_ms > settings.max_event_lag_ms:
-            return Block("event_lag", f"the bar came {event_lag_ms} ms after its end; at most {settings.max_event_lag_ms} are allowed")
+            return Rejection("event_lag", f"the bar came {event_lag_ms} ms after its end; at most {settings.max_event_lag_ms} are allowed")
         if not bars.features.get("atr", 0.0) > 0:
-            return Block("no_atr", f"the last bar of {interval} carries no positive feature 'atr', in which prices are measured")
+            return Rejection("no_atr", f"the last bar of {interval} carries no positive feature 'atr', in which prices are measured")
         return None
 
-    def _on_missing_bars(self, book: Book, interval: str) -> Block | None:
+    def _on_missing_bars(self, book: Book, interval: str) -> Rejection | None:
         settings, bars, sparse = self._settings, book.bars[interval], book.instrument.sparse
         window = settings.window_bars
         limit = settings.max_sparse_gap_bars if sparse else settings.max_gap_bars
         longest = bars.longest_gap_in(window)
         if longest > limit:
-            return Block("max_gap_bars", f"{longest} bars of {interval} in a row are missing in the window; at most {limit} may be")
+            return Rejection("max_gap_bars", f"{longest} bars of {interval} in a row are missing in the window; at most {limit} may be")
         missing, allowed = bars.missing_in(window), max(limit, int(settings.max_missing_share * window))
         if not sparse and missing > allowed:
-            return Block("max_missing_share", f"{missing} bars of {interval} are missing in the window; at most {allowed} may be")
+            return Rejection("max_missing_share", f"{missing} bars of {interval} are missing in the window; at most {allowed} may be")
         return None
 
-    def on_clock(self, skew_ms: int) -> Block | None:
+    def on_clock(self, skew_ms: int) -> Rejection | None:
         """Return why the clocks forbid a signal; `skew_ms` is the worker's less the broker's."""
         if abs(skew_ms) > self._settings.max_skew_ms:
-            return Block(
+            return Rejection(
                 "clock_skew",
                 f"worker's and broker's clock differ by {skew_ms} ms; at most {self._settings.max_skew_ms} are allowed",
             )
         return None
 
-    def on_action(self, symbol: str, action: Action, ts_event_ms: int, now_ms: int) -> Block | None:
+    def on_action(self, symbol: str, action: Action, ts_event_ms: int, now_ms: int) -> Rejection | None:
         """Return why `action` on `symbol` may not be published now. Only entries are limited: an exit is never held back."""
         while self._published and self._published[0] <= now_ms - _MINUTE_MS:
             self._published.popleft()
@@ -90,16 +98,18 @@ class Guard:
             return None
         settings = self._settings
         if len(self._published) >= settings.rate_limit_per_min:
-            return Block("rate_limit", f"{len(self._published)} signals in the last minute; at most {settings.rate_limit_per_min}")
+            return Rejection("rate_limit", f"{len(self._published)} signals in the last minute; at most {settings.rate_limit_per_min}")
         trades = self._trades.get(symbol)
         if trades is None:
             return None
         since_ms = None if trades.last_entry_ms is None else ts_event_ms - trades.last_entry_ms
         if since_ms is not None and since_ms < settings.cool_down_ms:
-            return Block("cool_down", f"the last entry was {since_ms} ms ago; at least {settings.cool_down_ms} must pass")
+            return Rejection("cool_down", f"the last entry was {since_ms} ms ago; at least {settings.cool_down_ms} must pass")
         flips = sum(at > ts_event_ms - settings.flip_flop_window_ms for at in trades.flips)
         if settings.flip_flop_limit and trades.side not in {None, action} and flips >= settings.flip_flop_limit:
-            return Block("flip_flop", f"{flips} changes of side in {settings.flip_flop_window_ms} ms; at most {settings.flip_flop_limit}")
+            return Rejection(
+                "flip_flop", f"{flips} changes of side in {settings.flip_flop_window_ms} ms; at most {settings.flip_flop_limit}"
+            )
         return None
 
     def published(self, symbol: str, action: Action, ts_event_ms: int, now_ms: int) -> None:

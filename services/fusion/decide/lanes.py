@@ -1,4 +1,4 @@
-"""Lanes: who is asked about next, and what becomes of triggers that are overtaken. Pure: no asyncio, time is handed in.
+"""Lanes: which trigger is asked about next, and which one a newer trigger replaces (conflation). Pure: time is handed in.
 
 A lane is idle, waiting (for vision features, without a permit), queued or running. A newer trigger replaces a waiting or queued
 one and keeps its place; behind a running one it is the single follow-up, itself replaced by newer ones. Ready lanes run
@@ -61,17 +61,6 @@ class Lanes:
         self._orders = itertools.count()
         self._ready: dict[Mode, list[tuple[int, LaneKey]]] = {mode: [] for mode in permits}
         self._waits: list[tuple[int, int, LaneKey]] = []
-        self._pending = 0
-
-    @property
-    def pending(self) -> int:
-        """Return how many triggers wait or queue, follow-ups included."""
-        return self._pending
-
-    @property
-    def running(self) -> int:
-        """Return how many triggers run."""
-        return sum(lane.running is not None for lane in self._lanes.values())
 
     def counts(self) -> dict[str, int]:
         """Return how many lanes are in each state: `waiting`, `queued`, `running`, `follow_up`."""
@@ -99,7 +88,6 @@ class Lanes:
                 self._line_up(trigger.lane, lane, place)
             return Ended(replaced, "conflated", "newer_trigger")
         lane.pending = place = _Place(trigger, next(self._orders), wait_until_ms, now_ms)
-        self._pending += 1
         self._line_up(trigger.lane, lane, place)
         return None
 
@@ -141,7 +129,6 @@ class Lanes:
                 if lane is None or place is None or place.order != order or place.wait_until_ms or lane.running is not None:
                     continue
                 lane.pending = None
-                self._pending -= 1
                 if now_ms - place.trigger.origin.ts_ms > self._max_staleness_ms:
                     ended.append(Ended(place.trigger, "stale", "too_old"))
                     self._tidy(key, lane)
@@ -171,7 +158,6 @@ class Lanes:
         lane = self._lanes[key]
         assert lane.pending is not None  # noqa: S101 - told by the line above
         trigger, lane.pending = lane.pending.trigger, None
-        self._pending -= 1
         self._tidy(key, lane)
         return Ended(trigger, "stale", "backlog")
 
@@ -182,7 +168,6 @@ class Lanes:
             if lane.pending is not None and lost(lane.pending.trigger):
                 dropped.append(lane.pending.trigger)
                 lane.pending = None
-                self._pending -= 1
                 self._tidy(key, lane)
         return dropped
 

@@ -1,4 +1,4 @@
-"""From an answer to the signal that says it: prices on the tick grid, validity, and what it rests on. Pure: nothing is sent here."""
+"""Makes the signal of an answer: its prices, validity and horizon, and what it rests on. Pure: nothing is sent here."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from services.inference.engine import EngineInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """What a decision is measured against, as the book was when its prompt was planned."""
+class Snapshot:
+    """The book as it was when the prompt was planned: prices, validity and revisions are judged against it."""
 
     vision: CurrentVision
     close: float
@@ -28,11 +28,11 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Basis:
+class SignalBasis:
     """What a signal rests on: who was asked with which prompt, how far both inputs were folded, and when it was decided."""
 
     run_mode: RunMode
-    frame: Frame
+    snapshot: Snapshot
     as_of: AsOf
     prompt: Prompt
     engine: EngineInfo
@@ -42,9 +42,9 @@ class Basis:
     stages_ms: Mapping[str, float]
 
 
-def make_signal(trigger: Trigger, book: Book, basis: Basis, answer: Answer, priced: Prices | None) -> Signal:
-    """Return the signal that says `answer`; `priced` are its prices, None without an entry."""
-    lane, instrument, frame, prompt, engine = trigger.lane, book.instrument, basis.frame, basis.prompt, basis.engine
+def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer, priced: Prices | None) -> Signal:
+    """Return the signal of `answer`; `priced` are its prices, None without an entry."""
+    lane, instrument, snapshot, prompt, engine = trigger.lane, book.instrument, basis.snapshot, basis.prompt, basis.engine
     view = None if isinstance(answer, Abstain) else answer
     return Signal(
         schema_version=1,
@@ -56,20 +56,20 @@ def make_signal(trigger: Trigger, book: Book, basis: Basis, answer: Answer, pric
         ts_decided_ms=basis.decided_ms,
         trigger_id=trigger.trigger_id,
         as_of=basis.as_of,
-        valid_until_ms=frame.valid_until_ms,
+        valid_until_ms=snapshot.valid_until_ms,
         action=action_of(answer),
         abstain_reason=answer.reason if isinstance(answer, Abstain) else None,
         conviction=None if view is None else view.conviction / 100,
         horizon_bars=None if view is None else view.horizon,
-        horizon_end_ms=None if view is None else book.calendar.next_closes(lane.interval, frame.last_close_ms, view.horizon)[-1],
-        ref_price=on_tick(frame.close, instrument.price_increment),
+        horizon_end_ms=None if view is None else book.calendar.next_closes(lane.interval, snapshot.last_close_ms, view.horizon)[-1],
+        ref_price=on_tick(snapshot.close, instrument.price_increment),
         entry_type=priced.entry_type if priced else None,
         entry=priced.entry if priced else None,
         stop=priced.stop if priced else None,
         target=priced.target if priced else None,
         currency=instrument.currency,
-        vision=frame.vision.state,
-        vision_age_ms=frame.vision.age_ms,
+        vision=snapshot.vision.state,
+        vision_age_ms=snapshot.vision.age_ms,
         source=engine.source,
         degraded=basis.degraded,
         engine=engine.name,

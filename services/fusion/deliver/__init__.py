@@ -1,4 +1,4 @@
-"""Getting outcomes to the broker once and in time: publisher, ledger, watermark, ownership of partitions and recovery.
+"""From polled records to commits: owned partitions, their watermarks and recovery, the ledger of open triggers, and the publisher.
 
-Imports state, and no prices or text.
+Imports observe, prompt and state; knows no prices and makes no decision.
 """

@@ -1,4 +1,4 @@
-"""The worker's books on itself: what became of each record and each trigger since it started."""
+"""Counts of what became of each record and each trigger since the worker started, and the stop on too many bad records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.core.settings import FusionSettings
 
 
 class PoisonedStreamError(ServiceError):
-    """Too many of the last records were bad: after a bad deployment it is better to stop than to put a whole stream aside."""
+    """Too many of the last records were bad: after a bad deployment the worker stops rather than dead-letter a whole stream."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,6 @@ class Accounts:
     """By reason."""
     triggers: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    unknown_fields: int = 0
 
     def summary(self) -> dict[str, int | dict[str, int]]:
         """Return the sums as a table."""
@@ -85,6 +84,6 @@ class RecordCounter:
             reasons: Mapping[str, int] = self._accounts.dead_letters
             raise PoisonedStreamError(
                 f"{bad} of the last {seen} records could not be used (so far by reason: {dict(reasons)}); the worker stops rather than "
-                "put the stream aside. Look at the newest dead letters, mend the producer, and start again; what was not committed is "
+                "dead-letter the stream. Look at the newest dead letters, mend the producer, and start again; what was not committed is "
                 "read again. fusion.max_dead_letter_ratio sets the limit"
             )

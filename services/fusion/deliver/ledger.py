@@ -1,6 +1,6 @@
-"""The ledger of unfinished work: which record holds which trigger, and the audit record that finishes it.
+"""The ledger of open triggers: which record each holds, how long past its deadline it is, and the audit record that finishes it.
 
-A trigger leaves the ledger only when the broker has acknowledged its outcome, so that a commit never passes it.
+A record stays unfinished until the broker has acknowledged the outcome of its triggers, so that a commit never passes it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from schemas import AuditRecord, Outcome, RunMode
+from schemas import AuditRecord, Outcome
 from services.core import metrics
 from services.core.bus import BusError, Record
 from services.core.clock import Clock
 from services.core.decode import Refused
-from services.fusion.decide.ending import Ending
+from services.core.settings import FusionSettings, Settings
 from services.fusion.deliver.accounts import Accounts
-from services.fusion.deliver.overdue import Overdue
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.deliver.watermark import PartitionWatermark
+from services.fusion.observe.result import TriggerResult
 from services.fusion.observe.spans import TriggerSpans, TriggerTrace
 from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.triggers import Trigger
@@ -33,46 +33,64 @@ _RETRY_MS: Final = 500
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A trigger with what it holds."""
+class Deadlines:
+    """When each open trigger should have had its outcome. Pure: time is handed in."""
 
-    trigger: Trigger
+    def __init__(self, settings: FusionSettings) -> None:
+        """Take what makes a deadline from `settings`; that a session's close may bring it forward is left out."""
+        self._settings = settings
+        self._deadlines_ms: dict[UUID, int] = {}
+
+    def open(self, trigger: Trigger) -> None:
+        """Note a trigger that has no acknowledged outcome yet."""
+        valid_until_ms = trigger.origin.ts_ms + self._settings.entry_validity(trigger.lane.interval)
+        self._deadlines_ms[trigger.trigger_id] = valid_until_ms - self._settings.delivery_reserve_ms
+
+    def close(self, trigger: Trigger) -> None:
+        """Forget a trigger: its outcome is acknowledged, or its partition is another worker's."""
+        self._deadlines_ms.pop(trigger.trigger_id, None)
+
+    def longest_overdue_ms(self, now_ms: int) -> int:
+        """Return how long the most overdue trigger has been past its deadline, 0 when none is."""
+        return max(0, now_ms - min(self._deadlines_ms.values(), default=now_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenTrigger:
     watermark: PartitionWatermark
     trace: TriggerTrace
 
 
 class Ledger:
-    """Keeps work from a record's arrival until its outcome is acknowledged."""
+    """Keeps each trigger from its record's arrival until its outcome is acknowledged."""
 
     def __init__(
         self,
+        settings: Settings,
+        clock: Clock,
         publisher: Publisher,
         accounts: Accounts,
-        overdue: Overdue,
         spans: TriggerSpans,
-        clock: Clock,
         *,
-        run_mode: RunMode,
         config_version: str,
     ) -> None:
-        """Write outcomes through `publisher`; `overdue` is told of each trigger until its outcome is acknowledged."""
+        """Write outcomes through `publisher`; audit records name `config_version`."""
         self._publisher = publisher
         self._accounts = accounts
         self._spans = spans
         self._clock = clock
-        self._run_mode = run_mode
+        self._run_mode = settings.run_mode
         self._config_version = config_version
-        self._overdue = overdue
-        self._work: dict[UUID, Work] = {}
+        self._deadlines = Deadlines(settings.fusion)
+        self._open: dict[UUID, _OpenTrigger] = {}
         self._writing: dict[asyncio.Task[None], int] = {}
         """Writes under way, with the input partition that each belongs to."""
 
     def open(self, trigger: Trigger, watermark: PartitionWatermark, record: Record) -> None:
-        """Note a trigger: its record is unfinished from now on."""
+        """Open a trigger: its record is unfinished from now on."""
         watermark.hold(record.offset)
-        self._work[trigger.trigger_id] = Work(trigger, watermark, self._spans.begin(record))
-        self._overdue.open(trigger)
+        self._open[trigger.trigger_id] = _OpenTrigger(watermark, self._spans.begin(record))
+        self._deadlines.open(trigger)
         self._accounts.triggers += 1
         metrics.TRIGGERS.labels(trigger.kind).inc()
 
@@ -83,64 +101,68 @@ class Ledger:
 
     def trace(self, trigger: Trigger) -> TriggerTrace:
         """Return the trace that a trigger belongs to."""
-        work = self._work.get(trigger.trigger_id)
-        return work.trace if work else TriggerTrace()
+        held = self._open.get(trigger.trigger_id)
+        return held.trace if held else TriggerTrace()
 
-    def conclude(self, trigger: Trigger, ending: Ending) -> None:
-        """End a trigger: its audit record goes out, and its record is finished once that is acknowledged."""
-        work = self._work.pop(trigger.trigger_id, None)
-        if work is None:
+    def close(self, trigger: Trigger, result: TriggerResult) -> None:
+        """Close a trigger with its result: its audit record is written, and its record finished once that is acknowledged."""
+        held = self._open.pop(trigger.trigger_id, None)
+        if held is None:
             return  # its partition went elsewhere: whoever owns it now makes the trigger again
-        self._accounts.outcomes[ending.outcome.value] += 1
-        metrics.OUTCOMES.labels(ending.outcome.value, ending.reason or "none").inc()
+        self._accounts.outcomes[result.outcome.value] += 1
+        metrics.OUTCOMES.labels(result.outcome.value, result.reason or "none").inc()
         try:
-            record = self._audit_record(trigger, ending)
+            record = self._audit_record(trigger, result)
         except ValidationError as error:
-            # An engine may say of itself what the contract has no room for; the outcome is told all the same.
-            _log.error("audit_record_cut_short", problem=error.errors()[0]["msg"], trigger_id=str(trigger.trigger_id))
-            record = self._audit_record(trigger, Ending(ending.outcome, ending.reason, as_of=ending.as_of, signal=ending.signal))
+            # An engine may describe itself in ways that the contract does not allow; the outcome is audited all the same.
+            _log.error("audit_record_shortened", problem=error.errors()[0]["msg"], trigger_id=str(trigger.trigger_id))
+            record = self._audit_record(trigger, TriggerResult(result.outcome, result.reason, as_of=result.as_of, signal=result.signal))
         _log.info(
             "trigger",
             symbol=trigger.lane.symbol,
             interval=trigger.lane.interval,
             mode=trigger.lane.mode,
             kind=trigger.kind,
-            outcome=ending.outcome.value,
-            reason=ending.reason,
+            outcome=result.outcome.value,
+            reason=result.reason,
             action=record.action.value if record.action else None,
-            vision=ending.vision,
+            vision=result.vision,
             prompt_tokens=record.prompt_tokens,
             cached_tokens=record.cached_tokens,
             trigger_id=str(trigger.trigger_id),
-            ms=ending.stages_ms,
-            **({} if work.trace.trace_id is None else {"trace_id": work.trace.trace_id}),
+            ms=result.stages_ms,
+            **({} if held.trace.trace_id is None else {"trace_id": held.trace.trace_id}),
         )
 
         async def attempt() -> None:
-            await self._publisher.audit(record, work.trace.outputs)
-            self._overdue.close(trigger)
+            await self._publisher.audit(record, held.trace.outputs)
+            self._deadlines.close(trigger)
 
-        self._write(work.watermark, trigger.origin.offset, attempt)
-        self._spans.end(trigger, work.trace, ending, record.ts_done_ms)
+        self._write(held.watermark, trigger.origin.offset, attempt)
+        self._spans.end(trigger, held.trace, result, record.ts_done_ms)
 
-    def send_dead_letter(self, record: Record, refused: Refused, watermark: PartitionWatermark) -> None:
+    def dead_letter(self, record: Record, refused: Refused, watermark: PartitionWatermark) -> None:
         """Dead-letter a record; it is finished once that is acknowledged."""
         watermark.hold(record.offset)
         self._write(watermark, record.offset, lambda: self._publisher.dead_letter(record, refused))
 
     def abandon(self, trigger: Trigger) -> None:
-        """Forget a trigger whose partition went elsewhere; it gets its outcome there."""
-        self._work.pop(trigger.trigger_id, None)
-        self._overdue.close(trigger)
+        """Forget a trigger whose partition is another worker's: it gets its outcome there."""
+        self._open.pop(trigger.trigger_id, None)
+        self._deadlines.close(trigger)
+
+    def update_gauges(self) -> None:
+        """Show how long the most overdue trigger has been past its deadline."""
+        metrics.TRIGGER_OVERDUE_SECONDS.set(self._deadlines.longest_overdue_ms(self._clock.now_ms()) / 1000)
 
     async def written(self, partitions: frozenset[int], timeout_ms: int) -> None:
-        """Return once everything concluded so far for these input partitions is acknowledged, or the time is up."""
+        """Return once every outcome so far of these input partitions is acknowledged, or the time is up."""
         tasks = [task for task, partition in self._writing.items() if partition in partitions]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_ms / 1000)
 
-    async def close(self) -> None:
-        """Give up what is still being written: it was not committed, and is done again."""
+    async def stop(self) -> None:
+        """Cancel what is still being written: it was not committed, and is done again."""
         for task in list(self._writing):
             task.cancel()
         await asyncio.gather(*self._writing, return_exceptions=True)
@@ -160,9 +182,9 @@ class Ledger:
                 await self._clock.sleep_until(self._clock.now_ms() + _RETRY_MS)
         watermark.release(offset)
 
-    def _audit_record(self, trigger: Trigger, ending: Ending) -> AuditRecord:
-        prompt, usage, signal = ending.prompt, ending.usage, ending.signal
-        published = ending.outcome is Outcome.PUBLISHED
+    def _audit_record(self, trigger: Trigger, result: TriggerResult) -> AuditRecord:
+        prompt, usage, signal = result.prompt, result.usage, result.signal
+        published = result.outcome is Outcome.PUBLISHED
         return AuditRecord(
             schema_version=1,
             run_mode=self._run_mode,
@@ -172,27 +194,27 @@ class Ledger:
             symbol=trigger.lane.symbol,
             interval=trigger.lane.interval,
             mode=trigger.lane.mode,
-            outcome=ending.outcome,
-            reason=ending.reason,
-            detail=ending.detail.encode(errors="replace").decode()[:2000],
+            outcome=result.outcome,
+            reason=result.reason,
+            detail=result.detail.encode(errors="replace").decode()[:2000],
             ts_done_ms=self._clock.now_ms(),
-            deadline_ms=ending.deadline_ms,
+            deadline_ms=result.deadline_ms,
             signal_id=signal.signal_id if signal is not None and published else None,
             action=signal.action if signal is not None else None,
-            as_of=ending.as_of,
-            control_offset=ending.control_offset,
+            as_of=result.as_of,
+            control_offset=result.control_offset,
             config_version=self._config_version,
             prompt_version=PROMPT_VERSION if prompt else None,
             prompt_hash=prompt.hash if prompt else None,
             epoch=prompt.epoch if prompt else None,
             prompt_tokens=len(prompt.ids) if prompt else None,
-            cached_tokens=ending.cached_tokens,
+            cached_tokens=result.cached_tokens,
             output_tokens=usage.output_tokens if usage else None,
             accept_length=usage.accept_length if usage else None,
-            vision=ending.vision,
-            source=ending.engine.source if ending.engine else None,
-            engine=ending.engine.name if ending.engine else None,
-            model=ending.engine.model if ending.engine else None,
-            latency_ms=ending.stages_ms,
-            answer=ending.answer[:65_536] if ending.answer is not None else None,
+            vision=result.vision,
+            source=result.engine.source if result.engine else None,
+            engine=result.engine.name if result.engine else None,
+            model=result.engine.model if result.engine else None,
+            latency_ms=result.stages_ms,
+            answer=result.answer[:65_536] if result.answer is not None else None,
         )

@@ -1,6 +1,6 @@
-"""What leaves the worker: signals in time or not at all, cancels for sure, audit records, dead letters.
+"""What the worker publishes: signals in time or not at all, cancels until acknowledged, audit records, dead letters.
 
-Signals have a producer of their own whose timeout is below the delivery reserve, so that none can leave from a buffer after its time.
+Signals have a producer of their own whose timeout is below the delivery reserve, so that no signal leaves a buffer after its time.
 """
 
 from __future__ import annotations
@@ -13,31 +13,42 @@ from uuid import UUID
 
 import structlog
 
-from schemas import (
-    Action,
-    AuditRecord,
-    Cancel,
-    CancelReason,
-    RunMode,
-    Signal,
-    Topic,
-    topic_name,
-)
+from schemas import Action, AuditRecord, Cancel, CancelReason, RunMode, Signal, Topic, topic_name
 from services.core import metrics
 from services.core.bus import BusError, Headers, Position, Producer, Record
 from services.core.clock import Clock
 from services.core.dead_letters import send_dead_letter
 from services.core.decode import Refused
-from services.fusion.deliver.skew import SkewMeter
 
-_STANDING: Final = frozenset({Action.BUY, Action.SELL, Action.EXIT})
+_OPENABLE: Final = frozenset({Action.BUY, Action.SELL, Action.EXIT})
 _RETRY_MS: Final = 500
 
 _log = structlog.get_logger()
 
 
+class SkewMeter:
+    """The latest estimate of the worker's clock less the broker's, from the append times in acknowledgements.
+
+    It is exact to within an acknowledgement's round trip: an append time inside it shows no skew.
+    """
+
+    def __init__(self) -> None:
+        """Start with no skew known."""
+        self.skew_ms = 0
+
+    def seen(self, sent_ms: int, appended_ms: int, acknowledged_ms: int) -> None:
+        """Take in one acknowledgement: both ends on the worker's clock, the append time on the broker's."""
+        if appended_ms < sent_ms:
+            self.skew_ms = sent_ms - appended_ms
+        elif appended_ms > acknowledged_ms:
+            self.skew_ms = acknowledged_ms - appended_ms
+        else:
+            self.skew_ms = 0
+        metrics.CLOCK_SKEW_SECONDS.set(self.skew_ms / 1000)
+
+
 @dataclass(frozen=True, slots=True)
-class Handed:
+class SentSignal:
     """A signal that was handed to the producer."""
 
     signal: Signal
@@ -56,7 +67,6 @@ class Publisher:
         *,
         clock: Clock,
         run_mode: RunMode,
-        skew: SkewMeter,
         on_position: Callable[[Position], None],
     ) -> None:
         """`signals` is the producer with the short timeout; `on_position` is told of each signal and audit record acknowledged."""
@@ -64,7 +74,7 @@ class Publisher:
         self._others = others
         self._clock = clock
         self._run_mode = run_mode
-        self._skew = skew
+        self.skew = SkewMeter()
         self._on_position = on_position
         self.signals_topic = topic_name(Topic.STRATEGY_SIGNALS, run_mode)
         self.audit_topic = topic_name(Topic.SIGNAL_AUDIT, run_mode)
@@ -76,7 +86,7 @@ class Publisher:
         """Signals in flight that are to be cancelled once they are acknowledged, so that the cancel comes after them."""
         self._cancelling: set[asyncio.Task[None]] = set()
 
-    async def hand_over(self, signal: Signal, headers: Headers = ()) -> Handed:
+    async def hand_over(self, signal: Signal, headers: Headers = ()) -> SentSignal:
         """Hand a signal to the producer. The caller has just checked its deadline."""
         self._in_flight[signal.signal_id] = signal
         at_ms = self._clock.now_ms()
@@ -85,30 +95,30 @@ class Publisher:
                 self.signals_topic, key=signal.symbol.encode(), value=signal.encode(), headers=headers
             )
         except BaseException:
-            self._landed(signal)
+            self._end_flight(signal)
             raise
-        return Handed(signal, acknowledgement, at_ms)
+        return SentSignal(signal, acknowledgement, at_ms)
 
-    async def settle(self, handed: Handed) -> Position:
+    async def acknowledged(self, sent: SentSignal) -> Position:
         """Wait for a signal's acknowledgement; a late one, or none, is followed by a cancel. Raises BusError when there is none."""
-        signal = handed.signal
+        signal = sent.signal
         try:
-            position = await handed.acknowledgement
+            position = await sent.acknowledgement
         except BusError as error:
             # It may have been appended all the same.
-            self._landed(signal)
+            self._end_flight(signal)
             self.cancel(signal, CancelReason.LATE_ACK, f"no acknowledgement: {error}")
             raise
-        withdrawn = self._landed(signal)
+        withdrawn = self._end_flight(signal)
         self._on_position(position)
         now_ms = self._clock.now_ms()
-        self._skew.seen(handed.at_ms, position.timestamp_ms, now_ms)
+        self.skew.seen(sent.at_ms, position.timestamp_ms, now_ms)
         metrics.SIGNALS.labels(signal.action.value, signal.source, signal.vision).inc()
         if now_ms > signal.valid_until_ms:
             self.cancel(signal, CancelReason.LATE_ACK, f"acknowledged {now_ms - signal.valid_until_ms} ms after its validity")
         elif withdrawn is not None:
             self.cancel(signal, *withdrawn)
-        elif signal.action in _STANDING:
+        elif signal.action in _OPENABLE:
             self._supersede(signal)
         return position
 
@@ -120,12 +130,12 @@ class Publisher:
             self._open.pop(name, None)
         for signal in signals:
             self.cancel(signal, reason, detail)
-        in_flight = [one for one in self._in_flight.values() if symbol in {None, one.symbol} and one.action in _STANDING]
+        in_flight = [one for one in self._in_flight.values() if symbol in {None, one.symbol} and one.action in _OPENABLE]
         self._withdrawn.update((one.signal_id, (reason, detail)) for one in in_flight)
         return len(signals) + len(in_flight)
 
     def cancel(self, signal: Signal, reason: CancelReason, detail: str) -> None:
-        """Withdraw one signal, in the background; a cancel is never dropped for lateness, and tried until it is acknowledged."""
+        """Withdraw one signal, in the background: a cancel is retried until it is acknowledged, however late."""
         message = Cancel(
             schema_version=1,
             run_mode=self._run_mode,
@@ -143,7 +153,7 @@ class Publisher:
         metrics.CANCELS.labels(reason.value).inc()
         _log.info("cancel", signal_id=str(signal.signal_id), symbol=signal.symbol, reason=reason.value)
 
-    async def landed(self) -> None:
+    async def flush_signals(self) -> None:
         """Return once every signal handed over so far is acknowledged or given up, which its producer's timeout bounds."""
         await self._signals.flush()
 
@@ -152,28 +162,24 @@ class Publisher:
         """Return the cancels that are on their way."""
         return self._cancelling
 
-    async def cancelled_all(self, timeout_ms: int) -> None:
+    async def cancels_written(self, timeout_ms: int) -> None:
         """Return once every cancel so far is acknowledged, or the time is up."""
         if self._cancelling:
             await asyncio.wait(self._cancelling, timeout=timeout_ms / 1000)
 
-    async def close(self) -> None:
-        """Give up cancels that the broker does not take."""
+    async def stop(self) -> None:
+        """Cancel the writing of cancels that the broker has not taken."""
         for task in list(self._cancelling):
             task.cancel()
         await asyncio.gather(*self._cancelling, return_exceptions=True)
 
     def restore(self, signal: Signal) -> None:
         """Note a signal that an earlier life of this worker published."""
-        if signal.action in _STANDING:
+        if signal.action in _OPENABLE:
             self._open.setdefault(signal.symbol, []).append(signal)
 
-    def cancelled(self, symbol: str, signal_id: object) -> None:
-        """Note a cancel that an earlier life of this worker published."""
-        self._open[symbol] = [signal for signal in self._open.get(symbol, ()) if signal.signal_id != signal_id]
-
     def forget(self, symbol: str) -> None:
-        """Leave the open signals of `symbol` to whoever owns it now."""
+        """Forget the open signals of `symbol`: its next owner restores them."""
         self._open.pop(symbol, None)
 
     async def audit(self, record: AuditRecord, headers: Headers = ()) -> None:
@@ -183,14 +189,14 @@ class Publisher:
         position = await acknowledgement
         self._on_position(position)
         # Also where no signal leaves: one that is blocked for its clock's sake would never learn that the clock has been mended.
-        self._skew.seen(at_ms, position.timestamp_ms, self._clock.now_ms())
+        self.skew.seen(at_ms, position.timestamp_ms, self._clock.now_ms())
 
     async def dead_letter(self, record: Record, refused: Refused) -> None:
-        """Put a record aside as it came; return once that is acknowledged, and raise BusError when it is not."""
+        """Write a record to the dead letters as it came; return once acknowledged, and raise BusError when it is not."""
         await (await send_dead_letter(record, refused, self._others, self._dead_letters_topic, self._clock))
 
-    def _landed(self, signal: Signal) -> tuple[CancelReason, str] | None:
-        """Take a signal out of flight; return why it was withdrawn meanwhile."""
+    def _end_flight(self, signal: Signal) -> tuple[CancelReason, str] | None:
+        """Note that a signal is acknowledged or given up; return why it was withdrawn meanwhile, if it was."""
         self._in_flight.pop(signal.signal_id, None)
         return self._withdrawn.pop(signal.signal_id, None)
 

@@ -11,85 +11,32 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from pydantic import ValidationError
 
-from schemas import AsOf, AuditRecord, Cancel, Outcome, Signal, Topic, decode_signal_message, topic_name
+from schemas import AuditRecord, Topic, decode_signal_message, topic_name
 from services.core.bus import Bus, Committed, OffsetOutOfRangeError, Reader, Record, TopicPartition
 from services.core.bus.topic_reader import read_offsets
 from services.core.clock import Clock
 from services.core.settings import Settings
+from services.fusion.deliver.commit_metadata import decode_metadata
+from services.fusion.deliver.history import PartitionHistory
 from services.fusion.state.book import bars_to_rebuild
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake, NullSink
-from services.fusion.state.triggers import LaneKey
 
 _FIRST_LOOK_BACK: Final = 4_096
 _SPARE: Final = 1.1
 """The look-back grows by this much more than what it showed asks for, as records are not spread evenly."""
 _MOST_STRETCH: Final = 32
 """It grows by no more than this at once: a symbol with one bar in it says little."""
-_METADATA_VERSION: Final = "a2"
 
 _log = structlog.get_logger()
-
-
-class Told(NamedTuple):
-    """What a commit's metadata says: the next offsets of the partition's signals and audit, and how many partitions the topics had."""
-
-    signals: int
-    audit: int
-    partitions: int
-
-
-def encode_metadata(output_ends: Sequence[int], partitions: int) -> str:
-    """Return commit metadata."""
-    return ":".join([_METADATA_VERSION, *map(str, output_ends), str(partitions)])
-
-
-def decode_metadata(text: str) -> Told | None:
-    """Return what commit metadata says, None when it is not ours."""
-    version, *numbers = text.split(":")
-    if version != _METADATA_VERSION or len(numbers) != len(Told._fields) or not all(one.isdecimal() for one in numbers):
-        return None
-    return Told(*map(int, numbers))
-
-
-@dataclass(slots=True)
-class Known:
-    """What a partition's own outputs say of the work before: outcomes, and signals whose audit never came."""
-
-    ended: set[uuid.UUID] = field(default_factory=set)
-    signals: dict[uuid.UUID, Signal] = field(default_factory=dict)
-    """By trigger id: published, with or without an audit record."""
-    cancelled: set[uuid.UUID] = field(default_factory=set)
-    """Signal ids."""
-    as_of: dict[LaneKey, AsOf] = field(default_factory=dict)
-    """The lane's furthest published as-of."""
-
-    def record(self, value: Signal | Cancel | AuditRecord) -> None:
-        """Take in one of the partition's own messages, in order."""
-        match value:
-            case Signal():
-                self.signals.setdefault(value.trigger_id, value)
-                self._advance(LaneKey(value.symbol, value.interval, value.mode), value.as_of)
-            case Cancel():
-                self.cancelled.add(value.signal_id)
-            case AuditRecord():
-                self.ended.add(value.trigger_id)
-                if value.outcome is Outcome.PUBLISHED and value.as_of is not None:
-                    self._advance(LaneKey(value.symbol, value.interval, value.mode), value.as_of)
-
-    def _advance(self, lane: LaneKey, as_of: AsOf) -> None:
-        held = self.as_of.get(lane)
-        if held is None or as_of.market.offset >= held.market.offset:
-            self.as_of[lane] = as_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +50,7 @@ class Takeover:
     """A commit names these until it has passed the log's end: behind them lie outcomes of records that it has not passed."""
     output_ends: tuple[int, int]
     """Next offsets of signals and audit."""
-    known: Known
+    history: PartitionHistory
 
 
 class Recovery:
@@ -127,8 +74,8 @@ class Recovery:
             start = {tp: self._start(committed.get(tp), begins[tp], ends[tp]) for tp in inputs}
             self._refuse_lost(start, begins, ends, committed)
             await self._rebuild(reader, partition, begins, start)
-            known, read_from, output_ends = await self._read_outputs(reader, partition, [committed.get(tp) for tp in inputs])
-            return Takeover(partition, start, ends, read_from, output_ends, known)
+            history, read_from, output_ends = await self._read_outputs(reader, partition, [committed.get(tp) for tp in inputs])
+            return Takeover(partition, start, ends, read_from, output_ends, history)
         finally:
             await reader.close()
 
@@ -197,36 +144,35 @@ class Recovery:
 
     async def _read_outputs(
         self, reader: Reader, partition: int, committed: Sequence[Committed | None]
-    ) -> tuple[Known, tuple[int, int], tuple[int, int]]:
+    ) -> tuple[PartitionHistory, tuple[int, int], tuple[int, int]]:
         """Read signals and audit from where the commits point; signals also from as far back as one may still be open.
 
         Commits that somebody else made, such as an operator who moved the group, point nowhere: all outputs are read then.
         """
         signals, audit = outputs = [TopicPartition(topic, partition) for topic in self._outputs]
         begins, ends = await reader.beginning_offsets(outputs), await reader.end_offsets(outputs)
-        whole = (begins[signals], begins[audit])
-        named = [
-            (told.signals, told.audit) if (told := decode_metadata(held.metadata)) else whole for held in committed if held is not None
-        ]
-        read_from = (min([ends[signals], *(found[0] for found in named)]), min([ends[audit], *(found[1] for found in named)]))
+        named = [decode_metadata(held.metadata) for held in committed if held is not None]
+        from_signals = [begins[signals] if at is None else at.signals for at in named]
+        from_audit = [begins[audit] if at is None else at.audit for at in named]
+        read_from = (min([ends[signals], *from_signals]), min([ends[audit], *from_audit]))
         first = {signals: read_from[0], audit: read_from[1]}
         recent = (await reader.offsets_for_times({signals: max(0, self._clock.now_ms() - self._memory_ms())}))[signals]
         if recent is not None:
             first[signals] = min(first[signals], recent)
-        known = Known()
+        history = PartitionHistory()
         async for record in read_offsets(reader, {tp: range(max(begins[tp], offset), ends[tp]) for tp, offset in first.items()}):
-            self._note(record, known)
-        return known, read_from, (ends[signals], ends[audit])
+            self._note(record, history)
+        return history, read_from, (ends[signals], ends[audit])
 
     def _memory_ms(self) -> int:
         """Return for how long a signal matters after it was published."""
         fusion = self._settings.fusion
         return max(fusion.cool_down_ms, fusion.flip_flop_window_ms, *(fusion.entry_validity(interval) for interval in fusion.intervals))
 
-    def _note(self, record: Record, known: Known) -> None:
+    def _note(self, record: Record, history: PartitionHistory) -> None:
         try:
             value = record.value or b""
-            known.record(decode_signal_message(value) if record.topic == self._outputs[0] else AuditRecord.decode(value))
+            history.add(decode_signal_message(value) if record.topic == self._outputs[0] else AuditRecord.decode(value))
         except ValidationError as error:
             _log.warning("own_output_unreadable", topic=record.topic, offset=record.offset, problem=error.errors()[0]["msg"])
 

@@ -1,4 +1,4 @@
-"""What is shown of the worker while it runs: spans and gauges.
+"""What is told of the work: a trigger's result, its trace and spans, and the loop that refreshes the worker's gauges.
 
-Imports every other room; nothing but the worker imports it.
+Imports prompt and state; a result carries the prompt it rested on.
 """

@@ -1,6 +1,6 @@
-"""A trigger's spans: fold, wait, prompt, engine and publish, made when it has ended from the times that its decision measured.
+"""A trigger's trace and spans: fold, wait, prompt, engine and publish, made from the measured times once the trigger has ended.
 
-What a trigger's outputs and its call carry is settled when it is made, so that whoever gets them hangs its own spans there.
+The trace's ids are chosen when the trigger is made, so that its signal, audit record and engine call carry them as parent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanContext, SpanKind
 from schemas import OffsetRef, Outcome
 from services.core.bus import Headers, Record
 from services.core.tracing import Tracer, extract, inject, inject_text, trace_id
-from services.fusion.decide.ending import Ending
+from services.fusion.observe.result import TriggerResult
 from services.fusion.state.triggers import Trigger
 
 _SHOWN: Final = 200
@@ -62,8 +62,8 @@ class TriggerSpans:
         self._seen: dict[tuple[str, bytes | None], _Seen] = {}
 
     @property
-    def heeds_records(self) -> bool:
-        """Return whether `folded` is of use."""
+    def enabled(self) -> bool:
+        """Return whether spans are recorded at all."""
         return self._tracer is not None
 
     def begin(self, record: Record) -> TriggerTrace:
@@ -83,18 +83,18 @@ class TriggerSpans:
         for topic in self._inputs:
             self._seen.pop((topic, symbol.encode()), None)
 
-    def deciding(self, trace: TriggerTrace, symbol: str) -> None:
+    def rests_on(self, trace: TriggerTrace, symbol: str) -> None:
         """Note what a decision that begins now rests on."""
         if self._seen:
             found = (self._seen.get((topic, symbol.encode())) for topic in self._inputs)
             trace.rests_on = tuple(seen for seen in found if seen is not None)
 
-    def end(self, trigger: Trigger, trace: TriggerTrace, ending: Ending, done_ms: int) -> None:
+    def end(self, trigger: Trigger, trace: TriggerTrace, result: TriggerResult, done_ms: int) -> None:
         """Record the spans of a trigger that has ended."""
         tracer, own = self._tracer, trace.own
         if tracer is None or own is None or not own.trace_flags.sampled:
             return
-        failed = _text(f"{ending.reason}: {ending.detail}") if ending.outcome is Outcome.FAILED else None
+        failed = _text(f"{result.reason}: {result.detail}") if result.outcome is Outcome.FAILED else None
         tracer.record(
             "trigger",
             own,
@@ -102,8 +102,8 @@ class TriggerSpans:
             trigger.origin.ts_ms,
             done_ms,
             kind=SpanKind.CONSUMER,
-            attributes=dict(_about(trigger, ending)),
-            links=_links(trace, ending),
+            attributes=dict(_about(trigger, result)),
+            links=_links(trace, result),
             error=failed,
         )
 
@@ -118,7 +118,7 @@ class TriggerSpans:
                 attributes={f"aquiline.{key}": value for key, value in told.items()},
             )
 
-        stages = ending.stages_ms
+        stages = result.stages_ms
         part("fold", trigger.origin.ts_ms, trigger.made_ms)
         if "queue" not in stages:
             part("wait", trigger.made_ms, done_ms)
@@ -128,14 +128,14 @@ class TriggerSpans:
         if "prompt" not in stages:
             return  # was not asked
         asked_ms = turn_ms + stages["prompt"]
-        part("prompt", turn_ms, asked_ms, tokens=len(ending.prompt.ids) if ending.prompt else 0)
-        self._engine(trace, own, ending, asked_ms, failed)
-        if ending.signal is not None:
-            decided_ms = ending.signal.ts_decided_ms
-            part("publish", decided_ms, decided_ms + stages.get("publish", 0.0), SpanKind.PRODUCER, signal_id=str(ending.signal.signal_id))
+        part("prompt", turn_ms, asked_ms, tokens=len(result.prompt.ids) if result.prompt else 0)
+        self._engine(trace, own, result, asked_ms, failed)
+        if result.signal is not None:
+            decided_ms = result.signal.ts_decided_ms
+            part("publish", decided_ms, decided_ms + stages.get("publish", 0.0), SpanKind.PRODUCER, signal_id=str(result.signal.signal_id))
 
-    def _engine(self, trace: TriggerTrace, own: SpanContext, ending: Ending, asked_ms: float, failed: str | None) -> None:
-        stages = ending.stages_ms
+    def _engine(self, trace: TriggerTrace, own: SpanContext, result: TriggerResult, asked_ms: float, failed: str | None) -> None:
+        stages = result.stages_ms
         if self._tracer is None or trace.engine is None:
             return
         moments, at_ms = [], asked_ms
@@ -148,15 +148,15 @@ class TriggerSpans:
             trace.engine,
             own,
             asked_ms,
-            max(at_ms, asked_ms + ending.answering_ms),
+            max(at_ms, asked_ms + result.answering_ms),
             kind=SpanKind.CLIENT,
-            attributes=dict(_about_call(ending)),
+            attributes=dict(_about_call(result)),
             events=moments,
             error=failed,
         )
 
 
-def _about(trigger: Trigger, ending: Ending) -> Iterator[tuple[str, str | int]]:
+def _about(trigger: Trigger, result: TriggerResult) -> Iterator[tuple[str, str | int]]:
     origin = trigger.origin
     yield "messaging.system", "kafka"
     yield "messaging.destination.name", origin.topic
@@ -167,24 +167,24 @@ def _about(trigger: Trigger, ending: Ending) -> Iterator[tuple[str, str | int]]:
     yield "aquiline.symbol", trigger.lane.symbol
     yield "aquiline.interval", trigger.lane.interval
     yield "aquiline.mode", trigger.lane.mode
-    yield "aquiline.outcome", ending.outcome.value
-    for name, value in (("reason", ending.reason), ("detail", ending.detail), ("vision", ending.vision)):
+    yield "aquiline.outcome", result.outcome.value
+    for name, value in (("reason", result.reason), ("detail", result.detail), ("vision", result.vision)):
         if value:
             yield f"aquiline.{name}", _text(value)
-    if ending.signal is not None:
-        yield "aquiline.action", ending.signal.action.value
-    for which, ref in _rests(ending):
+    if result.signal is not None:
+        yield "aquiline.action", result.signal.action.value
+    for which, ref in _rests(result):
         yield f"aquiline.as_of.{which}", ref.offset
 
 
-def _about_call(ending: Ending) -> Iterator[tuple[str, str | int | float]]:
-    engine, usage = ending.engine, ending.usage
+def _about_call(result: TriggerResult) -> Iterator[tuple[str, str | int | float]]:
+    engine, usage = result.engine, result.usage
     if engine is not None:
         yield "gen_ai.response.model", engine.model
         yield "aquiline.engine", engine.name
         yield "aquiline.source", engine.source
-    if ending.cached_tokens is not None:
-        yield "aquiline.cached_tokens", ending.cached_tokens
+    if result.cached_tokens is not None:
+        yield "aquiline.cached_tokens", result.cached_tokens
     if usage is not None:
         yield "gen_ai.usage.input_tokens", usage.prompt_tokens
         yield "gen_ai.usage.output_tokens", usage.output_tokens
@@ -197,15 +197,15 @@ def _text(value: str) -> str:
     return value[:_SHOWN].encode(errors="replace").decode()
 
 
-def _rests(ending: Ending) -> Iterator[tuple[str, OffsetRef]]:
-    if ending.as_of is not None:
-        yield "market", ending.as_of.market
-        if ending.as_of.vision is not None:
-            yield "vision", ending.as_of.vision
+def _rests(result: TriggerResult) -> Iterator[tuple[str, OffsetRef]]:
+    if result.as_of is not None:
+        yield "market", result.as_of.market
+        if result.as_of.vision is not None:
+            yield "vision", result.as_of.vision
 
 
-def _links(trace: TriggerTrace, ending: Ending) -> list[SpanContext]:
+def _links(trace: TriggerTrace, result: TriggerResult) -> list[SpanContext]:
     """Return the spans that made the records which the decision rests on, other than the one that its trigger hangs under."""
-    held = {(ref.topic, ref.offset) for _, ref in _rests(ending)}
+    held = {(ref.topic, ref.offset) for _, ref in _rests(result)}
     found = (extract(seen.headers) for seen in trace.rests_on if (seen.topic, seen.offset) in held)
     return [context for context in found if context is not None and context != trace.parent]

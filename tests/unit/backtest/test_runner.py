@@ -19,7 +19,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.settings import EngineSettings, LogSettings, Settings
 from services.fusion.service import load_tokenizer
-from services.fusion.worker import Around
+from services.fusion.worker import WorkerDependencies
 from services.inference.engine import Chunk, EngineError, EngineRequest
 from services.inference.simulator.instant import InstantSimulator
 from services.replay.audit_trail import read_trail_file
@@ -105,7 +105,7 @@ class Failing(InstantSimulator):
 def _with(monkeypatch: pytest.MonkeyPatch, make: Callable[[VirtualClock], InstantSimulator]) -> None:
     """Have runs ask the engine that `make` makes."""
 
-    def with_engine(settings: Settings, engine: str, clock: VirtualClock, bus: MemoryBus) -> Around:
+    def with_engine(settings: Settings, engine: str, clock: VirtualClock, bus: MemoryBus) -> WorkerDependencies:
         return dataclasses.replace(worker_dependencies(settings, engine, clock, bus), engine=make(clock))
 
     monkeypatch.setattr(runner, "worker_dependencies", with_engine)

@@ -30,7 +30,7 @@ from services.core.clock import VirtualClock
 from services.core.health import Health
 from services.core.settings import Settings
 from services.core.topic_admin import ensure_topics
-from services.fusion.worker import Around, FusionWorker
+from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, EngineSource, TokenIds, Usage
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MODE, START, SYMBOL, bar, instrument
@@ -176,8 +176,12 @@ class Desk:
 
     def start(self) -> None:
         self.health = Health()
-        self.worker = FusionWorker(
-            Around(
+        self.health.require("opened")
+        self._task = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        self.worker = await FusionWorker.open(
+            WorkerDependencies(
                 bus=self.bus,
                 settings=self.settings,
                 clock=self.clock,
@@ -188,7 +192,8 @@ class Desk:
                 redis=None,
             )
         )
-        self._task = asyncio.create_task(self.worker.run())
+        self.health.set("opened")
+        await self.worker.run()
 
     async def ready(self) -> None:
         await self.until(lambda: self.health.ready)
@@ -205,10 +210,10 @@ class Desk:
 
     async def crash(self) -> None:
         """Have the worker go as a killed process goes."""
-        consumer = self.worker._consumer
+        consumer = self.worker._rooms.consumer
         assert isinstance(consumer, MemoryConsumer)
         consumer.crash()
-        gone = [self._task, *self.worker._decider.running, *self.worker._ledger._writing]
+        gone = [self._task, *self.worker._rooms.dispatcher.running, *self.worker._rooms.ledger._writing]
         for task in gone:
             task.cancel()
         await asyncio.gather(*gone, return_exceptions=True)

@@ -230,7 +230,7 @@ async def test_what_is_halted_is_not_asked() -> None:
         assert await desk.outcomes() == [(Outcome.BLOCKED, "halted")]
         await desk.control("ACTIVE")
         await desk.control("HALTED", "ETH-USD.CBSE")
-        await desk.until(lambda: desk.worker._control.offset == 2)
+        await desk.until(lambda: desk.worker._rooms.control.offset == 2)
         await asked(desk, 6)
     assert (await desk.outcomes())[1] == (Outcome.PUBLISHED, None)
     assert len(engine.requests) == 1
@@ -244,7 +244,7 @@ async def test_a_halt_that_comes_while_the_engine_answers_stops_the_signal() -> 
         await desk.bars(bar(5))
         await desk.until(lambda: engine.running == 1)
         await desk.control("HALTED", SYMBOL)
-        await desk.until(lambda: desk.worker._control.offset == 0)
+        await desk.until(lambda: desk.worker._rooms.control.offset == 0)
         gate.set()
         (audit,) = await desk.concluded(1)
     assert (audit.outcome, audit.reason, audit.detail) == (Outcome.BLOCKED, "halted", "said so")
@@ -270,10 +270,10 @@ async def test_a_decision_on_less_than_one_before_is_not_asked() -> None:
     desk = await desk_with(ScriptedEngine())
     async with desk.running() as worker:
         await asked(desk)
-        ((_, held),) = next(owned for owned in worker.ownership._owned.values() if owned.known.as_of).known.as_of.items()
+        ((_, held),) = next(owned for owned in worker._rooms.partitions._owned.values() if owned.history.as_of).history.as_of.items()
         later = held.model_copy(update={"market": held.market.model_copy(update={"offset": 99})})
-        for owned in worker.ownership._owned.values():
-            owned.known.as_of = dict.fromkeys(owned.known.as_of, later)
+        for owned in worker._rooms.partitions._owned.values():
+            owned.history.as_of = dict.fromkeys(owned.history.as_of, later)
         await asked(desk, 6)
     assert (await desk.outcomes())[1] == (Outcome.STALE, "as_of_behind")
 
@@ -293,7 +293,7 @@ async def test_rules_stop_what_is_not_fit_to_be_asked(rule: str, fusion: dict[st
     desk = await desk_with(engine, None, **fusion)
     async with desk.running() as worker:
         if rule == "clock_skew":
-            worker._skew.skew_ms = 200
+            worker._rooms.publisher.skew.skew_ms = 200
         for slot, close in slots.items():
             await asked(desk, slot, close)
     assert await desk.outcomes() == [(Outcome.BLOCKED, rule)]
@@ -370,7 +370,7 @@ async def test_a_split_that_is_known_ahead_cancels_what_is_open_when_it_takes_ef
     async with desk.running():
         await asked(desk, 5, 100.0)
         await asked(desk, 6, 50.0)
-        await desk.until(lambda: not desk.worker._publisher._cancelling)
+        await desk.until(lambda: not desk.worker._rooms.publisher._cancelling)
     (cancel,) = await desk.cancels()
     assert cancel.reason is CancelReason.SPLIT
     assert [reason for _, reason in await desk.outcomes()] == [None, None]

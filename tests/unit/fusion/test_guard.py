@@ -12,7 +12,7 @@ from services.core.metrics import REGISTRY
 from services.core.topic_admin import ensure_topics
 from services.fusion.decide.control import UNREADABLE_MS, ControlState, ControlTable
 from services.fusion.decide.guard import Guard
-from services.fusion.deliver.skew import SkewMeter
+from services.fusion.deliver.publisher import SkewMeter
 from services.fusion.state.book import Book
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument
@@ -171,10 +171,10 @@ async def test_what_is_halted_is_shown_also_when_no_record_says_so() -> None:
     await ensure_topics(await bus.admin(), RunMode.DEMO, 1)
     control = ControlTable(bus, clock, RunMode.DEMO, "test")
     await control.start()
-    control.show()
+    control.update_gauges()
     assert shown() == (0, 0)
     clock.advance_to(NOW + UNREADABLE_MS + 1_000)
-    control.show()
+    control.update_gauges()
     assert shown() == (1, 6)
     await control.close()
 
@@ -185,5 +185,5 @@ async def test_control_records_that_cannot_be_used_change_nothing() -> None:
     await desk.send_raw(Topic.CONTROL, b"global", b"not JSON")
     await desk.send_raw(Topic.CONTROL, b"global", word(HaltState.ACTIVE).encode())
     async with desk.running() as worker:
-        assert worker._control.offset == 2
-        assert worker._control.halted(SYMBOL) == "said so"
+        assert worker._rooms.control.offset == 2
+        assert worker._rooms.control.halted(SYMBOL) == "said so"

@@ -138,8 +138,6 @@ class Schedule(RuleBasedStateMachine):
 
     @invariant()
     def every_trigger_is_in_one_place(self) -> None:
-        assert self.lanes.pending == len(self.line)
-        assert self.lanes.running == len(self.running)
         assert self.offered == len(self.line) + len(self.running) + len(self.ends)
         for mode in MODES:
             assert sum(key.mode == mode for key in self.running) <= PERMITS[mode]

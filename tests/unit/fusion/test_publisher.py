@@ -13,7 +13,6 @@ from schemas.examples import EXAMPLES
 from services.core.bus import BusError, Headers, Position
 from services.core.clock import VirtualClock
 from services.fusion.deliver.publisher import Publisher
-from services.fusion.deliver.skew import SkewMeter
 from tests.unit.fusion.build import MODE, START, SYMBOL, signal
 
 ETH = "ETH-USD.CBSE"
@@ -62,16 +61,13 @@ class Office:
         self.signals = HeldProducer(self.clock)
         self.others = HeldProducer(self.clock)
         self.positions: list[Position] = []
-        self.skew = SkewMeter()
-        self.publisher = Publisher(
-            self.signals, self.others, clock=self.clock, run_mode=MODE, skew=self.skew, on_position=self.positions.append
-        )
+        self.publisher = Publisher(self.signals, self.others, clock=self.clock, run_mode=MODE, on_position=self.positions.append)
 
     async def publish(self, one: Signal) -> None:
-        await self.publisher.settle(await self.publisher.hand_over(one))
+        await self.publisher.acknowledged(await self.publisher.hand_over(one))
 
     async def cancels(self) -> list[tuple[CancelReason, Signal | Cancel]]:
-        await self.publisher.cancelled_all(1_000)
+        await self.publisher.cancels_written(1_000)
         return [(one.reason, one) for one in self.others.sent if isinstance(one, Cancel)]
 
     async def reasons(self) -> list[CancelReason]:
@@ -86,7 +82,7 @@ def office() -> Office:
 async def test_an_acknowledgement_after_the_validity_is_followed_by_a_cancel(office: Office) -> None:
     office.signals.holds = True
     handed = await office.publisher.hand_over(signal())
-    settling = asyncio.create_task(office.publisher.settle(handed))
+    settling = asyncio.create_task(office.publisher.acknowledged(handed))
     await asyncio.sleep(0)
     office.clock.advance_to(START + 3_001)
     office.signals.acknowledge()
@@ -100,7 +96,7 @@ async def test_no_acknowledgement_is_followed_by_a_cancel_too(office: Office) ->
     handed = await office.publisher.hand_over(signal())
     office.signals.held[0].set_exception(BusError("timed out"))
     with pytest.raises(BusError):
-        await office.publisher.settle(handed)
+        await office.publisher.acknowledged(handed)
     assert await office.reasons() == [CancelReason.LATE_ACK]
     assert office.positions == []
 
@@ -121,7 +117,7 @@ async def test_a_halt_cancels_what_is_unexpired_and_nothing_else(office: Office)
 async def test_a_halt_reaches_a_signal_in_flight_and_its_cancel_comes_after_it(office: Office) -> None:
     office.signals.holds = True
     handed = await office.publisher.hand_over(signal())
-    settling = asyncio.create_task(office.publisher.settle(handed))
+    settling = asyncio.create_task(office.publisher.acknowledged(handed))
     await asyncio.sleep(0)
     assert office.publisher.cancel_open(None, CancelReason.HALTED, "halt") == 1
     assert await office.reasons() == []
@@ -151,23 +147,21 @@ async def test_a_cancel_is_tried_until_the_broker_takes_it(office: Office) -> No
     assert await office.reasons() == [CancelReason.REVISED]
 
 
-async def test_what_an_earlier_life_left_open_is_cancelled_unless_it_was(office: Office) -> None:
-    for number in (1, 2):
-        office.publisher.restore(signal(number, interval=f"{number}m"))
+async def test_what_an_earlier_owner_left_open_is_cancelled_once(office: Office) -> None:
+    office.publisher.restore(signal(2, interval="2m"))
     office.publisher.restore(signal(3, Action.ABSTAIN))
-    office.publisher.cancelled(SYMBOL, signal(1).signal_id)
     assert office.publisher.cancel_open(None, CancelReason.SPLIT, "split") == 1
     office.publisher.restore(signal(4))
     office.publisher.forget(SYMBOL)
     assert office.publisher.cancel_open(None, CancelReason.SPLIT, "split") == 0
-    await office.publisher.close()
+    await office.publisher.stop()
 
 
 async def test_a_worker_that_stood_still_after_handing_a_signal_over_sees_no_skew(office: Office) -> None:
     handed = await office.publisher.hand_over(signal())
     office.clock.advance_to(START + 2_900)
-    await office.publisher.settle(handed)
-    assert office.skew.skew_ms == 0
+    await office.publisher.acknowledged(handed)
+    assert office.publisher.skew.skew_ms == 0
 
 
 async def test_audit_records_show_skew_and_its_end_also_while_no_signal_leaves(office: Office) -> None:
@@ -175,7 +169,7 @@ async def test_audit_records_show_skew_and_its_end_also_while_no_signal_leaves(o
     assert isinstance(outcome, AuditRecord)
     office.others.ahead_ms = 5_000
     await office.publisher.audit(outcome)
-    assert office.skew.skew_ms == -5_000
+    assert office.publisher.skew.skew_ms == -5_000
     office.others.ahead_ms = 0
     await office.publisher.audit(outcome)
-    assert office.skew.skew_ms == 0
+    assert office.publisher.skew.skew_ms == 0

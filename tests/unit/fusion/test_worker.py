@@ -18,9 +18,9 @@ from services.core.settings import SettingsError
 from services.core.topic_admin import ensure_topics
 from services.fusion.decide.control import UNREADABLE_MS
 from services.fusion.deliver.accounts import PoisonedStreamError
+from services.fusion.deliver.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from services.fusion.deliver.ownership import PartitionsChangedError
-from services.fusion.deliver.recovery import Told, decode_metadata, encode_metadata
-from services.fusion.worker import Around, FusionWorker
+from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.inference.engine import EngineError
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MINUTE, START, SYMBOL, VISION, bar, bar_at, instrument, seen, split
@@ -48,7 +48,7 @@ async def test_every_record_and_every_trigger_is_accounted_for() -> None:
         await desk.bars(bar(0), bar(0), bar(1), bar(2, interval="5m"), bar(0, 50.0), bar(2, closed=False), bar(2))
         await desk.send(Topic.VISION_FEATURES, seen(START + MINUTE), seen(START + MINUTE), seen(START + MINUTE, interval="1h"))
         await desk.until(lambda: sum(desk.worker.accounts.records.values()) == 10)
-        await desk.until(lambda: desk.worker.ownership.watermarks.unfinished == 0)
+        await desk.until(lambda: desk.worker._rooms.partitions.watermarks.unfinished == 0)
     await sums_close(desk, 10)
     assert desk.worker.accounts.records == {"folded": 5, "duplicate": 2, "filtered": 2, "dead_lettered": 1}
     assert await desk.committed() == {MARKET: 7, VISION: 3}
@@ -156,7 +156,7 @@ async def test_a_bar_waits_for_the_features_of_its_window_and_their_arrival_is_n
     await desk.history()
     async with desk.running():
         await desk.bars(bar(5))
-        await desk.until(lambda: desk.worker._lanes.counts()["waiting"] == 1)
+        await desk.until(lambda: desk.worker._rooms.dispatcher.lanes.counts()["waiting"] == 1)
         assert desk.engine.requests == []
         desk.clock.advance_to(NOW + 77)
         await desk.send(Topic.VISION_FEATURES, seen(START + 6 * MINUTE))
@@ -281,7 +281,7 @@ async def test_nothing_is_without_outcome_and_nothing_with_two_however_often_the
             await desk.crash()
     gates.open(400)
     async with desk.running() as worker:
-        await desk.until(lambda: worker.ownership.caught_up and worker.ownership.watermarks.unfinished == 0)
+        await desk.until(lambda: worker.caught_up and worker._rooms.partitions.watermarks.unfinished == 0)
     audit = await desk.audit()
     assert len({one.trigger_id for one in audit}) == len(audit) == 3 * sent
     assert (await desk.committed())[MARKET] == 3 * sent
@@ -327,7 +327,7 @@ async def test_guard_and_open_signals_are_restored_from_the_partitions_own_outpu
         await desk.bars(bar(6))
         await desk.concluded(2)
         await desk.control("HALTED")
-        await desk.until(lambda: desk.worker._control.offset == 0)
+        await desk.until(lambda: desk.worker._rooms.control.offset == 0)
     assert (await desk.outcomes())[1] == (Outcome.BLOCKED, "cool_down")
     (cancel,) = await desk.cancels()
     assert (cancel.reason, cancel.signal_id) == (CancelReason.HALTED, (await desk.signals())[0].signal_id)
@@ -385,7 +385,7 @@ async def test_a_split_rescales_the_book_and_cancels_what_is_open() -> None:
         await desk.bars(bar(6, 50.0))
         await desk.concluded(2)
         await desk.split(split(START + 6 * MINUTE, 2.0))
-        await desk.until(lambda: desk.worker._books.get(SYMBOL).version == 1)  # type: ignore[union-attr]
+        await desk.until(lambda: desk.worker._rooms.books.get(SYMBOL).version == 1)  # type: ignore[union-attr]
         await desk.bars(bar(7, 51.0))
         await desk.concluded(3)
     assert [reason for _, reason in await desk.outcomes()] == [None, "suspected_split", None]
@@ -399,12 +399,12 @@ async def test_control_that_has_been_unreadable_counts_as_halted() -> None:
     desk = await Desk.open(start_from="latest", max_staleness_ms=100_000, entry_validity_ms={"1m": 60_000})
     await desk.history()
     async with desk.running() as worker:
-        worker._control._tables.last_read_ms = NOW - UNREADABLE_MS - 1
-        why = worker._control.halted(SYMBOL)
+        worker._rooms.control._tables.last_read_ms = NOW - UNREADABLE_MS - 1
+        why = worker._rooms.control.halted(SYMBOL)
         assert why is not None
         assert "unreadable for 5001 ms" in why
-        worker._control._tables.last_read_ms = NOW - UNREADABLE_MS
-        assert worker._control.halted(SYMBOL) is None
+        worker._rooms.control._tables.last_read_ms = NOW - UNREADABLE_MS
+        assert worker._rooms.control.halted(SYMBOL) is None
 
 
 async def test_prefixes_are_sent_ahead_and_the_next_epoch_starts_with_them() -> None:
@@ -427,9 +427,8 @@ async def test_run_mode_live_refuses_the_simulator_and_lets_go_of_what_it_opened
     live = desk.settings.model_copy(update={"run_mode": RunMode.LIVE})
     await ensure_topics(await desk.bus.admin(), RunMode.LIVE, 1)
     clock = VirtualClock(NOW)
-    worker = FusionWorker(Around(desk.bus, live, clock, Health(), engine, None, build.tokenizer(), None))
     with pytest.raises(SettingsError, match="refuses the simulator"):
-        await worker.run()
+        await FusionWorker.open(WorkerDependencies(desk.bus, live, clock, Health(), engine, None, build.tokenizer(), None))
     assert engine.closed
 
 
@@ -461,7 +460,7 @@ async def test_no_two_signals_of_a_symbol_carry_one_id() -> None:
         for slot in range(4):
             await desk.bars(bar(slot))
         await desk.until(lambda: desk.worker.accounts.triggers == 8)
-        await desk.until(lambda: desk.worker.ownership.watermarks.unfinished == 0)
+        await desk.until(lambda: desk.worker._rooms.partitions.watermarks.unfinished == 0)
     signals: list[Signal] = await desk.signals()
     assert len({one.signal_id for one in signals}) == len(signals)
     await sums_close(desk, 4)
@@ -472,7 +471,7 @@ async def test_a_partition_count_that_is_not_what_it_was_is_refused() -> None:
     async with desk.running():
         await desk.until(lambda: len(desk.group.committed) == 4)
     for partition, held in desk.group.committed.items():
-        assert decode_metadata(held.metadata) == Told(0, 0, 2)
+        assert decode_metadata(held.metadata) == CommitMetadata(0, 0, 2)
         desk.group.committed[partition] = Committed(held.offset, encode_metadata((0, 0), 1))
     # As it would be had the topics had one partition then: the second has no commit of its own to tell by.
     del desk.group.committed[TopicPartition(MARKET, 1)], desk.group.committed[TopicPartition(VISION, 1)]

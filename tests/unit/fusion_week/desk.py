@@ -22,7 +22,8 @@ from services.core.settings import EngineSettings, Settings
 from services.core.tokenizer import Tokenizer
 from services.fusion.decide.guard import Guard
 from services.fusion.decide.lanes import Lanes
-from services.fusion.deliver.recovery import Recovery, encode_metadata
+from services.fusion.deliver.commit_metadata import encode_metadata
+from services.fusion.deliver.recovery import Recovery
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore

@@ -73,7 +73,7 @@ async def test_a_trigger_that_failed_or_was_stopped_ends_where_it_ended(bus: Bus
             await way.decided()
             halt = Control(schema_version=1, run_mode=RunMode.DEMO, scope="global", state=HaltState.HALTED, reason="x", actor="me", ts_ms=1)
             await way.publish_raw(Topic.CONTROL, b"global", halt.encode())
-            await until(lambda: way.worker._control.halted("any") is not None)
+            await until(lambda: way.worker._rooms.control.halted("any") is not None)
             await way.candle(HISTORY + 1)
             await way.decided(2)
         failed, stopped = sorted(collector.of("aquiline-fusion", "trigger"), key=lambda span: span.start_ms)

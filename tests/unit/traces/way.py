@@ -14,7 +14,7 @@ from services.core.health import Health
 from services.core.lifecycle import Service
 from services.core.settings import BusSettings, FusionSettings, MarketSettings, RedisSettings, Settings, TracesSettings, VisionSettings
 from services.core.topic_admin import ensure_topics
-from services.fusion.worker import Around, FusionWorker
+from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.market.service import MarketService
 from services.vision.render import ChartSpec
 from services.vision.service import VisionService
@@ -115,8 +115,8 @@ class Way:
         async with _run(market, vision):
             await until(lambda: market.counts.records >= HISTORY and vision.counts.records >= HISTORY)
             health = Health()
-            self.worker = FusionWorker(
-                Around(
+            self.worker = await FusionWorker.open(
+                WorkerDependencies(
                     bus=self.bus,
                     settings=self.settings,
                     clock=clock,
@@ -128,7 +128,7 @@ class Way:
                 )
             )
             async with _run(self.worker):
-                await until(lambda: health.ready and self.worker.ownership.caught_up)
+                await until(lambda: health.ready and self.worker.caught_up)
                 yield
 
     async def decided(self, count: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""How a trigger ended, with all that its audit record tells: filled in as its decision is made."""
+"""How a trigger ended, with all that its audit record and its spans say: filled in while its decision is made."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from services.inference.engine import EngineInfo, Usage
 
 
 @dataclass(slots=True)
-class Ending:
-    """How a trigger ended, and all that its audit record tells."""
+class TriggerResult:
+    """A trigger's outcome with its reason, and what it rested on."""
 
     outcome: Outcome
     reason: str | None = None
@@ -28,4 +28,4 @@ class Ending:
     answer: str | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
     answering_ms: float = 0.0
-    """How long the engine was asked in all, until its answer's end: the rationale and a second attempt included."""
+    """From the engine's call to the answer's end, the rationale and a second attempt included."""

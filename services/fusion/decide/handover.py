@@ -1,0 +1,91 @@
+"""What happens to a partition's work when the partition comes or goes: restored from its history, or drained and forgotten."""
+
+from __future__ import annotations
+
+from schemas import CancelReason
+from services.core.health import Health
+from services.core.settings import FusionSettings
+from services.fusion.decide.control import ControlTable
+from services.fusion.decide.dispatcher import Dispatcher
+from services.fusion.decide.guard import Guard
+from services.fusion.deliver.ledger import Ledger
+from services.fusion.deliver.partitions import Partitions
+from services.fusion.deliver.publisher import Publisher
+from services.fusion.observe.spans import TriggerSpans
+from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.prewarm import Prewarmer
+from services.fusion.state.books import Books
+from services.fusion.state.triggers import TriggerPolicy
+
+
+class WorkHandover:
+    """Restores and drains the work of all rooms for `services.fusion.deliver.ownership`."""
+
+    def __init__(
+        self,
+        settings: FusionSettings,
+        health: Health,
+        *,
+        partitions: Partitions,
+        books: Books,
+        policy: TriggerPolicy,
+        prompts: PromptBuilder,
+        prewarmer: Prewarmer,
+        spans: TriggerSpans,
+        publisher: Publisher,
+        ledger: Ledger,
+        control: ControlTable,
+        guard: Guard,
+        dispatcher: Dispatcher,
+    ) -> None:
+        """Draining takes at most `fusion.drain_ms`."""
+        self._drain_ms = settings.drain_ms
+        self._health = health
+        self._partitions = partitions
+        self._books = books
+        self._policy = policy
+        self._prompts = prompts
+        self._prewarmer = prewarmer
+        self._spans = spans
+        self._publisher = publisher
+        self._ledger = ledger
+        self._control = control
+        self._guard = guard
+        self._dispatcher = dispatcher
+
+    def taken_over(self, partition: int) -> None:
+        """Restore guard state and open signals, cancel those that are halted, and send the partition's prefixes ahead."""
+        owned = self._partitions.owned(partition)
+        if owned is None:
+            return
+        for signal in owned.history.signals.values():
+            if signal.signal_id not in owned.history.cancelled:
+                self._publisher.restore(signal)
+            self._guard.published(signal.symbol, signal.action, signal.as_of.market.ts_event_ms, signal.ts_decided_ms)
+        self._health.set("assigned")
+        if self._partitions.rebuilt:
+            self._health.set("rebuilt")
+        symbols = sorted(self._books.symbols(partition))
+        for symbol in symbols:
+            why = self._control.halted(symbol)
+            if why is not None:
+                self._publisher.cancel_open(symbol, CancelReason.HALTED, why)
+        self._prewarmer.warm_current(symbols)
+
+    async def hand_back(self, partitions: frozenset[int]) -> None:
+        """Finish or abort the work of `partitions` within the drain budget, write its outcomes, and forget it."""
+        self._health.clear("rebuilt", "partitions are moving")
+        budget_ms = self._drain_ms
+        await self._dispatcher.drain(partitions, finish_ms=budget_ms * 0.7, abort_ms=budget_ms * 0.1)
+        # An aborted decision may have handed its signal over: the next owner has to find it in the outputs.
+        await self._publisher.flush_signals()
+        await self._ledger.written(partitions, int(budget_ms * 0.15))
+        await self._publisher.cancels_written(int(budget_ms * 0.05))
+        for partition in partitions:
+            for symbol in self._books.drop(partition):
+                self._policy.forget(symbol)
+                self._guard.forget(symbol)
+                self._publisher.forget(symbol)
+                self._prompts.forget(symbol)
+                self._prewarmer.forget(symbol)
+                self._spans.forget(symbol)

@@ -1,0 +1,54 @@
+"""Folds polled batches: each record is folded, ignored or dead-lettered, counted, and its offset noted, in the order of its partition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Final
+
+from services.core.bus import Record, TopicPartition
+from services.core.decode import Refused
+from services.fusion.deliver.accounts import RecordCounter
+from services.fusion.deliver.ledger import Ledger
+from services.fusion.deliver.partitions import Partitions
+from services.fusion.observe.spans import TriggerSpans
+from services.fusion.state.intake import Intake, Sink
+
+_PLACE: Final = itemgetter(0, 1)
+"""A record's topic and partition, its first two fields: by name they take twice as long."""
+
+
+class BatchFolder:
+    """Takes each record of a batch to its book, or to the dead letters."""
+
+    def __init__(self, partitions: Partitions, intake: Intake, ledger: Ledger, counter: RecordCounter, spans: TriggerSpans) -> None:
+        """Fold records of owned `partitions` through `intake`."""
+        self._partitions = partitions
+        self._intake = intake
+        self._ledger = ledger
+        self._counter = counter
+        self._spans = spans
+
+    def fold(self, records: Sequence[Record], sink: Sink) -> None:
+        """Fold a polled batch, `sink` taking its triggers; raise PoisonedStreamError when too many of the last records are bad."""
+        for (topic, partition), batch in groupby(records, _PLACE):
+            watermark = self._partitions.reading(TopicPartition(topic, partition))
+            if watermark is None:
+                continue  # handed back between fetch and here; its next owner reads it again
+            folded, traced = 0, self._spans.enabled
+            for record in batch:
+                watermark.seen(record.offset)
+                taken = self._intake.take(record, sink)
+                if taken == "folded":
+                    folded += 1
+                    if traced and record.headers:
+                        self._spans.folded(record)
+                elif isinstance(taken, Refused):
+                    self._ledger.dead_letter(record, taken, watermark)
+                    self._counter.dead_letter(topic, taken.reason)
+                else:
+                    self._counter.count(topic, taken)
+            self._counter.count(topic, "folded", folded)
+        self._partitions.polled(empty=not records)
+        self._counter.flush()

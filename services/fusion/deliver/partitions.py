@@ -1,0 +1,123 @@
+"""The partitions that the worker owns: whether each has been taken over and caught up, its watermarks, and what to commit.
+
+A partition number is owned, read and handed back in both input topics at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.core import metrics
+from services.core.bus import Position, TopicPartition
+from services.fusion.deliver.history import PartitionHistory
+from services.fusion.deliver.recovery import Takeover
+from services.fusion.deliver.watermark import PartitionWatermark, Watermarks
+
+_POLLS_AT_END: Final = 5
+"""Polls in a row without a record after which a log's last offsets are taken to carry none (compaction, transactions)."""
+
+
+@dataclass(slots=True)
+class OwnedPartition:
+    """One partition number of both input topics."""
+
+    history: PartitionHistory = field(default_factory=PartitionHistory)
+    behind: dict[TopicPartition, int] = field(default_factory=dict)
+    """Where the log ended at the takeover, for topics that have not been read up to there."""
+    taken_over: bool = False
+    leaving: bool = False
+    """True while it is handed back: records fetched meanwhile are left to its next owner."""
+
+
+class Partitions:
+    """All partitions owned."""
+
+    def __init__(self, inputs: tuple[str, str], outputs: tuple[str, str]) -> None:
+        """Own nothing yet. `inputs` are the market and vision topics, `outputs` those of signals and audit."""
+        self.inputs = inputs
+        self.watermarks = Watermarks()
+        self._outputs = outputs
+        self._owned: dict[int, OwnedPartition] = {}
+        self._empty_polls = 0
+
+    def owned(self, number: int) -> OwnedPartition | None:
+        """Return a partition, None when it is not owned."""
+        return self._owned.get(number)
+
+    def add(self, number: int) -> OwnedPartition:
+        """Own a partition that has not been taken over yet."""
+        owned = self._owned[number] = OwnedPartition()
+        return owned
+
+    def remove(self, number: int) -> None:
+        """Own a partition no longer."""
+        del self._owned[number]
+        for tp in self.of(number):
+            self.watermarks.revoke(tp)
+
+    def of(self, number: int) -> list[TopicPartition]:
+        """Return the partition of both input topics."""
+        return [TopicPartition(topic, number) for topic in self.inputs]
+
+    def taken_over(self, owned: OwnedPartition, takeover: Takeover) -> None:
+        """Go on from where a takeover found the partition's work."""
+        owned.history = takeover.history
+        owned.behind = {tp: end for tp, end in takeover.ends.items() if takeover.start[tp] < end}
+        for tp in self.of(takeover.partition):
+            inherited = (takeover.outputs_read_from, takeover.ends[tp])
+            self.watermarks.assign(PartitionWatermark(tp, takeover.start[tp], takeover.output_ends, inherited))
+        owned.taken_over = True
+
+    def reading(self, tp: TopicPartition) -> PartitionWatermark | None:
+        """Return the watermark of a partition whose records are folded, None when it is not owned or is being handed back."""
+        owned = self._owned.get(tp.partition)
+        return None if owned is None or owned.leaving else self.watermarks.get(tp)
+
+    @property
+    def rebuilt(self) -> bool:
+        """Return whether every partition's books are rebuilt."""
+        return all(owned.taken_over for owned in self._owned.values())
+
+    @property
+    def caught_up(self) -> bool:
+        """Return whether all was read that the log held when each partition was taken over: before that, nothing is asked.
+
+        A decision on half of the log could rest on less than one that was published before the takeover.
+        """
+        return all(owned.taken_over and not owned.behind for owned in self._owned.values())
+
+    def readable(self, assigned: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Return those of `assigned` whose books are rebuilt."""
+        return [tp for tp in assigned if tp.partition in self._owned and self._owned[tp.partition].taken_over]
+
+    def polled(self, *, empty: bool) -> None:
+        """Note a poll: the log may have been read up to its end at the takeover by now."""
+        self._empty_polls = self._empty_polls + 1 if empty else 0
+        at_end = self._empty_polls >= _POLLS_AT_END
+        for owned in self._owned.values():
+            if owned.behind and owned.taken_over:
+                owned.behind = (
+                    {}
+                    if at_end  # offsets that carry no record end a log as well
+                    else {tp: end for tp, end in owned.behind.items() if (held := self.watermarks.get(tp)) and held.next_offset < end}
+                )
+
+    def acknowledged(self, position: Position) -> None:
+        """Note an acknowledged signal or audit record, so that commits name where outcomes are found."""
+        at = self._outputs.index(position.topic)
+        for tp in self.of(position.partition):
+            watermark = self.watermarks.get(tp)
+            if watermark is not None:
+                ends = list(watermark.output_ends)
+                ends[at] = max(ends[at], position.offset + 1)
+                watermark.output_ends = tuple(ends)
+
+    def finished(self) -> dict[TopicPartition, int]:
+        """Return for each partition the offset below which every record is finished."""
+        return {watermark.partition: watermark.committable()[0] for watermark in self.watermarks}
+
+    def update_gauges(self) -> None:
+        """Show how many records are unfinished."""
+        metrics.UNFINISHED_RECORDS.set(self.watermarks.unfinished)
