@@ -1,0 +1,72 @@
+"""Numbers as people write them: `1,234.56`, `1.234,56`, `1 234,56`, `$1.5M`. Which comma is the decimal one, a file's prices say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+EMPTY: Final = frozenset({"", "-", "--", "nan", "null", "none", "n/a", "na", "#n/a", "<na>"})
+_PLAIN: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_SPACES: Final = re.compile(r"[\s\u00a0\u202f'’_]")
+_SIGNS: Final = "$€£¥₹"
+_LARGE: Final = {"K": 1e3, "M": 1e6, "B": 1e9}
+_GROUPS: Final = {
+    ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
+    ",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?"),
+}
+
+
+def is_empty(cell: Any) -> bool:
+    """Return whether a cell holds no number, and says so."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return True
+    return isinstance(cell, str) and cell.casefold() in EMPTY
+
+
+def decimal_mark(cells: Iterable[Any], delimiter: str) -> str:
+    """Return `.` or `,`, whichever makes numbers of a file's prices.
+
+    `1,234` may be either: it is more than a thousand where commas part the columns, and less than two where semicolons do.
+    """
+    comma = point = False
+    for cell in cells:
+        if not isinstance(cell, str) or "," not in cell:
+            # A point alone says little: 1.234 may be grouped. More than one point does.
+            comma = comma or (isinstance(cell, str) and cell.count(".") > 1)
+            continue
+        text = _SPACES.sub("", cell)
+        if "." in text:
+            comma, point = comma or text.rfind(",") > text.rfind("."), point or text.rfind(".") > text.rfind(",")
+        elif text.count(",") > 1:
+            point = True
+        elif not re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text):
+            comma = True
+        elif delimiter != ",":
+            comma = True
+    return "," if comma and not point else "."
+
+
+def number(cell: Any, mark: str) -> float:
+    """Return the number in a cell; raise ValueError with the end of a sentence that begins with the cell."""
+    if isinstance(cell, str):
+        text = _SPACES.sub("", cell).strip(_SIGNS)
+        factor = 1.0
+        if text and text[-1].upper() in _LARGE:
+            factor, text = _LARGE[text[-1].upper()], text[:-1]
+        if _GROUPS[mark].fullmatch(text):
+            text = text.replace("." if mark == "," else ",", "")
+        if mark == ",":
+            text = text.replace(",", ".") if "." not in text or not _PLAIN.fullmatch(text) else text
+        if not _PLAIN.fullmatch(text):
+            raise ValueError("a number is expected")
+        value = float(text) * factor
+    else:
+        try:
+            value = float(cell)
+        except (TypeError, ValueError):
+            raise ValueError("a number is expected") from None
+    if not math.isfinite(value):
+        raise ValueError("a finite number is expected")
+    return value

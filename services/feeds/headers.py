@@ -1,0 +1,225 @@
+"""From the cells of a file to named columns: header rows of one to three lines, lines before the header, and no header at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.feeds.tables import FileError, Row, Table
+
+PRICES: Final = ("open", "high", "low", "close")
+
+# Each use of a column, and the names that providers give it, the surest first; case, spaces and punctuation do not count.
+_NAMES: Final = {
+    "open": ("open", "o", "opening", "open_price", "eröffnung", "eroeffnung", "erster", "ouverture", "apertura", "otwarcie"),
+    "high": ("high", "h", "max", "high_price", "hoch", "haut", "alto", "najwyzszy", "najwyższy"),
+    "low": ("low", "l", "min", "low_price", "tief", "bas", "bajo", "najnizszy", "najniższy"),
+    "close": (
+        "close",
+        "c",
+        "last",
+        "close_last",
+        "close_price",
+        "schlusskurs",
+        "schluss",
+        "letzter",
+        "clôture",
+        "cierre",
+        "zamkniecie",
+        "zamknięcie",
+        "price",
+    ),
+    "volume": ("volume", "vol", "v", "trade_volume", "base_volume", "volumen", "stuecke", "stücke", "wolumen", "shares_traded"),
+    "tick_volume": ("tickvol", "tick_volume"),
+    "symbol": ("symbol", "ticker", "s", "instrument", "pair"),
+    "interval": ("interval", "per", "timeframe", "period", "resolution"),
+    "revision": ("revision",),
+    "rtype": ("rtype",),
+    "open_ms": ("ts_open_ms",),
+    "close_ms": ("ts_close_ms",),
+    "close_time": ("close_time", "closetime"),
+    "time": (
+        "ts_event",
+        "window_start",
+        "open_time",
+        "opentime",
+        "timestamp",
+        "datetime",
+        "date_time",
+        "unix",
+        "unix_timestamp",
+        "gmt_time",
+        "utc_time",
+        "local_time",
+        "time_utc",
+        "time_eet",
+        "t",
+        "time",
+        "index",
+        "index_level_0",
+        "unnamed_0",
+    ),
+    "date": ("date", "datum", "data", "fecha", "dtyyyymmdd", "trade_date", "day"),
+}
+_TEXT_ROWS: Final = 25
+"""So many lines before the data may be text: addresses, comments, header rows."""
+_HEADER_PRICES: Final = 3
+"""So many of the four prices make a header row: a fourth that is missing is then said to be missing."""
+_NUMBER: Final = re.compile(r"^[$€£¥+-]?[\d.,'\u00a0 ]*\d[\d.,]*([eE][+-]?\d+)?[KMB%]?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where what is in a table, and the rows that hold data."""
+
+    table: Table
+    names: Sequence[str]
+    """As the file writes them; `column 1` and so on where it has no header."""
+    header: bool
+    uses: dict[str, int]
+    """Column by use: `open`, `high`, `low`, `close`, `volume`, `time`, `date`, `symbol` and so on, where there is one."""
+    rows: Sequence[Row]
+    ticker: str | None = None
+    """The symbol that header rows name."""
+
+    def has(self, *uses: str) -> bool:
+        """Return whether all these are there."""
+        return all(use in self.uses for use in uses)
+
+    def cell(self, row: Row, use: str) -> Any:
+        """Return a row's cell; None where there is no such column."""
+        column = self.uses.get(use)
+        return None if column is None else row.cells[column]
+
+    def name(self, use: str) -> str:
+        """Return the column's name as the user knows it."""
+        column = self.uses[use]
+        return self.names[column] if self.header else f"column {column + 1} ({use})"
+
+
+def canonical(name: str) -> str:
+    """Return a column's name without case, spaces and punctuation: `<CLOSE>` and `Close ` are `close`."""
+    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
+
+
+def find_columns(table: Table) -> list[Columns]:
+    """Return the columns by use; several where header rows name several symbols. Raise FileError when the header is not good.
+
+    Without a header row the uses are left empty: the shape of the rows says what they are (`services.feeds.layouts`).
+    """
+    if table.names is not None:
+        return _from_names(table, [str(name) for name in table.names])
+    texts = [row for row in table.rows[:_TEXT_ROWS] if not _is_data(row)]
+    leading = 0
+    while leading < len(table.rows) and leading < _TEXT_ROWS and table.rows[leading] in texts:
+        leading += 1
+    header = next((row for row in table.rows[:leading] if _price_names(row.cells) >= _HEADER_PRICES), None)
+    if header is None:
+        if leading == 0:
+            return [_without_header(table)]
+        header = max(table.rows[:leading], key=lambda row: len(row.cells))
+    data = _checked_rows(table, table.rows[leading:], len(header.cells))
+    if not data:
+        raise FileError(f"{table.path}: the file holds no rows after its header")
+    names = list(header.cells)
+    width = [row for row in table.rows[:leading] if row is not header and len(row.cells) == len(names)]
+    tickers = next((row for row in width if not _price_names(row.cells) and _names_tickers(row.cells)), None)
+    index = next((row.cells[0] for row in width if row is not tickers and row.cells[0] and not any(row.cells[1:])), None)
+    if tickers is not None or index is not None:
+        # pandas writes the names of its column levels (`Price`, `Ticker`) in the first cell, and the index's own in a row by itself.
+        names[0] = index or (names[0] if canonical(names[0]) in {*_NAMES["time"], *_NAMES["date"]} else "Date")
+    return _by_ticker(table, names, None if tickers is None else list(tickers.cells), data)
+
+
+def _from_names(table: Table, names: list[str]) -> list[Columns]:
+    """Return the columns of a table with names, which pandas may have made of pairs: `('Close', 'AAPL')`."""
+    pairs = [re.fullmatch(r"\('(.*?)', '(.*?)'\)", name) for name in names]
+    if not any(pairs):
+        return _by_ticker(table, names, None, table.rows)
+    first = [pair[1] if pair else name for name, pair in zip(names, pairs, strict=True)]
+    second = [pair[2] if pair else "" for pair in pairs]
+    if not _price_names(first):
+        first, second = [b or a for a, b in zip(first, second, strict=True)], [a if b else "" for a, b in zip(first, second, strict=True)]
+    return _by_ticker(table, first, second, table.rows)
+
+
+def _by_ticker(table: Table, names: list[str], tickers: list[str] | None, rows: Sequence[Row]) -> list[Columns]:
+    named = list(dict.fromkeys(one for one, name in zip(tickers or (), names, strict=False) if one and canonical(name) in _NAMES["close"]))
+    if not named or tickers is None:
+        return [Columns(table, names, True, _uses(table, names, range(len(names))), rows)]
+    shared = [column for column, name in enumerate(names) if canonical(name) not in _PRICE_LIKE or not tickers[column]]
+    parts = []
+    for ticker in named:
+        own = [column for column in range(len(names)) if tickers[column] == ticker and column not in shared]
+        parts.append(Columns(table, names, True, _uses(table, names, [*shared, *own]), rows, ticker))
+    return parts
+
+
+_PRICE_LIKE: Final = {name for use in (*PRICES, "volume") for name in _NAMES[use]} | {"adj_close"}
+
+
+def _uses(table: Table, names: Sequence[str], columns: Sequence[int] | range) -> dict[str, int]:
+    """Return the column of each use; raise FileError when two columns have one name, or a price is missing."""
+    by_name: dict[str, list[int]] = {}
+    for column in columns:
+        by_name.setdefault(canonical(names[column]) or ("index" if column == 0 else ""), []).append(column)
+    uses: dict[str, int] = {}
+    for use, known in _NAMES.items():
+        for name in known:
+            if name not in by_name:
+                continue
+            if len(by_name[name]) > 1:
+                written = " and ".join(f"{names[column]!r} (column {column + 1})" for column in by_name[name])
+                raise FileError(f"{table.path}: the header names {written}: it cannot be told which one holds the {use}; keep one")
+            uses.setdefault(use, by_name[name][0])
+    if "volume" not in uses:
+        # CryptoDataDownload writes `Volume BTC` before `Volume USDT`: the first is the base currency's.
+        uses.update({"volume": by_name[name][0] for name in by_name if name.startswith("volume_") and len(by_name[name]) == 1} or {})
+        candidates = [by_name[name][0] for name in by_name if name.startswith("volume_")]
+        if candidates:
+            uses["volume"] = min(candidates)
+    missing = [use for use in PRICES if use not in uses]
+    if missing:
+        raise FileError(f"{table.path}: there is no column for {' and '.join(missing)}; the columns are {', '.join(names)}")
+    if not {"time", "date", "open_ms"} & uses.keys():
+        raise FileError(
+            f"{table.path}: there is no column for the time; the columns are {', '.join(names)}; "
+            "name the one with each bar's open time, timestamp, datetime or date"
+        )
+    return uses
+
+
+def _without_header(table: Table) -> Columns:
+    width = len(table.rows[0].cells)
+    rows = _checked_rows(table, table.rows, width)
+    return Columns(table, [f"column {number}" for number in range(1, width + 1)], False, {}, rows)
+
+
+def _checked_rows(table: Table, rows: Sequence[Row], width: int) -> list[Row]:
+    """Return the rows of the header's width; those after the last such row that are text alone are left out."""
+    kept = list(rows)
+    while kept and len(kept[-1].cells) != width and not _is_data(kept[-1]):
+        kept.pop()
+    for row in kept:
+        if len(row.cells) != width:
+            raise table.error(row, f"{len(row.cells)} values, where the first row has {width} columns; is the file cut off here?")
+    return kept
+
+
+def _is_data(row: Row) -> bool:
+    """Return whether a row holds numbers: at least four, as prices are."""
+    return sum(1 for cell in row.cells if _NUMBER.match(cell)) >= len(PRICES) or (
+        len(row.cells) > len(PRICES) and sum(1 for cell in row.cells[1:] if cell.casefold() in {"", "nan", "null"}) >= len(PRICES)
+        and bool(re.match(r"^\d", row.cells[0]))
+    )
+
+
+def _price_names(cells: Sequence[str]) -> int:
+    names = {canonical(cell) for cell in cells}
+    return sum(1 for use in PRICES if names & set(_NAMES[use]))
+
+
+def _names_tickers(cells: Sequence[str]) -> bool:
+    return all(cells[1:]) and not any(_NUMBER.match(cell) for cell in cells[1:])

@@ -1,0 +1,82 @@
+"""The length of a file's bars: as a column, the command line or the layout names it, checked against how far rows lie apart.
+
+Rows that lie further apart than their interval are refused: such a bar would be taken for closed long before it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+from schemas import interval_ms
+
+_UNITS: Final = {
+    "s": "s",
+    "sec": "s",
+    "second": "s",
+    "m": "m",
+    "t": "m",
+    "min": "m",
+    "minute": "m",
+    "h": "h",
+    "hr": "h",
+    "hour": "h",
+    "d": "d",
+    "day": "d",
+    "w": "w",
+    "wk": "w",
+    "week": "w",
+}
+_KNOWN: Final = ("1s", "5s", "10s", "15s", "30s", "1m", "2m", "3m", "5m", "10m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "1w")
+_BY_MS: Final = {interval_ms(name): name for name in _KNOWN}
+_FEWEST: Final = 3
+_MONTH_DAYS: Final = (28, 31)
+_DAY_MS: Final = 86_400_000
+
+
+def normalized(text: str) -> str:
+    """Return an interval as Aquiline writes it, `1m`, from `1Min`, `60` (minutes), `H1` or `D`; raise ValueError when it is none."""
+    name = text.strip()
+    if re.fullmatch(r"\d+(\.0)?", name):
+        return _shortest(int(float(name)), "m")
+    if (match := re.fullmatch(r"([MHDW])(\d{1,3})", name)) is not None:
+        return _shortest(int(match[2]), match[1].lower())
+    if name == "1M" or name.lower() in {"1mo", "1mon", "month", "monthly", "1month"}:
+        raise ValueError(f"interval {text!r} is a month; bars of 1w are the longest that are read")
+    if (match := re.fullmatch(r"(\d*)\s*([A-Za-z]+?)(s?)", name)) is not None and (unit := _UNITS.get(match[2].lower())) is not None:
+        return _shortest(int(match[1] or 1), unit)
+    if name.lower() in {"daily", "weekly", "hourly"}:
+        return {"daily": "1d", "weekly": "1w", "hourly": "1h"}[name.lower()]
+    interval_ms(name)
+    return name
+
+
+def _shortest(count: int, unit: str) -> str:
+    interval_ms(f"{count}{unit}")
+    return _BY_MS.get(interval_ms(f"{count}{unit}"), f"{count}{unit}")
+
+
+def spacing(opens_ms: Sequence[int]) -> str | None:
+    """Return the interval that rows with these opens have, None where they do not show it; raise ValueError for months."""
+    gaps = Counter(after - before for before, after in pairwise(sorted(set(opens_ms))))
+    if sum(gaps.values()) < _FEWEST - 1:
+        return None
+    if all(_MONTH_DAYS[0] * _DAY_MS <= gap <= _MONTH_DAYS[1] * _DAY_MS + _DAY_MS for gap in gaps):
+        raise ValueError("the rows lie a month apart; bars of 1w are the longest that are read")
+    least = min(gaps)
+    return _BY_MS.get(least) if gaps[least] == max(gaps.values()) else None
+
+
+def check_spacing(opens_ms: Sequence[int], interval: str) -> None:
+    """Raise ValueError when rows lie regularly further apart than their interval, which then cannot be theirs."""
+    opens = sorted(set(opens_ms))
+    gaps = [after - before for before, after in pairwise(opens)]
+    if len(gaps) < _FEWEST - 1:
+        return
+    least, length = min(gaps), interval_ms(interval)
+    # Minutes without trade leave gaps of any length; a longer interval leaves gaps that are all its multiples.
+    if least > length and all(gap % least == 0 or gap >= _DAY_MS for gap in gaps) and gaps.count(least) * 2 >= len(gaps):
+        raise ValueError(f"the rows lie {_BY_MS.get(least) or f'{least // 1000} s'} apart, and the interval is said to be {interval}")

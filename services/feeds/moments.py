@@ -1,0 +1,290 @@
+"""The times in a file: numbers and texts of many forms, decided for a whole column, as one cell alone may mean several moments.
+
+A number means what makes it plausible: seconds, milliseconds, microseconds or nanoseconds since 1970, `20240102`, or a day of
+Excel's. A text is ISO 8601 or one of the forms of platforms and spreadsheets.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+DAY_MS: Final = 86_400_000
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_EPOCH_DAY: Final = dt.date(1970, 1, 1).toordinal()
+# Seconds from 1971 to 2100. Times a thousand the spans of the units do not touch: each number has at most one unit.
+_FIRST_S: Final = 31_536_000
+_LAST_S: Final = 4_102_444_800
+_UNITS: Final = (0, 3, 6, 9)
+"""Seconds, milliseconds, microseconds and nanoseconds, as powers of ten."""
+# Days since 1899-12-30, from 1954 to 2119.
+_EXCEL: Final = (20_000, 80_000)
+_EXCEL_ZERO: Final = dt.date(1899, 12, 30).toordinal()
+_FIRST_YEAR: Final = 1900
+_LAST_YEAR: Final = 2100
+_TWO_DIGITS: Final = 100
+_MONTHS_OF_YEAR: Final = 12
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# Abbreviations that mean one offset wherever they are written; `EST` is what exports call New York's winter time all year.
+_OFFSETS: Final = {"EST": -5, "EDT": -4, "PST": -8, "PDT": -7, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "JST": 9, "HKT": 8}
+
+_DATES: Final = (
+    r"(?P<year>\d{4})(?P<sep>[-/.])(?P<month>\d{1,2})(?P=sep)(?P<day>\d{1,2})",
+    r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})",
+    r"(?P<first>\d{1,2})(?P<sep>[-/.])(?P<second>\d{1,2})(?P=sep)(?P<year>\d{4}|\d{2})",
+    r"(?P<day>\d{1,2})[- ](?P<name>[A-Za-z]{3,9})\.?[-, ]+(?P<year>\d{4}|\d{2})",
+    r"(?P<name>[A-Za-z]{3,9})\.? (?P<day>\d{1,2}),? (?P<year>\d{4})",
+)
+_CLOCK: Final = (
+    r"(?:(?:[Tt]|-|,? +) *(?P<hour>\d{1,2})(?::(?P<minute>\d{2})(?::(?P<second_>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
+    r"|(?P<minute_>\d{2})(?P<second__>\d{2})?)(?: *(?P<half>[AaPp])\.?[Mm]\.?)?)?"
+)
+_ZONE: Final = r"(?: *(?P<zone>[Zz]|(?:GMT|UTC)?[+-]\d{2}:?\d{2}|[+-]\d{2}|[A-Z]{3,4}|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*))?"
+_FORMS: Final = tuple(re.compile(rf"(?:[A-Za-z]{{3}},? )?{date}{_CLOCK}{_ZONE}") for date in _DATES)
+_DAY_OR_MONTH_FIRST: Final = 2
+_NUMBER: Final = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
+_TIME_OF_DAY: Final = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?.*")
+
+_Parse = Callable[[str], "Moment"]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a cell says: an instant, a time on a clock whose zone the cell does not name, or a date."""
+
+    wall_ms: int
+    """The date and time as written, as milliseconds since 1970 on that clock."""
+    offset_ms: int | None
+    """That clock's lead over UTC; None where the cell does not say."""
+    date_only: bool = False
+
+    @property
+    def date(self) -> dt.date:
+        """Return the date as written."""
+        return dt.date.fromordinal(_EPOCH_DAY + self.wall_ms // DAY_MS)
+
+    @property
+    def at_midnight(self) -> bool:
+        """Return whether the time as written is 00:00."""
+        return self.wall_ms % DAY_MS == 0
+
+    def instant_ms(self, zone: dt.tzinfo, after_ms: int | None = None) -> int:
+        """Return milliseconds since 1970, the clock being `zone`'s where the cell does not say; raise ValueError in no such hour.
+
+        An hour that comes twice, as clocks are set back, is the second one when the first would not lie after `after_ms`.
+        """
+        if self.offset_ms is not None:
+            return self.wall_ms - self.offset_ms
+        naive = (_EPOCH + dt.timedelta(milliseconds=self.wall_ms)).replace(tzinfo=None)
+        first = _ms(naive.replace(tzinfo=zone, fold=0))
+        second = _ms(naive.replace(tzinfo=zone, fold=1))
+        if second < first:
+            raise ValueError(f"{naive} does not exist in time zone {zone}: clocks are set forward over it")
+        return second if after_ms is not None and first <= after_ms else first
+
+
+def parse_moments(cells: Sequence[Any]) -> list[Moment | str]:
+    """Return what each cell of a column says, or what is wrong with it: the end of a sentence that begins with the cell."""
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    numbers = [cell for cell in cells if isinstance(cell, int | float) and not isinstance(cell, bool)]
+    if numbers or any(_NUMBER.fullmatch(text) for text in texts[:1]):
+        parse = _number_form([str(cell) for cell in cells])
+    else:
+        parse = _text_form(texts)
+    return [_of(cell, parse) for cell in cells]
+
+
+def is_time_of_day(cell: Any) -> bool:
+    """Return whether a cell is a time without a date, such as `09:30`."""
+    return isinstance(cell, dt.time) or (isinstance(cell, str) and bool(_TIME_OF_DAY.fullmatch(cell)))
+
+
+def with_clock(dates: Sequence[Any], times: Sequence[Any]) -> list[Any]:
+    """Return the cells of a column of dates with those of a column of times beside it: `20240102` and `0930`.
+
+    Times without colons are hours and minutes, with seconds where a cell has more than four digits, and milliseconds since
+    midnight where one has more than six.
+    """
+    digits = max((len(str(cell)) for cell in times if str(cell).isdigit()), default=0)
+    return [f"{date} {_clock(str(cell).strip(), digits)}" for date, cell in zip(dates, times, strict=True)]
+
+
+def _clock(text: str, digits: int) -> str:
+    if not text.isdigit():
+        return text
+    if digits > len("093000"):
+        whole = int(text)
+        return f"{whole // 3_600_000:02d}:{whole // 60_000 % 60:02d}:{whole // 1_000 % 60:02d}.{whole % 1_000:03d}"
+    text = text.zfill(4 if digits <= len("0930") else 6)
+    return ":".join(text[at : at + 2] for at in range(0, len(text), 2))
+
+
+def _of(cell: Any, parse: _Parse) -> Moment | str:
+    if isinstance(cell, dt.datetime):
+        offset = cell.utcoffset()
+        wall = cell.replace(tzinfo=dt.UTC)
+        return Moment(_ms(wall), None if offset is None else round(offset.total_seconds() * 1_000))
+    if isinstance(cell, dt.date):
+        return _day(cell.toordinal())
+    text = "" if cell is None else str(cell).strip()
+    if text in {"", "nan", "NaN", "NaT", "None", "null"}:
+        return "is empty; a time is expected"
+    try:
+        return parse(text)
+    except (ValueError, OverflowError) as error:
+        return str(error)
+
+
+def _ms(moment: dt.datetime) -> int:
+    return (moment - _EPOCH) // dt.timedelta(milliseconds=1)
+
+
+def _day(ordinal: int) -> Moment:
+    return Moment((ordinal - _EPOCH_DAY) * DAY_MS, None, date_only=True)
+
+
+def _number_form(cells: Sequence[str]) -> _Parse:
+    """Return how a column of numbers is read: what one cell could be by chance, all cells are only where it is meant."""
+    held = [cell.strip() for cell in cells if _NUMBER.fullmatch(cell.strip())]
+    for length, form in ((8, "%Y%m%d"), (12, "%Y%m%d%H%M"), (14, "%Y%m%d%H%M%S")):
+        if all(len(cell.split(".")[0]) == length and _fits(cell.split(".")[0], form) for cell in held):
+            return lambda text: _written(text.split(".")[0], form)
+    if all(_EXCEL[0] <= float(cell) < _EXCEL[1] for cell in held):
+        return _excel
+    return _since_1970
+
+
+def _fits(text: str, form: str) -> bool:
+    try:
+        return _FIRST_YEAR <= dt.datetime.strptime(text, form).year <= _LAST_YEAR  # noqa: DTZ007 - a clock's time, its zone unknown
+    except ValueError:
+        return False
+
+
+def _written(text: str, form: str) -> Moment:
+    if not _fits(text, form):
+        raise ValueError(f"is no date of the form {form}")
+    moment = dt.datetime.strptime(text, form).replace(tzinfo=dt.UTC)
+    return Moment(_ms(moment), None, date_only=form == "%Y%m%d")
+
+
+def _excel(text: str) -> Moment:
+    days = float(text)
+    whole = math.floor(days)
+    # Excel keeps a time as a fraction of a day, which is good to about a millisecond; seconds are what people type.
+    seconds = round((days - whole) * 86_400)
+    day = _day(_EXCEL_ZERO + whole)
+    return day if seconds == 0 else Moment(day.wall_ms + seconds * 1_000, None)
+
+
+def _since_1970(text: str) -> Moment:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("is no number, as the times above it are")
+    whole = int(text) if text.isdigit() else float(text)
+    for digits in _UNITS:
+        if _FIRST_S * 10**digits <= whole <= _LAST_S * 10**digits:
+            return Moment(int(whole * 1_000) if digits == 0 else int(whole) * 1_000 // 10**digits, 0)
+    raise ValueError(
+        "is no plausible time: as seconds, milliseconds, microseconds or nanoseconds since 1970 it lies before 1971 or after 2100, "
+        "and it is no date such as 20240102"
+    )
+
+
+def _text_form(texts: Sequence[str]) -> _Parse:
+    """Return how a column of texts is read: in one form, with days and months in the order that makes sense of all of them."""
+    held = [text for text in texts if text]
+    for form in _FORMS:
+        matches = [match for text in held if (match := form.fullmatch(text))]
+        if matches and (form.fullmatch(held[0]) or len(matches) * 2 > len(held)):
+            day_first = _day_first(matches) if form is _FORMS[_DAY_OR_MONTH_FIRST] else False
+            return lambda text, form=form, day_first=day_first: _matched(form, text, day_first)  # type: ignore[misc]
+    return lambda _: _not_a_time()
+
+
+def _not_a_time() -> Moment:
+    raise ValueError("is no time that can be read; write it as 2024-01-02T09:30:00Z")
+
+
+def _matched(form: re.Pattern[str], text: str, day_first: bool | None) -> Moment:
+    match = form.fullmatch(text)
+    if match is None:
+        _not_a_time()
+        raise AssertionError
+    parts = match.groupdict()
+    year = int(parts["year"])
+    year += 2_000 if year < _TWO_DIGITS and len(parts["year"]) <= 2 else 0  # noqa: PLR2004 - two digits
+    if "name" in parts:
+        name = parts["name"][:3].lower()
+        if name not in _MONTHS:
+            raise ValueError("names no month in English")
+        month, day = _MONTHS.index(name) + 1, int(parts["day"])
+    elif "first" in parts:
+        if day_first is None:
+            raise ValueError("may have the day or the month first; write dates as 2024-01-31")
+        first, second = int(parts["first"]), int(parts["second"])
+        day, month = (first, second) if day_first else (second, first)
+    else:
+        month, day = int(parts["month"]), int(parts["day"])
+    ordinal = dt.date(year, month, day).toordinal()
+    if parts["hour"] is None and parts["zone"] is None:
+        return _day(ordinal)
+    wall_ms = _day(ordinal).wall_ms + _clock_ms(parts)
+    return Moment(wall_ms, _offset_ms(parts["zone"], wall_ms))
+
+
+def _clock_ms(parts: dict[str, str | None]) -> int:
+    hour = int(parts["hour"] or 0)
+    minute = int(parts["minute"] or parts["minute_"] or 0)
+    second = int(parts["second_"] or parts["second__"] or 0)
+    half = (parts["half"] or "").lower()
+    if half:
+        hour = hour % 12 + (12 if half == "p" else 0)
+    if hour > 23 or minute > 59 or second > 59:  # noqa: PLR2004 - a clock's
+        raise ValueError(f"has no time of day: {hour:02d}:{minute:02d}:{second:02d}")
+    return ((hour * 60 + minute) * 60 + second) * 1_000 + int((parts["fraction"] or "0").ljust(3, "0")[:3])
+
+
+def _offset_ms(zone: str | None, wall_ms: int) -> int | None:
+    if zone is None:
+        return None
+    if zone.upper() in {"Z", "UTC", "GMT"}:
+        return 0
+    if zone in _OFFSETS:
+        return _OFFSETS[zone] * 3_600_000
+    if (match := re.fullmatch(r"(?:GMT|UTC)?([+-])(\d{2}):?(\d{2})?", zone)) is not None:
+        return (1 if match[1] == "+" else -1) * (int(match[2]) * 60 + int(match[3] or 0)) * 60_000
+    return wall_ms - Moment(wall_ms, None).instant_ms(time_zone(zone))
+
+
+def time_zone(name: str) -> ZoneInfo:
+    """Return the time zone of that name; raise ValueError when there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"names time zone {name!r}, which is not known; use one such as America/New_York") from error
+
+
+def _day_first(matches: Sequence[re.Match[str]]) -> bool | None:
+    """Return whether 01/02/2024 has the day first, None when it cannot be told."""
+    firsts, seconds = [int(match["first"]) for match in matches], [int(match["second"]) for match in matches]
+    if matches[0]["sep"] == ".":
+        return True
+    if max(firsts) > _MONTHS_OF_YEAR or max(seconds) > _MONTHS_OF_YEAR:
+        return max(firsts) > _MONTHS_OF_YEAR
+    # Rows go on from one another: the order under which they are days apart, not months, is the one that is meant.
+    by_day, by_month = _travel(matches, day_first=True), _travel(matches, day_first=False)
+    return None if by_day == by_month else by_day < by_month
+
+
+def _travel(matches: Sequence[re.Match[str]], *, day_first: bool) -> int:
+    days = [
+        dt.date(int(match["year"]), int(match["second" if day_first else "first"]), int(match["first" if day_first else "second"])).toordinal()
+        for match in matches
+    ]
+    return sum(abs(after - before) for before, after in pairwise(days))

@@ -1,0 +1,209 @@
+"""When a file's bars opened and closed, and whether they can be a series: no two in one place, none of another length."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from schemas import interval_ms
+from services.core.calendar import ALWAYS_OPEN, CalendarError, SessionCalendar
+from services.feeds.intervals import check_spacing
+from services.feeds.layouts import Layout
+from services.feeds.moments import DAY_MS, time_zone
+from services.feeds.options import ReadOptions
+from services.feeds.rows import RawBar
+from services.feeds.slots import Slots, Span, exchange_zone
+from services.feeds.tables import FileError, Table
+
+OUTSIDE: Final = "before or after the session"
+_HOUR_MS: Final = 3_600_000
+_PRE_MARKET_MS: Final = 19_800_000
+_AFTER_MARKET_MS: Final = 14_400_000
+
+
+class Placed(NamedTuple):
+    """A bar and its time."""
+
+    bar: RawBar
+    span: Span
+
+
+class Placer:
+    """Places the bars of one layout."""
+
+    def __init__(self, table: Table, layout: Layout, options: ReadOptions, time_name: str) -> None:
+        """Raise FileError when the time zone is not known, CalendarError."""
+        self._table = table
+        self._options = options
+        self._time_name = time_name
+        self._calendar = SessionCalendar.of(options.calendar)
+        self._home = exchange_zone(options.calendar)
+        self._zone: dt.tzinfo | None = None
+        try:
+            if (name := options.time_zone or layout.zone) is not None:
+                self._zone = time_zone(name)
+        except ValueError as error:
+            raise FileError(f"{table.path}: --time-zone {error}") from None
+        self.left_out: Counter[str] = Counter()
+        self.notes: list[str] = []
+
+    def place(self, bars: Sequence[RawBar]) -> list[Placed]:
+        """Return the bars with their times, by symbol, interval and time; raise FileError, CalendarError."""
+        spans = [self._stated(bar) for bar in bars] if bars[0].begin_ms is not None else self._spans(bars)
+        placed = [Placed(bar, span) for bar, span in zip(bars, spans, strict=True)]
+        kept = [one for one in placed if one.span.inside or self._options.extended]
+        if (outside := len(placed) - len(kept)) > 0:
+            self.left_out[OUTSIDE] += outside
+        if any(before.bar.moment.wall_ms > after.bar.moment.wall_ms for before, after in pairwise(placed)) and _one_series(bars):
+            self.notes.append("rows were not in order of time")
+        groups: dict[tuple[str, str], list[Placed]] = {}
+        for one in kept:
+            groups.setdefault((one.bar.symbol, one.bar.interval), []).append(one)
+        return [one for (_, interval), group in groups.items() for one in self._series(interval, group)]
+
+    def _stated(self, bar: RawBar) -> Span:
+        """Return the times of Aquiline's own layout, which states both."""
+        span, length = (bar.end_ms or 0) - (bar.begin_ms or 0), interval_ms(bar.interval)
+        if not 0 < span <= length:
+            raise self._table.error(bar.row, f"ts_close_ms is {span} ms after ts_open_ms; a bar of {bar.interval} has from 1 to {length}")
+        return Span(bar.begin_ms or 0, bar.end_ms or 0, inside=True)
+
+    def _spans(self, bars: Sequence[RawBar]) -> list[Span]:
+        naive = [bar for bar in bars if bar.moment.offset_ms is None and not _by_session(bar)]
+        zone = self._zone or (self._zone_of(naive) if naive else dt.UTC)
+        if naive and self._zone is None:
+            self.notes.append(f"times name no zone and are read as {_name(zone)}")
+        spans = self._read(bars, zone, whole=False)
+        if any(not span.inside for span in spans):
+            if not any(span.inside for span in spans):
+                raise self._table.error(
+                    bars[0].row,
+                    f"{self._time_name} is {bars[0].cell}, which lies in no session of calendar {self._calendar.name}{_read_as(naive, zone)}, "
+                    "and neither does any other row; give the file's own clock with --time-zone, or another --calendar",
+                )
+            # With trades after the session in the file, the last bar of a session may hold some of them too.
+            spans = self._read(bars, zone, whole=True)
+        return [self._not_before_its_end(bar, span) for bar, span in zip(bars, spans, strict=True)]
+
+    def _not_before_its_end(self, bar: RawBar, span: Span) -> Span:
+        """Return the span up to the end that the file states: a bar that it ends later than the calendar does is known later."""
+        if bar.end_ms is None or bar.end_ms <= span.close_ms:
+            return span
+        if bar.end_ms - span.open_ms > interval_ms(bar.interval):
+            raise self._table.error(bar.row, f"the bar opens at {bar.cell} and closes later than {bar.interval} after it; rows of another interval?")
+        return span._replace(close_ms=bar.end_ms)
+
+    def _zone_of(self, bars: Sequence[RawBar]) -> dt.tzinfo:
+        """Return the zone of times that name none: the one under which more of them lie in sessions, and near them."""
+        if self._options.calendar == ALWAYS_OPEN or not any(interval_ms(bar.interval) < DAY_MS for bar in bars):
+            return dt.UTC
+        counts = {zone: self._inside(bars, zone) for zone in (self._home, dt.UTC)}
+        ours, utc = counts[self._home], counts[dt.UTC]
+        if ours == utc and self._home != dt.UTC and ours[0] > 0:
+            raise FileError(
+                f"{self._table.path}: {self._time_name} names no time zone, and as many bars lie in sessions of calendar {self._calendar.name} "
+                f"as UTC and as {_name(self._home)}; say which with --time-zone UTC or --time-zone {_name(self._home)}"
+            )
+        return self._home if ours > utc else dt.UTC
+
+    def _inside(self, bars: Sequence[RawBar], zone: dt.tzinfo) -> tuple[int, int]:
+        calendar, inside, near = self._calendar, 0, 0
+        last = self._options.stamp == "close"
+        for bar in bars:
+            try:
+                at_ms = bar.moment.instant_ms(zone) - last
+            except ValueError:
+                continue
+            if calendar.is_open(at_ms):
+                inside += 1
+            elif calendar.next_open_ms(at_ms) - at_ms <= _PRE_MARKET_MS or calendar.is_open(at_ms - _AFTER_MARKET_MS):
+                near += 1
+        return inside, inside + near
+
+    def _read(self, bars: Sequence[RawBar], zone: dt.tzinfo, *, whole: bool) -> list[Span]:
+        base = Slots(self._calendar, "1m", zone, self._home, self._options.stamp, whole)
+        slots: dict[str, Slots] = {}
+        before: dict[tuple[str, str], int] = {}
+        spans: dict[int, Span] = {}
+        falling = bars[0].moment.wall_ms > bars[-1].moment.wall_ms
+        for at in reversed(range(len(bars))) if falling else range(len(bars)):
+            bar = bars[at]
+            key = bar.symbol, bar.interval
+            if bar.interval not in slots:
+                slots[bar.interval] = replace(base, interval=bar.interval)
+            try:
+                spans[at] = slots[bar.interval].span(bar.moment, before.get(key))
+                before[key] = bar.moment.instant_ms(zone, before.get(key))
+            except CalendarError as error:
+                raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}: {error}") from error
+            except (ValueError, OverflowError) as error:
+                raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}, which {error}") from error
+            if spans[at].open_ms < 0:
+                raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}; bars from 1970 on are read, so cut the earlier ones")
+            if spans[at].open_ms > self._options.now_ms:
+                raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}, which is in the future")
+        return [spans[at] for at in range(len(bars))]
+
+    def _series(self, interval: str, group: list[Placed]) -> list[Placed]:
+        """Return one symbol's bars of one interval in order of time, each once."""
+        group.sort(key=lambda one: (one.span.open_ms, one.bar.revision))
+        series: list[Placed] = []
+        for one in group:
+            if series and series[-1].span.open_ms == one.span.open_ms and series[-1].bar.revision == one.bar.revision:
+                before = series[-1]
+                if (before.bar.prices, before.bar.volume) != (one.bar.prices, one.bar.volume):
+                    raise self._table.error(
+                        one.bar.row,
+                        f"{self._time_name} is {one.bar.cell}, the bar of {self._table.unit} {before.bar.row.number} with other values; keep one of them",
+                    )
+                self.left_out["duplicate"] += 1
+                continue
+            series.append(one)
+        opens = [one.span.open_ms for one in series]
+        try:
+            check_spacing(opens, interval)
+        except ValueError as error:
+            raise FileError(f"{self._table.path}: {error}") from None
+        if interval[-1] in "dw":
+            series = _by_following(series, interval_ms(interval))
+        for before, after in pairwise(series):
+            if after.span.open_ms < before.span.close_ms and after.span.open_ms != before.span.open_ms:
+                raise self._table.error(
+                    after.bar.row,
+                    f"{self._time_name} is {after.bar.cell}, before the bar of {interval} of {self._table.unit} {before.bar.row.number} ends; "
+                    "are these rows of another interval?",
+                )
+        return series
+
+
+def _by_following(series: list[Placed], length: int) -> list[Placed]:
+    """Return days that someone's clock bounds as the next one shows them: of 23 and 25 hours where clocks are set."""
+    ends = [*(after.span.open_ms for after in series[1:]), None]
+    out = []
+    for one, end_ms in zip(series, ends, strict=True):
+        open_ms, close_ms, inside = one.span
+        if end_ms is not None and close_ms - open_ms == length and 0 < abs(end_ms - open_ms - length) <= _HOUR_MS:
+            open_ms, close_ms = max(open_ms, end_ms - length), end_ms
+        out.append(one._replace(span=Span(open_ms, close_ms, inside)))
+    return out
+
+
+def _one_series(bars: Sequence[RawBar]) -> bool:
+    return len({(bar.symbol, bar.interval) for bar in bars}) == 1
+
+
+def _by_session(bar: RawBar) -> bool:
+    """Return whether a stamp is a date, whose session no time zone moves."""
+    return bar.moment.date_only or (interval_ms(bar.interval) >= DAY_MS and bar.moment.at_midnight)
+
+
+def _read_as(naive: Sequence[RawBar], zone: dt.tzinfo) -> str:
+    return f" when it is read as {_name(zone)}" if naive else ""
+
+
+def _name(zone: dt.tzinfo) -> str:
+    return "UTC" if zone == dt.UTC else str(zone)

@@ -1,0 +1,260 @@
+"""From a file's rows to what their cells say: symbol, interval, prices, volume, and the time as written.
+
+Every error names the row, the column as the file calls it and the cell as it stands there.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+from services.feeds.decimals import decimal_mark, is_empty, number
+from services.feeds.headers import PRICES
+from services.feeds.intervals import normalized, spacing
+from services.feeds.layouts import Layout
+from services.feeds.moments import Moment, is_time_of_day, parse_moments, with_clock
+from services.feeds.options import ReadOptions
+from services.feeds.symbols import Symbols
+from services.feeds.tables import FileError, Row, Table
+
+_PRICE_LIMIT: Final = 1e12
+_VOLUME_LIMIT: Final = 1e18
+_REVISION_LIMIT: Final = 1_000_000
+_TIME_LIMIT_MS: Final = 32_503_680_000_000
+_ROUNDING: Final = 1e-6
+"""A price that was a 32-bit float is off by so much of itself."""
+_ROUNDING_STEP: Final = 1e-4
+"""A step of the last digit is rounding up to one basis point: adjusted highs and closes are rounded apart."""
+_CLOCK_DIGITS: Final = 6
+_ROWS_LOOKED_AT: Final = 100
+_LAST_MS: Final = 999
+ROUNDED: Final = "highs and lows that rounding had put beside the open or close were moved to it"
+
+
+_T = TypeVar("_T")
+
+
+class RawBar(NamedTuple):
+    """A row whose cells are read; when it opened and closed is not known yet."""
+
+    row: Row
+    cell: str
+    """The time as the file writes it."""
+    moment: Moment
+    symbol: str
+    interval: str
+    prices: tuple[float, float, float, float]
+    volume: float
+    revision: int
+    end_ms: int | None
+    """The end that the file states, exclusive."""
+    begin_ms: int | None
+    """The open that Aquiline's own layout states."""
+
+
+class RowReader:
+    """Reads the rows of one layout."""
+
+    def __init__(self, table: Table, layout: Layout, options: ReadOptions) -> None:
+        """Read nothing yet."""
+        self._table = table
+        self._layout = layout
+        self._columns = layout.columns
+        self._options = options
+        self._symbols = self._checked(Symbols.of, options.symbol)
+        self._mark = "."
+        self.left_out: Counter[str] = Counter()
+        self.notes = list(layout.notes)
+        self.time_name = ""
+        """The column or columns that hold the time, as the file calls them."""
+
+    def read(self) -> list[RawBar]:
+        """Return the rows that are bars, in the file's order; raise FileError."""
+        columns, table = self._columns, self._table
+        rows = list(columns.rows)
+        self._mark = decimal_mark((columns.cell(row, use) for row in rows for use in PRICES), table.delimiter)
+        if self._mark == ",":
+            self.notes.append("numbers have decimal commas")
+        cells, moments = self._own_moments(rows) if columns.has("open_ms", "close_ms") else self._moments(rows)
+        kept: list[tuple[Row, str, Moment, str]] = []
+        other: FileError | None = None
+        names: dict[str | None, str | FileError] = {}
+        for row, cell, moment in zip(rows, cells, moments, strict=False):
+            if all(is_empty(columns.cell(row, use)) for use in PRICES):
+                self.left_out["without prices"] += 1
+                continue
+            name = self._symbol_name(row)
+            symbol = names[name] if name in names else names.setdefault(name, self._symbol(row, name))
+            if isinstance(symbol, FileError):
+                other = other or symbol
+                self.left_out["of other symbols"] += 1
+                continue
+            kept.append((row, cell, moment, symbol))
+        if not kept:
+            raise other or FileError(f"{table.path}: no row holds prices")
+        interval = self._interval([row for row, *_ in kept], [moment for _, _, moment, _ in kept])
+        bars = [self._bar(row, cell, moment, symbol, interval) for row, cell, moment, symbol in kept]
+        return [bar for bar in bars if bar is not None]
+
+    def _bar(self, row: Row, cell: str, moment: Moment, symbol: str, interval: str) -> RawBar | None:
+        columns = self._columns
+        prices = [self._number(row, use) * self._layout.scale for use in PRICES]
+        if not any(prices):
+            self.left_out["with prices of 0"] += 1
+            return None
+        if self._layout.scale != 1:
+            prices = [round(price, 9) for price in prices]
+        own = self._checked_in(row, "interval", normalized) if columns.has("interval") else interval
+        begin_ms = end_ms = None
+        if columns.has("open_ms", "close_ms"):
+            begin_ms, end_ms = self._whole(row, "open_ms", _TIME_LIMIT_MS), self._whole(row, "close_ms", _TIME_LIMIT_MS)
+        elif columns.has("close_time"):
+            end_ms = self._close_time_ms(row)
+        revision = self._whole(row, "revision", _REVISION_LIMIT) if not is_empty(columns.cell(row, "revision")) else 0
+        return RawBar(row, cell, moment, symbol, own, self._enclosed(row, prices), self._volume(row), revision, end_ms, begin_ms)
+
+    def _own_moments(self, rows: Sequence[Row]) -> tuple[list[str], list[Moment]]:
+        self.time_name = self._columns.name("open_ms")
+        return [_shown(self._columns.cell(row, "open_ms")) for row in rows], [
+            Moment(self._whole(row, "open_ms", _TIME_LIMIT_MS), 0) for row in rows
+        ]
+
+    def _moments(self, rows: Sequence[Row]) -> tuple[list[str], list[Moment]]:
+        """Return the rows' times, fewer than rows where the last of them are text."""
+        self.time_name, cells = self._time_cells(rows)
+        said = parse_moments(cells)
+        while len(said) > 1 and isinstance(said[-1], str) and not str(cells[len(said) - 1] or "")[:1].isdigit():
+            said.pop()
+            self.left_out["text after the last bar"] += 1
+        moments = []
+        for row, cell, moment in zip(rows, cells, said, strict=False):
+            if isinstance(moment, str):
+                raise self._table.error(row, f"{self.time_name} is {_shown(cell)}, which {moment}")
+            moments.append(moment)
+        return [_shown(cell) for cell in cells], moments
+
+    def _time_cells(self, rows: Sequence[Row]) -> tuple[str, list[Any]]:
+        columns, use = self._columns, "time" if self._columns.has("time") else "date"
+        cells = [columns.cell(row, use) for row in rows]
+        if self._layout.date is not None:
+            return columns.name(use), with_clock([self._layout.date] * len(rows), cells)
+        clock = use == "time" and all(
+            is_time_of_day(cell) or (str(cell).isdigit() and len(str(cell)) <= _CLOCK_DIGITS) for cell in cells[:_ROWS_LOOKED_AT]
+        )
+        if clock and columns.has("date"):
+            dates = [_without_midnight(columns.cell(row, "date")) for row in rows]
+            return f"{columns.name('date')} {columns.name('time')}", with_clock(dates, cells)
+        if clock and is_time_of_day(cells[0]):
+            raise FileError(f"{self._table.path}: {columns.name('time')} holds times of day, and no column is called date")
+        return columns.name(use), cells
+
+    def _symbol_name(self, row: Row) -> str | None:
+        if self._columns.ticker is not None:
+            return self._columns.ticker
+        cell = self._columns.cell(row, "symbol")
+        return None if is_empty(cell) else str(cell).strip()
+
+    def _symbol(self, row: Row, name: str | None) -> str | FileError:
+        """Return the symbol of a row, or the error to raise when no row has the symbol that was asked for."""
+        try:
+            return self._symbols.symbol(name)
+        except LookupError as error:
+            return self._table.error(row, f"{self._symbol_column()} is {name!r}, and {error.args[0]}")
+        except ValueError as error:
+            if name is None:
+                raise FileError(f"{self._table.path}: {error}") from None
+            raise self._table.error(row, f"{self._symbol_column()} is {name!r}, {error}") from None
+
+    def _symbol_column(self) -> str:
+        return self._columns.name("symbol") if self._columns.has("symbol") else "the ticker in the header"
+
+    def _interval(self, rows: Sequence[Row], moments: Sequence[Moment]) -> str:
+        """Return the interval of rows that do not name theirs: what the options or the layout say, or what the rows show."""
+        said = None if self._options.interval is None else self._checked(normalized, self._options.interval)
+        shown = self._layout.interval
+        if self._columns.has("close_time"):
+            span_ms = self._close_time_ms(rows[0]) - moments[0].instant_ms(dt.UTC)
+            shown = self._checked(normalized, f"{span_ms // 1_000}s") if span_ms >= 1_000 else None
+        if said is not None and shown is not None and said != shown:
+            raise FileError(f"{self._table.path}: its bars are of {shown}, and --interval says {said}")
+        if said or shown or self._columns.has("interval"):
+            return said or shown or ""
+        found = None if self._columns.has("symbol") else self._checked(spacing, [one.wall_ms - (one.offset_ms or 0) for one in moments])
+        if found is None:
+            raise FileError(f"{self._table.path}: no column names the interval, and the rows do not show it; give it with --interval, such as 1m")
+        self.notes.append(f"interval {found} from the distance between rows")
+        return found
+
+    def _close_time_ms(self, row: Row) -> int:
+        """Return the end of a bar whose close time is its last instant."""
+        cell = self._columns.cell(row, "close_time")
+        (moment,) = parse_moments([cell])
+        if isinstance(moment, str):
+            raise self._table.error(row, f"{self._columns.name('close_time')} is {_shown(cell)}, which {moment}")
+        ms = moment.instant_ms(dt.UTC)
+        return ms + 1 if ms % 1_000 == _LAST_MS else ms
+
+    def _number(self, row: Row, use: str) -> float:
+        cell = self._columns.cell(row, use)
+        try:
+            return number(cell, self._mark)
+        except ValueError as error:
+            raise self._table.error(row, f"{self._columns.name(use)} is {_shown(cell)}; {error}") from None
+
+    def _whole(self, row: Row, use: str, limit: int) -> int:
+        value = self._number(row, use)
+        if not (0 <= value <= limit and value == int(value)):
+            cell = _shown(self._columns.cell(row, use))
+            raise self._table.error(row, f"{self._columns.name(use)} is {cell}; a whole number from 0 to {limit} is expected")
+        return int(value)
+
+    def _enclosed(self, row: Row, prices: Sequence[float]) -> tuple[float, float, float, float]:
+        """Return the prices, high and low moved by what rounding moved them; raise FileError where it is more."""
+        for use, price in zip(PRICES, prices, strict=True):
+            if not 0 < price < _PRICE_LIMIT:
+                cell = _shown(self._columns.cell(row, use))
+                raise self._table.error(row, f"{self._columns.name(use)} is {cell}; a price above 0 and below 1e12 is expected")
+        first, high, low, last = prices
+        top, bottom = max(prices), min(prices)
+        if high < top or low > bottom:
+            step = 10.0 ** -max(len(f"{price:.12f}".rstrip("0").partition(".")[2]) for price in prices)
+            allowed = max(_ROUNDING * top, min(step * 1.0001, _ROUNDING_STEP * top))
+            if top - high > allowed or low - bottom > allowed:
+                names = [self._columns.name(use) for use in PRICES]
+                said = ", ".join(f"{name} {_shown(self._columns.cell(row, use))}" for name, use in zip(names, PRICES, strict=True))
+                raise self._table.error(row, f"{said}: {names[2]} and {names[1]} do not enclose {names[0]} and {names[3]}")
+            if ROUNDED not in self.notes:
+                self.notes.append(ROUNDED)
+        return first, top, bottom, last
+
+    def _volume(self, row: Row) -> float:
+        cell = self._columns.cell(row, "volume")
+        if is_empty(cell):
+            return 0.0
+        volume = self._number(row, "volume")
+        if not 0 <= volume < _VOLUME_LIMIT:
+            raise self._table.error(row, f"{self._columns.name('volume')} is {_shown(cell)}; a volume from 0 to 1e18 is expected")
+        return volume
+
+    def _checked(self, make: Callable[[Any], _T], value: Any) -> _T:
+        try:
+            return make(value)
+        except ValueError as error:
+            raise FileError(f"{self._table.path}: {error}") from None
+
+    def _checked_in(self, row: Row, use: str, make: Callable[[str], _T]) -> _T:
+        cell = self._columns.cell(row, use)
+        try:
+            return make(str(cell))
+        except ValueError as error:
+            raise self._table.error(row, f"{self._columns.name(use)} is {_shown(cell)}; {error}") from None
+
+
+def _without_midnight(cell: Any) -> Any:
+    return str(cell).removesuffix(" 00:00:00").removesuffix("T00:00:00")
+
+
+def _shown(cell: Any) -> str:
+    return repr(cell) if isinstance(cell, str) else repr(str(cell))
