@@ -43,6 +43,8 @@ async def begin(options: BacktestRequest, path: Path, report: Path | None, *, re
             raise RunFolderError(f"{path} holds no run that could be resumed; begin one without --resume")
         options = found.options
     plan = await prepare(options)
+    for note in plan.data_notes:
+        err.print(Text(note), soft_wrap=True)
     checkpoint = _checkpoint(found, plan, path, resume=resume, restart=restart)
     interrupt = Interrupt()
     bar = _Bar(err, plan)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import orjson
+from pydantic import ValidationError
 
 from schemas import Candle, Instrument, VisionFeatures, interval_ms
 from services.backtest.backtest_settings import backtest_settings, named_after
@@ -22,7 +23,8 @@ from services.core.clock import SystemClock, VirtualClock
 from services.core.health import Health
 from services.core.settings import Settings, SettingsError, load
 from services.feeds import samples
-from services.feeds.files import FileError, Layout, read_candles
+from services.feeds.describe import describe
+from services.feeds.files import FileError, Reading, ReadOptions, merged, read_all
 from services.fusion.service import connect_engine, load_tokenizer
 from services.fusion.worker import WorkerDependencies
 from services.inference.engine import Engine
@@ -44,6 +46,8 @@ class BacktestPlan(NamedTuple):
     settings: Settings
     fingerprint: str
     """Of all that the results depend on, but for what an engine says."""
+    data_notes: Sequence[str] = ()
+    """What was found in the files, and taken from them."""
 
 
 async def prepare(options: BacktestRequest) -> BacktestPlan:
@@ -51,11 +55,11 @@ async def prepare(options: BacktestRequest) -> BacktestPlan:
     if len(options.data) == 1 and (options.data[0] == TOPIC or options.data[0].endswith(_LOG_ENDS)):
         feed, settings = await _log(options)
     else:
-        feed, settings = await asyncio.to_thread(_candle_feed, options)
+        feed, settings, data_notes = await asyncio.to_thread(_candle_feed, options)
     settings = named_after(settings, feed.fingerprint)
     shaping = settings.model_dump(mode="json", include={"fusion", "market", "scoring", "engine"})
     asked = orjson.dumps([feed.fingerprint, options.since_ms, options.until_ms, options.engine, shaping])
-    return BacktestPlan(options, feed, settings, hashlib.sha256(asked).hexdigest()[:16])
+    return BacktestPlan(options, feed, settings, hashlib.sha256(asked).hexdigest()[:16], data_notes)
 
 
 def worker_dependencies(settings: Settings, engine: str, clock: VirtualClock, bus: MemoryBus) -> WorkerDependencies:
@@ -108,9 +112,9 @@ def _refuse_empty_span(options: BacktestRequest, first_ms: int, last_ms: int) ->
         )
 
 
-def _candle_feed(options: BacktestRequest) -> tuple[Feed, Settings]:
+def _candle_feed(options: BacktestRequest) -> tuple[Feed, Settings, list[str]]:
     try:
-        candles, name, content = _candles(options)
+        candles, name, content, readings = _candles(options)
     except (FileError, CalendarError) as error:
         raise SettingsError(f"--data: {error}") from error
     candles = [one for one in candles if options.until_ms is None or one.ts_close_ms <= options.until_ms]
@@ -122,31 +126,45 @@ def _candle_feed(options: BacktestRequest) -> tuple[Feed, Settings]:
     intervals = _intervals(options, held)
     settings = backtest_settings(options, intervals, [one for one in intervals[1:] if one not in held], vision=bool(charts))
     demo = options.data == (DEMO,)
+    instruments = samples.load_instruments(MODE) if demo else _instruments(options, candles)
+    notes = [] if demo else [*map(str, readings), *(f"{one.symbol}: price increment {one.price_increment}" for one in instruments)]
     feed = CandleFeed(
         name=name,
         fingerprint=hashlib.sha256(content + chart_bytes).hexdigest()[:16],
-        instruments=samples.load_instruments(MODE) if demo else _instruments(options, candles),
+        instruments=instruments,
         splits=samples.load_splits(MODE) if demo else [],
         candles=candles,
         charts=charts,
         plan=settings.market.aggregate,
         since_ms=options.since_ms,
     )
-    return feed, settings
+    return feed, settings, notes
 
 
-def _candles(options: BacktestRequest) -> tuple[list[Candle], str, bytes]:
-    """Return the candles, their name, and the bytes that they came from."""
+def _candles(options: BacktestRequest) -> tuple[list[Candle], str, bytes, list[Reading]]:
+    """Return the closed candles, their name, the bytes that they came from, and what was read of each file."""
     if options.data == (DEMO,):
         stocks = samples.load_stocks(MODE)
         content = samples.BARS_FILE.read_bytes() + samples.SPLITS_FILE.read_bytes()
-        return [candle for stock in stocks.values() for candle in stock], "the demo's five stocks", content
-    layout = Layout(MODE, options.symbol, options.interval, options.calendar)
+        return [candle for stock in stocks.values() for candle in stock], "the demo's five stocks", content, []
     paths = [Path(name) for name in options.data]
-    candles = [candle for path in paths for candle in read_candles(path, layout)]
-    instrument = [options.calendar, options.price_increment, options.currency, options.price_adjustment]
-    content = orjson.dumps(instrument) + b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
-    return candles, ", ".join(path.name for path in paths), content
+    how = ReadOptions(
+        run_mode=MODE,
+        symbol=options.symbol,
+        interval=options.interval,
+        calendar=options.calendar,
+        now_ms=SystemClock().now_ms(),
+        time_zone=options.time_zone,
+        stamp=options.stamp,
+        extended=options.extended,
+    )
+    readings = read_all(paths, how)
+    # A forming bar is not over: what it will have been is not known, and history holds what was.
+    candles = [candle for candle in merged(readings) if candle.closed]
+    described = [options.calendar, options.price_increment, options.currency, options.price_adjustment]
+    read_as = [options.symbol, options.interval, options.time_zone, options.stamp, options.extended]
+    content = orjson.dumps([described, read_as]) + b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
+    return candles, ", ".join(path.name for path in paths), content, readings
 
 
 def _charts(options: BacktestRequest) -> tuple[Mapping[tuple[str, int], VisionFeatures], bytes]:
@@ -163,18 +181,19 @@ def _charts(options: BacktestRequest) -> tuple[Mapping[tuple[str, int], VisionFe
 
 
 def _instruments(options: BacktestRequest, candles: Sequence[Candle]) -> list[Instrument]:
-    shared = {
-        "schema_version": 1,
-        "run_mode": MODE,
-        "currency": options.currency,
-        "price_increment": options.price_increment,
-        "calendar": options.calendar,
-        "price_adjustment": options.price_adjustment,
-    }
     try:
-        return [Instrument.model_validate({**shared, "symbol": symbol}) for symbol in sorted({candle.symbol for candle in candles})]
+        return describe(
+            candles,
+            run_mode=MODE,
+            currency=options.currency,
+            price_increment=options.price_increment,
+            calendar=options.calendar,
+            price_adjustment=options.price_adjustment,
+        )
+    except ValidationError as error:
+        raise SettingsError(f"--price-increment, --currency, --calendar or --price-adjustment: {error}") from error
     except ValueError as error:
-        raise SettingsError(f"--price-increment, --currency or --price-adjustment: {error}") from error
+        raise SettingsError(str(error)) from error
 
 
 def _intervals(options: BacktestRequest, held: Sequence[str]) -> list[str]:

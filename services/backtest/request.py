@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.feeds.slots import Stamp
+
 DEMO = "demo"
 """The data that ship with Aquiline."""
 TOPIC = "topic"
@@ -22,7 +24,8 @@ class BacktestRequest:
     symbol: str | None
     interval: str | None
     calendar: str
-    price_increment: str
+    price_increment: str | None
+    """None: the one that the prices are on."""
     currency: str
     price_adjustment: str
     intervals: str | None
@@ -32,3 +35,6 @@ class BacktestRequest:
     engine: str
     assignments: tuple[str, ...]
     config: str | None
+    time_zone: str | None = None
+    stamp: Stamp = "open"
+    extended: bool = False

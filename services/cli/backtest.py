@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from services.backtest.request import DEMO, NONE, RECORDED, RULES, SIMULATOR, BacktestRequest
+from services.cli.reading import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -23,8 +24,8 @@ def backtest(
         list[str] | None,
         typer.Option(
             metavar="DATA",
-            help="`demo` (five real stocks, daily, 2000 to 2013); files of candles, `.csv`, `.csv.gz` or `.parquet` as `aquiline market "
-            "replay` reads them (may be repeated); a log that `aquiline replay export` or the demo wrote, `.jsonl.gz`; or `topic` for the "
+            help="`demo` (five real stocks, daily, 2000 to 2013); files of candles, CSV or Parquet, in any layout of docs/feeds.md "
+            "(may be repeated); a log that `aquiline replay export` or the demo wrote, `.jsonl.gz`; or `topic` for the "
             "topics of the bus in the settings.",
         ),
     ] = None,
@@ -55,12 +56,15 @@ def backtest(
     intervals: Annotated[
         str | None, typer.Option(help="Intervals in the prompt, fastest first; slower ones than the data have are built from the first.")
     ] = None,
-    symbol: Annotated[str | None, typer.Option(help="The symbol with its venue (`AAPL.XNAS`), where no column says it.")] = None,
+    symbol: Annotated[str | None, typer.Option(help=SYMBOL_HELP)] = None,
     interval: Annotated[str | None, typer.Option(help="The bars' length (`1m`, `1d`), where no column says it.")] = None,
     calendar: Annotated[str, typer.Option(help="`24x7`, or an exchange calendar such as `XNYS`.")] = "24x7",
-    price_increment: Annotated[str, typer.Option(help="The tick.")] = "0.01",
+    price_increment: Annotated[str | None, typer.Option(help="The tick.", show_default="the one that the prices are on")] = None,
     currency: Annotated[str, typer.Option(help="Of the prices.")] = "USD",
     price_adjustment: Annotated[str, typer.Option(help="What prices are adjusted for: `none`, `split`, `split_dividend`.")] = "split",
+    time_zone: Annotated[str | None, typer.Option(metavar="ZONE", help=TIME_ZONE_HELP)] = None,
+    stamp: Annotated[Stamp, typer.Option(help=STAMP_HELP)] = Stamp.OPEN,
+    extended: Annotated[bool, typer.Option("--extended", help=EXTENDED_HELP)] = False,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as `scoring.cost_bps=5`; may be repeated."),
@@ -104,6 +108,9 @@ def backtest(
         engine=engine,
         assignments=tuple(assignments or ()),
         config=None if config is None else str(config),
+        time_zone=time_zone,
+        stamp=stamp.value,
+        extended=extended,
     )
     raise typer.Exit(asyncio.run(begin(options, folder, report, resume=resume, restart=restart)))
 

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas import Candle, Instrument, Topic, topic_name
 from services.cli.market_samples import samples
+from services.cli.reading import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
 from services.core.bus import BusError, Producer
 from services.core.bus.connect import connect
 from services.core.calendar import ALWAYS_OPEN, CalendarError
 from services.core.clock import SystemClock
 from services.core.settings import Settings, SettingsError, load
-from services.feeds.files import FileError, Layout, read_candles
+from services.feeds.describe import describe, increments
+from services.feeds.files import FileError, Reading, ReadOptions, merged, read_all
 from services.feeds.replay import AsFastAsPossible, BarsPerSecond, Pace, RealTime, in_event_time, replay
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Market data from files onto the bus.")
@@ -34,25 +37,30 @@ def market() -> None:
 
 @app.command("replay")
 def replay_files(
-    files: Annotated[list[Path], typer.Argument(help="`.csv`, `.csv.gz` or `.parquet`; several are merged by time.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="CSV or Parquet, plain or compressed, in any layout of docs/feeds.md; several are merged by time.")
+    ],
     *,
     bars_per_second: Annotated[float | None, typer.Option(min=0.001, help="So many bars a symbol each second.")] = None,
     speed: Annotated[float | None, typer.Option(min=0.001, help="Real time, so many times as fast.")] = None,
     interval: Annotated[str | None, typer.Option(help="The bars' length (`1m`, `1d`), where no column says it.")] = None,
-    symbol: Annotated[str | None, typer.Option(help="The symbol with its venue (`AAPL.XNAS`), where no column says it.")] = None,
+    symbol: Annotated[str | None, typer.Option(help=SYMBOL_HELP)] = None,
     calendar: Annotated[str, typer.Option(help="`24x7`, or an exchange calendar such as `XNYS`: says when bars end.")] = ALWAYS_OPEN,
     price_increment: Annotated[
         str | None, typer.Option(help="The tick (`0.01`). With it, the symbols are published as instruments first.")
     ] = None,
+    time_zone: Annotated[str | None, typer.Option(metavar="ZONE", help=TIME_ZONE_HELP)] = None,
+    stamp: Annotated[Stamp, typer.Option(help=STAMP_HELP)] = Stamp.OPEN,
+    extended: Annotated[bool, typer.Option("--extended", help=EXTENDED_HELP)] = False,
     currency: Annotated[str, typer.Option(help="Of those instruments.")] = "USD",
     bus: Annotated[str | None, typer.Option(help="`kafka://host:port`, instead of the settings' `bus.url`.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file; else AQUILINE_CONFIG and AQUILINE_* variables.")] = None,
 ) -> None:
     """Publish the candles of files on the topic `candles`, merged by the time at which they end.
 
-    Without a pace, as fast as the broker takes them. Columns are found by name: `open high low close`, and the bar's open as
-    `time`, `timestamp`, `datetime` or `date` (or `ts_open_ms` and `ts_close_ms`); `volume`, `symbol`, `interval` and `revision`
-    where there are any.
+    Without a pace, as fast as the broker takes them. The layout of a file is recognised, and said: what
+    docs/feeds.md lists, or columns by name (`open high low close`, and the bar's open as `time`, `timestamp`, `datetime` or `date`;
+    `volume`, `symbol`, `interval` and `revision` where there are any).
 
     **A download of daily bars, five a second:**
 
@@ -67,9 +75,20 @@ def replay_files(
     try:
         pace = _pace(bars_per_second, speed)
         settings = _settings(config, bus)
-        layout = Layout(settings.run_mode, symbol, interval, calendar)
-        candles = in_event_time(candle for path in files for candle in read_candles(path, layout))
+        how = ReadOptions(
+            run_mode=settings.run_mode,
+            symbol=symbol,
+            interval=interval,
+            calendar=calendar,
+            now_ms=SystemClock().now_ms(),
+            time_zone=time_zone,
+            stamp=stamp.value,
+            extended=extended,
+        )
+        readings = read_all(files, how)
+        candles = in_event_time(merged(readings))
         instruments = [] if price_increment is None else _instruments(candles, price_increment, currency, calendar, settings)
+        _show(readings, candles, instruments)
         count = asyncio.run(_publish(candles, instruments, settings, pace))
     except (FileError, CalendarError, SettingsError, BusError) as error:
         _err.print(f"aquiline market replay: {error}", style="red", markup=False, highlight=False)
@@ -94,20 +113,29 @@ def _pace(bars_per_second: float | None, speed: float | None) -> Pace:
 
 def _instruments(candles: list[Candle], price_increment: str, currency: str, calendar: str, settings: Settings) -> list[Instrument]:
     try:
-        return [
-            Instrument(
-                schema_version=1,
-                run_mode=settings.run_mode,
-                symbol=symbol,
-                currency=currency,
-                price_increment=price_increment,
-                calendar=calendar,
-                price_adjustment="none",
-            )
-            for symbol in sorted({candle.symbol for candle in candles})
-        ]
+        return describe(
+            candles,
+            run_mode=settings.run_mode,
+            currency=currency,
+            price_increment=price_increment,
+            calendar=calendar,
+            price_adjustment="none",
+        )
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise SettingsError(f"{'.'.join(map(str, wrong['loc']))} = {wrong['input']!r}: {wrong['msg']}") from error
     except ValueError as error:
-        raise SettingsError(f"--price-increment {price_increment!r} with --currency {currency!r}: {error}") from error
+        raise SettingsError(str(error)) from error
+
+
+def _show(readings: list[Reading], candles: list[Candle], instruments: list[Instrument]) -> None:
+    """Print what was read, and the price increments that were found."""
+    for reading in readings:
+        _err.print(str(reading), markup=False, highlight=False, soft_wrap=True)
+    if not instruments:
+        for symbol, increment in increments(candles).items():
+            said = f"{symbol}: prices are on {increment}; --price-increment {increment} publishes it as an instrument first"
+            _err.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 async def _publish(candles: list[Candle], instruments: list[Instrument], settings: Settings, pace: Pace) -> int:

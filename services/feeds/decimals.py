@@ -9,7 +9,7 @@ from typing import Any, Final
 
 EMPTY: Final = frozenset({"", "-", "--", "nan", "null", "none", "n/a", "na", "#n/a", "<na>"})
 _PLAIN: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_SPACES: Final = re.compile(r"[\s\u00a0\u202f'’_]")
+_SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019_]")
 _SIGNS: Final = "$€£¥₹"
 _LARGE: Final = {"K": 1e3, "M": 1e6, "B": 1e9}
 _GROUPS: Final = {
@@ -41,9 +41,7 @@ def decimal_mark(cells: Iterable[Any], delimiter: str) -> str:
             comma, point = comma or text.rfind(",") > text.rfind("."), point or text.rfind(".") > text.rfind(",")
         elif text.count(",") > 1:
             point = True
-        elif not re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text):
-            comma = True
-        elif delimiter != ",":
+        elif not re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text) or delimiter != ",":
             comma = True
     return "," if comma and not point else "."
 

@@ -6,21 +6,24 @@ A bar is never known before it ended. What a file says in two ways, or does not 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from schemas import Candle, interval_ms
+from services.core.calendar import SessionCalendar
 from services.feeds.headers import find_columns
 from services.feeds.layouts import Layout, recognise
-from services.feeds.options import Reading, ReadOptions
+from services.feeds.options import Reading, ReadOptions, utc
 from services.feeds.placing import Placed, Placer
 from services.feeds.rows import RowReader
 from services.feeds.tables import FileError, Table, read_table
 
-__all__ = ["FileError", "ReadOptions", "Reading", "candles_of", "read_candles"]
+__all__ = ["FileError", "ReadOptions", "Reading", "candles_of", "merged", "read_all", "read_candles"]
 
 
 def read_candles(path: Path, options: ReadOptions) -> Reading:
     """Read a file, whatever its layout; raise FileError with what is wrong and where, CalendarError."""
+    SessionCalendar.of(options.calendar)  # an unknown one is the same fault in every file
     return candles_of(read_table(path), options)
 
 
@@ -66,3 +69,27 @@ def _candle(one: Placed, options: ReadOptions) -> Candle:
         closed=span.close_ms <= options.now_ms,
         revision=bar.revision,
     )
+
+
+def read_all(paths: Sequence[Path], options: ReadOptions) -> list[Reading]:
+    """Read several files; raise FileError as `read_candles` does, and when two of them give one bar different values."""
+    readings = [read_candles(path, options) for path in paths]
+    held: dict[tuple[str, str, int, int], tuple[Path, Candle]] = {}
+    for reading in readings if len(readings) > 1 else ():
+        for candle in reading.candles:
+            path, other = held.setdefault(_place(candle), (reading.path, candle))
+            if other != candle:
+                bar = f"the bar of {candle.interval} of {candle.symbol} at {utc(candle.ts_open_ms)}"
+                raise FileError(
+                    f"{path} and {reading.path} give {bar} different values; if they are of two symbols, each needs a column that says so"
+                )
+    return readings
+
+
+def merged(readings: Sequence[Reading]) -> list[Candle]:
+    """Return the candles of all files, each once."""
+    return list({_place(candle): candle for reading in readings for candle in reading.candles}.values())
+
+
+def _place(candle: Candle) -> tuple[str, str, int, int]:
+    return candle.symbol, candle.interval, candle.ts_open_ms, candle.revision

@@ -11,6 +11,8 @@ from services.feeds.tables import FileError, Row, Table
 
 PRICES: Final = ("open", "high", "low", "close")
 
+_INDEXES: Final = ("index", "index_level_0", "unnamed_0")
+"""A column that pandas writes for an index without a name: the times, or the number of the row where another holds those."""
 # Each use of a column, and the names that providers give it, the surest first; case, spaces and punctuation do not count.
 _NAMES: Final = {
     "open": ("open", "o", "opening", "open_price", "eröffnung", "eroeffnung", "erster", "ouverture", "apertura", "otwarcie"),
@@ -57,9 +59,7 @@ _NAMES: Final = {
         "time_eet",
         "t",
         "time",
-        "index",
-        "index_level_0",
-        "unnamed_0",
+        *_INDEXES,
     ),
     "date": ("date", "datum", "data", "fecha", "dtyyyymmdd", "trade_date", "day"),
 }
@@ -122,7 +122,9 @@ def find_columns(table: Table) -> list[Columns]:
         header = max(table.rows[:leading], key=lambda row: len(row.cells))
     data = _checked_rows(table, table.rows[leading:], len(header.cells))
     if not data:
-        raise FileError(f"{table.path}: the file holds no rows after its header")
+        wanted = "the file holds no rows after its header"
+        first = f"no row holds a time and four prices; the first is {', '.join(table.rows[0].cells)[:80]!r}"
+        raise FileError(f"{table.path}: {wanted if _price_names(header.cells) else first}")
     names = list(header.cells)
     width = [row for row in table.rows[:leading] if row is not header and len(row.cells) == len(names)]
     tickers = next((row for row in width if not _price_names(row.cells) and _names_tickers(row.cells)), None)
@@ -148,19 +150,19 @@ def _from_names(table: Table, names: list[str]) -> list[Columns]:
 def _by_ticker(table: Table, names: list[str], tickers: list[str] | None, rows: Sequence[Row]) -> list[Columns]:
     named = list(dict.fromkeys(one for one, name in zip(tickers or (), names, strict=False) if one and canonical(name) in _NAMES["close"]))
     if not named or tickers is None:
-        return [Columns(table, names, True, _uses(table, names, range(len(names))), rows)]
+        return [Columns(table, names, header=True, uses=_uses(table, names, range(len(names))), rows=rows)]
     shared = [column for column, name in enumerate(names) if canonical(name) not in _PRICE_LIKE or not tickers[column]]
     parts = []
     for ticker in named:
         own = [column for column in range(len(names)) if tickers[column] == ticker and column not in shared]
-        parts.append(Columns(table, names, True, _uses(table, names, [*shared, *own]), rows, ticker))
+        parts.append(Columns(table, names, header=True, uses=_uses(table, names, [*shared, *own]), rows=rows, ticker=ticker))
     return parts
 
 
 _PRICE_LIKE: Final = {name for use in (*PRICES, "volume") for name in _NAMES[use]} | {"adj_close"}
 
 
-def _uses(table: Table, names: Sequence[str], columns: Sequence[int] | range) -> dict[str, int]:
+def _uses(table: Table, names: Sequence[str], columns: Sequence[int]) -> dict[str, int]:
     """Return the column of each use; raise FileError when two columns have one name, or a price is missing."""
     by_name: dict[str, list[int]] = {}
     for column in columns:
@@ -174,12 +176,12 @@ def _uses(table: Table, names: Sequence[str], columns: Sequence[int] | range) ->
                 written = " and ".join(f"{names[column]!r} (column {column + 1})" for column in by_name[name])
                 raise FileError(f"{table.path}: the header names {written}: it cannot be told which one holds the {use}; keep one")
             uses.setdefault(use, by_name[name][0])
-    if "volume" not in uses:
-        # CryptoDataDownload writes `Volume BTC` before `Volume USDT`: the first is the base currency's.
-        uses.update({"volume": by_name[name][0] for name in by_name if name.startswith("volume_") and len(by_name[name]) == 1} or {})
-        candidates = [by_name[name][0] for name in by_name if name.startswith("volume_")]
-        if candidates:
-            uses["volume"] = min(candidates)
+    # CryptoDataDownload writes `Volume BTC` before `Volume USDT`: the first is the base currency's.
+    volumes = [held[0] for name, held in by_name.items() if name.startswith("volume_")]
+    if "volume" not in uses and volumes:
+        uses["volume"] = min(volumes)
+    if "date" in uses and (canonical(names[uses.get("time", 0)]) or "index") in _INDEXES:
+        uses.pop("time", None)
     missing = [use for use in PRICES if use not in uses]
     if missing:
         raise FileError(f"{table.path}: there is no column for {' and '.join(missing)}; the columns are {', '.join(names)}")
@@ -194,7 +196,7 @@ def _uses(table: Table, names: Sequence[str], columns: Sequence[int] | range) ->
 def _without_header(table: Table) -> Columns:
     width = len(table.rows[0].cells)
     rows = _checked_rows(table, table.rows, width)
-    return Columns(table, [f"column {number}" for number in range(1, width + 1)], False, {}, rows)
+    return Columns(table, [f"column {number}" for number in range(1, width + 1)], header=False, uses={}, rows=rows)
 
 
 def _checked_rows(table: Table, rows: Sequence[Row], width: int) -> list[Row]:
@@ -211,7 +213,8 @@ def _checked_rows(table: Table, rows: Sequence[Row], width: int) -> list[Row]:
 def _is_data(row: Row) -> bool:
     """Return whether a row holds numbers: at least four, as prices are."""
     return sum(1 for cell in row.cells if _NUMBER.match(cell)) >= len(PRICES) or (
-        len(row.cells) > len(PRICES) and sum(1 for cell in row.cells[1:] if cell.casefold() in {"", "nan", "null"}) >= len(PRICES)
+        len(row.cells) > len(PRICES)
+        and sum(1 for cell in row.cells[1:] if cell.casefold() in {"", "nan", "null"}) >= len(PRICES)
         and bool(re.match(r"^\d", row.cells[0]))
     )
 

@@ -30,7 +30,28 @@ _UNITS: Final = {
     "wk": "w",
     "week": "w",
 }
-_KNOWN: Final = ("1s", "5s", "10s", "15s", "30s", "1m", "2m", "3m", "5m", "10m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "1w")
+_KNOWN: Final = (
+    "1s",
+    "5s",
+    "10s",
+    "15s",
+    "30s",
+    "1m",
+    "2m",
+    "3m",
+    "5m",
+    "10m",
+    "15m",
+    "30m",
+    "1h",
+    "2h",
+    "4h",
+    "6h",
+    "8h",
+    "12h",
+    "1d",
+    "1w",
+)
 _BY_MS: Final = {interval_ms(name): name for name in _KNOWN}
 _FEWEST: Final = 3
 _MONTH_DAYS: Final = (28, 31)

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from services.feeds.headers import PRICES, Columns, canonical
 from services.feeds.tables import FileError
 
-_MS_DIGITS: Final = 13
 _DAY_MS: Final = 86_400_000
+_LEAST_FIXED_POINT: Final = 1_000_000
+"""A thousandth, in billionths; no price in whole numbers that Databento has is as large."""
 _DATABENTO_RTYPES: Final = {"32": "1s", "33": "1m", "34": "1h", "35": "1d"}
 _INTEGER: Final = re.compile(r"\d+(\.0+)?")
 
@@ -65,12 +66,16 @@ def _is_polygon(names: Sequence[str], columns: Columns) -> bool:
 
 
 def _is_yahoo(names: Sequence[str], columns: Columns) -> bool:
-    return columns.ticker is not None or "adj_close" in names
+    return columns.ticker is not None or "adj_close" in names or list(columns.names[:2]) == ["Datetime", "Open"]
 
 
 def _is_tradingview(_: Sequence[str], columns: Columns) -> bool:
     wanted = ("time", "open", "high", "low", "close")
     return tuple(columns.names[: len(wanted)]) == wanted and (len(columns.names) == len(wanted) or columns.names[len(wanted)] == "Volume")
+
+
+def _is_ccxt(_: Sequence[str], columns: Columns) -> bool:
+    return list(columns.names[:6]) == ["timestamp", *_OHLCV[1:]] and _epoch(_first(columns, "time"), 13)
 
 
 def _is_pandas(_: Sequence[str], columns: Columns) -> bool:
@@ -98,7 +103,10 @@ _SIGNATURES: Final[Sequence[tuple[str, Callable[[Sequence[str], Columns], bool]]
     ("Kraken", _has("time", "vwap", "count")),
     ("Yahoo", _is_yahoo),
     ("TradingView", _is_tradingview),
+    ("ccxt", _is_ccxt),
     ("pandas", _is_pandas),
+    ("Yahoo or Stooq", lambda _, columns: list(columns.names) == ["Date", "Open", "High", "Low", "Close", "Volume"]),
+    ("Parquet", lambda _, columns: columns.table.names is not None),
 )
 
 
@@ -113,11 +121,8 @@ def _refined(layout: Layout, names: Sequence[str]) -> Layout:
     if layout.name == "Dukascopy":
         zone = re.fullmatch(r"time_([a-z]{3,4})", canonical(columns.name("time"))) if "time" in columns.uses else None
         layout = replace(layout, zone=zone[1].upper() if zone else "UTC" if "gmt_time" in names else None)
-    if "volume" not in columns.uses and "tick_volume" in columns.uses or layout.name == "MetaTrader 5":
-        columns, said = _with_tick_volume(columns)
-        layout = replace(layout, columns=columns)
-        notes += said
-    return replace(layout, notes=tuple(notes))
+    columns, said = _with_tick_volume(columns)
+    return replace(layout, columns=columns, notes=(*notes, *said))
 
 
 def _with_tick_volume(columns: Columns) -> tuple[Columns, list[str]]:
@@ -130,17 +135,17 @@ def _with_tick_volume(columns: Columns) -> tuple[Columns, list[str]]:
 
 
 def _fixed_point(columns: Columns) -> float:
-    """Return 1e-9 where prices are integers in units of a billionth, which no price in whole numbers is as large as."""
+    """Return 1e-9 where prices are integers in units of a billionth, as Databento's files have them by default."""
     cells = [str(columns.cell(row, use)) for row in columns.rows for use in PRICES]
-    return 1e-9 if all(cell.lstrip("-").isdigit() for cell in cells) and min(map(int, cells)) >= 1_000_000 else 1.0
+    return 1e-9 if all(cell.isdigit() for cell in cells) and min(map(int, cells)) >= _LEAST_FIXED_POINT else 1.0
 
 
 def _by_shape(columns: Columns) -> Layout:
     """Return the layout of a file without a header."""
-    first, width, path = list(columns.rows[0].cells), len(columns.names), columns.table.path
-    for name, matches, uses in _SHAPES:
-        if matches(first, width):
-            placed = replace(columns, uses=dict(uses))
+    first, width, path = [str(cell) for cell in columns.rows[0].cells], len(columns.names), columns.table.path
+    for name, uses, matches in _SHAPES:
+        if width == len(uses) and matches(first):
+            placed = replace(columns, uses={use: column for column, use in enumerate(uses) if use})
             layout = Layout(name, placed, notes=("the file has no header",))
             if name == "HistData":
                 return replace(layout, zone="Etc/GMT+5", notes=(*layout.notes, "times are New York's winter time all year"))
@@ -160,46 +165,37 @@ def _lean(layout: Layout, path: Path) -> Layout:
     if str(columns.cell(columns.rows[0], "time")).isdigit():
         match = re.match(r"(\d{8})_", path.name)
         if match is None:
-            raise FileError(f"{path}: its times are milliseconds since midnight, so the name must begin with the date, such as 20240102_trade.csv")
+            raise FileError(f"{path}: its times are milliseconds since midnight; its name must begin with the date: 20240102_trade.csv")
         layout = replace(layout, date=match[1])
     return replace(layout, notes=tuple(notes))
 
 
-def _shape(*uses: str) -> Sequence[tuple[str, int]]:
-    return [(use, column) for column, use in enumerate(uses) if use]
+def _epoch(cell: str, *digits: int) -> bool:
+    return cell.isdigit() and len(cell) in digits
 
 
-def _epoch(cell: Any, *digits: int) -> bool:
-    return str(cell).isdigit() and len(str(cell)) in digits
+def _is_binance(first: Sequence[str]) -> bool:
+    return _epoch(first[0], 13, 16) and _epoch(first[6], 13, 16)
 
 
-_OHLCV: Final = ("open", "high", "low", "close", "volume")
-_SHAPES: Final[Sequence[tuple[str, Callable[[Sequence[str], int], bool], Sequence[tuple[str, int]]]]] = (
-    (
-        "Binance klines",
-        lambda first, width: width in {11, 12} and _epoch(first[0], 13, 16) and _epoch(first[6], 13, 16),
-        _shape("time", *_OHLCV, "close_time"),
-    ),
-    (
-        "MetaTrader 4",
-        lambda first, width: width == 7 and bool(re.fullmatch(r"\d{4}\.\d{2}\.\d{2}", first[0])) and ":" in first[1],
-        _shape("date", "time", *_OHLCV),
-    ),
-    ("HistData", lambda first, width: width == 6 and bool(re.fullmatch(r"\d{8} \d{6}", first[0])), _shape("time", *_OHLCV)),
-    ("LEAN", lambda first, width: width == 6 and bool(re.fullmatch(r"\d{8} \d{2}:\d{2}", first[0])), _shape("time", *_OHLCV)),
-    ("LEAN", lambda first, width: width == 6 and first[0].isdigit() and int(first[0]) < _DAY_MS, _shape("time", *_OHLCV)),
-    ("Kraken", lambda first, width: width == 7 and _epoch(first[0], 10), _shape("time", *_OHLCV)),
-    ("Kraken", lambda first, width: width == 8 and _epoch(first[0], 10), _shape("time", "open", "high", "low", "close", "", "volume")),
-    ("ccxt", lambda first, width: width == 6 and _epoch(first[0], _MS_DIGITS), _shape("time", *_OHLCV)),
-    ("rows without a header", lambda first, width: width == 6 and _dated(first[0]), _shape("time", *_OHLCV)),
-    ("rows without a header", lambda first, width: width == 5 and _dated(first[0]), _shape("time", *_OHLCV[:4])),
-    (
-        "rows without a header",
-        lambda first, width: width == 7 and _dated(first[0]) and ":" in first[1],
-        _shape("date", "time", *_OHLCV),
-    ),
+def _is_dated(first: Sequence[str]) -> bool:
+    return bool(re.match(r"\d{4}[-/.]?\d{2}[-/.]?\d{2}([T ].*)?$", first[0])) or _epoch(first[0], 10, 13, 16, 19)
+
+
+_OHLCV: Final = ("time", "open", "high", "low", "close", "volume")
+_SPLIT: Final = ("date", "time", "open", "high", "low", "close", "volume")
+# What each column holds (empty: nothing that is read), and what the first row of such a file looks like.
+_SHAPES: Final[Sequence[tuple[str, Sequence[str], Callable[[Sequence[str]], bool]]]] = (
+    ("Binance klines", (*_OHLCV, "close_time", *[""] * 5), _is_binance),
+    ("Binance klines", (*_OHLCV, "close_time", *[""] * 4), _is_binance),
+    ("MetaTrader 4", _SPLIT, lambda first: bool(re.fullmatch(r"\d{4}\.\d{2}\.\d{2}", first[0])) and ":" in first[1]),
+    ("HistData", _OHLCV, lambda first: bool(re.fullmatch(r"\d{8} \d{6}", first[0]))),
+    ("LEAN", _OHLCV, lambda first: bool(re.fullmatch(r"\d{8} \d{2}:\d{2}", first[0]))),
+    ("LEAN", _OHLCV, lambda first: first[0].isdigit() and int(first[0]) < _DAY_MS and int(first[0]) % 1_000 == 0),
+    ("Kraken", (*_OHLCV, ""), lambda first: _epoch(first[0], 10)),
+    ("Kraken", (*_OHLCV[:5], "", "volume", ""), lambda first: _epoch(first[0], 10)),
+    ("ccxt", _OHLCV, lambda first: _epoch(first[0], 13)),
+    ("rows without a header", _OHLCV, _is_dated),
+    ("rows without a header", _OHLCV[:5], _is_dated),
+    ("rows without a header", _SPLIT, lambda first: _is_dated(first) and ":" in first[1]),
 )
-
-
-def _dated(cell: str) -> bool:
-    return bool(re.match(r"\d{4}[-/.]?\d{2}[-/.]?\d{2}([T ].*)?$", cell)) or _epoch(cell, 10, 13, 16, 19)

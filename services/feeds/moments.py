@@ -7,6 +7,7 @@ Excel's. A text is ISO 8601 or one of the forms of platforms and spreadsheets.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -203,7 +204,7 @@ def _text_form(texts: Sequence[str]) -> _Parse:
         matches = [match for text in held if (match := form.fullmatch(text))]
         if matches and (form.fullmatch(held[0]) or len(matches) * 2 > len(held)):
             day_first = _day_first(matches) if form is _FORMS[_DAY_OR_MONTH_FIRST] else False
-            return lambda text, form=form, day_first=day_first: _matched(form, text, day_first)  # type: ignore[misc]
+            return functools.partial(_matched, form, day_first)
     return lambda _: _not_a_time()
 
 
@@ -211,7 +212,7 @@ def _not_a_time() -> Moment:
     raise ValueError("is no time that can be read; write it as 2024-01-02T09:30:00Z")
 
 
-def _matched(form: re.Pattern[str], text: str, day_first: bool | None) -> Moment:
+def _matched(form: re.Pattern[str], day_first: bool | None, text: str) -> Moment:  # noqa: FBT001 - bound, not called so
     match = form.fullmatch(text)
     if match is None:
         _not_a_time()
@@ -284,7 +285,9 @@ def _day_first(matches: Sequence[re.Match[str]]) -> bool | None:
 
 def _travel(matches: Sequence[re.Match[str]], *, day_first: bool) -> int:
     days = [
-        dt.date(int(match["year"]), int(match["second" if day_first else "first"]), int(match["first" if day_first else "second"])).toordinal()
+        dt.date(
+            int(match["year"]), int(match["second" if day_first else "first"]), int(match["first" if day_first else "second"])
+        ).toordinal()
         for match in matches
     ]
     return sum(abs(after - before) for before, after in pairwise(days))

@@ -80,11 +80,8 @@ class Placer:
         spans = self._read(bars, zone, whole=False)
         if any(not span.inside for span in spans):
             if not any(span.inside for span in spans):
-                raise self._table.error(
-                    bars[0].row,
-                    f"{self._time_name} is {bars[0].cell}, which lies in no session of calendar {self._calendar.name}{_read_as(naive, zone)}, "
-                    "and neither does any other row; give the file's own clock with --time-zone, or another --calendar",
-                )
+                problem = f"lies in no session of calendar {self._calendar.name}{_read_as(naive, zone)}, and neither does any other row"
+                raise self._error(bars[0], f"{problem}; give the file's own clock with --time-zone, or another --calendar")
             # With trades after the session in the file, the last bar of a session may hold some of them too.
             spans = self._read(bars, zone, whole=True)
         return [self._not_before_its_end(bar, span) for bar, span in zip(bars, spans, strict=True)]
@@ -94,7 +91,9 @@ class Placer:
         if bar.end_ms is None or bar.end_ms <= span.close_ms:
             return span
         if bar.end_ms - span.open_ms > interval_ms(bar.interval):
-            raise self._table.error(bar.row, f"the bar opens at {bar.cell} and closes later than {bar.interval} after it; rows of another interval?")
+            raise self._table.error(
+                bar.row, f"the bar opens at {bar.cell} and closes later than {bar.interval} after it; rows of another interval?"
+            )
         return span._replace(close_ms=bar.end_ms)
 
     def _zone_of(self, bars: Sequence[RawBar]) -> dt.tzinfo:
@@ -104,9 +103,10 @@ class Placer:
         counts = {zone: self._inside(bars, zone) for zone in (self._home, dt.UTC)}
         ours, utc = counts[self._home], counts[dt.UTC]
         if ours == utc and self._home != dt.UTC and ours[0] > 0:
+            home = _name(self._home)
             raise FileError(
-                f"{self._table.path}: {self._time_name} names no time zone, and as many bars lie in sessions of calendar {self._calendar.name} "
-                f"as UTC and as {_name(self._home)}; say which with --time-zone UTC or --time-zone {_name(self._home)}"
+                f"{self._table.path}: {self._time_name} names no time zone, and as many bars lie in sessions of calendar "
+                f"{self._calendar.name} as UTC and as {home}; say which with --time-zone UTC or --time-zone {home}"
             )
         return self._home if ours > utc else dt.UTC
 
@@ -141,12 +141,15 @@ class Placer:
             except CalendarError as error:
                 raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}: {error}") from error
             except (ValueError, OverflowError) as error:
-                raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}, which {error}") from error
+                raise self._error(bar, str(error)) from error
             if spans[at].open_ms < 0:
-                raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}; bars from 1970 on are read, so cut the earlier ones")
+                raise self._error(bar, "is before 1970; bars are read from then on, so cut the earlier ones")
             if spans[at].open_ms > self._options.now_ms:
-                raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}, which is in the future")
+                raise self._error(bar, "is in the future")
         return [spans[at] for at in range(len(bars))]
+
+    def _error(self, bar: RawBar, problem: str) -> FileError:
+        return self._table.error(bar.row, f"{self._time_name} is {bar.cell}, which {problem}")
 
     def _series(self, interval: str, group: list[Placed]) -> list[Placed]:
         """Return one symbol's bars of one interval in order of time, each once."""
@@ -156,10 +159,8 @@ class Placer:
             if series and series[-1].span.open_ms == one.span.open_ms and series[-1].bar.revision == one.bar.revision:
                 before = series[-1]
                 if (before.bar.prices, before.bar.volume) != (one.bar.prices, one.bar.volume):
-                    raise self._table.error(
-                        one.bar.row,
-                        f"{self._time_name} is {one.bar.cell}, the bar of {self._table.unit} {before.bar.row.number} with other values; keep one of them",
-                    )
+                    other = f"{self._table.unit} {before.bar.row.number}"
+                    raise self._error(one.bar, f"is that of {other} too, with other values; keep one of them")
                 self.left_out["duplicate"] += 1
                 continue
             series.append(one)
@@ -172,11 +173,8 @@ class Placer:
             series = _by_following(series, interval_ms(interval))
         for before, after in pairwise(series):
             if after.span.open_ms < before.span.close_ms and after.span.open_ms != before.span.open_ms:
-                raise self._table.error(
-                    after.bar.row,
-                    f"{self._time_name} is {after.bar.cell}, before the bar of {interval} of {self._table.unit} {before.bar.row.number} ends; "
-                    "are these rows of another interval?",
-                )
+                other = f"the bar of {interval} of {self._table.unit} {before.bar.row.number}"
+                raise self._error(after.bar, f"is before {other} ends; are these rows of another interval?")
         return series
 
 

@@ -94,7 +94,7 @@ class RowReader:
             kept.append((row, cell, moment, symbol))
         if not kept:
             raise other or FileError(f"{table.path}: no row holds prices")
-        interval = self._interval([row for row, *_ in kept], [moment for _, _, moment, _ in kept])
+        interval = self._interval(kept)
         bars = [self._bar(row, cell, moment, symbol, interval) for row, cell, moment, symbol in kept]
         return [bar for bar in bars if bar is not None]
 
@@ -170,20 +170,26 @@ class RowReader:
     def _symbol_column(self) -> str:
         return self._columns.name("symbol") if self._columns.has("symbol") else "the ticker in the header"
 
-    def _interval(self, rows: Sequence[Row], moments: Sequence[Moment]) -> str:
+    def _interval(self, rows: Sequence[tuple[Row, str, Moment, str]]) -> str:
         """Return the interval of rows that do not name theirs: what the options or the layout say, or what the rows show."""
         said = None if self._options.interval is None else self._checked(normalized, self._options.interval)
         shown = self._layout.interval
         if self._columns.has("close_time"):
-            span_ms = self._close_time_ms(rows[0]) - moments[0].instant_ms(dt.UTC)
-            shown = self._checked(normalized, f"{span_ms // 1_000}s") if span_ms >= 1_000 else None
+            span_ms = self._close_time_ms(rows[0][0]) - rows[0][2].instant_ms(dt.UTC)
+            shown = self._checked(normalized, f"{round(span_ms / 1_000)}s")
         if said is not None and shown is not None and said != shown:
             raise FileError(f"{self._table.path}: its bars are of {shown}, and --interval says {said}")
         if said or shown or self._columns.has("interval"):
             return said or shown or ""
-        found = None if self._columns.has("symbol") else self._checked(spacing, [one.wall_ms - (one.offset_ms or 0) for one in moments])
+        opens: dict[str, list[int]] = {}
+        for _, _, moment, symbol in rows:
+            opens.setdefault(symbol, []).append(moment.wall_ms - (moment.offset_ms or 0))
+        each = {self._checked(spacing, one) for one in opens.values()}
+        found = each.pop() if len(each) == 1 else None
         if found is None:
-            raise FileError(f"{self._table.path}: no column names the interval, and the rows do not show it; give it with --interval, such as 1m")
+            raise FileError(
+                f"{self._table.path}: no column names the interval, and the rows do not show it; give it with --interval, such as 1m"
+            )
         self.notes.append(f"interval {found} from the distance between rows")
         return found
 

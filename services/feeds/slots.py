@@ -16,6 +16,7 @@ from services.core.calendar import SessionCalendar
 from services.feeds.moments import DAY_MS, Moment
 
 Stamp = Literal["open", "close"]
+"""Which end of its bar a time is."""
 
 _HOUR_MS: Final = 3_600_000
 _LONG_SESSION_MS: Final = 12 * _HOUR_MS

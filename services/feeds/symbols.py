@@ -67,7 +67,7 @@ def same(name: str, symbol: str) -> bool:
     if name == symbol:
         return True
     wanted = _letters(symbol.rpartition(".")[0])
-    forms = [name, *name.split(":"), name.rpartition(".")[0], re.sub(r"=[XF]$", "", name), name.split(" ")[0]]
+    forms = [name, *name.split(":"), name.rpartition(".")[0], re.sub(r"=[XF]$", "", name), name.split(" ", maxsplit=1)[0]]
     return any(wanted == _letters(form) for form in forms if form)
 
 
@@ -85,5 +85,5 @@ def _checked(symbol: str) -> str:
 
 
 def _suggested(name: str) -> str:
-    base = re.sub(r"[^A-Z0-9]+", "-", name.split(":")[0].upper()).strip("-") or "AAPL"
+    base = re.sub(r"[^A-Z0-9]+", "-", name.split(":", maxsplit=1)[0].upper()).strip("-") or "AAPL"
     return f"{base}.VENUE"

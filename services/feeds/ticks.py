@@ -71,7 +71,9 @@ def check_increment(candles: Sequence[Candle], increment: str) -> None:
     if not known.exact and step <= _usual_range(candles) / _STEPS_A_BAR:
         return
     example = f"{float(prices[off][0]):.12g}"
-    raise ValueError(f"{increment} does not fit: {int(off.sum())} of {len(prices)} prices lie between its steps, such as {example}; use {known.text}")
+    raise ValueError(
+        f"{increment} does not fit: {int(off.sum())} of {len(prices)} prices lie between its steps, such as {example}; use {known.text}"
+    )
 
 
 def _prices(candles: Sequence[Candle]) -> Float64:

@@ -21,18 +21,18 @@ def test_help_shows_whole_commands_to_copy() -> None:
     [
         (["--speed", "2", "--bars-per-second", "3"], 2, "--bars-per-second and --speed are two paces; give one"),
         (["--bus", "memory://"], 2, "nobody would read what is replayed"),
-        (["--bus", "kafka://127.0.0.1:1"], 1, "a.csv, line 2: there is no symbol; give it with --symbol"),
+        (["--bus", "kafka://127.0.0.1:1"], 1, "a.csv: no column names a symbol; give it with --symbol"),
         (["--bus", "kafka://127.0.0.1:1", "--calendar", "NOPE"], 1, "calendar 'NOPE' is neither"),
         (
             ["--bus", "kafka://127.0.0.1:1", "--symbol", "A.X1", "--interval", "1m", "--price-increment", "a cent"],
             2,
-            "--price-increment 'a cent'",
+            "--price-increment of A.X1: 'a cent' is no decimal number",
         ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path, options: list[str], code: int, said: str) -> None:
     file = tmp_path / "a.csv"
-    file.write_text("time,open,high,low,close\n0,1,1,1,1\n")
+    file.write_text("time,open,high,low,close\n1720009800,1,1,1,1\n")
     result = CliRunner().invoke(app, ["replay", str(file), *options], env={"COLUMNS": "400"})
     assert result.exit_code == code
     assert said in " ".join(result.output.split())

@@ -1,0 +1,85 @@
+"""Files that were read wrongly before: each is read right, or refused in words that its owner understands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from typer.testing import CliRunner
+
+from services.cli.backtest import app
+from services.core.settings import SettingsError
+from services.feeds.files import FileError, read_candles
+from services.feeds.options import utc
+from services.feeds.ticks import infer_increment
+from tests.cases.layouts import options
+
+FOLDER: Final = Path(__file__).parent
+STOCK: Final = {"symbol": "AAPL.XNAS", "calendar": "XNYS"}
+BTC: Final = {"symbol": "BTC-USDT.BINA"}
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "bars", "opens", "closes"),
+    [
+        ("lookahead_1h.csv", {"symbol": "EUR-USD.FX"}, 150, "2024-06-01T00:00Z", "2024-06-07T06:00Z"),
+        ("lookahead_1d_21z.csv", {"symbol": "EUR-USD.FX"}, 5, "2024-06-01T21:00Z", "2024-06-06T21:00Z"),
+        ("hourly_half_past.csv", {**STOCK, "interval": "1h"}, 14, "2024-07-01T13:30Z", "2024-07-02T20:00Z"),
+        ("hourly_half_past.csv", {"symbol": "AAPL.XNAS", "interval": "1h"}, 14, "2024-07-01T13:30Z", "2024-07-02T20:30Z"),
+        ("yyyymmdd.csv", {**BTC, "interval": "1d"}, 3, "2024-01-02T00:00Z", "2024-01-05T00:00Z"),
+        ("yyyymmdd.csv", {**STOCK, "interval": "1d"}, 3, "2024-01-02T14:30Z", "2024-01-04T21:00Z"),
+        ("date_and_time.csv", {**BTC, "interval": "1m"}, 3, "2024-01-02T09:30Z", "2024-01-03T09:31Z"),
+        ("date_and_time.csv", {**STOCK, "interval": "1m"}, 3, "2024-01-02T14:30Z", "2024-01-03T14:31Z"),
+        ("shib_1h.csv", {"symbol": "SHIB-USDT.BINA"}, 150, "2024-06-01T00:00Z", "2024-06-07T06:00Z"),
+        ("unadjusted_split.csv", {**BTC, "interval": "1h"}, 90, "2024-06-01T00:00Z", "2024-06-04T18:00Z"),
+        ("pandas_daily.parquet", {**STOCK, "interval": "1d"}, 2, "2024-07-01T13:30Z", "2024-07-02T20:00Z"),
+        ("plain_midnight.csv", {**STOCK, "interval": "1d"}, 2, "2024-07-01T13:30Z", "2024-07-02T20:00Z"),
+        ("rounding.csv", {**STOCK, "interval": "1d"}, 1, "2024-07-02T13:30Z", "2024-07-02T20:00Z"),
+        ("microseconds.csv", {**BTC, "interval": "1m"}, 2, "2025-01-01T00:00Z", "2025-01-01T00:02Z"),
+        ("ccxt_symbol.csv", {**BTC, "interval": "1m"}, 1, "2024-07-01T13:30Z", "2024-07-01T13:31Z"),
+        ("binance_no_header.csv", BTC, 2, "2024-12-31T00:00Z", "2024-12-31T00:02Z"),
+    ],
+)
+def test_a_file_is_read_with_every_bar_at_its_own_time(file: str, given: dict[str, Any], bars: int, opens: str, closes: str) -> None:
+    got = read_candles(FOLDER / file, options(given)).candles
+    assert (len(got), utc(got[0].ts_open_ms), utc(got[-1].ts_close_ms)) == (bars, opens, closes)
+
+
+def test_half_past_stays_half_past() -> None:
+    got = read_candles(FOLDER / "hourly_half_past.csv", options({**STOCK, "interval": "1h"})).candles
+    assert [utc(bar.ts_open_ms)[11:16] for bar in got[:7]] == ["13:30", "14:30", "15:30", "16:30", "17:30", "18:30", "19:30"]
+    assert [utc(bar.ts_close_ms)[11:16] for bar in got[:7]] == ["14:30", "15:30", "16:30", "17:30", "18:30", "19:30", "20:00"]
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "problem"),
+    [
+        ("dup_header.csv", BTC, r"dup_header\.csv: the header names 'close' \(column 5\) and 'close' \(column 7\)"),
+        ("damaged.csv.gz", {**BTC, "interval": "1m"}, r"damaged\.csv\.gz is damaged: it cannot be decompressed"),
+        (
+            "ccxt_symbol.csv",
+            {"symbol": "ETH-USDT.BINA", "interval": "1m"},
+            r"line 2: symbol is 'BTC/USDT:USDT', and --symbol ETH-USDT.BINA",
+        ),
+    ],
+)
+def test_a_file_is_refused_in_its_owners_words(file: str, given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(FileError, match=problem):
+        read_candles(FOLDER / file, options(given))
+
+
+@pytest.mark.parametrize(("file", "increment"), [("shib_1h.csv", "0.00000001"), ("eurusd_1h.csv", "0.00001")])
+def test_a_price_has_as_many_digits_as_it_has(file: str, increment: str) -> None:
+    assert infer_increment(read_candles(FOLDER / file, options(BTC)).candles).text == increment
+
+
+def test_a_backtest_shows_the_increment_that_it_found_and_refuses_one_that_does_not_fit(tmp_path: Path) -> None:
+    asked = ["--data", str(FOLDER / "shib_1h.csv"), "--symbol", "SHIB-USDT.BINA", "--interval", "1h", "--engine", "rules", "--folder"]
+    done = CliRunner().invoke(app, [*asked, str(tmp_path / "a")], env={"COLUMNS": "300"})
+    assert done.exit_code == 0, done.output
+    assert "SHIB-USDT.BINA: price increment 0.00000001" in done.output
+    refused = CliRunner().invoke(app, [*asked, str(tmp_path / "b"), "--price-increment", "0.01"])
+    assert isinstance(refused.exception, SettingsError)
+    assert "0.01 does not fit" in str(refused.exception)
+    assert str(refused.exception).endswith("use 0.00000001")
