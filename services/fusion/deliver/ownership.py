@@ -1,7 +1,6 @@
 """Joins and leaves the group: takes partitions over in the background, commits by watermark, and hands partitions back drained.
 
-`core/folding` has a take-over of its own: its partitions rebuild within the rebalance and need no outputs read back, while a worker
-rebuilds for minutes beside the running group and must know which of its triggers have an outcome.
+Unlike `services/core/folding/takeover.py`, which rebuilds within the rebalance, a worker rebuilds for minutes beside the running group.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Watermarks: per partition, the highest offset below which all is done, so that commits never pass unfinished work.
+"""Watermarks: per partition, the highest offset below which every record is finished, so that commits never pass unfinished work.
 
-A record is finished once it is folded and everything that holds it (its triggers' outcomes, its dead letter) has been
-released, which happens when the broker has acknowledged them.
+A record is finished once it is folded and everything that holds it (its triggers' outcomes, its dead letter) is acknowledged. Unlike
+`services/core/folding/partition.py`, which drains batches in order, triggers hold their records for seconds and finish in any order.
 """
 
 from __future__ import annotations
