@@ -1,6 +1,6 @@
-"""The PrometheusRule: what the Prometheus operator is given is what promtool has checked, `deploy/prometheus/rules`.
+"""Generates the PrometheusRule of the Prometheus operator from `deploy/prometheus/rules`, which promtool checks.
 
-`python -m deploy.prometheus_rule` (`make generate`) writes it; `make check-deploy` refuses another.
+`python -m deploy.prometheus_rule` (`make generate`) writes it; `make check-deploy` fails when it is out of date.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from typing import Any, Final
 
 import yaml
 
-from deploy.check.found import REPOSITORY
+from deploy.check.result import REPOSITORY
 from deploy.check.series import FOLDER
 
 FILE: Final = REPOSITORY / "k8s" / "components" / "monitoring" / "rules.yaml"
-_HEAD: Final = "# Written by `make generate` from deploy/prometheus/rules; change those.\n"
+_HEAD: Final = "# Generated from deploy/prometheus/rules by `make generate`; do not edit.\n"
 
 
 def problems() -> list[str]:
-    """Return a sentence when the PrometheusRule is another than the rules make."""
+    """Return a sentence when the PrometheusRule is out of date."""
     if FILE.is_file() and FILE.read_text(encoding="utf-8") == rendered():
         return []
-    return [f"{FILE.relative_to(REPOSITORY)} is not what deploy/prometheus/rules makes; run: make generate"]
+    return [f"{FILE.relative_to(REPOSITORY)} is not generated from the present deploy/prometheus/rules; run: make generate"]
 
 
 def rendered() -> str:
-    """Return the text of the PrometheusRule, the groups of all files in order."""
+    """Return the text of the PrometheusRule with the groups of all files in order."""
     groups: list[Any] = []
     for file in sorted((FOLDER / "rules").glob("*.yml")):
         groups += yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]

@@ -1,4 +1,4 @@
-"""Checks of what is deployed, without a container engine: `python -m deploy.check`, also `make check-deploy`.
+"""Checks of everything that is deployed: `python -m deploy.check`, also `make check-deploy`. They need no container engine.
 
-A module a subject; each has a `check()` that returns what it found (`found.py`), and `__main__.py` names it.
+One module checks one subject; its `check()` returns a `CheckResult` (`result.py`), and `__main__.py` lists it.
 """

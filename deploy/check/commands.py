@@ -1,4 +1,4 @@
-"""Whether a command line of `aquiline`, as a manifest or a page has it, is one that exists; nothing is run."""
+"""Validates `aquiline` command lines of manifests and pages without running them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from services.cli.main import COMMANDS, load
 
 
 def refusal(name: str, arguments: Sequence[str]) -> str | None:
-    """Return why `aquiline NAME ARGUMENTS` would refuse its arguments, None when it takes them."""
+    """Return why `aquiline NAME ARGUMENTS` refuses its arguments, None when it accepts them."""
     if name not in COMMANDS:
         return f"aquiline has no command {name!r}; it has {', '.join(COMMANDS)}"
     command, words = load(name), list(arguments)
     try:
         context = command.make_context(name, words)
         while hasattr(command, "resolve_command"):
-            name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])  # noqa: SLF001 - click offers no other way
+            name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])  # noqa: SLF001 - click has no public API for it
             context = command.make_context(name, words, parent=context)
     except typer.Exit:  # --help
         return None

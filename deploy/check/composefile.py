@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from deploy.check.found import REPOSITORY
+from deploy.check.result import REPOSITORY
 
 FILE: Final = REPOSITORY / "docker-compose.yml"
 _VARIABLE: Final = re.compile(r"\$\{(?P<name>[A-Z_]+)(?::-(?P<default>[^}]*))?\}")
@@ -18,23 +18,23 @@ _VARIABLE: Final = re.compile(r"\$\{(?P<name>[A-Z_]+)(?::-(?P<default>[^}]*))?\}
 
 @dataclass(frozen=True, slots=True)
 class ComposeFile:
-    """`text` is the file's tree; `services` are those of every profile."""
+    """The parsed file. `services` holds the services of all profiles."""
 
     text: Mapping[str, Any]
 
     @property
     def services(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return each service by its name."""
+        """Return each service by name."""
         found: Mapping[str, Mapping[str, Any]] = self.text["services"]
         return found
 
     def of_profiles(self, *profiles: str) -> dict[str, Mapping[str, Any]]:
-        """Return the services that these profiles start; those without a profile belong to each."""
+        """Return the services that these profiles start; services without a profile always start."""
         return {name: one for name, one in self.services.items() if not one.get("profiles") or set(one["profiles"]) & set(profiles)}
 
 
 def load(file: Path = FILE) -> ComposeFile:
-    """Return the file with its variables filled in from the `.env` beside it and from their defaults."""
+    """Return the file with its variables replaced by the values of the `.env` beside it, or by their defaults."""
     variables = dict(
         line.split("=", 1) for line in file.with_name(".env").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
     )
@@ -47,22 +47,22 @@ def load(file: Path = FILE) -> ComposeFile:
 
 
 def dependencies(service: Mapping[str, Any], among: Mapping[str, Any]) -> dict[str, str]:
-    """Return what `service` waits for before it starts, each with its condition: those of `among`, as others are not started."""
+    """Return the services of `among` that `service` waits for before it starts, each with its condition."""
     return {name: how["condition"] for name, how in service.get("depends_on", {}).items() if name in among}
 
 
 def in_order(services: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the names in an order in which each comes after what it depends on; raise ValueError when there is none."""
+    """Return the names in start order, each after its dependencies; raise ValueError on a cycle."""
     ordered: list[str] = []
     while len(ordered) < len(services):
         ready = [name for name, one in services.items() if name not in ordered and not set(dependencies(one, services)) - set(ordered)]
         if not ready:
-            raise ValueError(f"services {', '.join(sorted(set(services) - set(ordered)))} wait for each other")
+            raise ValueError(f"services {', '.join(sorted(set(services) - set(ordered)))} depend on each other in a cycle")
         ordered += ready
     return ordered
 
 
-def words(value: str | Sequence[str]) -> list[str]:
+def split_command(value: str | Sequence[str]) -> list[str]:
     """Return a command as Compose splits it."""
     import shlex  # noqa: PLC0415 - only strings need it
 

@@ -1,17 +1,17 @@
-"""The headings of `docs/operations.md`, as links name them."""
+"""The anchors of `docs/operations.md` that runbook links may point to."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-from deploy.check.found import REPOSITORY
+from deploy.check.result import REPOSITORY
 
 PAGE: Final = "docs/operations.md"
 
 
 def anchors() -> frozenset[str]:
-    """Return the anchor of each heading: small letters, words joined by hyphens, as GitHub makes them."""
+    """Return the anchor of each heading as GitHub forms it: lower case, words joined by hyphens."""
     lines = (REPOSITORY / PAGE).read_text(encoding="utf-8").splitlines()
     titles = [line.lstrip("#").strip() for line in lines if line.startswith("#")]
     return frozenset(re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles)

@@ -1,4 +1,4 @@
-"""What a PromQL expression names: its metrics, and the labels that it picks or groups them by. Not a parser: promtool is one."""
+"""Finds the metric and label names in a PromQL expression. It checks no syntax; promtool does."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _WORDS: Final = frozenset({"and", "or", "unless", "bool", "offset", "inf", "nan"
 
 
 @dataclass(slots=True)
-class Named:
-    """`metrics` maps each metric to the labels that its selectors match by; `grouped` are labels to sum or join by."""
+class Names:
+    """`metrics` maps each metric to the labels of its selectors; `grouped` holds labels of aggregations and joins."""
 
     metrics: dict[str, set[str]] = field(default_factory=dict)
     grouped: set[str] = field(default_factory=set)
 
 
-def named(expression: str) -> Named:
-    """Return what `expression` names; raise ValueError for a selector without a metric's name, which nothing can be held against."""
-    found = Named()
+def names_in(expression: str) -> Names:
+    """Return the names in `expression`; raise ValueError for a selector without a metric name, which cannot be checked."""
+    found = Names()
     tokens = _TOKEN.findall(expression)
     at = 0
     while at < len(tokens):
@@ -45,7 +45,7 @@ def named(expression: str) -> Named:
             found.grouped.update(label for label in labels if _NAME.fullmatch(label))
             continue
         if token == "{":  # noqa: S105 - a bracket
-            raise ValueError(f"a selector of {expression!r} has no metric's name")
+            raise ValueError(f"a selector of {expression!r} has no metric name")
         # A name before a bracket is a function; one before `by` an aggregation.
         if _NAME.fullmatch(token) and token.lower() not in _WORDS and after != "(" and after not in {"by", "without"}:
             labels, at = _until(tokens, at + 1, "}") if after == "{" else ([], at + 1)
@@ -56,7 +56,7 @@ def named(expression: str) -> Named:
 
 
 def _until(tokens: list[str], start: int, end: str) -> tuple[list[str], int]:
-    """Return the tokens between the bracket at `start` and `end`, and where to go on."""
+    """Return the tokens between the bracket at `start` and `end`, and the position after `end`."""
     stop = tokens.index(end, start)
     return tokens[start + 1 : stop], stop + 1
 

@@ -1,4 +1,4 @@
-"""Prometheus' configuration, rules and their tests through promtool, and what every alert of ours must have besides."""
+"""Checks Prometheus' configuration, rules and rule tests with promtool, and what every alert must have: severity, texts, a runbook."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, Final
 import yaml
 
 from deploy.check import operations, series
-from deploy.check.found import REPOSITORY, Found
+from deploy.check.result import REPOSITORY, CheckResult
 from deploy.check.tools import problems, run
 
 PAGES: Final = frozenset({"AquilineTriggersWithoutOutcome", "AquilineStaleRate", "AquilineAllEnginesDown", "AquilineHaltedLong"})
-"""Whom to wake: only where decisions are not made, or not in time, and only while a market is open."""
+"""Alerts that page: decisions are not made, or not in time, while a market is open."""
 
 _INSTALL: Final = "apt-get install prometheus (deploy/setup/system does)"
 _GATE: Final = "aquiline:session_open"
 
 
-def check() -> Found:
+def check() -> CheckResult:
     """Check configuration, rules and tests."""
     folder = series.FOLDER.relative_to(REPOSITORY)
     rules = series.rules()
@@ -30,16 +30,16 @@ def check() -> Found:
         *findings(rules),
         *untested(alerts, [yaml.safe_load(test.read_text(encoding="utf-8")) for test in tests]),
     ]
-    return Found(f"{len(alerts)} alerts and {len(rules) - len(alerts)} recording rules", wrong)
+    return CheckResult(f"{len(alerts)} alerts and {len(rules) - len(alerts)} recording rules", wrong)
 
 
 def findings(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a sentence for each thing that is wrong with a rule."""
+    """Yield a sentence for each problem of a rule."""
     known = series.known()
     anchors = operations.anchors()
     for rule in rules:
         name = rule.get("alert") or rule["record"]
-        for sentence in series.strangers(rule["expr"], known):
+        for sentence in series.unknown_names(rule["expr"], known):
             yield f"{name}: {sentence}"
         if "alert" in rule:
             for sentence in _alert(rule, anchors):
@@ -51,20 +51,20 @@ def _alert(rule: Mapping[str, Any], anchors: frozenset[str]) -> Iterator[str]:
     if severity not in {"page", "ticket"}:
         yield f"label severity is {severity!r} and must be page or ticket"
     if (severity == "page") != (rule["alert"] in PAGES):
-        yield f"severity is {severity}, and those that page are {', '.join(sorted(PAGES))}"
+        yield f"severity is {severity}; the alerts that page are {', '.join(sorted(PAGES))}"
     if severity == "page" and _GATE not in rule["expr"]:
-        yield f"it pages without asking {_GATE}"
+        yield f"it pages without testing {_GATE}"
     annotations = rule.get("annotations", {})
     for annotation in ("summary", "description", "runbook"):
         if not annotations.get(annotation):
             yield f"annotation {annotation} is missing"
     page, _, anchor = annotations.get("runbook", "").partition("#")
     if page != operations.PAGE or anchor not in anchors:
-        yield f"runbook {annotations.get('runbook')!r} is no heading of {operations.PAGE}"
+        yield f"runbook {annotations.get('runbook')!r} is not a heading of {operations.PAGE}"
 
 
 def untested(alerts: Sequence[Mapping[str, Any]], files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a sentence for each alert that no test of `files` has fire, or none has not."""
+    """Yield a sentence for each alert without a test in which it fires, or without one in which it does not."""
     cases = [case for file in files for test in file["tests"] for case in test.get("alert_rule_test", [])]
     for name in (alert["alert"] for alert in alerts):
         fires = {bool(case.get("exp_alerts")) for case in cases if case["alertname"] == name}

@@ -1,4 +1,4 @@
-"""Which series there are: those of `services/core/metrics.py`, the recording rules', an engine's and a GPU's, each with its labels."""
+"""The known series with their labels: those of `services/core/metrics.py`, of recording rules, of engines and of GPUs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 
-from deploy.check.found import REPOSITORY
-from deploy.check.promql import named
+from deploy.check.promql import names_in
+from deploy.check.result import REPOSITORY
 from services.core import metrics
 
 FOLDER: Final = REPOSITORY / "deploy" / "prometheus"
@@ -63,7 +63,7 @@ def known() -> dict[str, frozenset[str]]:
     for family in metrics.REGISTRY.collect():
         if family.name.startswith(("process_", "python_")):
             found |= {sample.name: SCRAPED | set(sample.labels) for sample in family.samples}
-    found |= {rule["record"]: frozenset(named(rule["expr"]).grouped) for rule in rules() if "record" in rule}
+    found |= {rule["record"]: frozenset(names_in(rule["expr"]).grouped) for rule in rules() if "record" in rule}
     return found
 
 
@@ -73,14 +73,14 @@ def rules() -> list[dict[str, Any]]:
     return [rule for file in files for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
 
 
-def strangers(expression: str, series: Mapping[str, frozenset[str]]) -> Iterator[str]:
-    """Yield a sentence for each metric or label that `expression` names and `series` does not have."""
-    found = named(expression)
+def unknown_names(expression: str, series: Mapping[str, frozenset[str]]) -> Iterator[str]:
+    """Yield a sentence for each metric or label in `expression` that is not in `series`."""
+    found = names_in(expression)
     for metric, labels in found.metrics.items():
         if metric not in series:
-            yield f"{metric} is no metric that there is"
+            yield f"{metric} is not a known metric"
         elif unknown := labels - series[metric]:
-            yield f"{metric} has no label {', '.join(sorted(unknown))}, but {', '.join(sorted(series[metric]))}"
+            yield f"{metric} has no label {', '.join(sorted(unknown))}; its labels are {', '.join(sorted(series[metric]))}"
     everywhere = frozenset[str]().union(*(series.get(metric, frozenset()) for metric in found.metrics))
     if unknown := found.grouped - everywhere:
         yield f"none of its metrics has a label {', '.join(sorted(unknown))}"
@@ -89,8 +89,8 @@ def strangers(expression: str, series: Mapping[str, frozenset[str]]) -> Iterator
 def _ours() -> Iterator[tuple[str, frozenset[str]]]:
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
-            labels = SCRAPED | set(metric._labelnames)  # noqa: SLF001 - the library offers no other way to them
-            # A histogram that reaches below 0 has no sum: it could fall, and Prometheus would take that for a restart.
+            labels = SCRAPED | set(metric._labelnames)  # noqa: SLF001 - the library has no public API for them
+            # A histogram with negative buckets has no sum: its sum can fall, which Prometheus would read as a restart.
             fallible = isinstance(metric, Histogram) and metric._upper_bounds[0] < 0  # noqa: SLF001
             for suffix in (one for one in _SUFFIXES[type(metric)] if not (fallible and one == "_sum")):
                 yield f"{metric._name}{suffix}", labels | ({"le"} if suffix == "_bucket" else set())  # noqa: SLF001

@@ -1,5 +1,5 @@
-# The engine: the official SGLang image, with our launcher in an environment of its own beside SGLang's, and the plug-in that lets
-# stock SGLang serve MiniCPM with EAGLE3 where SGLang's Python finds it. No package of the image is changed.
+# The engine: the official SGLang image, with the launcher in an environment of its own, and the plug-in that lets stock SGLang serve
+# MiniCPM with EAGLE3 in SGLang's environment. No package of the image changes.
 #
 #   docker build -f deploy/docker/engine.Dockerfile -t aquiline/engine:0.1.0-sglang0.5.17 .
 ARG SGLANG_IMAGE=lmsysorg/sglang:v0.5.17-cu130
@@ -32,13 +32,13 @@ RUN python3 -m venv /opt/aquiline \
     && groupadd --gid 10001 aquiline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/engine --shell /usr/sbin/nologin aquiline \
     && install -d -o 10001 -g 10001 -m 0700 /var/cache/engine /run/aquiline/secrets
-# Kernels are compiled on the first start; what they are kept in is a volume.
+# The first start compiles kernels into this folder, which is a volume.
 ENV HOME=/var/cache/engine \
     PATH=/opt/aquiline/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /var/cache/engine
 USER 10001:10001
-# What is healthy is said where the engine is: docker-compose.yml, k8s/.
+# Health checks are declared in docker-compose.yml and k8s/.
 HEALTHCHECK NONE
 CMD ["aquiline", "engine", "serve", "--help"]

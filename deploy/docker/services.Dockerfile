@@ -1,5 +1,5 @@
-# Aquiline's Python services. Targets: `services` (all that needs no torch) and `vision` (with it, several GB).
-# Everything comes from a lock, by its hash; nothing of pip, of the build or of the sources stays in the image.
+# Aquiline's Python services. Targets: `services` (without torch) and `vision` (with torch, several GB).
+# Every package comes from a lock with its hash. The images hold no pip, no build tools and no sources.
 #
 #   docker build -f deploy/docker/services.Dockerfile --target services -t aquiline/services:0.1.0 .
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
@@ -32,7 +32,7 @@ LABEL org.opencontainers.image.title="Aquiline" \
       org.opencontainers.image.description="Local language models deciding on live market streams" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
-# Folders that volumes are mounted on: a new named volume takes their owner over.
+# Mount points of volumes: a new named volume inherits their owner.
 RUN groupadd --gid 10001 aquiline \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin aquiline \
     && install -d -o 10001 -g 10001 -m 0700 /var/lib/aquiline /run/aquiline/secrets
@@ -42,7 +42,7 @@ ENV PATH=/opt/aquiline/bin:$PATH \
     PYTHONUNBUFFERED=1
 WORKDIR /var/lib/aquiline
 USER 10001:10001
-# What is healthy is said where the service is: docker-compose.yml, k8s/.
+# Health checks are declared in docker-compose.yml and k8s/.
 HEALTHCHECK NONE
 CMD ["aquiline", "--help"]
 

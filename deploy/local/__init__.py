@@ -1,4 +1,4 @@
-"""A real Kafka and a real Redis on this machine's loopback, for tests, benchmarks and trying things out.
+"""A real Kafka and a real Redis on loopback, for tests, benchmarks and trials.
 
 `python -m deploy.local up | status | down` runs them in the background; tests use `LocalKafka` and `LocalRedis`.
 """

@@ -28,7 +28,7 @@ _VARIABLES: Final = {"kafka": "AQUILINE_BUS__URL", "redis": "AQUILINE_REDIS__URL
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what is asked; return the exit status."""
+    """Run the command and return the exit status."""
     options = _parser().parse_args(argv)
     try:
         if options.command == "up":
@@ -49,14 +49,14 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start what does not run yet, create the topics, print addresses")
+    up = commands.add_parser("up", help="start the servers that are not running, create the topics, print addresses")
     for name, port in _PORTS.items():
-        up.add_argument(f"--{name}-port", type=int, help=f"port of loopback (default: {port}, or a free one when it is taken)")
+        up.add_argument(f"--{name}-port", type=int, help=f"port on loopback (default: {port}, or a free one when it is in use)")
     up.add_argument("--simulator", action=argparse.BooleanOptionalAction, default=True, help="also start the simulator")
-    up.add_argument("--partitions", type=int, default=4, help="partitions of each shared-out topic (default: 4)")
-    commands.add_parser("status", help="say what runs; the exit status is 0 when all of it does")
-    commands.add_parser("down", help="end all of it; Kafka's data stay in .local/kafka")
-    commands.add_parser("fetch", help="only fetch Kafka and install Redis")
+    up.add_argument("--partitions", type=int, default=4, help="partitions of each partitioned topic (default: 4)")
+    commands.add_parser("status", help="list the servers; the exit status is 0 when all are running")
+    commands.add_parser("down", help="stop the servers; Kafka's data stay in .local/kafka")
+    commands.add_parser("fetch", help="fetch Kafka and install Redis, and start nothing")
     return parser
 
 
@@ -66,8 +66,8 @@ def _up(options: argparse.Namespace) -> None:
     for server in servers:
         running = server.pid is not None
         usual = getattr(options, f"{server.name}_port") or _PORTS[server.name]
-        why = "" if running or server.port == usual else f", since {usual} is taken"
-        _say(f"{server.name}: {'running already' if running else 'starting'} on port {server.port}{why}")
+        why = "" if running or server.port == usual else f" ({usual} is in use)"
+        _say(f"{server.name}: {'already running' if running else 'starting'} on port {server.port}{why}")
         server.start()
         (server.folder / "port.json").write_text(json.dumps(server.port))
     created = asyncio.run(_create_topics(servers[0].url, options.partitions))
@@ -75,10 +75,10 @@ def _up(options: argparse.Namespace) -> None:
     for server in servers:
         value = json.dumps([server.url]) if server.name == "simulator" else server.url
         sys.stdout.write(f"export {_VARIABLES[server.name]}='{value}'\n")
-    _say("logs are in .local/*/*.log; `make down-local` ends it all")
+    _say("logs are in .local/*/*.log; `make down-local` stops the servers")
     if options.simulator:
-        options_there = " ".join(f"--{name} {server.url}" for name, server in zip(("bus", "redis", "engine"), servers, strict=True))
-        _say(f"the demo through all of it: make demo ARGS='{options_there}'")
+        demo_options = " ".join(f"--{name} {server.url}" for name, server in zip(("bus", "redis", "engine"), servers, strict=True))
+        _say(f"run the demo on these servers: make demo ARGS='{demo_options}'")
 
 
 def _down() -> None:
@@ -86,7 +86,7 @@ def _down() -> None:
         server = _server(name, None)
         if server.pid is not None:
             server.stop()
-            _say(f"{name}: ended" + ("; its topics stay in .local/kafka, which `make clean` deletes" if name == "kafka" else ""))
+            _say(f"{name}: stopped" + ("; its topics stay in .local/kafka, which `make clean` deletes" if name == "kafka" else ""))
 
 
 def _status() -> int:
@@ -100,7 +100,7 @@ def _status() -> int:
 
 
 def _server(name: str, port: int | None) -> LocalServer:
-    """Return the server that runs already, on its port, or one to be started on the port that is asked for or free."""
+    """Return the running server, or one to start on `port`, on its usual port, or on a free one."""
     kinds: dict[str, type[LocalKafka | LocalRedis | LocalSimulator]] = {
         "kafka": LocalKafka,
         "redis": LocalRedis,
@@ -112,7 +112,7 @@ def _server(name: str, port: int | None) -> LocalServer:
         known = kind(folder, port=json.loads(remembered.read_text()), detached=True)
         if known.pid is not None:
             if port not in {None, known.port}:
-                raise LocalError(f"{name} runs on port {known.port} already, not {port}; end it first (`down`)")
+                raise LocalError(f"{name} already runs on port {known.port}, not {port}; stop it first (`down`)")
             return known
     return kind(folder, port=port or (_PORTS[name] if _is_free(_PORTS[name]) else None), detached=True)
 

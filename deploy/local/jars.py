@@ -21,20 +21,20 @@ _PLUGIN: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-de
 
 
 def read_lock(file: Path = LOCK_FILE) -> dict[str, str]:
-    """Return each `group:artifact:version` with its jar's SHA-256; raise LocalError naming a line that is neither."""
+    """Return the SHA-256 of each `group:artifact:version`; raise LocalError for any other line."""
     locked = {}
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         if not line or line.startswith("#"):
             continue
         coordinates, _, checksum = line.partition(" ")
         if coordinates.count(":") != 2 or len(checksum) != 64:  # noqa: PLR2004 - SHA-256 in hexadecimal
-            raise LocalError(f"{file}:{number} is {line!r}, and not `group:artifact:version sha256`")
+            raise LocalError(f"{file}:{number} is {line!r}; expected `group:artifact:version sha256`")
         locked[coordinates] = checksum
     return locked
 
 
 def kafka_jars() -> list[Path]:
-    """Return the checked jars, fetched first when the cache lacks them; raise LocalError when they cannot be had."""
+    """Return the verified jars, after fetching those that the cache lacks; raise LocalError when that fails."""
     locked = read_lock()
     folder = CACHE / hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()[:16]
     if not folder.is_dir():
@@ -44,7 +44,7 @@ def kafka_jars() -> list[Path]:
         found = hashlib.sha256(jar.read_bytes()).hexdigest() if jar.is_file() else "nothing"
         if found != checksum:
             shutil.rmtree(folder)
-            raise LocalError(f"{jar.name} should have SHA-256 {checksum} and has {found}; it is deleted, so run this again")
+            raise LocalError(f"{jar.name} has SHA-256 {found}, expected {checksum}; it has been deleted, run the command again")
     return jars
 
 
@@ -76,14 +76,14 @@ def _fetch(locked: Mapping[str, str], folder: Path) -> None:
                 _progress(f"fetching Kafka: {copied} of {len(locked)} jars")
     if fetching.returncode != 0:
         raise MissingError(
-            f"Maven could not fetch Kafka's jars (status {fetching.returncode}); check its settings. It said:\n{''.join(tail)}"
+            f"Maven could not fetch Kafka's jars (status {fetching.returncode}); check Maven's settings. Its output:\n{''.join(tail)}"
         )
     shutil.rmtree(CACHE / "repository", ignore_errors=True)
     partial.rename(folder)
 
 
 def _pom(locked: Mapping[str, str]) -> str:
-    """Return a pom with exactly the locked jars: nothing is resolved beyond them."""
+    """Return a pom with exactly the locked jars, so that Maven resolves no others."""
     dependencies = "".join(
         f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>"
         "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions></dependency>\n"

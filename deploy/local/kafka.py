@@ -1,4 +1,4 @@
-"""Apache Kafka as one process in KRaft mode: broker and controller in one, small, quick to start."""
+"""Apache Kafka as one KRaft process, broker and controller in one, with small heap and quick start."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SETTINGS: Final = {
     "transaction.state.log.num.partitions": "1",
     "transaction.state.log.replication.factor": "1",
     "broker.heartbeat.interval.ms": "250",
-    "broker.session.timeout.ms": "2000",  # a killed broker is let in again after this
+    "broker.session.timeout.ms": "2000",  # a killed broker can register again after this
     "controlled.shutdown.enable": "false",
 }
 
@@ -49,7 +49,7 @@ _SETTINGS: Final = {
 class LocalKafka(LocalServer):
     """A single-node Kafka. With `security` clients need TLS, their own certificate and a SCRAM log-in.
 
-    `properties` add to the broker's own, or stand in for them.
+    `properties` are added to the broker's own and override them.
     """
 
     name = "kafka"
@@ -78,7 +78,7 @@ class LocalKafka(LocalServer):
 
     @property
     def url(self) -> str:
-        """Return what `bus.url` wants."""
+        """Return the value for `bus.url`."""
         return f"kafka://{self.bootstrap}"
 
     def _prepare(self) -> None:

@@ -1,7 +1,7 @@
-"""One server process on loopback: start it, wait until it serves, stop it, kill it, start it again on its port.
+"""One server process on loopback: start, wait until it serves, stop, kill, restart on the same port.
 
-A process belongs to the one that started it and dies with it, unless it is detached; its pid is kept in its folder, so that
-another process can end it later.
+The server ends with the process that started it unless it is detached. Its pid is stored in its folder, so that another process can
+stop it later.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from typing import Final, Self
 
 _STOP_S: Final = 20.0
 _POLL_S: Final = 0.02
-_TIED: Final = """
+_GUARDED: Final = """
 exec 3<&0
 (read -r _ <&3 && exit; [ "$(readlink "/proc/$$/cwd")" = "$PWD" ] && kill -9 $$) &
 exec "$@" 3<&- </dev/null
 """
-"""A shell that becomes the server and leaves a guard, which kills it when its owner's end of stdin closes without a word.
+"""A shell that becomes the server and leaves a guard process, which kills the server when stdin closes without a line.
 
-The kernel's parent-death signal would not do: it comes when the thread that started the server ends, such as an event loop's.
+The kernel's parent-death signal does not serve: it is sent when the thread that started the server ends, such as an event loop's.
 """
 
 
 class LocalError(Exception):
-    """A local server cannot be had; the text says what to do."""
+    """A local server cannot run; the message says what to do."""
 
 
 class MissingError(LocalError):
-    """What a local server needs is not on this machine and cannot be fetched."""
+    """A program that a local server needs is not installed and cannot be fetched."""
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that nobody uses right now."""
+    """Return a TCP port on loopback that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -62,7 +62,7 @@ class LocalServer(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Return what the settings want."""
+        """Return the address as the settings take it."""
 
     @property
     def log_file(self) -> Path:
@@ -80,13 +80,13 @@ class LocalServer(ABC):
         """Start and return once it serves; raise LocalError with the end of its log when it doesn't."""
         if self.pid is not None:
             return self
-        self._untie()
+        self._release_guard()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._prepare()
-        tie = [] if self._detached else ["/bin/sh", "-c", _TIED, self.name]
+        guard = [] if self._detached else ["/bin/sh", "-c", _GUARDED, self.name]
         with self.log_file.open("wb") as log:
             self._child = subprocess.Popen(  # noqa: S603 - the command is ours
-                [*tie, *self._command()],
+                [*guard, *self._command()],
                 cwd=self.folder,
                 env={**os.environ, **self._environment()},
                 stdin=subprocess.DEVNULL if self._detached else subprocess.PIPE,
@@ -99,11 +99,11 @@ class LocalServer(ABC):
         return self
 
     def stop(self) -> None:
-        """Ask it to end, and wait until it has."""
+        """Send SIGTERM and wait until the server has ended."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash would (SIGKILL). Its data stay."""
+        """Send SIGKILL, as a crash would end it. Its data stay."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -112,11 +112,11 @@ class LocalServer(ABC):
         self.start()
 
     def freeze(self) -> None:
-        """Stop its threads without closing anything (SIGSTOP), as an overloaded machine does."""
+        """Send SIGSTOP: its threads stop and its connections stay open, as on an overloaded machine."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Undo `freeze`."""
+        """Send SIGCONT, which ends `freeze`."""
         self._signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -140,11 +140,11 @@ class LocalServer(ABC):
                 if time.monotonic() > until:
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL_S)
-        self._untie()
+        self._release_guard()
         (self.folder / f"{self.name}.pid").unlink(missing_ok=True)
 
-    def _untie(self) -> None:
-        """Let the guard go: the server has ended, and another process may get its pid."""
+    def _release_guard(self) -> None:
+        """Release the guard: the server has ended, and its pid may be reused."""
         if self._child is not None and self._child.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._child.stdin.write(b"\n")
@@ -173,7 +173,7 @@ class LocalServer(ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Write what the server needs before it starts."""
+        """Write the files that the server reads at its start."""
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -185,9 +185,9 @@ class LocalServer(ABC):
 
 
 def running_pid(folder: Path, name: str) -> int | None:
-    """Return the pid that `folder` names when that process still runs from there, else None.
+    """Return the pid in `folder` while that process runs, else None.
 
-    A pid is used again by the system: the process must have the folder as its working directory.
+    The system reuses pids, so the process must also have the folder as its working directory.
     """
     try:
         pid = int((folder / f"{name}.pid").read_text())

@@ -1,4 +1,4 @@
-"""Debian's redis-server as one process that keeps nothing on disk."""
+"""Debian's redis-server as one process without persistence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INSTALL: Final = ("apt-get", "install", "-y", "--no-install-recommends", "redis
 class LocalRedis(LocalServer):
     """A Redis. With `security` clients need TLS and the account's name and password.
 
-    `arguments` are added to the command line; accounts in an ACL file that they name stand in for that one.
+    `arguments` are added to the command line; an ACL file among them replaces that account.
     """
 
     name = "redis"
@@ -43,7 +43,7 @@ class LocalRedis(LocalServer):
 
     @property
     def url(self) -> str:
-        """Return what `redis.url` wants."""
+        """Return the value for `redis.url`."""
         return f"{'rediss://localhost' if self.security else 'redis://127.0.0.1'}:{self.port}/0"
 
     def _prepare(self) -> None:
@@ -84,7 +84,7 @@ class LocalRedis(LocalServer):
 
 
 def redis_server() -> str:
-    """Return redis-server's path, installed first when it is missing and we may; raise MissingError when it cannot be had."""
+    """Return redis-server's path, after installing it where this process may; raise MissingError when it is not available."""
     found = shutil.which("redis-server")
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         sys.stderr.write("redis-server is missing: installing it with apt-get\n")

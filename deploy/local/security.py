@@ -1,6 +1,6 @@
-"""Certificates and accounts for local servers with TLS and log-in, made anew by openssl in a folder.
+"""Certificates and an account for local servers with TLS and authentication, created by openssl in a folder.
 
-They protect nothing: they exist so that tests can go through the same doors as production.
+They protect nothing; tests use them to connect the way production does.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LocalSecurity:
         return self.folder / "client.key"
 
     def create(self) -> None:
-        """Make what is missing; raise LocalError when openssl is."""
+        """Create the missing files; raise LocalError when openssl is not installed or fails."""
         if self.cert_file.is_file():
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -78,7 +78,7 @@ class LocalSecurity:
 def _openssl(*arguments: str) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
-        raise MissingError("local certificates are made with openssl, which is not installed (Debian: `apt-get install openssl`)")
+        raise MissingError("openssl creates the local certificates and is not installed (Debian: `apt-get install openssl`)")
     done = subprocess.run([openssl, *arguments], capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode != 0:
         raise LocalError(f"openssl {arguments[0]} failed: {done.stderr[-1_000:]}")

@@ -1,4 +1,4 @@
-"""The inference simulator as a process, so that everything but the model runs without a GPU."""
+"""The inference simulator as one process, which stands in for an engine on a GPU."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class LocalSimulator(LocalServer):
 
     @property
     def url(self) -> str:
-        """Return what `engine.urls` wants."""
+        """Return the address for `engine.urls`."""
         return f"http://127.0.0.1:{self.port}"
 
     def _prepare(self) -> None:
-        """Nothing is needed."""
+        """Prepare nothing."""
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "services.inference.simulator", "--host", "127.0.0.1", "--port", str(self.port)]

@@ -125,7 +125,7 @@ def test_a_jar_with_another_checksum_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(kafka_jars, "LOCK_FILE", lock)
     monkeypatch.setattr(kafka_jars, "read_lock", lambda: {"org.slf4j:slf4j-api:1.7.36": "0" * 64})
     monkeypatch.setattr(kafka_jars, "CACHE", tmp_path / "cache")
-    with pytest.raises(LocalError, match="should have SHA-256 0000"):
+    with pytest.raises(LocalError, match=r"has SHA-256 .* expected 0000"):
         kafka_jars.kafka_jars()
     assert list((tmp_path / "cache").glob("*/*.jar")) == []
 

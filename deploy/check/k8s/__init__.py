@@ -1,6 +1,6 @@
-"""`k8s/`: every overlay is built by kustomize and held against Kubernetes' own schemas, and against what a careful operator looks at.
+"""Checks `k8s/`: kustomize builds every overlay, which is validated against Kubernetes' schemas and against rules of this project.
 
-`kubectl` comes with the test packages; nothing here needs a cluster.
+`kubectl` is part of the test packages; no cluster is needed.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Final
 
 from deploy import prometheus_rule
-from deploy.check.found import Found
 from deploy.check.k8s import configuration, network, pods, references, schemas
 from deploy.check.k8s.rendered import Rendered, render
+from deploy.check.result import CheckResult
 
 OVERLAYS: Final = ("local", "gpu", "scale")
 
 
-def check() -> Found:
-    """Build every overlay, and what is deployed beside one, and check it."""
+def check() -> CheckResult:
+    """Build and check every overlay, and what is deployed beside one."""
     overlays = [render(f"k8s/overlays/{name}") for name in OVERLAYS]
     wrong = [f"{overlay.name}: {sentence}" for overlay in overlays for sentence in problems(overlay)]
     models, shadow = render("k8s/models"), render("k8s/shadow")
@@ -29,11 +29,11 @@ def check() -> Found:
     wrong += [f"{shadow.name}: {sentence}" for sentence in configuration.shadow_problems(shadow)]
     wrong += prometheus_rule.problems()
     objects = sum(len(one.objects) for one in (*overlays, models, shadow))
-    return Found(f"k8s, {len(OVERLAYS)} overlays, {objects} objects, Kubernetes {', '.join(schemas.VERSIONS)}", wrong)
+    return CheckResult(f"k8s, {len(OVERLAYS)} overlays, {objects} objects, Kubernetes {', '.join(schemas.VERSIONS)}", wrong)
 
 
 def problems(overlay: Rendered) -> list[str]:
-    """Return what is wrong with an overlay."""
+    """Return a sentence for each problem of an overlay."""
     return [
         *schemas.problems(overlay),
         *pods.problems(overlay),

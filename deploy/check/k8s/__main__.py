@@ -1,4 +1,4 @@
-"""`python -m deploy.check.k8s FOLDER...`: checks overlays of your own as ours are; the exit status is 1 when something is wrong."""
+"""`python -m deploy.check.k8s FOLDER...`: checks your own overlays like the shipped ones; the exit status is 1 on a problem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from deploy.check.tools import MissingToolError
 
 def main(argv: list[str] | None = None) -> int:
     """Check the folders and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.check.k8s", description="Check kustomize overlays that are built on ours.")
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.check.k8s", description="Check kustomize overlays that build on the shipped ones."
+    )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a folder with a kustomization.yaml, such as k8s/overlays/scale")
     wrong = 0
     for folder in parser.parse_args(argv).folders:

@@ -1,6 +1,6 @@
-"""Network policies as the network would read them: what has to talk can, and nothing else.
+"""Evaluates network policies: every needed connection is open, and no other.
 
-Policies are closed sets: a connection passes when both its ends let it, and an end that no policy selects lets everything.
+A connection passes when the policies at both ends allow it; an end that no policy selects allows everything.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _NAMESPACE: Final = "kubernetes.io/metadata.name"
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a connection: a pod by its labels and namespace, or an address outside of the cluster."""
+    """One end of a connection: a pod by labels and namespace, or an address outside the cluster."""
 
     name: str
     labels: Mapping[str, str] | None = None
     namespace: str = ""
     address: str | None = None
-    """None with `labels` None: somewhere outside, its address not known."""
+    """None together with `labels` None: outside the cluster, at an unknown address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A connection that somebody may want to make."""
+    """A possible connection."""
 
     source: End
     target: End
@@ -40,37 +40,37 @@ class Flow:
     protocol: str = "TCP"
 
     def __str__(self) -> str:
-        """Say it as people do."""
+        """Return it in words."""
         return f"{self.source.name} to {self.target.name}:{self.port}/{self.protocol}"
 
 
 DNS: Final = End("DNS", {"k8s-app": "kube-dns"}, "kube-system")
 PROMETHEUS: Final = End("Prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring")
-STRANGER: Final = End(
+FOREIGN_POD: Final = End(
     "a pod of another namespace", {"app.kubernetes.io/name": "fusion", "app.kubernetes.io/component": "worker"}, "elsewhere"
 )
 INTERNET: Final = End("the internet", address="1.1.1.1")
 
 
 def problems(overlay: Rendered) -> Iterator[str]:
-    """Yield each needed connection that is closed, and each other one that is open."""
+    """Yield each needed connection that is closed, and each open one that is not needed."""
     settings = settings_of(overlay)
     if isinstance(settings, str):
-        return  # told elsewhere
+        return  # `configuration` reports it
     policies = list(overlay.of_kind("NetworkPolicy"))
     if {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} not in [one["spec"] for one in policies]:
-        yield "no network policy closes everything, so that a pod that none selects is open"
+        yield "no network policy denies everything by default, so a pod that none selects is open"
     wanted = set(map(str, flows := list(needed(overlay, settings))))
-    yield from (f"network policies keep {flow} closed, which is needed" for flow in flows if not passes(policies, flow))
+    yield from (f"network policies block {flow}, which is needed" for flow in flows if not passes(policies, flow))
     yield from (
-        f"network policies leave {flow} open, which nothing needs"
+        f"network policies allow {flow}, which nothing needs"
         for flow in _others(overlay)
         if str(flow) not in wanted and passes(policies, flow)
     )
 
 
 def needed(overlay: Rendered, settings: Settings) -> Iterator[Flow]:
-    """Yield what has to talk: names, the broker, Redis, engines, scraping, traces."""
+    """Yield the needed connections: DNS, broker, Redis, engines, scraping, traces."""
     pods = {one.name: _end(one) for one in overlay.workloads}
     yield from (Flow(end, DNS, 53, protocol) for end in pods.values() for protocol in ("UDP", "TCP"))
     brokers = [_split(address) for address in settings.bus.url.removeprefix("kafka://").split(",")]
@@ -97,17 +97,17 @@ def _others(overlay: Rendered) -> Iterator[Flow]:
     for (source, _), (target, ports) in product(ends, ends):
         yield from (Flow(source, target, port) for port in ports)
     for end, ports in ends:
-        yield from (Flow(outsider, end, port) for outsider in (STRANGER, PROMETHEUS, INTERNET) for port in ports)
-        yield from (Flow(end, outsider, 443) for outsider in (STRANGER, INTERNET))
+        yield from (Flow(outsider, end, port) for outsider in (FOREIGN_POD, PROMETHEUS, INTERNET) for port in ports)
+        yield from (Flow(end, outsider, 443) for outsider in (FOREIGN_POD, INTERNET))
 
 
 def passes(policies: Sequence[Manifest], flow: Flow) -> bool:
-    """Return whether the policies let `flow` through, at both ends."""
-    out = _lets(policies, flow.source, "Egress", flow.target, flow)
-    return out and _lets(policies, flow.target, "Ingress", flow.source, flow)
+    """Return whether the policies at both ends allow `flow`."""
+    out = _allows(policies, flow.source, "Egress", flow.target, flow)
+    return out and _allows(policies, flow.target, "Ingress", flow.source, flow)
 
 
-def _lets(policies: Sequence[Manifest], end: End, direction: str, peer: End, flow: Flow) -> bool:
+def _allows(policies: Sequence[Manifest], end: End, direction: str, peer: End, flow: Flow) -> bool:
     if end.labels is None:
         return True
     selecting = [
@@ -153,7 +153,7 @@ def _ports(workload: Workload) -> list[int]:
 
 
 def _target(host: str, pods: Mapping[str, End]) -> End:
-    """Return what a host name reaches: `engine-0.engine` and `engine` are pods of the workload `engine`, others are outside."""
+    """Return the end that a host name reaches: `engine-0.engine` and `engine` are pods of the workload `engine`, others are outside."""
     return pods.get(host.rpartition(".")[2], End(host)) if host.count(".") <= 1 else End(host)
 
 

@@ -1,30 +1,30 @@
-"""That every name in a manifest names something: maps, secrets, claims, accounts, ports, and what selectors select."""
+"""Checks that every reference in a manifest resolves: ConfigMaps, secrets, claims, accounts, ports and selectors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from deploy.check.found import REPOSITORY
-from deploy.check.k8s.rendered import Rendered, Workload, named, selects
+from deploy.check.k8s.rendered import Rendered, Workload, selects, title_of
+from deploy.check.result import REPOSITORY
 
 DOCUMENT: Final = REPOSITORY / "docs" / "operations.md"
-"""Where every key of every secret that an operator has to make is named."""
+"""The page that lists every key of every secret that an operator creates."""
 _SELECTING: Final = ("PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "Service")
 
 
 def problems(overlay: Rendered) -> Iterator[str]:
-    """Yield each name that names nothing."""
+    """Yield each reference that does not resolve."""
     for workload in overlay.workloads:
         for sentence in (*_volumes(workload, overlay), *_account(workload, overlay), *_service_name(workload, overlay)):
             yield f"{workload.kind} {workload.name}: {sentence}"
     for manifest in overlay.of_kind(*_SELECTING):
         for sentence in _selected(manifest, overlay):
-            yield f"{named(manifest)}: {sentence}"
+            yield f"{title_of(manifest)}: {sentence}"
     for manifest in overlay.of_kind("TriggerAuthentication"):
         for target in manifest["spec"].get("secretTargetRef", []):
             if not _documented(target["name"], target["key"]):
-                yield f"{named(manifest)}: {_undocumented(target['name'], target['key'])}"
+                yield f"{title_of(manifest)}: {_undocumented(target['name'], target['key'])}"
 
 
 def _volumes(workload: Workload, overlay: Rendered) -> Iterator[str]:
@@ -32,7 +32,7 @@ def _volumes(workload: Workload, overlay: Rendered) -> Iterator[str]:
     volumes = {one["name"]: one for one in workload.pod.get("volumes", [])}
     mounted = {mount["name"] for container in workload.containers for mount in container.get("volumeMounts", [])}
     for name in sorted(mounted - claimed - volumes.keys()):
-        yield f"mounts a volume {name!r} that it does not have"
+        yield f"mounts a volume {name!r} that it does not declare"
     for name in sorted((claimed | volumes.keys()) - mounted):
         yield f"has a volume {name!r} that nothing mounts"
     for volume in volumes.values():
@@ -48,7 +48,7 @@ def _source(volume: Mapping[str, Any], overlay: Rendered) -> Iterator[str]:
     if "persistentVolumeClaim" in volume:
         claims = {one["metadata"]["name"] for one in overlay.of_kind("PersistentVolumeClaim")}
         if (name := volume["persistentVolumeClaim"]["claimName"]) not in claims:
-            yield f"volume {volume['name']} is the claim {name!r}, which is not there"
+            yield f"volume {volume['name']} is the claim {name!r}, which does not exist"
     if "secret" in volume:
         yield from _secret(volume["secret"]["secretName"], volume["secret"], volume["name"])
     for source in volume.get("projected", {}).get("sources", []):
@@ -58,12 +58,12 @@ def _source(volume: Mapping[str, Any], overlay: Rendered) -> Iterator[str]:
 
 def _config_map(name: str, overlay: Rendered) -> Iterator[str]:
     if name not in {one["metadata"]["name"] for one in overlay.of_kind("ConfigMap")}:
-        yield f"names the ConfigMap {name!r}, which is not there"
+        yield f"names the ConfigMap {name!r}, which does not exist"
 
 
 def _secret(name: str, how: Mapping[str, Any], volume: str) -> Iterator[str]:
     if how.get("optional"):
-        yield f"volume {volume}: secret {name!r} is optional: a service would start without it"
+        yield f"volume {volume}: secret {name!r} is optional: a service could start without it"
     keys = [item["key"] for item in how.get("items", [])] or [None]
     yield from (f"volume {volume}: {_undocumented(name, key)}" for key in keys if not _documented(name, key))
 
@@ -90,7 +90,7 @@ def _service_name(workload: Workload, overlay: Rendered) -> Iterator[str]:
     services = {one["metadata"]["name"]: one for one in overlay.of_kind("Service")}
     service = services.get(workload.manifest["spec"]["serviceName"])
     if service is None or service["spec"].get("clusterIP") != "None" or not selects(_selector(service), workload.labels):
-        yield f"serviceName {workload.manifest['spec']['serviceName']!r} is no headless service of its own, so its pods have no names"
+        yield f"serviceName {workload.manifest['spec']['serviceName']!r} is not a headless service for its pods, so they have no DNS names"
 
 
 def _selected(manifest: Mapping[str, Any], overlay: Rendered) -> Iterator[str]:
@@ -103,7 +103,7 @@ def _selected(manifest: Mapping[str, Any], overlay: Rendered) -> Iterator[str]:
     for workload in workloads:
         for port in ports:
             if port not in {one["name"] for container in workload.containers for one in container.get("ports", [])}:
-                yield f"port {port!r} is none of {workload.kind} {workload.name}"
+                yield f"port {port!r} is not a port of {workload.kind} {workload.name}"
 
 
 def _selector(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What kustomize makes of a folder: its objects, and the workloads among them."""
+"""The objects that kustomize renders from a folder, and the workloads among them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _WORKLOADS: Final = ("Deployment", "StatefulSet", "Job")
 
 
 class RenderError(Exception):
-    """Kustomize refused a folder; the text is its own words."""
+    """Kustomize refused a folder; the message is its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """An object that makes pods."""
+    """An object that creates pods."""
 
     manifest: Manifest
 
@@ -31,29 +31,29 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """Return its name, which is that of its service too."""
+        """Return its name, which is also its service's."""
         return str(self.manifest["metadata"]["name"])
 
     @property
     def pod(self) -> Mapping[str, Any]:
-        """Return its pods' specification."""
+        """Return the specification of its pods."""
         spec: Mapping[str, Any] = self.manifest["spec"]["template"]["spec"]
         return spec
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Return its pods' labels."""
+        """Return the labels of its pods."""
         labels: Mapping[str, str] = self.manifest["spec"]["template"]["metadata"]["labels"]
         return labels
 
     @property
     def containers(self) -> list[Mapping[str, Any]]:
-        """Return every container of its pods, those that run before the others included."""
+        """Return every container of its pods, init containers included."""
         return [*self.pod.get("initContainers", []), *self.pod["containers"]]
 
     @property
     def replicas(self) -> int | None:
-        """Return how many pods there are, None where something else decides."""
+        """Return the number of pods, None when a scaler decides it."""
         replicas: int | None = self.manifest["spec"].get("replicas")
         return replicas
 
@@ -65,7 +65,7 @@ class Workload:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Return the variables of the first container that stand in the manifest as values."""
+        """Return the variables of the first container that have a literal value."""
         return {one["name"]: one["value"] for one in self.pod["containers"][0].get("env", []) if "value" in one}
 
 
@@ -82,11 +82,11 @@ class Rendered:
 
     @property
     def workloads(self) -> list[Workload]:
-        """Return what makes pods."""
+        """Return the objects that create pods."""
         return [Workload(one) for one in self.of_kind(*_WORKLOADS)]
 
     def workload(self, name: str) -> Workload:
-        """Return the workload of that name; KeyError when there is none."""
+        """Return the workload of that name; raise KeyError when it does not exist."""
         return {one.name: one for one in self.workloads}[name]
 
 
@@ -98,13 +98,13 @@ def render(folder: str) -> Rendered:
     return Rendered(folder, [one for one in yaml.safe_load_all(done.stdout) if one])
 
 
-def named(manifest: Manifest) -> str:
-    """Return the object as people call it: kind and name."""
+def title_of(manifest: Manifest) -> str:
+    """Return kind and name of an object."""
     return f"{manifest['kind']} {manifest['metadata']['name']}"
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Return whether a label selector selects something with `labels`; an empty one selects everything."""
+    """Return whether a label selector matches `labels`; an empty selector matches everything."""
     if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
         return False
     return all(_holds(expression, labels) for expression in selector.get("matchExpressions", []))
@@ -122,4 +122,4 @@ def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
         case "DoesNotExist":
             return key not in labels
         case other:
-            raise RenderError(f"selector operator {other!r} is none of In, NotIn, Exists, DoesNotExist")
+            raise RenderError(f"selector operator {other!r} is unknown; expected In, NotIn, Exists or DoesNotExist")

@@ -1,4 +1,4 @@
-"""Kubernetes' own schemas, of several releases, and those of the custom resources, with nothing let through that they do not name."""
+"""Validates objects against the schemas of several Kubernetes releases and of the custom resources; unknown fields are errors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Final
 import jsonschema
 import kubernetes_validate
 
-from deploy.check.k8s.rendered import Manifest, Rendered, named
+from deploy.check.k8s.rendered import Manifest, Rendered, title_of
 
 VERSIONS: Final = ("1.33", "1.35", "1.37")
 _OURS: Final = Path(__file__).parent / "crds"
 
 
 def problems(overlay: Rendered) -> Iterator[str]:
-    """Yield what a schema refuses."""
+    """Yield each violation of a schema."""
     for manifest in overlay.objects:
         custom = _OURS / f"{manifest['kind']}.json"
         if custom.is_file():
@@ -32,15 +32,15 @@ def _own(manifest: Manifest) -> Iterator[str]:
         try:
             kubernetes_validate.validate(dict(manifest), version, strict=True)
         except kubernetes_validate.SchemaNotFoundError:
-            yield f"{named(manifest)}: {manifest['apiVersion']} has no {manifest['kind']} in Kubernetes {version}"
+            yield f"{title_of(manifest)}: {manifest['apiVersion']} has no {manifest['kind']} in Kubernetes {version}"
         except kubernetes_validate.ValidationError as error:
-            yield f"{named(manifest)}: Kubernetes {version}: {_place(error)}: {error.message[:300]}"
+            yield f"{title_of(manifest)}: Kubernetes {version}: {_place(error)}: {error.message[:300]}"
             return
 
 
 def _custom(manifest: Manifest, file: Path) -> Iterator[str]:
     for error in jsonschema.Draft202012Validator(_schema(file)).iter_errors(manifest):
-        yield f"{named(manifest)}: {_place(error)}: {error.message[:300]}"
+        yield f"{title_of(manifest)}: {_place(error)}: {error.message[:300]}"
 
 
 @cache

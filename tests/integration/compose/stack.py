@@ -67,7 +67,7 @@ class Stack:
             if service["image"].startswith(_OURS):
                 host, port = ("engine", _ENGINE_PORT) if name == "simulator" else (name, _HTTP_PORT)
                 self.addresses[f"{host}:{port}"] = f"127.0.0.1:{free_port()}"
-        arguments = [self._mounted("redis", word) for word in composefile.words(self.declared["redis"]["command"])]
+        arguments = [self._mounted("redis", word) for word in composefile.split_command(self.declared["redis"]["command"])]
         self.redis = LocalRedis(folder / "redis-server", security=security, arguments=arguments)
 
     @property
@@ -134,7 +134,7 @@ class Stack:
         work.mkdir(exist_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [self._there(name, word) for word in composefile.words(service["command"])],
+                [self._there(name, word) for word in composefile.split_command(service["command"])],
                 env=self._environment(name),
                 cwd=work,
                 stdin=subprocess.DEVNULL,
@@ -164,7 +164,7 @@ class Stack:
     def once(self, name: str, *command: str, **changed: str | None) -> subprocess.CompletedProcess[str]:
         """Run a command (the declared one when none is given) to its end as the service `name`, with variables changed or (None) gone."""
         environment = {key: value for key, value in (self._environment(name) | changed).items() if value is not None}
-        words = [self._there(name, word) for word in command or composefile.words(self.declared[name]["command"])]
+        words = [self._there(name, word) for word in command or composefile.split_command(self.declared[name]["command"])]
         return subprocess.run(words, env=environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
     async def restart(self, name: str, command: Sequence[str]) -> None:

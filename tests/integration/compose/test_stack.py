@@ -13,7 +13,7 @@ if os.environ.get("CI") != "true":
 
 from deploy.local import LocalKafka, LocalSecurity
 from tests.conftest import start_or_skip
-from tests.integration.compose.course import start_decide_drain
+from tests.integration.compose.scenario import start_decide_drain
 from tests.integration.compose.stack import Stack
 
 # Some forty seconds each on two quiet cores, and far more on busy ones: every process imports half of everything.

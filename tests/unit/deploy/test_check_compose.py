@@ -1,4 +1,4 @@
-"""The checks of docker-compose.yml find what they are for: each way of being careless is named, with its service."""
+"""The checks of docker-compose.yml report each kind of mistake with its service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from deploy.check import compose, composefile, docker
 
 
-def test_the_compose_file_and_the_dockerfiles_are_as_they_should_be() -> None:
+def test_the_compose_file_and_the_dockerfiles_have_no_problems() -> None:
     assert [*compose.check().problems, *docker.check().problems] == []
 
 
@@ -26,16 +26,16 @@ def test_the_compose_file_and_the_dockerfiles_are_as_they_should_be() -> None:
         ("fusion", "ports", ["9400:9400"], "beyond loopback"),
         ("fusion", "environment", {"AQUILINE_FUSION__PERMITS": "many"}, "fusion.permits = 'many'"),
         ("fusion", "environment", {"AQUILINE_FUSON__PERMITS": "5"}, "did you mean AQUILINE_FUSION__PERMITS?"),
-        ("fusion", "environment", {"AQUILINE_REDIS__PASSWORD": "hunter2"}, "a secret is a file"),
+        ("fusion", "environment", {"AQUILINE_REDIS__PASSWORD": "hunter2"}, "secrets are read from files"),
         ("fusion", "environment", {"AQUILINE_FUSION__PERMITS": 5}, "in quotes"),
-        ("fusion", "depends_on", {"history": {"condition": "service_started"}}, "tells nothing"),
-        ("fusion", "depends_on", {"sglang": {"condition": "service_healthy"}}, "of another profile"),
-        ("topics", "depends_on", {"feed": {"condition": "service_completed_successfully"}}, "wait for each other"),
+        ("fusion", "depends_on", {"history": {"condition": "service_started"}}, "does not say that it works"),
+        ("fusion", "depends_on", {"sglang": {"condition": "service_healthy"}}, "has another profile"),
+        ("topics", "depends_on", {"feed": {"condition": "service_completed_successfully"}}, "depend on each other in a cycle"),
         ("topics", "command", ["python", "-m", "services.nothing"], "services.nothing"),
         ("feed", "command", ["aquiline", "market", "samples", "--pace", "1.5"], "No such option"),
         ("feed", "command", ["aquiline", "markt", "samples"], "No such command"),
         ("market", "volumes", ["nowhere:/data"], "'nowhere' is not declared"),
-        ("market", "volumes", ["./deploy:/deploy"], "mounted to be written"),
+        ("market", "volumes", ["./deploy:/deploy"], "mounted writable"),
         ("kafka", "tmpfs", ["/opt/kafka/config"], "'/opt/kafka/config' belongs to root"),
         ("kafka", "tmpfs", ["/opt/kafka/config:size=1m"], "write /opt/kafka/config:uid=1000,gid=1000"),
         ("kafka", "tmpfs", ["/opt/kafka/config:uid=1000"], "write /opt/kafka/config:uid=1000,gid=1000"),
@@ -46,7 +46,7 @@ def test_the_compose_file_and_the_dockerfiles_are_as_they_should_be() -> None:
         ("market", "memory", "512m", "market"),
     ],
 )
-def test_what_is_careless_is_named_with_its_service(service: str, key: str, value: object, named: str) -> None:
+def test_each_mistake_is_reported_with_its_service(service: str, key: str, value: object, named: str) -> None:
     text: dict[str, Any] = copy.deepcopy(dict(composefile.load().text))
     text["services"][service] |= {key: value}
     if value is None:
@@ -55,7 +55,7 @@ def test_what_is_careless_is_named_with_its_service(service: str, key: str, valu
     assert [sentence for sentence in found if service in sentence and named in sentence], found
 
 
-def test_an_in_memory_folder_with_the_services_owner_is_in_order() -> None:
+def test_an_in_memory_folder_that_names_the_services_owner_is_accepted() -> None:
     text: dict[str, Any] = copy.deepcopy(dict(composefile.load().text))
     text["services"]["market"]["tmpfs"] = ["/tmp:exec", "/var/tmp/", "/var/cache:size=1m,uid=10001,gid=10001,mode=0700"]  # noqa: S108
     assert compose.findings(composefile.ComposeFile(text)) == []

@@ -28,14 +28,14 @@ def test_three_questions_are_asked_from_top_to_bottom() -> None:
     [
         (["uid"], "", "uid is missing"),
         (["panels", 1, "id"], 1, "panels share an id"),
-        (["panels", 1, "description"], "", "it has no description"),
-        (["panels", 1, "fieldConfig", "defaults", "unit"], "", "it has no unit"),
-        (["panels", 1, "datasource", "uid"], "another", "and the one that is provisioned is 'prometheus'"),
-        (["panels", 1, "targets", 0, "datasource", "uid"], "another", "and the one that is provisioned is 'prometheus'"),
-        (["panels", 9, "targets", 1, "refId"], "A", "each needs a letter of its own"),
-        (["panels", 1, "gridPos", "x"], 2, "it lies over Signals, last 5 min"),
-        (["panels", 1, "gridPos", "w"], 30, "it reaches beyond 24 columns"),
-        (["panels", 1, "gridPos", "h"], 40, "it reaches beyond 24 columns and 26 rows"),
+        (["panels", 1, "description"], "", "the description is missing"),
+        (["panels", 1, "fieldConfig", "defaults", "unit"], "", "the unit is missing"),
+        (["panels", 1, "datasource", "uid"], "another", "the provisioned one is 'prometheus'"),
+        (["panels", 1, "targets", 0, "datasource", "uid"], "another", "the provisioned one is 'prometheus'"),
+        (["panels", 9, "targets", 1, "refId"], "A", "each needs its own letter"),
+        (["panels", 1, "gridPos", "x"], 2, "it overlaps Signals, last 5 min"),
+        (["panels", 1, "gridPos", "w"], 30, "it exceeds one screen of 24 columns"),
+        (["panels", 1, "gridPos", "h"], 40, "it exceeds one screen of 24 columns and 26 rows"),
     ],
 )
 def test_what_is_wrong_with_a_dashboard_is_named(path: list[str | int], value: object, found: str) -> None:
@@ -58,12 +58,12 @@ def test_queries_come_with_their_windows_filled_in_and_annotations_too() -> None
     ("expression", "found"),
     [
         ("rate(aquiline_stage_seconds_bucket[1m])", []),
-        ("aquiline_stage_seconds", ["aquiline_stage_seconds is no metric that there is"]),
+        ("aquiline_stage_seconds", ["aquiline_stage_seconds is not a known metric"]),
         ("sum by (symbol) (aquiline_lanes)", ["none of its metrics has a label symbol"]),
     ],
 )
 def test_a_query_for_what_does_not_exist_is_named(expression: str, found: list[str]) -> None:
-    assert found == dashboards.strangers(expression)
+    assert found == dashboards.unknown_names(expression)
 
 
 def test_a_query_that_is_no_promql_is_named() -> None:

@@ -12,9 +12,9 @@ from deploy.check import docker
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("RUN pip install --no-cache-dir numpy==2.4.6", "resolves packages by itself"),
+        ("RUN pip install --no-cache-dir numpy==2.4.6", "resolves packages itself"),
         ("COPY services schemas ./", "schemas does not exist"),
-        ("COPY tests tests", "keeps tests out of the build"),
+        ("COPY tests tests", "excludes tests from the build"),
     ],
 )
 def test_what_would_break_a_build_or_its_hashes_is_named(line: str, named: str, tmp_path: Path) -> None:

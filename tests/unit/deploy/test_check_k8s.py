@@ -1,4 +1,4 @@
-"""The checks of k8s/ find what they are for: each way of being careless is named, with its object."""
+"""The checks of k8s/ report each kind of mistake with its object."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from deploy import prometheus_rule
 from deploy.check import k8s
-from deploy.check.found import REPOSITORY
 from deploy.check.k8s import configuration, network, pods, references, schemas
 from deploy.check.k8s.network import End, Flow, passes
 from deploy.check.k8s.rendered import Manifest, Rendered, RenderError, render
+from deploy.check.result import REPOSITORY
 
 Path_ = tuple[str | int, ...]
 POD: Path_ = ("spec", "template", "spec")
@@ -53,7 +53,7 @@ def changed(name: str, target: str, path: Path_, value: object) -> Rendered:
         ("TriggerAuthentication/kafka", ("spec", "secretTargetRef", 0, "keys"), "x", "keys"),
     ],
 )
-def test_what_a_schema_does_not_know_is_named(target: str, path: Path_, value: object, said: str) -> None:
+def test_a_field_that_no_schema_knows_is_reported(target: str, path: Path_, value: object, said: str) -> None:
     of_kind = changed("scale", target, path, value).of_kind(target.partition("/")[0])
     found = list(schemas.problems(Rendered("scale", list(of_kind))))
     assert [sentence for sentence in found if said in sentence], found
@@ -81,60 +81,60 @@ def test_what_a_schema_does_not_know_is_named(target: str, path: Path_, value: o
         ("Deployment/redis", (*MAIN, "image"), "redis", "not pinned"),
         ("Deployment/redis", (*MAIN, "resources", "limits"), None, "resources.limits.memory is missing"),
         ("Deployment/market", (*MAIN, "livenessProbe"), None, "livenessProbe is missing"),
-        ("Deployment/market", (*MAIN, "readinessProbe", "httpGet", "port"), "web", "asks port 'web'"),
+        ("Deployment/market", (*MAIN, "readinessProbe", "httpGet", "port"), "web", "uses port 'web'"),
         ("Deployment/market", (*POD, "topologySpreadConstraints"), None, "topologySpreadConstraints"),
         ("Deployment/market", (*POD, "terminationGracePeriodSeconds"), None, "terminationGracePeriodSeconds is missing"),
         ("Deployment/market", (*POD, "volumes", 1, "emptyDir"), {}, "sizeLimit"),
-        ("Deployment/market", (*MAIN, "env", "+"), {"name": "AQUILINE_BUS__PASSWORD", "value": "hunter2"}, "a secret is a file"),
-        ("Deployment/market", (*MAIN, "command"), ["python", "-m", "services.nothing"], "no module services.nothing"),
+        ("Deployment/market", (*MAIN, "env", "+"), {"name": "AQUILINE_BUS__PASSWORD", "value": "hunter2"}, "secrets are read from files"),
+        ("Deployment/market", (*MAIN, "command"), ["python", "-m", "services.nothing"], "module services.nothing does not exist"),
         ("Job/topics", (*MAIN, "args"), ["--partition", "12"], "--partition"),
         ("Job/topics", ("spec", "ttlSecondsAfterFinished"), None, "ttlSecondsAfterFinished"),
-        ("PodDisruptionBudget/fusion", ("spec", "selector", "matchLabels"), {"app.kubernetes.io/name": "market"}, "needs one"),
+        ("PodDisruptionBudget/fusion", ("spec", "selector", "matchLabels"), {"app.kubernetes.io/name": "market"}, "expected one"),
         # Names that name nothing
-        ("Deployment/market", (*POD, "volumes", 0, "configMap", "name"), "old", "'old', which is not there"),
+        ("Deployment/market", (*POD, "volumes", 0, "configMap", "name"), "old", "'old', which does not exist"),
         ("Deployment/market", (*POD, "volumes", 2, "secret", "secretName"), "kafka", "table of secrets"),
         ("Deployment/market", (*POD, "volumes", 2, "secret", "optional"), True, "is optional"),
         ("Deployment/market", (*MAIN, "volumeMounts", 0, "name"), "settings", "mounts a volume 'settings'"),
         ("Deployment/market", (*POD, "serviceAccountName"), "default", "serviceAccountName 'default'"),
         ("StatefulSet/fusion", (*POD, "volumes", "+"), {"name": "x", "emptyDir": {"sizeLimit": "1Mi"}}, "nothing mounts"),
         ("StatefulSet/fusion", (*POD, "volumes", 3, "persistentVolumeClaim", "claimName"), "m", "claim 'm'"),
-        ("StatefulSet/fusion", ("spec", "serviceName"), "workers", "no headless service"),
-        ("Service/engine", ("spec", "ports", 0, "targetPort"), "grpc", "'grpc' is none of"),
+        ("StatefulSet/fusion", ("spec", "serviceName"), "workers", "not a headless service"),
+        ("Service/engine", ("spec", "ports", 0, "targetPort"), "grpc", "'grpc' is not a port of"),
         ("Service/redis", ("spec", "selector"), {"app": "redis"}, "selects nothing"),
-        ("PodMonitor/engine", ("spec", "podMetricsEndpoints", 0, "port"), "metrics", "'metrics' is none of"),
+        ("PodMonitor/engine", ("spec", "podMetricsEndpoints", 0, "port"), "metrics", "'metrics' is not a port of"),
         ("TriggerAuthentication/kafka", ("spec", "secretTargetRef", 1, "key"), "password", "table of secrets"),
         # Settings, and what has to agree with them
         ("ConfigMap", ("data", "aquiline.toml"), "[fusion]\npermit = 3", "fusion.permit: no such setting"),
         ("StatefulSet/fusion", (*POD, "terminationGracePeriodSeconds"), 20, "must be at least 25"),
         ("StatefulSet/fusion", (*MAIN, "env", 2, "valueFrom", "fieldRef", "fieldPath"), "metadata.uid", "metadata.name"),
         ("StatefulSet/fusion", ("spec", "replicas"), 24, "24 pods and the topics 12 partitions"),
-        ("StatefulSet/fusion", ("spec", "replicas"), 6, "asks up to 18 calls at once"),
-        ("StatefulSet/fusion", (*MAIN, "env", 0, "value"), "/etc/other.toml", "no ConfigMap is mounted there"),
-        ("StatefulSet/fusion", (*MAIN, "env", 1, "value"), "/secrets", "no mounted volume"),
+        ("StatefulSet/fusion", ("spec", "replicas"), 6, "makes up to 18 calls at once"),
+        ("StatefulSet/fusion", (*MAIN, "env", 0, "value"), "/etc/other.toml", "which no mounted ConfigMap holds"),
+        ("StatefulSet/fusion", (*MAIN, "env", 1, "value"), "/secrets", "not a mounted volume"),
         ("StatefulSet/fusion", (*MAIN, "env", "+"), {"name": "AQUILINE_FUSION__PERMIT", "value": "3"}, "no such setting"),
-        ("Deployment/market", (*MAIN, "env", "+"), {"name": "AQUILINE_BUS__INSTANCE_ID", "value": "m"}, "dead member"),
+        ("Deployment/market", (*MAIN, "env", "+"), {"name": "AQUILINE_BUS__INSTANCE_ID", "value": "m"}, "dead group member"),
         ("StatefulSet/engine", ("spec", "replicas"), 3, "the engines are"),
-        ("StatefulSet/engine", (*MAIN, "env", 1, "value"), "redis://other:6379/0", "it would not be warmed"),
-        ("Job/topics", (*MAIN, "args"), ["--partitions", "12", "--replication", "1", "--input-days", "365"], "keep 3 copies"),
+        ("StatefulSet/engine", (*MAIN, "env", 1, "value"), "redis://other:6379/0", "the engine would not be warmed"),
+        ("Job/topics", (*MAIN, "args"), ["--partitions", "12", "--replication", "1", "--input-days", "365"], "needs 3 copies"),
         ("Job/topics", (*MAIN, "args"), ["--partitions", "12", "--replication", "3", "--input-days", "90"], "at least 365"),
-        ("Deployment/vision", ("spec", "replicas"), 2, "every apply would put back"),
+        ("Deployment/vision", ("spec", "replicas"), 2, "every apply would restore"),
         ("ScaledObject/vision", ("spec", "maxReplicaCount"), 13, "has 12 partitions"),
-        ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "consumerGroup"), "vision", "by the settings 'aquiline-vision'"),
-        ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "tls"), "disable", "by the settings 'enable'"),
-        ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "topic"), "shadow.candles", "by the settings 'candles'"),
+        ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "consumerGroup"), "vision", "the settings say 'aquiline-vision'"),
+        ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "tls"), "disable", "the settings say 'enable'"),
+        ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "topic"), "shadow.candles", "the settings say 'candles'"),
         # Connections
-        ("NetworkPolicy/names", ("spec", "egress"), [], "keep market to DNS:53/UDP closed"),
-        ("NetworkPolicy/kafka-clients", ("spec", "egress", 0, "ports", 0, "port"), 9092, "keep fusion to kafka-0.kafka.internal:9093/TCP"),
-        ("NetworkPolicy/redis", ("spec", "ingress"), [], "keep fusion to redis:6379/TCP closed"),
-        ("NetworkPolicy/engine", ("spec", "podSelector", "matchLabels"), {"app": "x"}, "keep fusion to engine:30000/TCP closed"),
-        ("NetworkPolicy/scraping", ("spec", "ingress", 0, "from", 0, "namespaceSelector"), None, "keep Prometheus to fusion:9400/TCP"),
-        ("NetworkPolicy/default-deny", ("spec", "policyTypes"), ["Ingress"], "closes everything"),
-        ("NetworkPolicy/names", ("spec", "egress", 0), {}, "leave redis to the internet:443/TCP open"),
-        ("NetworkPolicy/engine", ("spec", "ingress", 0, "from"), None, "leave a pod of another namespace to engine:30000/TCP open"),
+        ("NetworkPolicy/names", ("spec", "egress"), [], "block market to DNS:53/UDP"),
+        ("NetworkPolicy/kafka-clients", ("spec", "egress", 0, "ports", 0, "port"), 9092, "block fusion to kafka-0.kafka.internal:9093/TCP"),
+        ("NetworkPolicy/redis", ("spec", "ingress"), [], "block fusion to redis:6379/TCP"),
+        ("NetworkPolicy/engine", ("spec", "podSelector", "matchLabels"), {"app": "x"}, "block fusion to engine:30000/TCP"),
+        ("NetworkPolicy/scraping", ("spec", "ingress", 0, "from", 0, "namespaceSelector"), None, "block Prometheus to fusion:9400/TCP"),
+        ("NetworkPolicy/default-deny", ("spec", "policyTypes"), ["Ingress"], "denies everything by default"),
+        ("NetworkPolicy/names", ("spec", "egress", 0), {}, "allow redis to the internet:443/TCP"),
+        ("NetworkPolicy/engine", ("spec", "ingress", 0, "from"), None, "allow a pod of another namespace to engine:30000/TCP"),
         ("NetworkPolicy/engine-clients", ("spec", "podSelector"), {"matchLabels": {"app": "x"}}, "selects nothing"),
     ],
 )  # fmt: skip
-def test_what_is_careless_is_named_with_its_object(target: str, path: Path_, value: object, said: str) -> None:
+def test_each_mistake_is_reported_with_its_object(target: str, path: Path_, value: object, said: str) -> None:
     careless = changed("scale", target, path, value)
     found = [sentence for module in (pods, references, configuration, network) for sentence in module.problems(careless)]
     assert [sentence for sentence in found if said in sentence], found
@@ -146,10 +146,10 @@ def test_what_is_careless_is_named_with_its_object(target: str, path: Path_, val
         ("ConfigMap", ("data", "aquiline.toml"), 'run_mode = "live"\n[http]\nhost = "0.0.0.0"', "runs in shadow"),
         ("ConfigMap", ("data", "aquiline.toml"), 'run_mode = "shadow"', "write 0.0.0.0"),
         ("StatefulSet/fusion-shadow", (*POD, "terminationGracePeriodSeconds"), 10, "must be at least 25"),
-        ("StatefulSet/fusion-shadow", (*POD, "volumes", 0, "configMap", "name"), "config", "one has to"),
+        ("StatefulSet/fusion-shadow", (*POD, "volumes", 0, "configMap", "name"), "config", "expected one"),
     ],
 )
-def test_a_candidate_that_is_none_is_named(target: str, path: Path_, value: object, said: str) -> None:
+def test_a_candidate_that_is_not_one_is_reported(target: str, path: Path_, value: object, said: str) -> None:
     found = list(configuration.shadow_problems(changed("../shadow", target, path, value)))
     assert [sentence for sentence in found if said in sentence], found
 

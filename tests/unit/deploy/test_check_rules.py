@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deploy.check import rules, series
-from deploy.check.found import REPOSITORY
-from deploy.check.promql import named
+from deploy.check.promql import names_in
+from deploy.check.result import REPOSITORY
 from services.inference.simulator import report
 from services.inference.simulator.gpu import Gpu
 from services.inference.simulator.timing import Calibration
@@ -20,7 +20,7 @@ GOOD: Mapping[str, Any] = {
     "labels": {"severity": "page"},
     "annotations": {"summary": "s", "description": "d", "runbook": "docs/operations.md#aquilinestalerate"},
 }
-THOSE = f"and those that page are {', '.join(sorted(rules.PAGES))}"
+THOSE = f"the alerts that page are {', '.join(sorted(rules.PAGES))}"
 
 
 def test_ours_are_well_tested_and_explained() -> None:
@@ -31,21 +31,21 @@ def test_ours_are_well_tested_and_explained() -> None:
     ("change", "found"),
     [
         ({}, []),
-        ({"expr": "aquiline_halted > 0"}, ["it pages without asking aquiline:session_open"]),
-        ({"labels": {}}, ["label severity is None and must be page or ticket", f"severity is None, {THOSE}"]),
-        ({"alert": "AquilineOther"}, [f"severity is page, {THOSE}"]),
-        ({"expr": "aquiline_no_such > 0 and on () (aquiline:session_open == 1)"}, ["aquiline_no_such is no metric that there is"]),
+        ({"expr": "aquiline_halted > 0"}, ["it pages without testing aquiline:session_open"]),
+        ({"labels": {}}, ["label severity is None and must be page or ticket", f"severity is None; {THOSE}"]),
+        ({"alert": "AquilineOther"}, [f"severity is page; {THOSE}"]),
+        ({"expr": "aquiline_no_such > 0 and on () (aquiline:session_open == 1)"}, ["aquiline_no_such is not a known metric"]),
         (
             {"expr": 'aquiline_halted{symbol="X"} > 0 and on () (aquiline:session_open == 1)'},
-            ["aquiline_halted has no label symbol, but instance, job"],
+            ["aquiline_halted has no label symbol; its labels are instance, job"],
         ),
         (
             {"annotations": {"summary": "s", "runbook": "docs/operations.md#nowhere"}},
-            ["annotation description is missing", "runbook 'docs/operations.md#nowhere' is no heading of docs/operations.md"],
+            ["annotation description is missing", "runbook 'docs/operations.md#nowhere' is not a heading of docs/operations.md"],
         ),
     ],
 )
-def test_what_an_alert_lacks_is_named(change: Mapping[str, Any], found: list[str]) -> None:
+def test_what_an_alert_lacks_is_reported(change: Mapping[str, Any], found: list[str]) -> None:
     rule = {**GOOD, **change}
     assert [f"{rule['alert']}: {sentence}" for sentence in found] == list(rules.findings([rule]))
 
@@ -72,13 +72,13 @@ def test_an_alert_that_no_test_fires_or_none_leaves_be_is_named() -> None:
     ],
 )
 def test_metrics_and_labels_of_an_expression_are_told(expression: str, metrics: dict[str, set[str]], grouped: set[str]) -> None:
-    found = named(expression)
+    found = names_in(expression)
     assert (metrics, grouped) == (found.metrics, found.grouped)
 
 
 def test_a_selector_without_a_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="has no metric's name"):
-        named('{job="fusion"}')
+    with pytest.raises(ValueError, match="has no metric name"):
+        names_in('{job="fusion"}')
 
 
 def test_the_engine_series_that_count_as_known_are_those_of_the_simulator() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.check.found import REPOSITORY
+from deploy.check.result import REPOSITORY
 
 WRAPPER = REPOSITORY / "deploy" / "setup" / "compose"
 
@@ -45,8 +45,8 @@ def test_profiles_and_options_reach_compose(arguments: list[str], call: str, tmp
     [
         (["up"], None, "make up-local"),
         (["up"], "2.19.1", "this is 2.19.1"),
-        (["up", "gpuu"], "2.39.1", "no profile 'gpuu'"),
-        (["up", "default", "gpu"], "2.39.1", "one or the other"),
+        (["up", "gpuu"], "2.39.1", "unknown profile 'gpuu'"),
+        (["up", "default", "gpu"], "2.39.1", "choose one"),
     ],
 )
 def test_what_is_missing_is_said_and_nothing_started(arguments: list[str], version: str | None, named: str, tmp_path: Path) -> None:

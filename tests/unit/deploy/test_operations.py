@@ -12,8 +12,8 @@ import pytest
 
 from deploy.check import k8s
 from deploy.check.commands import refusal
-from deploy.check.found import REPOSITORY
 from deploy.check.k8s.rendered import render
+from deploy.check.result import REPOSITORY
 
 PAGE: Final = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
 TYPED: Final = [line for block in re.findall(r"^ *```sh\n(.*?)^ *```", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()]

@@ -1,4 +1,4 @@
-"""What a check returns: what it looked at, and what is wrong with it."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ REPOSITORY: Final = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """`looked_at` is a few words that say how much was checked; each of `problems` a sentence with the place, the value and the mend."""
+class CheckResult:
+    """`subject` names what was checked and how much of it; each of `problems` is a sentence with the place, the value and the fix."""
 
-    looked_at: str
+    subject: str
     problems: Sequence[str] = ()
