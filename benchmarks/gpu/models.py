@@ -131,18 +131,37 @@ def write_tokenizer(folder: Path, shipped: Path) -> tuple[int, list[int]]:
     return vocabulary["<s>"], [vocabulary["</s>"], vocabulary["<|im_end|>"]]
 
 
+def longrope() -> dict[str, object]:
+    """Return LongRoPE factors in the shape that MiniCPM4.1 has them: 64 that grow, the same for short and long batches.
+
+    The values are made up: with random weights they cost what the model's own do and mean nothing.
+    """
+    factors = [round(1.0 + 119.0 * (index / 63) ** 3, 6) for index in range(TARGET["head_dim"] // 2)]
+    return {"rope_type": "longrope", "short_factor": factors, "long_factor": factors, "original_max_position_embeddings": 65_536}
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True, "lm_head": False}
+
+
 def main() -> None:
     """Write both folders afresh."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--draft", type=Path, required=True)
+    parser.add_argument("--longrope", action="store_true", help="give the target LongRoPE factors")
+    parser.add_argument("--gptq", action="store_true", help="say that the target's weights are stored as GPTQ in 4 bits")
     arguments = parser.parse_args()
     for folder in (arguments.model, arguments.draft):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     repository = Path(__file__).resolve().parents[2]
     start, ends = write_tokenizer(arguments.model, repository / "services" / "inference" / "data" / "tokenizer.json")
-    for folder, config in ((arguments.model, TARGET), (arguments.draft, DRAFT)):
+    target: dict[str, object] = dict(TARGET)
+    if arguments.longrope:
+        target["rope_scaling"] = longrope()
+    if arguments.gptq:
+        target["quantization_config"] = GPTQ
+    for folder, config in ((arguments.model, target), (arguments.draft, DRAFT)):
         named = config | {"bos_token_id": start, "eos_token_id": ends}
         (folder / "config.json").write_text(json.dumps(named, indent=1), encoding="utf-8")
     (arguments.model / "configuration_minicpm.py").write_text(CONFIGURATION, encoding="utf-8")

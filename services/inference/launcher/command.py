@@ -73,6 +73,9 @@ def launch(
             "--speculative-eagle-topk", str(speculation.topk),
             "--speculative-num-draft-tokens", str(speculation.draft_tokens),
         ]  # fmt: skip
+        if engine.quantization in {"gptq_marlin", "awq_marlin"}:
+            # SGLang would look for the target's packed weights in the draft, which is stored in bfloat16.
+            arguments += ["--speculative-draft-model-quantization", "unquant"]
         if speculation.draft_window is not None:
             arguments += ["--speculative-draft-window-size", str(speculation.draft_window)]
     asked = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound

@@ -82,9 +82,10 @@ def test_a_checkpoint_of_four_bits_leaves_room_on_a_small_card(tmp_path: Path, m
     bare = folders.read(folder(tmp_path / "bare", TARGET | stored, weights=False), what="model")
     assert 4.5 * GIB < bare.bytes_on_card < 5.5 * GIB
     launch = command.launch(
-        presets.load(f"rtx4090-{method}"), model_path=Path("m"), draft_path=None, target=bare, context=8_192, host="127.0.0.1", port=1
+        presets.load(f"rtx4090-{method}"), model_path=Path("m"), draft_path=Path("d"), target=bare, context=8_192, host="::1", port=1
     )
     assert f"--quantization {method}_marlin" in " ".join(launch.arguments)
+    assert "--speculative-draft-model-quantization unquant" in " ".join(launch.arguments)
 
 
 def test_a_kv_cache_that_would_change_the_kernels_is_refused(tmp_path: Path) -> None:
