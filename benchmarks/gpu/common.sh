@@ -47,10 +47,13 @@ begin() {
   trap 'exit 143' TERM INT
   say "commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || cat "$REPO/.gpu/commit" 2>/dev/null || echo unknown), $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no GPU')"
   if [ ! -e "$SITE/.complete" ]; then
-    mkdir -p "$SITE"
-    cat "$GPU_ROOT"/parts/site.* "$REPO"/.gpu/site.* 2>/dev/null > "$GPU_ROOT/site.tar.xz"
-    [ -s "$GPU_ROOT/site.tar.xz" ] || cp "$REPO/.gpu/sglang_site.tar.xz" "$GPU_ROOT/site.tar.xz"
-    tar xJf "$GPU_ROOT/site.tar.xz" -C "$SITE" || { say "the packed site could not be unpacked"; exit 1; }
+    # Wheels that the worker and the command need and the host's image lacks, the unpacker's own among them.
+    mkdir -p "$SITE" "$GPU_ROOT/parts"
+    cp "$REPO"/.gpu/site.* "$REPO"/.gpu/fa3.* "$GPU_ROOT/parts/" 2>/dev/null
+    for wheel in "$REPO"/.gpu/wheels/*.whl; do
+      [ -e "$wheel" ] && python3 -m zipfile -e "$wheel" "$SITE"
+    done
+    PYTHONPATH=$SITE python3 "$HERE/unpack.py" "$GPU_ROOT/parts" "$SITE" || { say "the packed site could not be unpacked"; exit 1; }
     if [ -e "$REPO/.gpu/kernels.tar.xz" ]; then
       # Kernels that an earlier run on the same kind of card compiled: flashinfer takes them from here without nvcc.
       mkdir -p "$SITE/flashinfer/data/aot"
@@ -60,20 +63,6 @@ begin() {
       # SGLang's own kernels (tvm-ffi) and Triton's, with their times to the nanosecond, which ninja compares.
       tar xJf "$REPO/.gpu/caches.tar.xz" -C "$HOME" && say "caches of an earlier run unpacked"
     fi
-    # FA3's kernels, 1.1 GB as they are, come packed and in parts that earlier calls brought.
-    if compgen -G "$GPU_ROOT/parts/fa3.*" > /dev/null || compgen -G "$REPO/.gpu/fa3.*" > /dev/null; then
-      cat "$GPU_ROOT"/parts/fa3.* "$REPO"/.gpu/fa3.* 2>/dev/null > "$GPU_ROOT/flash_ops.zst"
-      PYTHONPATH=$SITE python3 - "$GPU_ROOT/flash_ops.zst" "$SITE/sgl_kernel/flash_ops.abi3.so" <<'PY' && say "FA3's kernels unpacked"
-import sys
-import zstandard
-with open(sys.argv[1], "rb") as packed, open(sys.argv[2], "wb") as out:
-    zstandard.ZstdDecompressor(max_window_size=2**31).copy_stream(packed, out)
-PY
-    fi
-    # Wheels that the worker and the command need and the host's image lacks.
-    for wheel in "$REPO"/.gpu/wheels/*.whl; do
-      [ -e "$wheel" ] && python3 -m zipfile -e "$wheel" "$SITE"
-    done
     PYTHONPATH=$REPO python3 -m benchmarks.gpu.metadata "$SITE" || { say "the tree's metadata could not be written"; exit 1; }
     touch "$SITE/.complete"
   fi

@@ -136,7 +136,7 @@ def longrope() -> dict[str, object]:
 
     The values are made up: with random weights they cost what the model's own do and mean nothing.
     """
-    factors = [round(1.0 + 119.0 * (index / 63) ** 3, 6) for index in range(TARGET["head_dim"] // 2)]
+    factors = [round(1.0 + 119.0 * (index / 63) ** 3, 6) for index in range(64)]
     return {"rope_type": "longrope", "short_factor": factors, "long_factor": factors, "original_max_position_embeddings": 65_536}
 
 
