@@ -35,7 +35,8 @@ from services.fusion.prompt.wording import RULES, bars_heading, instrument_block
 from services.fusion.service import load_tokenizer
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
-from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
+from services.inference.sglang_client import CAPABILITIES
 from services.inference.simulator.radix import RadixTree
 from services.inference.simulator.timing import Calibration
 from services.market.book import Book as MarketBook
@@ -74,7 +75,7 @@ class TreeEngine:
         self._unfound = unfound
 
     name = "radix-tree"
-    accepts_ids = True
+    capabilities = CAPABILITIES
 
     def cached(self, ids: TokenIds) -> int:
         """Return how much of a prompt is held, and hold it all."""
@@ -93,6 +94,9 @@ class TreeEngine:
 
     def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         raise EngineError("engine_refused", f"this engine only warms; call {request.rid} wants an answer")
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        raise EngineError("engine_refused", f"{request.rid}: no log-probabilities of {labels.size} labels here")
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         del affinity

@@ -235,7 +235,7 @@ class Diagnosis:
                 continue
             try:
                 info = await engine.info()
-                found += engine_findings(self._settings, info, self._prompt if engine.accepts_ids else None, count)
+                found += engine_findings(self._settings, info, self._prompt if engine.capabilities.token_ids else None, count)
             except EngineError as error:
                 found.append(fail(f"engine {engine.name}", error.detail, "start it (`aquiline engine serve`), or mend engine.urls"))
             finally:

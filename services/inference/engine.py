@@ -16,11 +16,33 @@ TokenIds = NDArray[np.int32]
 EngineSource = Literal["llm", "rules", "simulator"]
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do; a worker leaves out what it cannot."""
+
+    token_ids: bool
+    """A prompt is sent as token ids; as chat messages otherwise."""
+    prewarm: bool
+    """A prefix can be sent ahead, so that later prompts hit its cache."""
+    abort: Literal["by id", "by closing", "no"]
+    """How a call that nobody waits for any more ends on the engine."""
+    grammar: bool
+    """Answers are constrained by `Sampling.json_schema`."""
+    logprobs: bool
+    """`score` gives the log-probabilities of label tokens."""
+    cached_tokens: bool
+    """Usage says how many prompt tokens came from the engine's cache."""
+
+
 class EngineError(Exception):
     """The engine did not answer. `reason` is one of the names below; the text says what happened, with the engine's words."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """`reason`: `engine_unreachable engine_refused engine_timeout engine_broke engine_open` (breaker) `engine_overloaded`."""
+        """`reason` is one of these.
+
+        `engine_unreachable engine_refused engine_timeout engine_broke engine_open` (breaker) `engine_overloaded`, and `prompt_cut` when
+        the engine read less than it was sent.
+        """
         self.reason = reason
         self.detail = detail
         super().__init__(f"{reason}: {detail}")
@@ -88,6 +110,17 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """How likely each label is as the next token.
+
+    `logprobs` are natural logarithms over the whole vocabulary, at temperature 1 and without a grammar, float64, shape (labels,).
+    """
+
+    logprobs: NDArray[np.float64]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine is: `model` as it names it, its context length and KV capacity in tokens where it says so."""
 
@@ -117,8 +150,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def accepts_ids(self) -> bool:
-        """Return False for engines that need text; sending ids ahead to warm their caches is of no use then."""
+    def capabilities(self) -> Capabilities:
+        """Return what the engine can do."""
         ...
 
     async def info(self) -> EngineInfo:
@@ -134,6 +167,13 @@ class Engine(Protocol):
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Have the engine prefill `input_ids` so that later prompts starting with them hit its cache; raise EngineError."""
+        ...
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        """Return how likely each of `labels` is right after the prompt; raise EngineError, `engine_refused` without the capability.
+
+        `labels` are distinct token ids, int32, shape (labels,). Of `request.sampling` nothing is used.
+        """
         ...
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:

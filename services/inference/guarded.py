@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from services.core import metrics
 from services.core.breaker import Breaker, CallResult
 from services.core.clock import Clock
-from services.inference.engine import Chunk, Engine, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.engine import Capabilities, Chunk, Engine, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
 from services.inference.idleness import Idleness, probe
 
 log = structlog.get_logger()
@@ -57,9 +57,9 @@ class GuardedEngine:
         return self._engine.name
 
     @property
-    def accepts_ids(self) -> bool:
-        """Return whether the engine takes ids."""
-        return self._engine.accepts_ids
+    def capabilities(self) -> Capabilities:
+        """Return what the engine can do."""
+        return self._engine.capabilities
 
     @property
     def available(self) -> bool:
@@ -85,6 +85,15 @@ class GuardedEngine:
             self._hear(call)
             call.outcome = "answered"
             return usage
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        """Return how likely each of `labels` is; raise EngineError, `engine_open` while the address is left alone."""
+        await self._end_probe()
+        with self._admitted(metrics.ENGINE_CALLS) as call:
+            scores = await self._engine.score(request, labels)
+            self._hear(call)
+            call.outcome = "answered"
+            return scores
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return how busy the engine is; raise EngineError, `engine_open` while the address is left alone."""

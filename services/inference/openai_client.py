@@ -6,14 +6,19 @@ Such servers take no token ids and have no call to abort by: closing the connect
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from services.core.clock import Clock
-from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
 from services.inference.sse import DONE
 from services.inference.wire import Deadline, Wire, error_words, refusal
+
+
+CAPABILITIES: Final = Capabilities(
+    token_ids=False, prewarm=False, abort="by closing", grammar=True, logprobs=False, cached_tokens=True
+)
 
 
 class OpenAIEngine:
@@ -35,9 +40,9 @@ class OpenAIEngine:
         return f"openai@{self._wire.where}"[:64]
 
     @property
-    def accepts_ids(self) -> bool:
-        """Return False."""
-        return False
+    def capabilities(self) -> Capabilities:
+        """Return what any such server can do; whether it counts cached tokens differs."""
+        return CAPABILITIES
 
     async def info(self) -> EngineInfo:
         """Return the model, and its context length where the server lists it (vLLM does); raise EngineError."""
@@ -99,6 +104,11 @@ class OpenAIEngine:
         """Do nothing: ids cannot be sent."""
         del rid, affinity
         return Usage(prompt_tokens=input_ids.size, output_tokens=0)
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        """Raise EngineError: chat completions score no given tokens."""
+        del request, labels
+        raise EngineError("engine_refused", f"{self.name} gives no log-probabilities of given tokens")
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return None: the API does not say."""

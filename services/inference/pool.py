@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 
-from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
 from services.inference.guarded import GuardedEngine
 
 
@@ -37,9 +37,9 @@ class EnginePool:
         return f"pool of {len(self._engines)}, {self._engines[0].name}"[:64]
 
     @property
-    def accepts_ids(self) -> bool:
-        """Return whether the engines take ids."""
-        return self._engines[0].accepts_ids
+    def capabilities(self) -> Capabilities:
+        """Return what each of the engines can do."""
+        return self._engines[0].capabilities
 
     async def info(self) -> EngineInfo:
         """Return what those engines are that answer: the least context, the sum of their KV capacities.
@@ -79,6 +79,10 @@ class EnginePool:
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Have the symbol's engine prefill `input_ids`; raise EngineError."""
         return await self._serving(affinity).warm(rid, affinity, input_ids)
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        """Return how likely each of `labels` is, says the symbol's engine; raise EngineError."""
+        return await self._serving(request.affinity).score(request, labels)
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return how busy the symbol's engine is, or all those together that are not left alone; raise EngineError."""

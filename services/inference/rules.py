@@ -11,10 +11,12 @@ from typing import Any, Final
 import orjson
 
 from services.core.clock import Clock
-from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
 
 NEEDED: Final = ("close", "atr", "rsi", "ema_fast", "ema_slow")
 """Without one of these there is no view. `p_up`, the chart reader's probability of a rise, weighs in when it is there."""
+
+CAPABILITIES: Final = Capabilities(token_ids=False, prewarm=False, abort="no", grammar=True, logprobs=False, cached_tokens=False)
 
 _ENTER_AT: Final = 0.25
 _OVERBOUGHT: Final = 80.0
@@ -70,9 +72,9 @@ class RulesEngine:
         return "rules"
 
     @property
-    def accepts_ids(self) -> bool:
-        """Return False: there is no cache to warm."""
-        return False
+    def capabilities(self) -> Capabilities:
+        """Return that it reads plain values and has no cache."""
+        return CAPABILITIES
 
     async def info(self) -> EngineInfo:
         """Return what it is."""
@@ -90,6 +92,11 @@ class RulesEngine:
         """Do nothing."""
         del rid, affinity
         return Usage(prompt_tokens=input_ids.size, output_tokens=0)
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        """Raise EngineError: rules have no probabilities."""
+        del request, labels
+        raise EngineError("engine_refused", "fixed rules give no log-probabilities")
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return None: it is never busy."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import orjson
@@ -15,7 +15,7 @@ import structlog
 
 from services.core import metrics
 from services.core.clock import Clock
-from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
 from services.inference.sse import DONE
 from services.inference.wire import Deadline, Wire, error_words, refusal
 
@@ -46,6 +46,9 @@ _INFO_KEYS = (
 """What of /server_info is kept: the whole holds all of the server's arguments, its api_key among them."""
 
 
+CAPABILITIES: Final = Capabilities(token_ids=True, prewarm=True, abort="by id", grammar=True, logprobs=True, cached_tokens=True)
+
+
 class SGLangEngine:
     """One SGLang server, or the simulator."""
 
@@ -63,9 +66,9 @@ class SGLangEngine:
         return f"sglang@{self._wire.where}"[:64]
 
     @property
-    def accepts_ids(self) -> bool:
-        """Return True."""
-        return True
+    def capabilities(self) -> Capabilities:
+        """Return what SGLang can do, which is all there is."""
+        return CAPABILITIES
 
     async def info(self) -> EngineInfo:
         """Return what the server says of itself, asked once; raise EngineError."""
@@ -137,20 +140,19 @@ class SGLangEngine:
         """
         del affinity
         body = _dumps(rid, input_ids, {"max_new_tokens": 0, "temperature": 0.0}, stream=False)
-        ended = False
+        return self._usage(await self._whole(rid, body, _WARM_S), input_ids.size)
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        """Return how likely each of `labels` is right after the prompt; raise EngineError."""
+        sampling = {"max_new_tokens": 1, "temperature": 0.0}
+        body = _dumps(request.rid, request.input_ids, sampling, stream=False, return_logprob=True, token_ids_logprob=labels)
+        meta = await self._whole(request.rid, body, Deadline(request.deadline_ms, self._clock).left_s())
         try:
-            answer = await self._wire.post("/generate", body, _WARM_S)
-            ended = True
-        except EngineError as error:
-            ended = error.reason != "engine_timeout"
-            raise
-        finally:
-            if not ended:
-                self._abort(rid)
-        said = self._loads([answer])
-        if said is None:
-            raise EngineError("engine_broke", f"{self._wire.where} answered nothing")
-        return self._usage(said["meta_info"], input_ids.size)
+            by_id = {int(number): float(logprob) for logprob, number, *_ in meta["output_token_ids_logprobs"][0]}
+            logprobs = np.array([by_id[label] for label in labels.tolist()])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise EngineError("engine_broke", f"{self._wire.where} sent no log-probabilities of the label tokens") from error
+        return Scores(logprobs, self._usage(meta, request.input_ids.size))
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return how busy the server is, over all its data-parallel ranks, None when it has no /v1/loads; raise EngineError."""
@@ -182,6 +184,24 @@ class SGLangEngine:
         if self._aborts:
             await asyncio.wait(self._aborts)
         await self._wire.close()
+
+    async def _whole(self, rid: str, body: bytes, timeout_s: float) -> dict[str, Any]:
+        """Return the `meta_info` of an answer that is not streamed."""
+        ended = False
+        try:
+            answer = await self._wire.post("/generate", body, timeout_s)
+            ended = True
+        except EngineError as error:
+            ended = error.reason != "engine_timeout"
+            raise
+        finally:
+            if not ended:
+                self._abort(rid)
+        said = self._loads([answer])
+        if said is None:
+            raise EngineError("engine_broke", f"{self._wire.where} answered nothing")
+        meta: dict[str, Any] = said["meta_info"]
+        return meta
 
     def _abort(self, rid: str) -> None:
         # In a task of its own: the caller has no time left, or is being cancelled, and must not wait for a hung server.
@@ -240,9 +260,9 @@ def generate_body(request: EngineRequest) -> bytes:
     return _dumps(request.rid, request.input_ids, sampling, stream=True)
 
 
-def _dumps(rid: str, input_ids: TokenIds, sampling: Mapping[str, Any], *, stream: bool) -> bytes:
+def _dumps(rid: str, input_ids: TokenIds, sampling: Mapping[str, Any], *, stream: bool, **more: Any) -> bytes:
     return orjson.dumps(
-        {"rid": rid, "input_ids": np.ascontiguousarray(input_ids), "sampling_params": sampling, "stream": stream},
+        {"rid": rid, "input_ids": np.ascontiguousarray(input_ids), "sampling_params": sampling, "stream": stream, **more},
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
 

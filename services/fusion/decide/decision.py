@@ -206,7 +206,7 @@ class Decision:
             if self._publishing is not None:
                 result.detail = f"after the signal was published: {error}"
                 return
-            if not fusion.repair or self._repaired or not engine.accepts_ids:
+            if not fusion.repair or self._repaired or not engine.capabilities.token_ids:
                 self._end(Outcome.FAILED, error.reason, error.detail)
                 return
             self._repaired = True

@@ -157,7 +157,7 @@ class Prewarmer:
 
     @property
     def _enabled(self) -> bool:
-        return self._settings.fusion.prewarm and self._engine.accepts_ids
+        return self._settings.fusion.prewarm and self._engine.capabilities.prewarm
 
     def _wake_up(self) -> None:
         if self._current or self._opening or self._queue:

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from services.core.tokenizer import Tokenizer
 from services.inference.engine import TokenIds
@@ -18,6 +19,8 @@ from services.inference.rules import decide
 
 VOICE: Final = "Simulator's fixed rule, no model"
 _TAIL_TOKENS: Final = 1_500
+_OTHER_TOKENS: Final = 0.001
+"""The probability of all tokens that are no label."""
 _FACT: Final = re.compile(r"\b([a-z][a-z0-9_]*)=(-?\d+(?:\.\d+)?)")
 _OPENED_THOUGHT: Final = re.compile(r"<think>\s*\Z")
 
@@ -45,13 +48,31 @@ class Author:
 
     def answer(self, input_ids: TokenIds) -> Answer:
         """Return the answer to a prompt, a function of its last 1,500 tokens alone."""
-        tail = self._tokenizer.decode(input_ids[-_TAIL_TOKENS:])
-        view = {name: float(number) for name, number in _FACT.findall(tail)}
+        tail, view = self._read(input_ids)
         decision = decide(view, voice=VOICE)
         text = orjson.dumps(decision).decode()
         if _OPENED_THOUGHT.search(tail):
             text = f"{_thought(view, decision['action'])}\n</think>\n\n{text}"
         return Answer(text, np.concatenate([self._tokenizer.encode(text), self._end]))
+
+    def scores(self, input_ids: TokenIds, labels: TokenIds) -> NDArray[np.float64]:
+        """Return log-probabilities of label tokens, float64, shape (labels,).
+
+        The first label that the rules' action starts with gets the more the higher the conviction; the others share the rest.
+        """
+        decision = decide(self._read(input_ids)[1], voice=VOICE)
+        names = [self._tokenizer.decode([label]).strip().lower() for label in labels.tolist()]
+        meant = next((at for at, name in enumerate(names) if name and decision["action"].startswith(name)), None)
+        if meant is None:
+            return np.full(labels.size, np.log(_OTHER_TOKENS / labels.size))
+        most = (0.5 + decision.get("conviction", 50) / 250) * (1 - _OTHER_TOKENS)
+        probabilities = np.full(labels.size, (1 - _OTHER_TOKENS - most) / max(1, labels.size - 1))
+        probabilities[meant] = most
+        return np.log(probabilities)
+
+    def _read(self, input_ids: TokenIds) -> tuple[str, dict[str, float]]:
+        tail = self._tokenizer.decode(input_ids[-_TAIL_TOKENS:])
+        return tail, {name: float(number) for name, number in _FACT.findall(tail)}
 
 
 def _thought(view: dict[str, float], action: str) -> str:

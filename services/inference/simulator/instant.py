@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from services.core.tokenizer import Tokenizer
-from services.inference.engine import Chunk, EngineInfo, EngineLoad, EngineRequest, TokenIds, Usage
+from services.inference.engine import Capabilities, Chunk, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
 from services.inference.simulator.answers import Author
 
 
@@ -25,9 +25,9 @@ class InstantSimulator:
         return "simulator"
 
     @property
-    def accepts_ids(self) -> bool:
-        """Return True: it reads ids."""
-        return True
+    def capabilities(self) -> Capabilities:
+        """Return that it reads ids, and has no cache."""
+        return Capabilities(token_ids=True, prewarm=False, abort="no", grammar=True, logprobs=True, cached_tokens=False)
 
     async def info(self) -> EngineInfo:
         """Return what it is."""
@@ -44,6 +44,10 @@ class InstantSimulator:
         """Do nothing: there is no cache."""
         del rid, affinity
         return Usage(input_ids.size, 0)
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        """Return what the rules would say."""
+        return Scores(self._author.scores(request.input_ids, labels), Usage(request.input_ids.size, 1, finish_reason="length"))
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return None: it is never busy."""

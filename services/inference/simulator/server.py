@@ -41,6 +41,8 @@ class _Flight:
     call: Call
     answer: Answer
     news: asyncio.Event
+    labels: TokenIds | None = None
+    """Tokens whose log-probabilities are asked for."""
 
 
 class _BadRequestError(Exception):
@@ -191,8 +193,14 @@ class Simulator:
         answer = self._author.answer(ids)
         acceptance = Acceptance(self._calibration.speculation, f"{self._seed}:{zlib.crc32(ids.tobytes())}")
         call = Call(rid, ids, answer.ids, most, acceptance, _now_ms())
+        labels = self._labels(body)
         self.gpu.submit(call)
-        return _Flight(call, answer, asyncio.Event())
+        return _Flight(call, answer, asyncio.Event(), labels)
+
+    def _labels(self, body: dict[str, Any]) -> TokenIds | None:
+        if not body.get("return_logprob") or not body.get("token_ids_logprob"):
+            return None
+        return self._checked(body["token_ids_logprob"], "token_ids_logprob")
 
     def _ids(self, body: dict[str, Any]) -> TokenIds:
         given = body.get("input_ids")
@@ -200,19 +208,26 @@ class Simulator:
             return self._tokenizer.encode(body["text"])
         if not isinstance(given, list) or not given:
             raise _BadRequestError("Either text or input_ids should be provided, one prompt, not empty.")
+        return self._checked(given, "input_ids")
+
+    def _checked(self, given: object, name: str) -> TokenIds:
         try:
             wide = np.array(given, dtype=np.int64)
         except (TypeError, ValueError, OverflowError) as error:
-            raise _BadRequestError(f"input_ids must be a flat list of integers: {error}") from error
+            raise _BadRequestError(f"{name} must be a flat list of integers: {error}") from error
         if wide.ndim != 1 or wide.min() < 0 or wide.max() >= self._tokenizer.vocab_size:
-            raise _BadRequestError(f"input_ids must be a flat list of ids from 0 to {self._tokenizer.vocab_size - 1}.")
+            raise _BadRequestError(f"{name} must be a flat list of ids from 0 to {self._tokenizer.vocab_size - 1}.")
         return wide.astype(np.int32)
 
     def _said(self, flight: _Flight) -> dict[str, Any]:
+        meta = report.meta_info(flight.call)
+        if flight.labels is not None and flight.call.produced:
+            scores = self._author.scores(flight.call.input_ids, flight.labels)
+            meta["output_token_ids_logprobs"] = [[[score, label, None] for score, label in zip(scores, flight.labels.tolist(), strict=True)]]
         return {
             "text": flight.answer.text_at(flight.call.produced),
             "output_ids": flight.answer.ids[: flight.call.produced].tolist(),
-            "meta_info": report.meta_info(flight.call),
+            "meta_info": meta,
         }
 
     async def _abort_request(self, request: web.Request) -> web.Response:

@@ -115,7 +115,7 @@ async def test_the_deadline_closes_the_connection() -> None:
 async def test_the_model_is_the_first_listed_or_the_one_named_if_it_is_there() -> None:
     async with Peer().engine() as engine:
         info = await engine.info()
-        assert (info.model, info.context_tokens, info.source, engine.accepts_ids) == ("some-model", 32_768, "llm", False)
+        assert (info.model, info.context_tokens, info.source, engine.capabilities.token_ids) == ("some-model", 32_768, "llm", False)
     async with Peer().engine(model="other") as engine:
         with pytest.raises(EngineError, match="no model 'other', but some-model"):
             await engine.info()

@@ -31,7 +31,19 @@ from services.core.health import Health
 from services.core.settings import Settings
 from services.core.topic_admin import ensure_topics
 from services.fusion.worker import FusionWorker, WorkerDependencies
-from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, EngineSource, TokenIds, Usage
+from services.inference.engine import (
+    Capabilities,
+    Chunk,
+    EngineError,
+    EngineInfo,
+    EngineLoad,
+    EngineRequest,
+    EngineSource,
+    Scores,
+    TokenIds,
+    Usage,
+)
+from services.inference.sglang_client import CAPABILITIES
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MODE, START, SYMBOL, bar, instrument
 
@@ -70,8 +82,8 @@ class ScriptedEngine:
         return self._info.name
 
     @property
-    def accepts_ids(self) -> bool:
-        return True
+    def capabilities(self) -> Capabilities:
+        return CAPABILITIES
 
     async def info(self) -> EngineInfo:
         return self._info
@@ -105,6 +117,9 @@ class ScriptedEngine:
         del rid, affinity
         self.warmed.append(input_ids)
         return Usage(len(input_ids), 1, 0)
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        raise EngineError("engine_refused", f"{request.rid}: no log-probabilities of {labels.size} labels here")
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         del affinity

@@ -31,7 +31,8 @@ from services.fusion.service import load_tokenizer
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake
 from services.fusion.state.triggers import LaneKey, Trigger, TriggerPolicy
-from services.inference.engine import Chunk, EngineInfo, EngineLoad, EngineRequest, Sampling, TokenIds, Usage
+from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Sampling, Scores, TokenIds, Usage
+from services.inference.sglang_client import CAPABILITIES
 from services.inference.simulator.radix import RadixTree
 
 PARTITIONS: Final = 2
@@ -41,7 +42,7 @@ class TreeEngine:
     """An engine that answers at once and holds a real radix tree of everything that it was sent; nothing is evicted but by `flush`."""
 
     name = "tree"
-    accepts_ids = True
+    capabilities = CAPABILITIES
 
     def __init__(self) -> None:
         self.tree = RadixTree()
@@ -59,6 +60,9 @@ class TreeEngine:
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         del rid, affinity
         return self._prefill(input_ids)
+
+    async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
+        raise EngineError("engine_refused", f"{request.rid}: no log-probabilities of {labels.size} labels here")
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         del affinity
