@@ -77,6 +77,7 @@ lock: ## resolve the packages of pyproject.toml; ARGS=--upgrade takes the newest
 setup: $(TEST) ## only install what tests need
 
 test-setup: $(TEST) servers
+	@$(BIN)/aquiline engine local --fetch-only >/dev/null || echo "setup: the tests of the local engine are skipped without its weights"
 
 servers: $(DEMO)
 	@deploy/setup/system

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from services.cli import engine_serve, engine_tune
+from services.cli.engine_local import local
 from services.inference.calibrate import CalibrationError
 from services.inference.engine import EngineError
 from services.inference.launcher import command, presets
@@ -20,6 +21,7 @@ from services.inference.tuner import grid, prompts, report
 from services.inference.tuner.sweep import Plan, sweep
 
 app = typer.Typer(name="engine", help="The engine: launch, tune or simulate it.", no_args_is_help=True)
+app.command()(local)
 
 _MODEL = Path("models/MiniCPM4.1-8B")
 _DRAFT = Path("models/MiniCPM4.1-8B-Eagle3/MiniCPM4_1-8B-Eagle3-bf16")

@@ -9,10 +9,12 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -26,8 +28,17 @@ from pydantic_settings import (
 
 from schemas import Interval, RunMode, interval_ms
 
+ENGINE_GROUP: Final = "aquiline.engines"
+"""The entry point group whose members make engines."""
+
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
+
+
+@cache
+def engine_kinds() -> tuple[str, ...]:
+    """Return the names that `engine.kind` may have: those of the entry point group `aquiline.engines`."""
+    return tuple(sorted({one.name for one in entry_points(group=ENGINE_GROUP)}))
 
 
 class SettingsError(Exception):
@@ -93,9 +104,9 @@ class RedisSettings(Section):
 class EngineSettings(Section):
     """The language model's server."""
 
-    kind: Literal["sglang", "openai", "rules"] = Field(
+    kind: str = Field(
         "sglang",
-        description="`sglang` (also the simulator), `openai` for any compatible server, `rules` for no model at all.",
+        description="`sglang` (also the simulator), `llamacpp`, `openai` for any other compatible server, `rules` for no model at all, or the name that an installed package registers under the entry point group `aquiline.engines`.",
     )
     urls: Annotated[list[str], Field(min_length=1)] = Field(
         ["http://127.0.0.1:30000"],
@@ -121,8 +132,16 @@ class EngineSettings(Section):
     )
     tokenizer_file: Path | None = Field(None, description="The model's `tokenizer.json`; the simulator's own when absent.")
     chat_template: Literal["minicpm4", "chatml", "none"] = Field(
-        "minicpm4", description="Chat template that wraps the prompt's head and tail."
+        "minicpm4", description="Chat template that wraps the prompt's head and tail; SmolLM2 and Qwen use `chatml`."
     )
+
+    @field_validator("kind")
+    @classmethod
+    def _offered(cls, kind: str) -> str:
+        offered = engine_kinds()
+        if kind not in offered:
+            raise ValueError(f"no installed package offers this engine; expected one of {', '.join(offered)}")
+        return kind
 
 
 class FusionSettings(Section):

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from importlib.resources import files
-from typing import Final, Protocol
+from typing import Protocol
 
 from services.core import redis
 from services.core.bus.connect import connect as connect_bus
 from services.core.bus.port import Bus
 from services.core.clock import Clock
 from services.core.health import Health
-from services.core.settings import EngineSettings, Settings, SettingsError
+from services.core.settings import ENGINE_GROUP, EngineSettings, Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.inference.engine import Engine
-
-_ENGINES: Final = "aquiline.engines"
 
 
 class Connect(Protocol):
@@ -28,11 +26,8 @@ class Connect(Protocol):
 
 
 def connect_engine(settings: EngineSettings, clock: Clock) -> Engine:
-    """Return the engine of the entry point named `settings.kind`; raise SettingsError when there is none."""
-    found = entry_points(group=_ENGINES, name=settings.kind)
-    if not found:
-        raise SettingsError(f"engine.kind = {settings.kind!r}: no installed package offers it (entry point group {_ENGINES!r})")
-    connect: Connect = next(iter(found)).load()
+    """Return the engine of the entry point named `settings.kind`; raise SettingsError when it refuses the settings."""
+    connect: Connect = next(iter(entry_points(group=ENGINE_GROUP, name=settings.kind))).load()
     try:
         return connect(settings, clock)
     except ValueError as error:

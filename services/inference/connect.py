@@ -7,6 +7,7 @@ from services.core.clock import Clock
 from services.core.settings import EngineSettings
 from services.inference.engine import Engine
 from services.inference.guarded import GuardedEngine
+from services.inference.llamacpp_client import LlamaCppEngine
 from services.inference.openai_client import OpenAIEngine
 from services.inference.pool import EnginePool
 from services.inference.rules import RulesEngine
@@ -28,7 +29,9 @@ def _guarded(settings: EngineSettings, url: str, clock: Clock) -> GuardedEngine:
     api_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     timeout_ms = settings.connect_timeout_ms
     client: Engine
-    if settings.kind == "openai":
+    if settings.kind == "llamacpp":
+        client = LlamaCppEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms)
+    elif settings.kind == "openai":
         client = OpenAIEngine(url, clock, model=settings.model, api_key=api_key, connect_timeout_ms=timeout_ms)
     else:
         client = SGLangEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms)

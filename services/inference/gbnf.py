@@ -29,16 +29,11 @@ def _rule(schema: Mapping[str, Any]) -> str:
         return _literal(orjson.dumps(schema["const"]).decode())
     if "enum" in schema:
         return _either([_literal(orjson.dumps(value).decode()) for value in schema["enum"]])
-    match schema.get("type"):
-        case "object":
-            return _object(schema)
-        case "string":
-            return _string(schema)
-        case "integer":
-            return _integer(schema)
-        case "boolean":
-            return '("true" | "false")'
-    raise ValueError(f"a schema with {orjson.dumps(schema).decode()[:200]} has no grammar here")
+    kinds = {"object": _object, "string": _string, "integer": _integer}
+    rule = kinds.get(str(schema.get("type")))
+    if rule is None:
+        raise ValueError(f"a schema with {orjson.dumps(schema).decode()[:200]} has no grammar here")
+    return rule(schema)
 
 
 def _object(schema: Mapping[str, Any]) -> str:
@@ -57,7 +52,9 @@ def _string(schema: Mapping[str, Any]) -> str:
         return f'"\\"" {_PLAIN}{{{schema.get("minLength", 0)},{schema.get("maxLength", "")}}} "\\""'
     match = _CLASS.fullmatch(pattern)
     if match is None:
-        raise ValueError(f"the pattern {pattern!r} has no grammar here; expected one class of characters and how often, such as ^[a-z]{{1,8}}$")
+        raise ValueError(
+            f"the pattern {pattern!r} has no grammar here; expected one class of characters and how often, such as ^[a-z]{{1,8}}$"
+        )
     characters, low, high = match.groups()
     return f'"\\"" {characters}{{{low},{high}}} "\\""'
 

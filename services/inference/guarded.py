@@ -17,7 +17,18 @@ from prometheus_client import Counter
 from services.core import metrics
 from services.core.breaker import Breaker, CallResult
 from services.core.clock import Clock
-from services.inference.engine import Capabilities, Chunk, Engine, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
+from services.inference.engine import (
+    Capabilities,
+    Chunk,
+    Engine,
+    EngineError,
+    EngineInfo,
+    EngineLoad,
+    EngineRequest,
+    Scores,
+    TokenIds,
+    Usage,
+)
 from services.inference.idleness import Idleness, probe
 
 log = structlog.get_logger()

@@ -53,7 +53,7 @@ class _TokenLogprob(Reply):
 
 
 class _Position(Reply):
-    top_logprobs: list[_TokenLogprob] = []
+    top_logprobs: tuple[_TokenLogprob, ...] = ()
 
 
 class _Completion(Reply):
@@ -67,7 +67,7 @@ class _Completion(Reply):
     truncated: bool = False
     timings: Annotated[_Timings, Table] = Field(default_factory=_Timings)
     prompt_progress: Annotated[_Progress, Table] = Field(default_factory=_Progress)
-    completion_probabilities: list[_Position] = []
+    completion_probabilities: tuple[_Position, ...] = ()
 
 
 class _Generation(Reply):
@@ -87,7 +87,8 @@ class LlamaCppEngine:
 
     def __init__(self, url: str, clock: Clock, *, api_key: str | None = None, connect_timeout_ms: int = 1_000) -> None:
         """Prepare for the server at `url`; nothing is opened before the first call. Raise ValueError for a bad address."""
-        self._wire = Wire(url, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
+        # llama.cpp closes a connection after a stream, whatever its headers say: the next call would break on it.
+        self._wire = Wire(url, api_key=api_key, connect_timeout_ms=connect_timeout_ms, keep_alive=False)
         self._clock = clock
         self._info: EngineInfo | None = None
         self._slots = Slots(1)
@@ -188,7 +189,9 @@ class LlamaCppEngine:
     async def _chunks(self, request: EngineRequest, deadline: Deadline) -> AsyncGenerator[Chunk]:
         ended = said_cached = False
         with self._slot(request) as slot, self._forgetful():
-            async with contextlib.aclosing(self._wire.events("/completion", _body(request, slot), deadline, request.trace_headers)) as events:
+            async with contextlib.aclosing(
+                self._wire.events("/completion", _body(request, slot), deadline, request.trace_headers)
+            ) as events:
                 async for payloads in events:
                     for payload in payloads:
                         if payload == DONE or ended:

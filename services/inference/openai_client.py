@@ -15,10 +15,7 @@ from services.inference.engine import Capabilities, Chunk, EngineError, EngineIn
 from services.inference.sse import DONE
 from services.inference.wire import Deadline, Wire, error_words, refusal
 
-
-CAPABILITIES: Final = Capabilities(
-    token_ids=False, prewarm=False, abort="by closing", grammar=True, logprobs=False, cached_tokens=True
-)
+CAPABILITIES: Final = Capabilities(token_ids=False, prewarm=False, abort="by closing", grammar=True, logprobs=False, cached_tokens=True)
 
 
 class OpenAIEngine:

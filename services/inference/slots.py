@@ -6,20 +6,17 @@ one, so it gets a second slot; a slot that holds a symbol's latest prompt is nev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from services.inference.engine import TokenIds
 
-_EMPTY: Final = np.zeros(0, np.int32)
-
 
 @dataclass(slots=True)
 class _Slot:
     owner: str | None = None
-    ids: TokenIds = _EMPTY
+    ids: TokenIds = field(default_factory=lambda: np.zeros(0, np.int32))
     used: int = 0
     """A serial number: the higher, the later."""
     calls: int = 0

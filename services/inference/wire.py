@@ -43,7 +43,7 @@ class Deadline:
 class Wire:
     """One engine's address. `where` is its host and port, for messages: no credentials."""
 
-    def __init__(self, url: str, *, api_key: str | None, connect_timeout_ms: int) -> None:
+    def __init__(self, url: str, *, api_key: str | None, connect_timeout_ms: int, keep_alive: bool = True) -> None:
         """Prepare for `url`; nothing is opened before the first call. Raise ValueError when it is no http(s) address."""
         self._url = URL(url.rstrip("/"))
         if self._url.scheme not in {"http", "https"} or not self._url.host:
@@ -54,6 +54,7 @@ class Wire:
         self.where = f"{self._url.host}:{self._url.port}"
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._connect_s = connect_timeout_ms / 1000
+        self._keep_alive = keep_alive
         self._session: aiohttp.ClientSession | None = None
         self._waits: set[asyncio.Timeout] = set()
         self._closing = False
@@ -136,7 +137,9 @@ class Wire:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+                if self._keep_alive
+                else aiohttp.TCPConnector(limit=0, force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),
                 read_bufsize=1 << 20,

@@ -65,9 +65,14 @@ def main(argv: list[str] | None = None) -> int:
     _wait_until_healthy(server.listening_address)
     print(f"{LISTENING}{server.listening_address}", flush=True)  # noqa: T201 - whoever started it waits for this line
     if options.tied:
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), stopped.set()), daemon=True).start()
+        threading.Thread(target=_wait_for_the_end_of_stdin, args=(stopped,), daemon=True).start()
     stopped.wait()
     os._exit(0)  # llama.cpp would first finish what it computes
+
+
+def _wait_for_the_end_of_stdin(stopped: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stopped.set()
 
 
 def _wait_until_healthy(url: str) -> None:

@@ -21,7 +21,14 @@ class LocalEngine:
     """llama.cpp's server with the local model, on loopback."""
 
     def __init__(
-        self, weights: Weights, *, symbols: int, context_tokens: int | None = None, threads: int = THREADS, host: str = "127.0.0.1", port: int = 0
+        self,
+        weights: Weights,
+        *,
+        symbols: int,
+        context_tokens: int | None = None,
+        threads: int = THREADS,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         """Prepare to serve `symbols` symbols: each has a slot for its prompt and one for the prefix that is sent ahead.
 

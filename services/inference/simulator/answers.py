@@ -68,7 +68,8 @@ class Author:
         most = (0.5 + decision.get("conviction", 50) / 250) * (1 - _OTHER_TOKENS)
         probabilities = np.full(labels.size, (1 - _OTHER_TOKENS - most) / max(1, labels.size - 1))
         probabilities[meant] = most
-        return np.log(probabilities)
+        logprobs: NDArray[np.float64] = np.log(probabilities)
+        return logprobs
 
     def _read(self, input_ids: TokenIds) -> tuple[str, dict[str, float]]:
         tail = self._tokenizer.decode(input_ids[-_TAIL_TOKENS:])

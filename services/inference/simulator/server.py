@@ -223,7 +223,9 @@ class Simulator:
         meta = report.meta_info(flight.call)
         if flight.labels is not None and flight.call.produced:
             scores = self._author.scores(flight.call.input_ids, flight.labels)
-            meta["output_token_ids_logprobs"] = [[[score, label, None] for score, label in zip(scores, flight.labels.tolist(), strict=True)]]
+            meta["output_token_ids_logprobs"] = [
+                [[score, label, None] for score, label in zip(scores, flight.labels.tolist(), strict=True)]
+            ]
         return {
             "text": flight.answer.text_at(flight.call.produced),
             "output_ids": flight.answer.ids[: flight.call.produced].tolist(),
