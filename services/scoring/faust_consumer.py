@@ -18,6 +18,8 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 
+from services.core.bus.kafka_client import ISOLATION_LEVEL
+
 _log = structlog.get_logger()
 
 _NOTHING_TO_READ_S: Final = 0.1
@@ -32,6 +34,9 @@ class Consumer(driver.Consumer):
         self._seeking = 0
         self._seeks = 0
         super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def read_again(self, tp: TP, offset: int) -> None:
         """Hand on nothing of `tp` until it is read from `offset` on, which a fetch that waits for records may put off by a second."""
@@ -97,6 +102,18 @@ class Consumer(driver.Consumer):
                     _log.debug("reading_again", topic=tp.topic, partition=tp.partition, offset=offset)
             except IllegalStateError:
                 continue  # it has moved, and whoever holds it starts at the commit
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's thread that reads, over a client that leaves out what aborted transactions wrote.
+
+    Faust asks for committed records only when it writes transactions itself.
+    """
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        client = super()._create_worker_consumer(transport)
+        client._isolation_level = ISOLATION_LEVEL  # noqa: SLF001 - read when it starts, and Faust has no setting for it
+        return client
 
 
 class Transport(driver.Transport):

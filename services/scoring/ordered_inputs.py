@@ -42,6 +42,8 @@ class Inputs:
         self._generation: int | None = None
         self._sought: dict[TopicPartition, int] = {}
         """The last offset seen of what is read again."""
+        self._tails: dict[TopicPartition, int] = {}
+        """What stood still before the end of its log at the last look, with the offset that is read next."""
         self._paused: set[TopicPartition] = set()
         self._done: dict[TopicPartition, int] = {}
         self._reader: Reader
@@ -110,6 +112,7 @@ class Inputs:
         self._merge.drop()
         self._done.clear()
         self._sought.clear()
+        self._tails.clear()
         self._paused.clear()
 
     async def follow(self) -> None:
@@ -150,11 +153,43 @@ class Inputs:
         """Return how many records of the partitions held have not been read."""
         sides = {TopicPartition(self._topics[side], number): (side, number) for number in self.partitions for side in (0, 1)}
         ends = await self._reader.end_offsets(sorted(sides))
+        await self._skip_empty_tails(ends)
         return sum(
             max(0, end - self._merge.next_offset(*sides[tp])) + self._merge.size(*sides[tp])
             for tp, end in ends.items()
             if self._merge.holds(tp.partition)
         )
+
+    async def _skip_empty_tails(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Pass offsets without a record at the end of a log (aborted transactions, markers): no later record shows that they are.
+
+        Only what stood still since the last call is looked at: elsewhere records are on their way.
+        """
+        before, self._tails = self._tails, {}
+        for tp, end in ends.items():
+            side, generation = self._topics.index(tp.topic), self._generation
+            if not self._merge.holds(tp.partition):
+                return  # partitions moved while the broker was asked
+            expected = self._merge.next_offset(side, tp.partition)
+            if expected >= end or self._merge.size(side, tp.partition):
+                continue
+            self._tails[tp] = expected
+            if before.get(tp) != expected or not await self._is_empty(tp, expected, end):
+                continue
+            if self._generation != generation or self._merge.next_offset(side, tp.partition) != expected:
+                return
+            await cast("Consumer", self._app.consumer).skip(TP(*tp), expected, end)
+            self._merge.skip_to(side, tp.partition, end)
+            self._done[tp] = end
+
+    async def _is_empty(self, tp: TopicPartition, first: int, end: int) -> bool:
+        """Return whether the log has no record from `first` to before `end`."""
+        await self._reader.read({tp: first})
+        async with asyncio.timeout(_LOOK_MS / 1000):
+            while self._reader.position(tp) < end:
+                if await self._reader.poll(timeout_ms=200, max_records=1):
+                    return False
+        return True
 
     async def _follows(self, event: Event) -> bool:
         """Return whether the record is of this generation and follows the one before; have what lies between read again otherwise."""

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from services.core.bus.kafka_admin import KafkaAdmin
-from services.core.bus.kafka_client import Connection
+from services.core.bus.kafka_client import ISOLATION_LEVEL, Connection
 from services.core.bus.kafka_consumer import KafkaConsumer, PausedRangeAssignor
 from services.core.bus.kafka_producer import KafkaProducer, null_serializer
 from services.core.bus.kafka_reader import KafkaReader
@@ -73,6 +73,7 @@ class KafkaBus:
                 rebalance_timeout_ms=settings.rebalance_timeout_ms,
                 request_timeout_ms=settings.request_timeout_ms,
                 fetch_max_wait_ms=_FETCH_WAIT_MS,
+                isolation_level=ISOLATION_LEVEL,
             )
 
         return KafkaConsumer(make, group, client_id, settings.request_timeout_ms)
@@ -86,6 +87,7 @@ class KafkaBus:
             enable_auto_commit=False,
             request_timeout_ms=self._settings.request_timeout_ms,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
+            isolation_level=ISOLATION_LEVEL,
         )
         reader = KafkaReader(inner, client_id)
         await reader.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
 
@@ -13,6 +13,9 @@ from services.core.bus.error_text import unknown_partition, unknown_topic
 from services.core.bus.kafka_errors import as_bus_error
 from services.core.bus.port import BusError, TopicPartition
 from services.core.settings import BusSettings
+
+ISOLATION_LEVEL: Final = "read_committed"
+"""A feed that aborts a transaction has taken its records back; aiokafka's default returns them all the same."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from services.core.bus.error_text import not_held
 from services.core.bus.kafka_client import TopicLookup
 from services.core.bus.kafka_errors import as_bus_error
-from services.core.bus.kafka_reader import fetch
+from services.core.bus.kafka_reader import fetch, position_of
 from services.core.bus.port import BusError, Committed, RebalanceListener, Record, TopicPartition
 
 
@@ -94,6 +94,12 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         self._inner.seek(KafkaPartition(*partition), offset)
         self._positioned.add(partition)
         self._resume_ready([partition])
+
+    def position(self, partition: TopicPartition) -> int | None:
+        """Return the next offset to be read."""
+        if partition not in self._positioned:
+            return None  # what it is paused at until its listener or its commit places it
+        return position_of(self._inner, partition)
 
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         """Return what the group last committed."""

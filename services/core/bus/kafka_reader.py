@@ -40,6 +40,13 @@ async def fetch(inner: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -
     return [record for batch in batches.values() for record in map(_AS_RECORD, map(_FIELDS, batch))]
 
 
+def position_of(inner: AIOKafkaConsumer, partition: TopicPartition) -> int:
+    """Return the next offset that `inner` reads of a partition that it is assigned."""
+    state = inner._subscription._assigned_state(KafkaPartition(*partition))  # noqa: SLF001 - position() is a coroutine
+    offset: int = state.position
+    return offset
+
+
 async def _out_of_range(inner: AIOKafkaConsumer, at: Mapping[KafkaPartition, int]) -> OffsetOutOfRangeError:
     first = await inner.beginning_offsets(list(at))
     last = await inner.end_offsets(list(at))
@@ -98,9 +105,7 @@ class KafkaReader:
         """Return the next offset to be read."""
         if partition not in self._reads:
             raise BusError(not_read(self._client_id, partition))
-        state = self._inner._subscription._assigned_state(KafkaPartition(*partition))  # noqa: SLF001 - position() is a coroutine
-        offset: int = state.position
-        return offset
+        return position_of(self._inner, partition)
 
     async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
         """Return the next records."""

@@ -122,6 +122,10 @@ class MemoryConsumer:
         self._cursor.seek(partition, offset)
         self._changed.wake()
 
+    def position(self, partition: TopicPartition) -> int | None:
+        """Return the next offset to be read."""
+        return self._cursor.position(partition) if partition in self._assigned else None
+
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         """Return what the group last committed."""
         return {partition: self._group.committed.get(partition) for partition in partitions}

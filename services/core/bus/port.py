@@ -1,7 +1,8 @@
 """The bus: the little of Kafka that Aquiline uses, as protocols with two implementations behind one contract suite.
 
 `kafka://` is aiokafka; `memory://` is in-process, for the demo, replay and unit tests. Offsets, partitions, consumer groups,
-committed offsets with metadata and rebalances mean the same in both.
+committed offsets with metadata and rebalances mean the same in both. On Kafka, readers and consumers read committed records only:
+what an aborted transaction wrote is never returned.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class Reader(Protocol):
         ...
 
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return each partition's next offset to be appended."""
+        """Return the offset at which each partition ends for readers: the next to be appended, or an open transaction's first."""
         ...
 
     async def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
@@ -135,7 +136,7 @@ class Reader(Protocol):
         ...
 
     def position(self, partition: TopicPartition) -> int:
-        """Return the next offset that `poll` will return; on Kafka it passes offsets that carry no record (compaction)."""
+        """Return the next offset that `poll` will return; it passes offsets without a record, as `Consumer.position` does."""
         ...
 
     async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
@@ -171,6 +172,13 @@ class Consumer(Protocol):
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on from `offset`."""
+        ...
+
+    def position(self, partition: TopicPartition) -> int | None:
+        """Return the next offset that `poll` will return; None before there is one, or when this member does not hold `partition`.
+
+        On Kafka it passes offsets that carry no record for readers: compacted ones, transaction markers, aborted transactions.
+        """
         ...
 
     async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed | None]:

@@ -43,6 +43,13 @@ class Partition(Generic[D]):
         self.next_offset = next_offset
         self._unfinished.append((Committed(next_offset, f"{_PREFIX}{rebuild_from}"), acknowledged))
 
+    def skip_to(self, offset: int) -> None:
+        """Note that the log has no record from the next offset to before `offset`, as after an aborted transaction."""
+        if offset > self.next_offset:
+            empty: Acknowledged = asyncio.get_running_loop().create_future()
+            empty.set_result([])
+            self.begin(offset, empty)
+
     def advance(self) -> None:
         """Pass what is finished at the head; raise BusError when the broker did not take what a record made."""
         while self._unfinished and self._unfinished[0][1].done():

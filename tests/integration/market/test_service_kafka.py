@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from schemas import Topic
 from services.core.bus import TopicPartition
@@ -16,7 +17,7 @@ from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.folding.disposition import Disposition
 from services.core.settings import BusSettings
-from tests.unit.core.folding.desk import PARTITIONS, TOPICS
+from tests.unit.core.folding.desk import PARTITIONS, TOPICS, until
 from tests.unit.market.build import MODE
 from tests.unit.market.service_spec import Desk, MarketServiceSpec, expected, market
 
@@ -34,6 +35,27 @@ async def desk(kafka_bus_settings: BusSettings, unique: str) -> AsyncIterator[De
 
 class TestOnKafka(MarketServiceSpec):
     """The common promises."""
+
+    async def test_candles_of_an_aborted_transaction_leave_no_features_and_no_lag(
+        self, desk: Desk, kafka_bus_settings: BusSettings, unique: str
+    ) -> None:
+        candles = market(4)
+        await desk.publish(Topic.CANDLES, candles)
+        producer = AIOKafkaProducer(bootstrap_servers=kafka_bus_settings.url.removeprefix("kafka://"), transactional_id=unique)
+        await producer.start()
+        await producer.begin_transaction()
+        for one in market(4, start=4):
+            await producer.send(TOPICS[Topic.CANDLES], key=one.symbol.encode(), value=one.encode())
+        await producer.flush()
+        await producer.abort_transaction()
+        await producer.stop()
+        reader = await desk.bus.reader(client_id="watch")
+        ends = await reader.end_offsets([TopicPartition(TOPICS[Topic.CANDLES], number) for number in range(PARTITIONS)])
+        await reader.close()
+        async with desk.running() as service:
+            await until(lambda: service._finished() == ends)
+        assert await desk.features() == expected(candles)
+        assert service.counts.dispositions == {Disposition.FOLDED: len(candles)}
 
     async def test_a_process_that_is_told_to_end_publishes_and_commits_what_it_began(
         self, desk: Desk, kafka_bus_settings: BusSettings

@@ -84,14 +84,17 @@ class Desk:
             handed.append(await self.publish_raw(topics[type(message)], symbol.encode(), message.encode()))
         return handed
 
-    async def publish_in_transaction(self, bars: Sequence[MarketFeatures]) -> None:
-        """Publish bars as a producer with transactions does."""
+    async def publish_in_transaction(self, messages: Sequence[MarketFeatures | Signal], *, commit: bool = True) -> None:
+        """Publish messages as a producer with transactions does; without `commit`, abort once the broker has them."""
         producer = AIOKafkaProducer(bootstrap_servers=self.bus.address.removeprefix("kafka://"), transactional_id="feed")
         await producer.start()
         try:
-            async with producer.transaction():
-                for bar in bars:
-                    await producer.send(topic_name(Topic.MARKET_FEATURES, MODE), key=bar.symbol.encode(), value=bar.encode())
+            await producer.begin_transaction()
+            for message in messages:
+                topic = Topic.STRATEGY_SIGNALS if isinstance(message, Signal) else Topic.MARKET_FEATURES
+                await producer.send(topic_name(topic, MODE), key=message.symbol.encode(), value=message.encode())
+            await producer.flush()
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
         finally:
             await producer.stop()
 

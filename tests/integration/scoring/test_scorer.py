@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from schemas import DeadLetter, DeadLetterReason, MarketFeatures, Topic
+from schemas import DeadLetter, DeadLetterReason, MarketFeatures, Signal, Topic
 from tests.integration.fusion.worker import Worker
 from tests.integration.scoring.desk import Desk
 from tests.integration.scoring.market import Market
@@ -53,6 +53,21 @@ async def test_signals_duplicated_and_reordered_and_hours_before_their_bars_give
     assert await desk.outcomes() == market.expected
     worker.terminate()
     assert await worker.ended() == 0
+
+
+async def test_bars_and_signals_of_aborted_transactions_are_not_judged_and_leave_no_lag(desk: Desk) -> None:
+    market = Market()
+    aborted = [move for move in Market(seed=2).moves if isinstance(move, MarketFeatures | Signal)]
+    await desk.publish(market.instruments)
+    worker = await desk.worker().start().ready()
+    half = len(market.moves) // 2
+    await desk.publish(market.moves[:half])
+    await desk.publish_in_transaction(aborted, commit=False)
+    await desk.publish(market.moves[half:])
+    await desk.publish_in_transaction(aborted, commit=False)
+    await desk.judged(len(market.expected))
+    assert await desk.outcomes() == market.expected
+    await desk.eventually(lambda: _no_lag(worker), "no lag on the metrics page")
 
 
 async def test_ten_kills_leave_outcomes_as_if_nothing_had_happened(desk: Desk, unique: str) -> None:
@@ -106,6 +121,10 @@ async def _more_than(desk: Desk, count: int) -> bool:
 
 async def _all_done(worker: Worker, records: int) -> bool:
     return await worker.metric("aquiline_lag_records") == 0 and await worker.metric("aquiline_watermark_offset") >= records
+
+
+async def _no_lag(worker: Worker) -> bool:
+    return await worker.metric("aquiline_lag_records") == 0
 
 
 async def _put_aside(desk: Desk, count: int) -> bool:

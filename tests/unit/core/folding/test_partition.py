@@ -79,6 +79,19 @@ async def test_what_is_committed_is_not_committed_again() -> None:
     assert partition.to_commit == Committed(6, "rebuild_from=1")
 
 
+async def test_offsets_without_a_record_are_passed_behind_what_is_unfinished_before_them() -> None:
+    partition = Partition(LastFew(), 0)
+    slow: Acks = asyncio.get_running_loop().create_future()
+    fold(partition, 2, slow)
+    partition.skip_to(5)
+    partition.skip_to(4)
+    partition.advance()
+    assert (partition.next_offset, partition.finished) == (5, 0)
+    slow.set_result([])
+    await partition.settle()
+    assert partition.to_commit == Committed(5, "rebuild_from=0")
+
+
 async def test_a_record_that_the_broker_did_not_take_is_told_and_not_passed() -> None:
     partition = Partition(LastFew(), 0)
     refused: Acks = asyncio.get_running_loop().create_future()
