@@ -85,6 +85,11 @@ class Book:
         folded = series.fold(bar, offset) if closed else series.form(bar)
         if folded.features is not None:
             out.append(self._features(interval, bar, folded.features, closed=closed))
+        if folded.newest is not None:
+            # Decisions rest on the newest bar's features, and the corrected bar enters into them.
+            newest, features = folded.newest
+            newest = self._in_units_of(interval, newest, (newest.ts_open_ms, newest.ts_close_ms))
+            out.append(self._features(interval, newest, features, closed=True))
         if closed and folded.fold is Fold.FOLDED:
             for aggregator in self._higher[interval]:
                 for higher in aggregator.add(self._in_units_of(interval, bar, aggregator.bounds(bar.ts_open_ms))):

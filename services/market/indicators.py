@@ -1,4 +1,4 @@
-"""Indicators of one series of bars, updated in constant time a bar. What is not defined yet is left out, never 0 or NaN."""
+"""Indicators of one series of bars, updated in constant time a bar. A feature that is not defined yet is left out, never 0 or NaN."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ RETURN_BARS: Final = 5
 # After this many bars the seeds of the recursive averages (slowest: the EMA of 26, then the MACD's 9) weigh less than 1e-8,
 # so that indicators rebuilt from them agree with those of an unbroken run to the digits that are published.
 WARM_UP_BARS: Final = 288
+RECURSIVE: Final = frozenset({"atr", "rsi", "ema_fast", "ema_slow", "macd", "macd_signal", "macd_hist"})
+"""The features that all bars before the last enter into, and not only those of a window."""
 
 # talipp seeds an average when its history has exactly `period` values, so history is never cut down to near a period.
 _KEEP: Final = 64
@@ -44,7 +46,7 @@ class Bar:
 
 
 class Indicators:
-    """The state of one symbol and interval. Memory is bounded: history past the longest period is let go.
+    """The state of one symbol and interval. Memory is bounded: bars past the longest period are dropped.
 
     The features, each a float with 8 significant digits:
 
@@ -62,7 +64,8 @@ class Indicators:
         where the close lies between the Bollinger bands (20 bars, 2 population deviations; 0 lower, 1 upper, beyond them
         when outside), and the bands' distance over their middle; no position while the width is 0
     `volume_z`
-        volume less its average over 20 bars (this one among them), in population deviations; left out when all are equal
+        volume less its average over the 20 bars before, in their population deviations; left out when these are all equal. The bar
+        itself is not among them: with it, no spike among 20 bars could be more than 4.36 deviations
     `body`, `upper_wick`, `lower_wick`
         close less open (signed), and the wicks, over the bar's range; left out when the range is 0
 
@@ -77,6 +80,8 @@ class Indicators:
         self._bands = BB(BOLLINGER_BARS, BOLLINGER_WIDTH)
         self._volume_mean = SMA(VOLUME_BARS)
         self._volume_deviation = StdDev(VOLUME_BARS)
+        self._volume_before: tuple[float | None, float | None] = (None, None)
+        """Mean and deviation of the volumes before the newest bar."""
         self._closes: list[float] = []
 
     def add(self, bar: Bar) -> dict[str, float]:
@@ -110,6 +115,7 @@ class Indicators:
         self._atr.add(OHLCV(bar.open, bar.high, bar.low, bar.close, bar.volume))
         for indicator in self._of_close():
             indicator.add(bar.close)
+        self._volume_before = (self._volume_mean[-1], self._volume_deviation[-1]) if self._closes else (None, None)
         self._volume_mean.add(bar.volume)
         self._volume_deviation.add(bar.volume)
         self._closes.append(bar.close)
@@ -120,8 +126,8 @@ class Indicators:
         del self._closes[:_PURGE]
 
     def _features(self, bar: Bar) -> dict[str, float]:
-        found = (*self._returns(), *self._averages(), *self._spreads(bar), *_shape(bar))
-        return {name: float(f"{value:.{_DIGITS}g}") for name, value in found if math.isfinite(value)}
+        named = (*self._returns(), *self._averages(), *self._spreads(bar), *_shape(bar))
+        return {name: float(f"{value:.{_DIGITS}g}") for name, value in named if math.isfinite(value)}
 
     def _returns(self) -> Iterator[tuple[str, float]]:
         closes = self._closes
@@ -152,9 +158,9 @@ class Indicators:
             yield "bb_width", 0.0 if flat else width / bands.cb
             if not flat:
                 yield "bb_pos", (bar.close - bands.lb) / width
-        deviation = self._volume_deviation[-1]
-        if deviation is not None and deviation > _FLAT * self._volume_mean[-1]:
-            yield "volume_z", (bar.volume - self._volume_mean[-1]) / deviation
+        mean, deviation = self._volume_before
+        if mean is not None and deviation is not None and deviation > _FLAT * mean:
+            yield "volume_z", (bar.volume - mean) / deviation
 
 
 def _shape(bar: Bar) -> Iterator[tuple[str, float]]:

@@ -1,6 +1,6 @@
-"""The closed bars of one symbol and interval, in packed arrays, with the indicators that they add up to. Pure; no clock.
+"""The closed bars of one symbol and interval in packed arrays, with their indicators. Pure; no clock.
 
-Each bar remembers the offset of the record it came from, so that the service knows how far back a rebuild has to read.
+Each bar keeps the offset of the record that it came from, so that the service knows from where a rebuild has to read.
 """
 
 from __future__ import annotations
@@ -13,25 +13,29 @@ from typing import Final, NamedTuple
 
 from services.core.folding.bar_fold import Fold
 from services.market.aggregate import Ohlcv, scaled
-from services.market.indicators import WARM_UP_BARS, Bar, Indicators
+from services.market.indicators import RECURSIVE, WARM_UP_BARS, Bar, Indicators
 
 _SLACK: Final = 64
+KEPT_BARS: Final = 2 * WARM_UP_BARS
+"""Enough that each bar of the last warm-up has another before it: its features can then be computed again when it is corrected."""
 
 
 class Folded(NamedTuple):
-    """What became of a bar, why when it was refused, and its features when it was taken."""
+    """What became of a bar: why it was refused, or its features."""
 
     fold: Fold
     detail: str = ""
     features: dict[str, float] | None = None
+    newest: tuple[Ohlcv, dict[str, float]] | None = None
+    """The newest closed bar and its features after an older one was corrected."""
 
 
 class Series:
     """Closed bars with strictly increasing `ts_close_ms`, oldest first, and the forming bar after them."""
 
-    def __init__(self, keep: int = WARM_UP_BARS) -> None:
-        """Hold the last `keep` bars (at least the indicators' warm-up), and a few more between trimmings."""
-        self._keep = max(keep, WARM_UP_BARS)
+    def __init__(self, keep: int = KEPT_BARS) -> None:
+        """Hold the last `keep` bars (at least KEPT_BARS), and a few more between trimmings."""
+        self._keep = max(keep, KEPT_BARS)
         self._indicators = Indicators()
         self._forming: Ohlcv | None = None
         self._times = (array("q"), array("q"))
@@ -88,7 +92,7 @@ class Series:
         for index in range(count):
             self._put(index, scaled(self._at(index), ratio))
         if count:
-            self._rebuild(count)
+            self._rebuild()
 
     def between(self, open_ms: int, close_ms: int) -> Iterator[Ohlcv]:
         """Yield the closed bars that open in `[open_ms, close_ms)`, oldest first."""
@@ -98,7 +102,7 @@ class Series:
             index += 1
 
     def holds_since(self, open_ms: int) -> bool:
-        """Return whether no bar that opened at `open_ms` or later has been let go."""
+        """Return whether every bar that opened at `open_ms` or later is still held."""
         return not self.trimmed or self._times[0][0] <= open_ms
 
     def offset_of(self, open_ms: int, otherwise: int) -> int:
@@ -108,7 +112,7 @@ class Series:
 
     def needed_from(self) -> int | None:
         """Return the offset from which reading the log again restores this series, None when it is empty."""
-        return self._offsets[max(0, len(self) - WARM_UP_BARS)] if len(self) else None
+        return self._offsets[max(0, len(self) - KEPT_BARS)] if len(self) else None
 
     def _append(self, bar: Ohlcv, offset: int) -> Folded:
         self._times[0].append(bar.ts_open_ms)
@@ -130,17 +134,18 @@ class Series:
 
     def _revise(self, index: int, bar: Ohlcv) -> Folded:
         self._put(index, bar)
-        return Folded(Fold.REVISED, features=self._rebuild(index + 1))
+        features = self._rebuild()
+        corrected = features[index]
+        if index + 1 < WARM_UP_BARS and (self.trimmed or len(self) >= KEPT_BARS):
+            # Bars before those held may have been seen: what they enter into cannot be computed again.
+            corrected = {name: value for name, value in corrected.items() if name not in RECURSIVE}
+        last = len(self) - 1
+        return Folded(Fold.REVISED, features=corrected, newest=None if index == last else (self._at(last), features[last]))
 
-    def _rebuild(self, count: int) -> dict[str, float]:
-        """Compute the indicators anew from all bars held; return the features as of the bar before index `count`."""
+    def _rebuild(self) -> list[dict[str, float]]:
+        """Compute the indicators again from all bars held; return the features of each."""
         self._indicators = Indicators()
-        wanted: dict[str, float] = {}
-        for index in range(len(self)):
-            features = self._indicators.add(_numbers(self._at(index)))
-            if index == count - 1:
-                wanted = features
-        return wanted
+        return [self._indicators.add(_numbers(self._at(index))) for index in range(len(self))]
 
     def _rescaled(self, bar: Ohlcv) -> Ohlcv:
         for effective_ms, ratio in self._splits:

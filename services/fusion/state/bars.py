@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 
 from schemas import MarketFeatures
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, Fold
@@ -91,7 +92,8 @@ class Bars:
         if index < len(self) - self.keep or self.ts_close[index] != bar.ts_close_ms:
             return Fold.LATE
         if self._same(index, bar):
-            return Fold.DUPLICATE
+            newest = index == len(self) - 1 and bar.revision >= self.revision[index]
+            return Fold.REVISED if newest and _recomputed(self.features, bar.features) else Fold.DUPLICATE
         return Fold.REVISED if bar.revision > self.revision[index] else Fold.CONFLICT
 
     def append(self, bar: MarketFeatures, gap: int) -> None:
@@ -129,8 +131,8 @@ class Bars:
         self.rsi[index] = bar.features.get("rsi", -1.0)
         self.revision[index] = bar.revision
         self.rendered[index] = None
-        if index == len(self) - 1:
-            self.features = bar.features
+        # The corrected bar entered into the newest one's features: those are unknown until their producer publishes that bar again.
+        self.features = bar.features if index == len(self) - 1 else {}
 
     def rescale(self, effective_ms: int, ratio: float) -> int:
         """Put bars that open before `effective_ms` on the scale after a split of `ratio` new for each old; return how many.
@@ -207,3 +209,8 @@ class Bars:
             self.rendered,
         ):
             del column[:count]
+
+
+def _recomputed(held: Mapping[str, float], given: Mapping[str, float]) -> bool:
+    """Return whether features differ by more than a producer's restart makes them differ: the eighth digit."""
+    return held.keys() != given.keys() or not all(math.isclose(held[name], given[name], rel_tol=1e-6, abs_tol=1e-12) for name in held)

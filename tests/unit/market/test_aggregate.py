@@ -88,11 +88,20 @@ def test_days_make_a_week_that_ends_with_its_last_session() -> None:
     assert (out[-1].bar.ts_open_ms, out[-1].bar.ts_close_ms) == (ms("2024-07-01T13:30"), ms("2024-07-05T20:00"))
 
 
-def test_the_last_hour_of_a_session_ends_with_it() -> None:
-    aggregator = Aggregator("15m", "4h", NEW_YORK)
+def test_the_last_bar_of_a_session_ends_with_it() -> None:
+    aggregator = Aggregator("15m", "1h", NEW_YORK)
     (higher,) = aggregator.add(bar(ms("2024-07-03T16:45"), ms("2024-07-03T17:00")))
     assert higher.closed
-    assert higher.bar.ts_open_ms == ms("2024-07-03T16:00")
+    assert higher.bar.ts_open_ms == ms("2024-07-03T16:30")
+
+
+def test_a_break_ends_a_bar_and_the_next_begins_after_it() -> None:
+    aggregator = Aggregator("30m", "4h", SessionCalendar.of("XTKS"))
+    opens = ["00:00", "00:30", "01:00", "01:30", "02:00", "03:30", "04:00"]
+    out = [one for at in opens for one in aggregator.add(bar(ms(f"2024-07-02T{at}"), ms(f"2024-07-02T{at}") + 30 * 60_000))]
+    bounds = [(one.bar.ts_open_ms, one.bar.ts_close_ms, one.closed) for one in out]
+    assert bounds[4] == (ms("2024-07-02T00:00"), ms("2024-07-02T02:30"), True)
+    assert bounds[5] == (ms("2024-07-02T03:30"), ms("2024-07-02T06:00"), False)
 
 
 @pytest.mark.parametrize(("lower", "higher"), [("1h", "15m"), ("1m", "1m"), ("7m", "1h")])

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from schemas import Candle, MarketFeatures, RunMode
 from services.core.folding.bar_fold import Fold
 from services.feeds.samples import load_instruments, load_splits, load_stocks
+from services.market.aggregate import Ohlcv
 from services.market.book import Book, check_plan
-from services.market.indicators import WARM_UP_BARS
+from services.market.indicators import RECURSIVE, WARM_UP_BARS
+from services.market.series import KEPT_BARS, Series
 from tests.unit.market.build import HOUR, MINUTE, MONDAY, candle, instrument, ms, split
 
 PLAN = {"1m": ["15m", "1h"]}
@@ -18,6 +20,10 @@ PLAN = {"1m": ["15m", "1h"]}
 
 def book(plan: dict[str, list[str]] | None = None) -> Book:
     return Book(instrument(), (), PLAN if plan is None else plan)
+
+
+def bar_of(one: Candle) -> Ohlcv:
+    return Ohlcv(one.ts_open_ms, one.ts_close_ms, one.open, one.high, one.low, one.close, one.volume, one.revision)
 
 
 def test_a_candle_comes_out_with_its_features_before_the_bars_built_from_it() -> None:
@@ -78,6 +84,7 @@ def test_a_correction_corrects_the_higher_bars_too() -> None:
     out = minutes.take(candle(MONDAY + 3 * MINUTE, 20, revision=1), 20).out
     assert [(bar.interval, bar.closed, bar.revision, bar.high) for bar in out] == [
         ("1m", True, 1, 20.2),
+        ("1m", True, 0, 10.1),
         ("15m", True, 1, 20.2),
         ("1h", False, 1, 20.2),
     ]
@@ -95,6 +102,28 @@ def test_a_correction_of_a_bar_gives_the_features_it_would_have_had() -> None:
     assert wrong.take(candle(MONDAY + 40 * MINUTE, 30, revision=1), 60).out[0].features == expected
     after = candle(MONDAY + 60 * MINUTE, 12)
     assert wrong.take(after, 61).out[0].features == right.take(after, 61).out[0].features
+
+
+def test_a_correction_of_an_older_bar_publishes_the_newest_one_again_with_the_features_it_would_have_had() -> None:
+    wrong, right = book(), book()
+    for number in range(60):
+        wrong.take(candle(MONDAY + number * MINUTE, 10 + number % 7), number)
+        expected = right.take(candle(MONDAY + number * MINUTE, 30 if number == 40 else 10 + number % 7), number).out[0]
+    newest = wrong.take(candle(MONDAY + 40 * MINUTE, 30, revision=1), 60).out[1]
+    assert newest == expected
+
+
+def test_features_that_bars_no_longer_held_enter_into_are_absent_after_a_correction() -> None:
+    """After a restart too, when the bars before those read back were never seen."""
+    series = Series()
+    for number in range(KEPT_BARS + 100):
+        series.fold(bar_of(candle(MONDAY + number * MINUTE, 10 + number % 7)), number)
+    first = next(iter(series.between(0, MONDAY + KEPT_BARS * HOUR)))
+    for index, known in ((100, False), (WARM_UP_BARS - 2, False), (WARM_UP_BARS - 1, True), (KEPT_BARS - 1, True)):
+        corrected = series.fold(bar_of(candle(first.ts_open_ms + index * MINUTE, 12.5, revision=1)), 1_000)
+        assert corrected.features is not None
+        assert (corrected.features.keys() >= RECURSIVE) == known
+        assert corrected.features.keys() >= {"ret_1", "ret_5", "bb_width", "body"}
 
 
 def test_bars_that_are_built_here_are_not_taken_from_elsewhere() -> None:
@@ -195,7 +224,7 @@ def test_a_book_rebuilt_from_where_it_says_goes_on_as_the_first_one(moves: list[
 
 def test_what_a_rebuild_reads_is_bounded_by_the_slowest_interval() -> None:
     minutes = book({"1m": ["15m"]})
-    for number in range(15 * (WARM_UP_BARS + 100)):
+    for number in range(15 * (KEPT_BARS + 100)):
         minutes.take(candle(MONDAY + number * MINUTE), number)
     needed = minutes.needed_from()
     assert needed is not None

@@ -6,9 +6,12 @@ import math
 from itertools import pairwise
 from statistics import fmean, pstdev
 
+import numpy as np
 import pytest
+import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from schemas import MAX_FEATURES, RunMode
 from services.feeds.samples import load_stocks
@@ -91,13 +94,13 @@ def exponential(closes: list[float]) -> dict[str, float]:
 def spreads(series: list[Bar]) -> dict[str, float]:
     if len(series) < 20:
         return {}
-    closes, volumes = [bar.close for bar in series[-20:]], [bar.volume for bar in series[-20:]]
+    closes, volumes = [bar.close for bar in series[-20:]], [bar.volume for bar in series[-21:-1]]
     middle, deviation = fmean(closes), pstdev(closes)
     out = {"bb_width": 4 * deviation / middle}
     if deviation > 1e-9 * middle:
         out["bb_pos"] = (closes[-1] - middle + 2 * deviation) / (4 * deviation)
-    if pstdev(volumes) > 1e-9 * fmean(volumes):
-        out["volume_z"] = (volumes[-1] - fmean(volumes)) / pstdev(volumes)
+    if len(volumes) == 20 and pstdev(volumes) > 1e-9 * fmean(volumes):
+        out["volume_z"] = (series[-1].volume - fmean(volumes)) / pstdev(volumes)
     return out
 
 
@@ -180,6 +183,58 @@ def test_a_rebuild_from_the_warm_up_agrees_with_an_unbroken_run() -> None:
     expected = [unbroken.add(bar) for bar in series][-1]
     found = [rebuilt.add(bar) for bar in series[-WARM_UP_BARS:]][-1]
     assert_same(found, expected, 1)
+
+
+def test_a_spike_in_volume_is_measured_by_the_bars_before_it() -> None:
+    indicators = Indicators()
+    for number in range(30):
+        indicators.add(Bar(10, 11, 9, 10, 100 + number % 2))
+    spike = Bar(10, 11, 9, 10, 100_000)
+    assert indicators.peek(spike)["volume_z"] == indicators.add(spike)["volume_z"] == pytest.approx((100_000 - 100.5) / 0.5)
+
+
+@pytest.mark.parametrize("symbol", ["AAPL.XNAS", "IBM.XNYS"])
+def test_every_indicator_agrees_with_ta_lib_on_real_bars(symbol: str) -> None:
+    """TA-Lib seeds the averages of ATR and MACD a bar or more later, which is forgotten after the warm-up."""
+    bars = load_stocks(RunMode.DEMO)[symbol][:1_200]
+    opens, highs, lows, closes, volumes = np.array([[c.open, c.high, c.low, c.close, c.volume] for c in bars]).T
+    upper, middle, lower = talib.BBANDS(closes, 20, 2, 2)
+    macd, macd_signal, macd_hist = talib.MACD(closes, 12, 26, 9)
+    spans = np.where(highs > lows, highs - lows, np.nan)
+    with np.errstate(invalid="ignore"):
+        expected = {
+            "ret_1": talib.ROCP(closes, 1),
+            "ret_5": talib.ROCP(closes, 5),
+            "atr": talib.ATR(highs, lows, closes, 14),
+            "rsi": talib.RSI(closes, 14),
+            "ema_fast": talib.EMA(closes, 12),
+            "ema_slow": talib.EMA(closes, 26),
+            "macd": macd,
+            "macd_signal": macd_signal,
+            "macd_hist": macd_hist,
+            "bb_pos": (closes - lower) / (upper - lower),
+            "bb_width": (upper - lower) / middle,
+            "volume_z": (volumes - _before(talib.SMA(volumes, 20))) / _before(talib.STDDEV(volumes, 20, 1)),
+            "body": (closes - opens) / spans,
+            "upper_wick": (highs - np.maximum(opens, closes)) / spans,
+            "lower_wick": (np.minimum(opens, closes) - lows) / spans,
+        }
+    assert expected.keys() == NAMES
+    indicators = Indicators()
+    exact = NAMES - {"atr", "macd", "macd_signal", "macd_hist"}
+    for number, bar in enumerate(bars):
+        features = indicators.add(Bar(bar.open, bar.high, bar.low, bar.close, bar.volume))
+        settled = NAMES if number >= WARM_UP_BARS else exact
+        for name in settled:
+            value = float(expected[name][number])
+            assert (name in features) == math.isfinite(value), (name, number)
+            if name in features:
+                # TA-Lib's standard deviation loses digits to cancellation.
+                assert features[name] == pytest.approx(value, rel=1e-6, abs=1e-6), (name, number)
+
+
+def _before(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([[np.nan], values[:-1]])
 
 
 def test_all_names_are_there_after_enough_bars_and_fit_the_contract() -> None:

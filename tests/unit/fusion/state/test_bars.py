@@ -26,6 +26,7 @@ class Folding(RuleBasedStateMachine):
         self.bars = Bars(KEEP)
         self.model: dict[int, MarketFeatures] = {}
         self.forming: MarketFeatures | None = None
+        self.features_known = True
 
     @property
     def last_ms(self) -> int:
@@ -48,6 +49,7 @@ class Folding(RuleBasedStateMachine):
         one = bar_at(max(START, self.last_ms) + ahead * MINUTE, price)
         assert self.take(one) is Fold.FOLDED
         self.model[one.ts_close_ms] = one
+        self.features_known = True
         if self.forming is not None and self.forming.ts_close_ms <= one.ts_close_ms:
             self.forming = None
 
@@ -60,10 +62,15 @@ class Folding(RuleBasedStateMachine):
         if one.ts_close_ms not in self.kept:
             assert fold is Fold.LATE
         elif one.close == held.close:
-            assert fold is Fold.DUPLICATE
+            recomputed = one.ts_close_ms == self.last_ms and not self.features_known and revision >= held.revision
+            assert fold is (Fold.REVISED if recomputed else Fold.DUPLICATE)
+            if recomputed:
+                self.model[one.ts_close_ms] = one
+                self.features_known = True
         elif revision > held.revision:
             assert fold is Fold.REVISED
             self.model[one.ts_close_ms] = one
+            self.features_known = one.ts_close_ms == self.last_ms
         else:
             assert fold is Fold.CONFLICT
 
@@ -98,6 +105,7 @@ class Folding(RuleBasedStateMachine):
         held = list(zip(self.bars.ts_close, self.bars.close, self.bars.revision, strict=True))
         assert held[-KEEP:] == [(at, self.model[at].close, self.model[at].revision) for at in self.kept]
         assert self.bars.forming == self.forming
+        assert bool(self.bars.features) == (bool(self.model) and self.features_known)
         for index in range(max(0, len(self.bars) - KEEP), len(self.bars)):
             assert f"{self.bars.close[index]:9.2f}" in line(self.bars, index, 2), "a line is made anew when its bar changes"
 
