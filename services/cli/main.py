@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "topics": _Entry("services.cli.topics:app", "Create the topics, or compare them with what they should be."),
     "secrets": _Entry("services.cli.secrets:app", "Make random passwords as files, for a stack of its own."),
     "market": _Entry("services.cli.market:app", "Market features: replay candles from files."),
+    "feed": _Entry("services.cli.feed:app", "Publish candles as they come, from an exchange or from files that grow."),
     "vision": _Entry("services.cli.vision:app", "Vision features: draw charts, train and judge the model that reads them."),
     "replay": _Entry("services.cli.replay:app", "Build any decision's prompt again from log and audit: check, show, ask anew."),
     "score": _Entry("services.cli.score:app", "Say whether the signals were any good: the report on what became of them."),

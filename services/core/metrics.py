@@ -56,6 +56,11 @@ WATERMARK_OFFSET: Final = Gauge(
 # `replay`) has its own time: there it is always 1.
 SESSION_OPEN: Final = Gauge("aquiline_session_open", "1 while a session is open, by calendar.", ["calendar"], registry=REGISTRY)
 
+# Candles that a live feed published, by what each was: `closed forming revised`; and how often it was interrupted, by reason:
+# `network rate_limit maintenance answer bus file`.
+FEED_CANDLES: Final = Counter("aquiline_feed_candles_total", "Candles that a live feed published.", ["state"], registry=REGISTRY)
+FEED_FAILURES: Final = Counter("aquiline_feed_failures_total", "Interruptions of a live feed, by reason.", ["reason"], registry=REGISTRY)
+
 # Top-level fields that this version of the contracts does not know: a newer producer is at work.
 UNKNOWN_FIELDS: Final = Counter("aquiline_unknown_fields_total", "Fields of messages that are not known here.", registry=REGISTRY)
 

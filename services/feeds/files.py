@@ -24,7 +24,7 @@ __all__ = ["FileError", "ReadOptions", "Reading", "candles_of", "merged", "read_
 def read_candles(path: Path, options: ReadOptions) -> Reading:
     """Read a file, whatever its layout; raise FileError with what is wrong and where, CalendarError."""
     SessionCalendar.of(options.calendar)  # an unknown one is the same fault in every file
-    return candles_of(read_table(path), options)
+    return candles_of(read_table(path, growing=options.growing), options)
 
 
 def candles_of(table: Table, options: ReadOptions) -> Reading:

@@ -29,6 +29,8 @@ class ReadOptions:
     """Which end of its bar a time is."""
     extended: bool = False
     """Keep bars before and after the session, which are left out else."""
+    growing: bool = False
+    """Somebody writes to the file: a last line without an end is not there yet, and of two rows of one bar the later one holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,12 +153,16 @@ class Placer:
 
     def _series(self, interval: str, group: list[Placed]) -> list[Placed]:
         """Return one symbol's bars of one interval in order of time, each once."""
-        group.sort(key=lambda one: (one.span.open_ms, one.bar.revision))
+        group.sort(key=lambda one: (one.span.open_ms, one.bar.revision, one.bar.row.number))
         series: list[Placed] = []
         for one in group:
             if series and series[-1].span.open_ms == one.span.open_ms and series[-1].bar.revision == one.bar.revision:
                 before = series[-1]
                 if (before.bar.prices, before.bar.volume) != (one.bar.prices, one.bar.volume):
+                    if self._options.growing:
+                        series[-1] = one
+                        self.left_out["replaced by a later row"] += 1
+                        continue
                     other = f"{self._table.unit} {before.bar.row.number}"
                     raise self._error(one.bar, f"is that of {other} too, with other values; keep one of them")
                 self.left_out["duplicate"] += 1

@@ -62,8 +62,11 @@ class Table:
         return FileError(f"{self.path}, {self.unit} {row.number}: {problem}")
 
 
-def read_table(path: Path) -> Table:
-    """Return the cells of `path`: strings from CSV, Python values from Parquet; raise FileError when it cannot be read."""
+def read_table(path: Path, *, growing: bool = False) -> Table:
+    """Return the cells of `path`: strings from CSV, Python values from Parquet; raise FileError when it cannot be read.
+
+    Of a `growing` file the last line is left out while no line break ends it.
+    """
     if not path.exists():
         raise FileError(f"{path}: there is no such file")
     if path.is_dir():
@@ -77,7 +80,8 @@ def read_table(path: Path) -> Table:
         return _parquet(path, content)
     if path.name.lower().endswith(".parquet"):
         raise FileError(f"{path} is damaged or no Parquet file: it does not begin with {_PARQUET.decode()}")
-    return csv_table(path, _text(path, content))
+    text = _text(path, content)
+    return csv_table(path, text[: text.rfind("\n") + 1] if growing else text)
 
 
 def csv_table(path: Path, text: str) -> Table:

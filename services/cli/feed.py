@@ -1,0 +1,181 @@
+"""`aquiline feed`: candles onto the bus as they come, from an exchange or from files that grow."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from schemas import interval_ms
+from services.cli.reading import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
+from services.core import logs
+from services.core.bus.connect import connect
+from services.core.calendar import ALWAYS_OPEN
+from services.core.clock import Clock
+from services.core.health import Health
+from services.core.lifecycle import Build, OnBus, Service, explain, serve
+from services.core.settings import Settings, SettingsError, load
+from services.feeds.exchange import Exchange, default_symbol
+from services.feeds.follow import FileFeed
+from services.feeds.live import ExchangeFeed, LiveFeed, Pause
+from services.feeds.options import ReadOptions
+from services.feeds.symbols import Symbols
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Candles onto the bus as they come.")
+
+ConfigOption = Annotated[Path | None, typer.Option(help="Settings file; else AQUILINE_CONFIG and AQUILINE_* variables.")]
+BusOption = Annotated[str | None, typer.Option(help="`kafka://host:port`, instead of the settings' `bus.url`.")]
+
+
+@app.callback()
+def feed() -> None:
+    """Candles onto the bus as they come."""
+
+
+@app.command("ccxt")
+def from_exchange(
+    *,
+    exchange: Annotated[str, typer.Option(help="The exchange, by its ccxt name (`binance`, `kraken`).")],
+    symbol: Annotated[
+        list[str],
+        typer.Option(help="A market by its ccxt name (`BTC/USDT`), or with its symbol here (`BTC/USDT=BTC-USDT.BINA`); may be repeated."),
+    ],
+    interval: Annotated[str, typer.Option(help="The bars' length.")] = "1m",
+    history_bars: Annotated[int, typer.Option(min=1, max=100_000, help="Bars before now to begin with, where the topic holds none.")] = 500,
+    poll_seconds: Annotated[float, typer.Option(min=0.2, max=60, help="How often the forming bar is asked for.")] = 2.0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of ccxt's own, such as `httpsProxy=http://proxy:3128`; may be repeated."),
+    ] = None,
+    bus: BusOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Publish an exchange's instruments and candles, forming and closed, until SIGTERM or Ctrl-C.
+
+    The instruments come from the exchange's own market data: tick, lot, least order value, taker fee. Candles begin where the topic
+    ends, so that a feed that was stopped or cut off fills what it missed and repeats nothing.
+    When the exchange does not answer, or asks to be left alone, the feed waits and tries again.
+
+        aquiline feed ccxt --exchange binance --symbol BTC/USDT --symbol ETH/USDT --interval 1m
+
+    Needs `pip install 'aquiline[feeds]'`. Health and metrics are on the port of `http.port`.
+    """
+    named = _named(symbol, exchange)
+    _checked_interval(interval)
+    options = _ccxt_options(option or [])
+    live = LiveFeed(named, interval, history_bars, round(poll_seconds * 1_000))
+
+    async def build(settings: Settings, clock: Clock, health: Health) -> Service:
+        broker = connect(settings.bus, clock)
+        source = Exchange(exchange, options, settings.run_mode, clock)
+        return OnBus(broker, ExchangeFeed(live, source, broker, clock, health=health, pause=Pause()))
+
+    _serve(_settings(config, bus), build)
+
+
+@app.command("files")
+def from_files(
+    files: Annotated[list[Path], typer.Argument(help="CSV files in any layout of docs/feeds.md that somebody appends to.")],
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until SIGTERM or Ctrl-C; else end when what is there is published.")
+    ] = False,
+    interval: Annotated[str | None, typer.Option(help="The bars' length (`1m`, `1d`), where no column says it.")] = None,
+    symbol: Annotated[str | None, typer.Option(help=SYMBOL_HELP)] = None,
+    calendar: Annotated[str, typer.Option(help="`24x7`, or an exchange calendar such as `XNYS`.")] = ALWAYS_OPEN,
+    price_increment: Annotated[
+        str | None, typer.Option(help="The tick (`0.01`). With it, the symbols are published as instruments first.")
+    ] = None,
+    currency: Annotated[str, typer.Option(help="Of those instruments.")] = "USD",
+    time_zone: Annotated[str | None, typer.Option(metavar="ZONE", help=TIME_ZONE_HELP)] = None,
+    stamp: Annotated[Stamp, typer.Option(help=STAMP_HELP)] = Stamp.OPEN,
+    extended: Annotated[bool, typer.Option("--extended", help=EXTENDED_HELP)] = False,
+    bus: BusOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Publish what files hold that the topic does not, and with `--follow` what is appended to them.
+
+    A bar is published as forming until it has ended. A row that changes later comes as a correction.
+
+        aquiline feed files --follow btc.csv --symbol BTC-USD.CBSE --interval 1m --price-increment 0.01
+    """
+
+    async def build(settings: Settings, clock: Clock, health: Health) -> Service:
+        options = ReadOptions(
+            run_mode=settings.run_mode,
+            symbol=symbol,
+            interval=interval,
+            calendar=calendar,
+            now_ms=clock.now_ms(),
+            time_zone=time_zone,
+            stamp=stamp.value,
+            extended=extended,
+        )
+        broker = connect(settings.bus, clock)
+        made = FileFeed(files, options, broker, clock, health, follow=follow, price_increment=price_increment, currency=currency)
+        return OnBus(broker, made)
+
+    _serve(_settings(config, bus), build)
+
+
+def _named(texts: list[str], exchange: str) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for text in texts:
+        name, equals, symbol = text.partition("=")
+        try:
+            named[name] = Symbols.of(symbol if equals else default_symbol(name, exchange)).symbol(None)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+    if len(set(named.values())) < len(texts):
+        raise SettingsError(f"--symbol: {', '.join(texts)} name one symbol twice; give each its own, as NAME=SYMBOL")
+    return named
+
+
+def _checked_interval(interval: str) -> None:
+    try:
+        interval_ms(interval)
+    except ValueError as error:
+        raise SettingsError(f"--interval: {error}") from error
+
+
+def _ccxt_options(texts: list[str]) -> dict[str, Any]:
+    """Return ccxt's options from `urls.api.public=http://…`: dots go into tables, values are JSON or text."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise SettingsError(f"--option {text!r}: expected KEY=VALUE, such as httpsProxy=http://proxy:3128")
+        *tables, last = key.split(".")
+        table = options
+        for name in tables:
+            table = table.setdefault(name, {})
+        try:
+            table[last] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            table[last] = value
+    return options
+
+
+def _settings(config: Path | None, bus: str | None) -> Settings:
+    settings = load(config, {} if bus is None else {"bus": {"url": bus}})
+    if settings.bus.url.startswith("memory:"):
+        raise SettingsError("memory:// lives inside one process, so nobody would read what is published; name a kafka:// bus")
+    return settings
+
+
+def _serve(settings: Settings, build: Build) -> None:
+    logs.configure(settings.log, service="feed")
+    try:
+        asyncio.run(serve(settings, build))
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        code, sentences = explained
+        for sentence in sentences:
+            sys.stderr.write(f"aquiline feed: {sentence}\n")
+        raise typer.Exit(code) from error

@@ -1,0 +1,209 @@
+"""An exchange's own market data through ccxt: instruments with tick, lot and fees, and candles in the form of this package.
+
+This is the edge: what an exchange answers is checked here, and its errors become two kinds, one to wait out and one to tell the user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import structlog
+from pydantic import ValidationError
+
+from schemas import Candle, Instrument, RunMode, interval_ms
+from services.core.clock import Clock
+from services.core.settings import SettingsError
+
+_PAGE_BARS: Final = 500
+"""So many bars are asked for at once; every exchange gives as many or says how many it gives."""
+_VENUE_LETTERS: Final = 12
+_BASIS_POINTS: Final = 10_000
+_CLASSES: Final = {"spot": "crypto", "margin": "crypto", "swap": "future", "future": "future", "option": "option"}
+
+_log = structlog.get_logger()
+
+
+class UnreachableError(Exception):
+    """The exchange does not answer as it should for now: try again later."""
+
+    def __init__(self, reason: str, problem: str, wait_ms: int = 0) -> None:
+        """Say why in a word (`rate_limit`, `maintenance`, `network`), and how long the exchange asks to be left alone."""
+        super().__init__(problem)
+        self.reason = reason
+        self.wait_ms = wait_ms
+
+
+class Exchange:
+    """One exchange, opened by its ccxt name."""
+
+    def __init__(self, name: str, options: Mapping[str, Any], run_mode: RunMode, clock: Clock) -> None:
+        """Raise SettingsError when ccxt is not installed or has no such exchange; `options` are ccxt's own."""
+        try:
+            import ccxt.async_support as ccxt  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise SettingsError("aquiline feed ccxt needs ccxt; install it with: pip install 'aquiline[feeds]'") from error
+        if name not in ccxt.exchanges:
+            near = [one for one in ccxt.exchanges if name[:4] in one][:5]
+            raise SettingsError(f"--exchange {name!r} is none that ccxt knows{f'; did you mean {chr(44).join(near)}?' if near else ''}")
+        self._ccxt = ccxt
+        self._name = name
+        self.run_mode = run_mode
+        self._clock = clock
+        self._api: Any = getattr(ccxt, name)({"enableRateLimit": True, **options})
+        self._ahead_ms: int | None = None
+        """How far the exchange's clock is ahead of ours, at least."""
+
+    async def open(self, names: Sequence[str], interval: str) -> None:
+        """Load the markets and measure the clock; raise UnreachableError, or SettingsError for a market or interval that is none."""
+        await self._ask(self._api.load_markets, True)
+        for name in names:
+            if name not in self._api.markets:
+                base = name.partition("/")[0]
+                near = [one for one in self._api.markets if one.startswith(f"{base}/")][:5]
+                known = f"; it has {', '.join(near)}" if near else ""
+                raise SettingsError(f"--symbol {name!r} is no market of {self._name}{known}")
+        if not self._api.has.get("fetchOHLCV"):
+            raise SettingsError(f"--exchange {self._name} gives no candles")
+        if interval not in (self._api.timeframes or {}):
+            known = ", ".join(one for one in self._api.timeframes or {} if re.fullmatch(r"\d+[smhdw]", one))
+            raise SettingsError(f"--interval {interval!r} is none of {self._name}; it has {known}")
+        await self.measure_clock()
+
+    async def measure_clock(self) -> None:
+        """Ask for the exchange's time; where it gives none, a bar closes when the next one is there."""
+        if self._api.has.get("fetchTime"):
+            server_ms = await self._ask(self._api.fetch_time)
+            # What was said when the answer left is at least this far ahead now: the way back took time too.
+            self._ahead_ms = int(server_ms) - self._clock.now_ms()
+
+    def instrument(self, name: str, symbol: str) -> Instrument:
+        """Return what the exchange says of a market; raise SettingsError when it says nothing that can be used."""
+        market = self._api.markets[name]
+        fee = market.get("taker")
+        described = {
+            "schema_version": 1,
+            "run_mode": self.run_mode,
+            "symbol": symbol,
+            "currency": market["quote"],
+            "price_increment": self._step(market, "price"),
+            "calendar": "24x7",
+            "price_adjustment": "none",
+            "asset_class": _CLASSES.get(market.get("type")),
+            "multiplier": float(market.get("contractSize") or 1),
+            "lot_size": self._step(market, "amount"),
+            "min_notional": _decimal((market.get("limits", {}).get("cost") or {}).get("min")),
+            "settlement_currency": None if market.get("settle") in {None, market["quote"]} else market["settle"],
+            "expiry_ms": market.get("expiry"),
+            "fee_bps": None if fee is None or fee < 0 else round(float(fee) * _BASIS_POINTS, 6),
+        }
+        try:
+            return Instrument.model_validate({key: value for key, value in described.items() if value is not None})
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            where = ".".join(map(str, wrong["loc"]))
+            raise SettingsError(f"{self._name} describes {name} in a way that cannot be used: {where} = {wrong['input']!r}") from error
+
+    async def candles(self, name: str, symbol: str, interval: str, since_ms: int) -> tuple[list[Candle], bool]:
+        """Return the bars from `since_ms` on in order of time, and whether there may be more; raise UnreachableError.
+
+        A bar is closed when it had ended by the exchange's clock before it was asked for, or a later one is there.
+        """
+        asked_ms = self._clock.now_ms()
+        rows = await self._ask(self._api.fetch_ohlcv, name, interval, since_ms, _PAGE_BARS)
+        ended_ms = 0 if self._ahead_ms is None else asked_ms + self._ahead_ms
+        length = interval_ms(interval)
+        good = sorted((row for row in rows or [] if _is_row(row) and row[0] >= since_ms), key=lambda row: int(row[0]))
+        latest_ms = int(good[-1][0]) if good else 0
+        made = []
+        for row in good:
+            open_ms = int(row[0])
+            closed = open_ms + length <= max(ended_ms, latest_ms)
+            if (candle := self._candle(symbol, interval, row, closed=closed)) is not None:
+                made.append(candle)
+        # An exchange gives fewer than it is asked for where its own page is shorter: only the bar of now ends the way.
+        more = bool(good) and latest_ms + 2 * length <= asked_ms + (self._ahead_ms or 0) and latest_ms > since_ms
+        return made, more
+
+    def now_ms(self) -> int:
+        """Return the time by the exchange's clock, or ours where it tells none."""
+        return self._clock.now_ms() + (self._ahead_ms or 0)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._api.close()
+
+    def _candle(self, symbol: str, interval: str, row: Sequence[Any], *, closed: bool) -> Candle | None:
+        try:
+            return Candle(
+                schema_version=1,
+                run_mode=self.run_mode,
+                symbol=symbol,
+                interval=interval,
+                ts_open_ms=int(row[0]),
+                ts_close_ms=int(row[0]) + interval_ms(interval),
+                open=float(row[1]),
+                high=float(row[2]),
+                low=float(row[3]),
+                close=float(row[4]),
+                volume=float(row[5] or 0),
+                closed=closed,
+            )
+        except (ValidationError, TypeError, ValueError) as error:
+            _log.warning("bar_invalid", exchange=self._name, symbol=symbol, ts_open_ms=int(row[0]), problem=str(error).splitlines()[0])
+            return None
+
+    def _step(self, market: Mapping[str, Any], what: str) -> str | None:
+        """Return a precision as a step, whichever of its three ways an exchange has it in."""
+        value = (market.get("precision") or {}).get(what)
+        if value is None:
+            return None
+        if self._api.precisionMode == self._ccxt.DECIMAL_PLACES:
+            return _decimal(Decimal(1).scaleb(-int(value)))
+        return _decimal(value) if self._api.precisionMode == self._ccxt.TICK_SIZE else None
+
+    async def _ask(self, call: Any, *arguments: Any) -> Any:
+        """Return an answer of ccxt's; raise UnreachableError or SettingsError for what it raises."""
+        ccxt = self._ccxt
+        try:
+            return await call(*arguments)
+        except (ccxt.RateLimitExceeded, ccxt.DDoSProtection) as error:
+            raise UnreachableError("rate_limit", _said(error), self._retry_after_ms()) from error
+        except ccxt.OnMaintenance as error:
+            raise UnreachableError("maintenance", _said(error)) from error
+        except ccxt.OperationFailed as error:
+            raise UnreachableError("network", _said(error)) from error
+        except (ccxt.BadRequest, ccxt.NotSupported, ccxt.AuthenticationError) as error:
+            raise SettingsError(f"{self._name} refuses what it is asked: {_said(error)}") from error
+        except (ccxt.BaseError, ValueError, TypeError, KeyError, IndexError) as error:
+            # An answer of another form than ccxt knows: a page of a proxy, or a change that may be undone.
+            raise UnreachableError("answer", _said(error)) from error
+
+    def _retry_after_ms(self) -> int:
+        headers = self._api.last_response_headers or {}
+        text = str(next((value for name, value in headers.items() if name.lower() == "retry-after"), ""))
+        return int(text) * 1_000 if text.isdigit() else 0
+
+
+def default_symbol(name: str, exchange: str) -> str:
+    """Return `BTC-USDT.BINANCE` for the market `BTC/USDT` of `binance`, `BTC-USDT-USDT.BINANCE` for `BTC/USDT:USDT`."""
+    base = re.sub(r"[^A-Z0-9]+", "-", name.upper()).strip("-")
+    return f"{base}.{re.sub(r'[^A-Z0-9]', '', exchange.upper())[:_VENUE_LETTERS]}"
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, list | tuple) and len(row) >= 6 and isinstance(row[0], int | float)  # noqa: PLR2004 - a time and five numbers
+
+
+def _decimal(value: Any) -> str | None:
+    """Return a number as a plain decimal string, None where it is no positive one."""
+    if value is None:
+        return None
+    made = Decimal(str(value))
+    return f"{made.normalize():f}" if made > 0 else None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
