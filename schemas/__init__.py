@@ -1,6 +1,6 @@
 """The message contracts of Aquiline: pydantic models, and what is generated from them in `schemas/generated/`."""
 
-from schemas.audit import AuditRecord, Outcome, is_intact
+from schemas.audit import LATENCY_STAGES, AuditRecord, Outcome, is_intact
 from schemas.base import Interval, Message, RunMode, Symbol, interval_ms
 from schemas.control import Control, HaltState
 from schemas.dead_letter import DeadLetter, DeadLetterReason
@@ -32,6 +32,7 @@ from schemas.topics import SPECS, Topic, TopicSpec, live_name, topic_name
 from schemas.vision import Detector, Image, Pattern, VisionFeatures
 
 __all__ = [
+    "LATENCY_STAGES",
     "MAX_FEATURES",
     "SPECS",
     "Action",

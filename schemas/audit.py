@@ -17,6 +17,8 @@ from pydantic import Field
 from schemas.base import Interval, Label, Message, Name, Symbol, TimeMs
 from schemas.signal import Action, AsOf, Mode, OffsetRef, Source, Vision
 
+LATENCY_STAGES: Final = ("fold", "vision_wait", "queue", "prompt", "first_token", "decision", "publish")
+"""The keys of `latency_ms` in the order in which a trigger passes them."""
 _CHECKSUM_DIGITS: Final = 16
 
 

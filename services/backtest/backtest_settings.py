@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from services.backtest.feed import MODE
 from services.backtest.request import RULES, SIMULATOR, BacktestRequest
 from services.core.settings import Settings, SettingsError, load
+from services.core.settings_assignments import assign
 from services.market.book import check_plan
 
 
@@ -39,12 +38,7 @@ def backtest_settings(
         },
         "log": {"level": "warning"},
     }
-    for assignment in options.assignments:
-        key, equals, value = assignment.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not (equals and dot and name):
-            raise SettingsError(f"--set {assignment!r}: expected section.key=value, such as scoring.cost_bps=5")
-        tables.setdefault(section, {})[name] = _value(value)
+    assign(tables, options.assignments)
     settings = load(Path(options.config) if options.config else None, {"run_mode": MODE.value, **tables})
     try:
         check_plan(settings.market.aggregate)
@@ -57,10 +51,3 @@ def named_after(settings: Settings, data: str) -> Settings:
     """Return the settings with a log of their own, so that ids of other data never meet."""
     fusion = settings.fusion.model_copy(update={"log_id": f"backtest-{data}"})
     return settings.model_copy(update={"fusion": fusion})
-
-
-def _value(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text

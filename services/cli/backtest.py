@@ -1,20 +1,19 @@
-"""The command line of `aquiline backtest`."""
+"""`aquiline backtest`: runs the worker on historical data."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from services.backtest.request import DEMO, NONE, RECORDED, RULES, SIMULATOR, BacktestRequest
+from services.cli.options import TIME, ConfigOption, SetOption, epoch_ms
 from services.cli.reading import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
 
 app = typer.Typer(rich_markup_mode="markdown")
-
-_TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
 @app.command()
@@ -24,60 +23,57 @@ def backtest(
         list[str] | None,
         typer.Option(
             metavar="DATA",
-            help="`demo` (five real stocks, daily, 2000 to 2013); files of candles, CSV or Parquet, in any layout of docs/feeds.md "
-            "(may be repeated); a log that `aquiline replay export` or the demo wrote, `.jsonl.gz`; or `topic` for the "
-            "topics of the bus in the settings.",
+            help="`demo` (five real stocks, daily, 2000 to 2013); a candle file, CSV or Parquet, in any layout of docs/feeds.md "
+            "(repeatable); a log that `aquiline replay export` or the demo wrote (`.jsonl.gz`); or `topic` for the topics of the "
+            "settings' bus.",
         ),
     ] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report there as one self-contained HTML file.")] = None,
-    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where its files go, the checkpoint among them.")] = Path("backtest"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, as it was begun.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, giving up an unfinished run in the folder.")] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to this self-contained HTML file.")] = None,
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the run's files and its checkpoint.")] = Path("backtest"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in the folder, with its options.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard an unfinished run in the folder and start again.")] = False,
     since: Annotated[
         dt.datetime | None,
-        typer.Option(formats=_TIMES, metavar="TIME", help="Ask from then on (UTC); in a log, append time."),
+        typer.Option(formats=TIME, metavar="TIME", help="Decide from this time on (UTC); in a log, append time."),
     ] = None,
-    until: Annotated[dt.datetime | None, typer.Option(formats=_TIMES, metavar="TIME", help="Play until then (UTC).")] = None,
+    until: Annotated[dt.datetime | None, typer.Option(formats=TIME, metavar="TIME", help="End at this time (UTC).")] = None,
     engine: Annotated[
         str,
         typer.Option(
-            metavar="ENGINE", help=f"`{SIMULATOR}` or `{RULES}` in this process, or the address of a real one, `http://host:port`."
+            metavar="ENGINE", help=f"`{SIMULATOR}` or `{RULES}`, both in this process, or the address of an engine, `http://host:port`."
         ),
     ] = SIMULATOR,
     vision: Annotated[
         str | None,
         typer.Option(
             metavar="VISION",
-            help=f"Vision features: `{RECORDED}` (those of the demo's stocks, from 2012 on), a file as `aquiline vision record` writes "
-            f"it, or `{NONE}`.",
+            help=f"Vision features: `{RECORDED}` (for the demo's stocks, from 2012 on), a file that `aquiline vision record` wrote, "
+            f"or `{NONE}`.",
             show_default=f"{RECORDED} with --data {DEMO}, else {NONE}",
         ),
     ] = None,
     intervals: Annotated[
-        str | None, typer.Option(help="Intervals in the prompt, fastest first; slower ones than the data have are built from the first.")
+        str | None, typer.Option(help="Intervals in the prompt, fastest first. Slower ones that the data lack are built from the first.")
     ] = None,
     symbol: Annotated[str | None, typer.Option(help=SYMBOL_HELP)] = None,
-    interval: Annotated[str | None, typer.Option(help="The bars' length (`1m`, `1d`), where no column says it.")] = None,
+    interval: Annotated[str | None, typer.Option(help="Interval of the bars (`1m`, `1d`), for files without an interval column.")] = None,
     calendar: Annotated[str, typer.Option(help="`24x7`, or an exchange calendar such as `XNYS`.")] = "24x7",
-    price_increment: Annotated[str | None, typer.Option(help="The tick.", show_default="the one that the prices are on")] = None,
-    currency: Annotated[str, typer.Option(help="Of the prices.")] = "USD",
-    price_adjustment: Annotated[str, typer.Option(help="What prices are adjusted for: `none`, `split`, `split_dividend`.")] = "split",
+    price_increment: Annotated[str | None, typer.Option(help="Tick size.", show_default="the tick that the prices are on")] = None,
+    currency: Annotated[str, typer.Option(help="Currency of the prices.")] = "USD",
+    price_adjustment: Annotated[str, typer.Option(help="Adjustment of the prices: `none`, `split`, `split_dividend`.")] = "split",
     time_zone: Annotated[str | None, typer.Option(metavar="ZONE", help=TIME_ZONE_HELP)] = None,
     stamp: Annotated[Stamp, typer.Option(help=STAMP_HELP)] = Stamp.OPEN,
     extended: Annotated[bool, typer.Option("--extended", help=EXTENDED_HELP)] = False,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as `scoring.cost_bps=5`; may be repeated."),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file; else AQUILINE_CONFIG and variables.")] = None,
+    assignments: SetOption = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Play history to the fusion worker on a virtual clock, as fast as the engine answers, and report what its signals would have made.
+    """Run the fusion worker on historical data with a virtual clock, and report what its signals would have made.
 
-    It is the worker that runs on Kafka, whole: books, triggers, lanes, prompts, guard. Each decision is made at the end of its bar, and the
-    clock stands still while the engine answers. Signals are judged by the scorer's own rules: a position opens in the **next** bar, at its
-    open where the price is not worse than `entry`, and pays costs and slippage (`scoring.cost_bps`, `scoring.slippage_bps`).
+    The worker is the one that runs on Kafka: books, triggers, lanes, prompts, guard. Each decision is made at the end of its bar, and the
+    clock stops while the engine answers. The scorer's own rules judge the signals: a position opens in the **next** bar, at its open
+    unless that is worse than `entry`, and pays costs and slippage (`scoring.cost_bps`, `scoring.slippage_bps`).
 
-    **What ships with Aquiline** (the simulator's fixed rules answer: expect no skill):
+    **The data that ship with Aquiline** (the simulator answers from fixed rules, so expect no skill):
 
         aquiline backtest --data demo --report backtest.html
 
@@ -85,11 +81,11 @@ def backtest(
 
         aquiline backtest --data btc.parquet --symbol BTC-USD.CBSE --interval 1m --engine http://127.0.0.1:30000 --report btc.html
 
-    **Ctrl-C** stops at the next instant at which nothing is under way, and keeps what is there:
+    **Ctrl-C** stops between two bars and keeps the run, which can continue later:
 
         aquiline backtest --resume --report backtest.html
     """
-    # Imports take two seconds, which `--help` need not wait for.
+    # `--help` does not wait for these imports, which take two seconds.
     from services.backtest.backtest_command import begin  # noqa: PLC0415
 
     names = tuple(data or (DEMO,))
@@ -103,8 +99,8 @@ def backtest(
         price_adjustment=price_adjustment,
         intervals=intervals,
         vision=vision or (RECORDED if names == (DEMO,) else NONE),
-        since_ms=_ms(since),
-        until_ms=_ms(until),
+        since_ms=epoch_ms(since),
+        until_ms=epoch_ms(until),
         engine=engine,
         assignments=tuple(assignments or ()),
         config=None if config is None else str(config),
@@ -113,7 +109,3 @@ def backtest(
         extended=extended,
     )
     raise typer.Exit(asyncio.run(begin(options, folder, report, resume=resume, restart=restart)))
-
-
-def _ms(time: dt.datetime | None) -> int | None:
-    return None if time is None else round(time.replace(tzinfo=dt.UTC).timestamp() * 1000)

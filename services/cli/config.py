@@ -1,24 +1,20 @@
-"""`aquiline config`: says what is wrong with the settings, or shows those that hold, secrets masked."""
+"""`aquiline config`: checks the settings, or prints those in force with secrets masked."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 from pydantic import SecretStr
 
+from services.cli.options import ConfigOption
 from services.core.settings import Section, Settings, SettingsError, load
 from services.core.settings_reference import to_toml
 
-app = typer.Typer(help="Check settings, or show those that hold.", no_args_is_help=True)
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings file in TOML; the one that AQUILINE_CONFIG names when not given."),
-]
+app = typer.Typer(help="Check the settings, or print those in force.", no_args_is_help=True)
 
 _MASK: Final = "**********"
 _CREDENTIALS: Final = re.compile(r"://[^/@\s]+@")
@@ -26,19 +22,22 @@ _CREDENTIALS: Final = re.compile(r"://[^/@\s]+@")
 
 @app.command()
 def check(config: ConfigOption = None) -> None:
-    """Read the settings as a service would, and say what is wrong."""
+    """Read the settings as a service does at its start, and report what is wrong with them.
+
+    Nothing is connected to; `aquiline doctor` does that.
+    """
     settings = load(config)
     if missing := missing_files(settings):
         raise SettingsError("; ".join(missing))
     typer.echo(
-        f"The settings are fine: run mode {settings.run_mode.value}, bus {settings.bus.url}, redis {settings.redis.url}, "
+        f"The settings are valid: run mode {settings.run_mode.value}, bus {settings.bus.url}, redis {settings.redis.url}, "
         f"engine {settings.engine.kind} at {_masked(', '.join(settings.engine.urls))}."
     )
 
 
 @app.command()
 def show(config: ConfigOption = None) -> None:
-    """Print the settings that hold, from all sources, as TOML; secrets are masked."""
+    """Print the settings in force, from file, variables, secret files and defaults, as TOML. Secrets are masked."""
     typer.echo(as_toml(load(config)), nl=False)
 
 
@@ -54,7 +53,7 @@ def as_toml(settings: Settings) -> str:
 
 
 def missing_files(settings: Settings) -> list[str]:
-    """Return a sentence for each file that `settings` name and that is not there."""
+    """Return a sentence for each file that `settings` name and that does not exist."""
     return [f"{key} names {str(file)!r}, which is not a file" for key, file in _named_files(settings) if not file.is_file()]
 
 

@@ -10,20 +10,28 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from services.cli import engine_serve, engine_tune
 from services.cli.engine_local import local
+from services.core import redis
+from services.core import settings as core_settings
+from services.core.clock import SystemClock
+from services.core.tokenizer import Tokenizer
+from services.fusion.decide.answer import ANSWER_SCHEMA
+from services.fusion.prompt.builder import fingerprint
+from services.fusion.prompt.store import PrefixStore
 from services.inference.calibrate import CalibrationError
-from services.inference.engine import EngineError
-from services.inference.launcher import command, presets
+from services.inference.engine import EngineError, TokenIds
+from services.inference.launcher import command, presets, serving
 from services.inference.launcher.plan import plan
+from services.inference.sglang_client import SGLangEngine
 from services.inference.simulator.__main__ import main as simulator
-from services.inference.tuner import grid, prompts, report
+from services.inference.tuner import engine_runs, grid, prompts, report
 from services.inference.tuner.sweep import Plan, sweep
 
 app = typer.Typer(name="engine", help="The engine: launch, tune or simulate it.", no_args_is_help=True)
 app.command()(local)
 
 _MODEL = Path("models/MiniCPM4.1-8B")
+_MOST_PREFIXES = 10_000
 _DRAFT = Path("models/MiniCPM4.1-8B-Eagle3/MiniCPM4_1-8B-Eagle3-bf16")
 
 
@@ -84,16 +92,17 @@ def serve(
         return
     if planned.refused:
         raise typer.Exit(2)
-    serving = engine_serve.Serving(
+    url, tokenizer_file = rewarm_url or planned.launch.url, planned.model_path / "tokenizer.json"
+    engine = serving.Serving(
         launch=planned.launch,
         context=planned.context,
         at_once=min(permits, chosen.engine.max_running_requests),
-        model_path=planned.model_path,
         ready_file=ready_file,
-        rewarm_url=(rewarm_url or planned.launch.url) if rewarm else None,
+        json_schema=ANSWER_SCHEMA,
+        prefixes=(lambda: prefixes_in_use(url, tokenizer_file)) if rewarm else None,
     )
     try:
-        status = asyncio.run(engine_serve.serve(serving))
+        status = asyncio.run(serving.serve(engine, _say))
     except presets.LaunchError as error:
         _fail(str(error))
     raise typer.Exit(status)
@@ -145,11 +154,9 @@ def tune(
         return
     out.mkdir(parents=True, exist_ok=True)
     grid_plan = Plan(texts, wanted, _numbers(at_once), answer_tokens=answer_tokens, rounds=rounds)
-    starter = engine_tune.Starter(model_path, draft_path, grid_plan, port, ctx.args)
+    starter = engine_runs.EngineRuns(model_path, draft_path, grid_plan, port, ctx.args, ANSWER_SCHEMA)
     try:
-        rows = asyncio.run(
-            sweep(candidates, grid_plan, starter, out=out / "tuned.json", say=lambda line: typer.echo(line, err=True), budget_s=budget_s)
-        )
+        rows = asyncio.run(sweep(candidates, grid_plan, starter, out=out / "tuned.json", say=_say, budget_s=budget_s))
     except presets.LaunchError as error:
         _fail(str(error))
     Console().print(report.table(rows))
@@ -174,13 +181,13 @@ def calibrate(
     """Measure a live engine and write the simulator's calibration file."""
     try:
         made = asyncio.run(
-            engine_tune.calibrated(
+            engine_runs.calibrated(
                 url,
                 lengths=_numbers(lengths),
                 at_once=_numbers(at_once),
                 rounds=rounds,
                 accelerator=accelerator,
-                say=lambda line: typer.echo(line, err=True),
+                say=_say,
             )
         )
     except (EngineError, CalibrationError, ValueError) as error:
@@ -200,7 +207,7 @@ def convert(
     except ImportError as error:
         _fail(f"converting needs torch and safetensors ({error}): pip install 'aquiline[vision]'")
     try:
-        scaled = converter.convert(source, target, progress=lambda line: typer.echo(line, err=True))
+        scaled = converter.convert(source, target, progress=_say)
     except converter.ConvertError as error:
         _fail(str(error))
     typer.echo(f"{target}: {scaled} tensors scaled; serve it with --model-path {target}")
@@ -210,6 +217,28 @@ def convert(
 def simulate(ctx: typer.Context) -> None:
     """Serve SGLang's API without a model and without a GPU (`aquiline engine simulate --help`)."""
     raise typer.Exit(simulator(ctx.args))
+
+
+async def prefixes_in_use(url: str, tokenizer_file: Path) -> list[TokenIds]:
+    """Return the prefixes that workers last used on the engine that they know as `url`, the latest first; none without Redis.
+
+    The workers' settings name the tokenizer, the chat template and the Redis that the prefixes are stored under.
+    """
+    settings = core_settings.load()
+    client = redis.connect(settings.redis)
+    if client is None:
+        return []
+    clock = SystemClock()
+    tokenizer = Tokenizer.from_file(settings.engine.tokenizer_file or tokenizer_file)
+    store = PrefixStore(client, settings.redis, clock, fingerprint(tokenizer, settings.engine.chat_template))
+    try:
+        return await store.hottest(SGLangEngine(url, clock).name, _MOST_PREFIXES)
+    finally:
+        await store.close()
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _numbers(text: str) -> list[int]:

@@ -1,6 +1,6 @@
-"""The `aquiline` command: one line a sub-command, each imported only when it is asked for.
+"""The `aquiline` command: a table of its sub-commands, each of which is imported only when it runs.
 
-`aquiline --help` has to answer at once, and the demo must run where torch is not installed.
+`aquiline --help` must answer at once, and the demo must run where torch is not installed.
 """
 
 from __future__ import annotations
@@ -22,27 +22,23 @@ class _Entry(NamedTuple):
 
 
 COMMANDS: Final[dict[str, _Entry]] = {
-    "demo": _Entry("services.cli.demo:app", "Show Aquiline at work, on real market data and a simulated engine."),
-    "config": _Entry("services.cli.config:app", "Check settings, or show those that hold."),
-    "halt": _Entry(
-        "services.cli.control:halt_app", "Let no signal leave any more, of one symbol or of all, and cancel those that are open."
-    ),
-    "resume": _Entry("services.cli.control:resume_app", "Let signals leave again, of one symbol or of all."),
-    "doctor": _Entry("services.cli.doctor:app", "Say what is wrong with everything that a worker stands on, and how to mend it."),
+    "demo": _Entry("services.cli.demo:app", "Play real market data through every service, and show the signals."),
+    "config": _Entry("services.cli.config:app", "Check the settings, or print those in force."),
+    "doctor": _Entry("services.cli.doctor:app", "Check everything that a worker depends on, and report how to fix it."),
+    "topics": _Entry("services.cli.topics:app", "Create the topics, or compare them with the configuration that is needed."),
+    "secrets": _Entry("services.cli.secrets:app", "Create random passwords as files."),
+    "market": _Entry("services.cli.market:app", "Publish candles from files and from the samples."),
+    "feed": _Entry("services.cli.feed:app", "Publish candles as they come, from an exchange or from growing files."),
+    "engine": _Entry("services.cli.engine:app", "Start, tune, calibrate or simulate the inference engine."),
+    "halt": _Entry("services.cli.halt_and_resume:halt_app", "Stop publishing signals and cancel open ones."),
+    "resume": _Entry("services.cli.halt_and_resume:resume_app", "Publish signals again."),
+    "backtest": _Entry("services.cli.backtest:app", "Run the worker on historical data, and report what its signals would have made."),
+    "replay": _Entry("services.cli.replay:app", "Rebuild the prompts of past decisions: verify, show, or ask an engine again."),
+    "score": _Entry("services.cli.score:app", "Report on the results of the signals."),
     "shadow": _Entry("services.cli.shadow:app", "Compare a candidate in run mode shadow with live."),
-    "promote": _Entry("services.cli.promotion:promote_app", "Have live decide as a candidate does that was compared with it."),
-    "rollback": _Entry("services.cli.promotion:rollback_app", "Bring the live settings back as they were before a promotion."),
-    "topics": _Entry("services.cli.topics:app", "Create the topics, or compare them with what they should be."),
-    "secrets": _Entry("services.cli.secrets:app", "Make random passwords as files, for a stack of its own."),
-    "market": _Entry("services.cli.market:app", "Market features: replay candles from files."),
-    "feed": _Entry("services.cli.feed:app", "Publish candles as they come, from an exchange or from files that grow."),
-    "vision": _Entry("services.cli.vision:app", "Vision features: draw charts, train and judge the model that reads them."),
-    "replay": _Entry("services.cli.replay:app", "Build any decision's prompt again from log and audit: check, show, ask anew."),
-    "score": _Entry("services.cli.score:app", "Say whether the signals were any good: the report on what became of them."),
-    "backtest": _Entry(
-        "services.cli.backtest:app", "Play history to the worker on a virtual clock, and report what its signals would have made."
-    ),
-    "engine": _Entry("services.cli.engine:app", "The engine: launch, tune or simulate it."),
+    "promote": _Entry("services.cli.promote:app", "Copy a candidate's decision settings to live."),
+    "rollback": _Entry("services.cli.rollback:app", "Bring back an earlier version of the live settings."),
+    "vision": _Entry("services.cli.vision:app", "Draw charts; train, evaluate and record the chart network."),
 }
 
 
@@ -50,7 +46,7 @@ _COMPLETION: Final = ("install_completion", "show_completion")
 
 
 class _LazyGroup(TyperGroup):
-    """Lists commands by their summaries, and imports the one that is run."""
+    """Lists the commands by their summaries, and imports the one that runs."""
 
     # Typer keeps the click that it is built on to itself, so that its exact types cannot be named here.
 
@@ -93,13 +89,15 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
 
 @app.callback()
 def _root(
-    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    """Language models deciding on live market streams: features in, accountable strategy signals out."""
+    """Turn live market streams into strategy signals with a local language model."""
 
 
 def main() -> None:
-    """Run the command; what its user can mend is told in a sentence, and ends with 2 (settings) or 1."""
+    """Run the command. An error that the user can fix prints a sentence and exits with 2 (settings) or 1."""
     try:
         app()
     except Exception as error:

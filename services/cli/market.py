@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from schemas import Candle, Instrument, Topic, topic_name
 from services.cli.market_samples import samples
+from services.cli.options import ConfigOption
 from services.cli.reading import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
 from services.core.bus import BusError, Producer
 from services.core.bus.connect import connect
@@ -54,7 +55,7 @@ def replay_files(
     extended: Annotated[bool, typer.Option("--extended", help=EXTENDED_HELP)] = False,
     currency: Annotated[str, typer.Option(help="Of those instruments.")] = "USD",
     bus: Annotated[str | None, typer.Option(help="`kafka://host:port`, instead of the settings' `bus.url`.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings file; else AQUILINE_CONFIG and AQUILINE_* variables.")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Publish the candles of files on the topic `candles`, merged by the time at which they end.
 

@@ -1,22 +1,22 @@
-"""The command line of `aquiline score`."""
+"""`aquiline score report`: the report on the results of the signals."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Say whether the signals were any good.")
+from services.cli.options import TIME, BusOption, ConfigOption, epoch_ms
 
-_TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Report on the results of the signals.")
 
 
 @app.callback()
 def score() -> None:
-    """Say whether the signals were any good."""
+    """Report on the results of the signals."""
 
 
 @app.command()
@@ -24,16 +24,17 @@ def report(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Write the report as one HTML file too, with pictures (extra `report`)."),
+        typer.Option("--out", metavar="FILE", help="Also write the report as one HTML file with charts (needs the extra `report`)."),
     ] = None,
     since: Annotated[
         dt.datetime | None,
-        typer.Option(formats=_TIMES, metavar="TIME", help="Only signals that ended then or later, in market time (UTC)."),
+        typer.Option(formats=TIME, metavar="TIME", help="Only signals that ended at this time or later, in market time (UTC)."),
     ] = None,
     until: Annotated[
-        dt.datetime | None, typer.Option(formats=_TIMES, metavar="TIME", help="Only those that ended before, in market time (UTC).")
+        dt.datetime | None,
+        typer.Option(formats=TIME, metavar="TIME", help="Only signals that ended before this time, in market time (UTC)."),
     ] = None,
-    symbol: Annotated[list[str] | None, typer.Option(metavar="SYMBOL", help="Only this symbol; may be given several times.")] = None,
+    symbol: Annotated[list[str] | None, typer.Option(metavar="SYMBOL", help="Only this symbol. Repeatable.")] = None,
     outcomes: Annotated[
         Path | None,
         typer.Option(
@@ -46,43 +47,40 @@ def report(
         typer.Option(
             metavar="FILE",
             help="With `--outcomes`: closed bars, `MarketFeatures` or `Candle` messages, or a log that `aquiline replay export`, the demo "
-            "or a backtest wrote (splits come with it); may be given several times.",
+            "or a backtest wrote, which includes the splits. Repeatable.",
         ),
     ] = None,
     splits: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With `--outcomes`: `InstrumentEvent` messages, where bars cross splits.")
+        Path | None, typer.Option(metavar="FILE", help="With `--outcomes`: `InstrumentEvent` messages, needed where bars span a split.")
     ] = None,
     signals: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With `--outcomes`: `Signal` messages, to name engine and model in the head.")
+        Path | None, typer.Option(metavar="FILE", help="With `--outcomes`: `Signal` messages, which name engine and model in the report.")
     ] = None,
     cost_bps: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="BPS",
-            help="What a side of a trade costs the baselines, in basis points; `scoring.cost_bps` and `scoring.slippage_bps` together when "
-            "not given.",
+            help="Cost of one side of a trade for the baselines, in basis points. [default: `scoring.cost_bps` + `scoring.slippage_bps`]",
         ),
     ] = None,
-    bus: Annotated[str | None, typer.Option(metavar="URL", help="`kafka://host:port`, instead of the settings' `bus.url`.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings file; else AQUILINE_CONFIG and AQUILINE_* variables.")
-    ] = None,
+    bus: BusOption = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Report on what became of the signals: equity, hit rate, expectancy, conviction, each beside what no skill would have made.
+    """Report equity, hit rate, expectancy and conviction of the signals, each beside what a trader without skill makes.
 
-    It says in a sentence where the signals lie among 2,000 random traders with the same habits, and claims skill only where that,
-    the intervals and the number of trades allow it. `docs/report.md` has every definition.
+    The verdict compares the signals with 2,000 random traders that have the same habits. It claims skill only where that comparison,
+    the intervals and the number of trades support it. `docs/report.md` defines every figure.
 
-    **All that the scorer has judged, from the topics of the settings' run mode:**
+    **Everything that the scorer has judged, from the topics of the settings' run mode:**
 
         aquiline score report --config aquiline.toml --out report.html
 
-    **A month, one symbol:**
+    **One symbol, one month:**
 
         aquiline score report --config aquiline.toml --since 2026-10-01 --until 2026-11-01 --symbol AAPL.XNAS
 
-    **From files, with nothing running:**
+    **From files, without a broker:**
 
         aquiline score report --outcomes outcomes.jsonl --bars features.jsonl --out report.html
     """
@@ -90,12 +88,8 @@ def report(
     from services.scoring.report.report_command import Files, ReportRequest, run  # noqa: PLC0415
 
     if outcomes is None and (bars or splits or signals):
-        raise typer.BadParameter("--bars, --splits and --signals go with --outcomes; without it everything is read from the topics")
+        raise typer.BadParameter("--bars, --splits and --signals need --outcomes; without it everything is read from the topics")
     if outcomes is not None and bus is not None:
-        raise typer.BadParameter("--outcomes reads files and --bus topics; give one of them")
+        raise typer.BadParameter("--outcomes reads files and --bus reads topics; give one of them")
     files = None if outcomes is None else Files(outcomes, tuple(bars or ()), splits, signals)
-    asyncio.run(run(ReportRequest(_ms(since), _ms(until), frozenset(symbol or ()), cost_bps, out, bus, config), files))
-
-
-def _ms(time: dt.datetime | None) -> int | None:
-    return None if time is None else round(time.replace(tzinfo=dt.UTC).timestamp() * 1_000)
+    asyncio.run(run(ReportRequest(epoch_ms(since), epoch_ms(until), frozenset(symbol or ()), cost_bps, out, bus, config), files))

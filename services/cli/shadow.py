@@ -1,4 +1,4 @@
-"""The command: reads both trails, compares them, shows the comparison and stores it for `aquiline promote`."""
+"""`aquiline shadow compare`: reads the audit of both sides, compares them, and stores the comparison for `aquiline promote`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import typer
 from rich.console import Console
 
 from schemas import RunMode, interval_ms
+from services.cli.options import LiveOption
 from services.core import logs
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
-from services.core.settings import LogSettings, Settings, SettingsError, load
+from services.core.settings import LogSettings, Settings, SettingsError
 from services.fusion.prompt.builder import config_version
 from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.service import load_tokenizer
@@ -22,6 +23,7 @@ from services.promotion.comparison_result import Comparison
 from services.promotion.comparison_table import show
 from services.promotion.decision_pairs import SideRecords
 from services.promotion.decision_settings import decision_settings_hash
+from services.promotion.promote_and_rollback import load_in_mode
 from services.promotion.read_audit import read_side
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Compare a candidate in run mode shadow with live.")
@@ -40,36 +42,51 @@ def shadow() -> None:
 @app.command("compare")
 def compare_sides(
     *,
-    live: Annotated[Path, typer.Option("--live", metavar="FILE", help="Settings file of the live workers.")],
+    live: LiveOption,
     candidate: Annotated[Path, typer.Option("--shadow", metavar="FILE", help="Settings file of the candidate, run mode shadow.")],
-    since: Annotated[str, typer.Option(help="How far to look back: `30m`, `6h`, `2d`.")] = "1d",
+    since: Annotated[str, typer.Option(help="How far back to compare: `30m`, `6h`, `2d`.")] = "1d",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison as JSON, for `aquiline promote`.")] = None,
-    min_pairs: Annotated[int, typer.Option(min=1, help="Moments decided by both.")] = _DEFAULTS.min_pairs,
-    min_minutes: Annotated[float, typer.Option(min=0, help="Length of the span with triggers of both.")] = _DEFAULTS.min_span_ms / 60_000,
-    min_coverage: Annotated[float, typer.Option(min=0, max=1, help="Share of live's triggers.")] = _DEFAULTS.min_coverage,
-    min_agreement: Annotated[float, typer.Option(min=0, max=1, help="Share of same actions; 0 to ask for none.")] = _DEFAULTS.min_agreement,
-    max_slower: Annotated[float, typer.Option(min=0, help="95th percentile from record to decision, times live's.")] = _DEFAULTS.max_slower,
-    max_lost: Annotated[float, typer.Option(min=0, max=1, help="Stale or failed, above live's share.")] = _DEFAULTS.max_lost,
-    max_hits_lost: Annotated[float, typer.Option(min=0, max=1, help="Prefix hits, below live's share.")] = _DEFAULTS.max_hits_lost,
+    min_pairs: Annotated[
+        int, typer.Option(min=1, help="Decisions that both sides made on the same record, at least.")
+    ] = _DEFAULTS.min_pairs,
+    min_minutes: Annotated[float, typer.Option(min=0, help="Minutes in which both sides had triggers, at least.")] = _DEFAULTS.min_span_ms
+    / 60_000,
+    min_coverage: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of live's triggers that the shadow also had, at least.")
+    ] = _DEFAULTS.min_coverage,
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of equal actions, at least; 0 for no requirement.")
+    ] = _DEFAULTS.min_agreement,
+    max_slower: Annotated[
+        float, typer.Option(min=0, help="95th percentile from record to decision, at most so many times live's.")
+    ] = _DEFAULTS.max_slower,
+    max_lost: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of stale or failed triggers, at most so much above live's.")
+    ] = _DEFAULTS.max_lost,
+    max_hits_lost: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of prefix hits, at most so much below live's.")
+    ] = _DEFAULTS.max_hits_lost,
 ) -> None:
-    """Hold what a candidate decided in run mode shadow against what live decided on the same records.
+    """Compare the decisions of a candidate in run mode shadow with live's decisions on the same records.
 
-    Both workers run side by side on one cluster: the shadow reads live's inputs and writes topics of its own. Decisions are joined by
-    symbol, interval, mode and the market record that they rest on. Shown are coverage, who did what, latency, outcomes, prefix hits,
-    acceptance, and, where both are scored (`services.scoring`), the paired difference of returns with its interval.
+    Both workers run side by side on one cluster: the shadow reads live's inputs and writes its own topics. Decisions are matched by
+    symbol, interval, mode and market record. The comparison shows coverage, actions, latency, outcomes, prefix hits and accepted
+    tokens and, where both sides are scored, the paired difference of returns with its interval.
 
-    The exit status is 0 when every criterion is met, 1 when one is missed, 2 when there is nothing to compare.
+    The exit status is 0 when every criterion is met, 1 when one is not, 2 when there is nothing to compare.
 
         aquiline shadow compare --live live.toml --shadow candidate.toml --since 1d --out comparison.json
     """
     logs.configure(LogSettings(level="error"), service="shadow")
-    sides = _settings(live, RunMode.LIVE, "--live"), _settings(candidate, RunMode.SHADOW, "--shadow")
+    sides = load_in_mode(live, RunMode.LIVE, "--live"), load_in_mode(candidate, RunMode.SHADOW, "--shadow")
     if sides[0].bus.url != sides[1].bus.url:
-        raise SettingsError(f"bus.url is {sides[0].bus.url!r} in {live} and {sides[1].bus.url!r} in {candidate}; name one cluster in both")
+        raise SettingsError(
+            f"bus.url is {sides[0].bus.url!r} in {live} and {sides[1].bus.url!r} in {candidate}; both must name one cluster"
+        )
     try:
         span_ms = interval_ms(since)
     except ValueError:
-        raise typer.BadParameter(f"{since!r} is no length of time such as 30m, 6h or 2d", param_hint="--since") from None
+        raise typer.BadParameter(f"{since!r} is not a length of time such as 30m, 6h or 2d", param_hint="--since") from None
     now_ms = SystemClock().now_ms()
     trails = asyncio.run(_read(sides, now_ms - span_ms))
     criteria = Criteria(min_pairs, round(min_minutes * 60_000), min_coverage, min_agreement, max_slower, max_lost, max_hits_lost)
@@ -86,13 +103,6 @@ def compare_sides(
 def store(found: Comparison, file: Path) -> None:
     """Write a comparison as JSON."""
     file.write_text(found.model_dump_json(indent=2) + "\n")
-
-
-def _settings(file: Path, wanted: RunMode, option: str) -> Settings:
-    settings = load(file)
-    if settings.run_mode is not wanted:
-        raise SettingsError(f"{option} {file} has run_mode = {settings.run_mode.value!r}; {wanted.value!r} is wanted")
-    return settings
 
 
 def _expected(settings: Settings) -> Expected:

@@ -1,49 +1,43 @@
-"""`aquiline topics`: creates the topics as they have to be, or compares them with it."""
+"""`aquiline topics`: creates the topics with the configuration that Aquiline needs, or compares existing ones with it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from services.cli.options import BusOption, ConfigOption, settings_on
 from services.core.bus import Admin
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
-from services.core.settings import Settings, load
+from services.core.settings import Settings
 from services.core.topic_admin import INPUTS, check_topics, ensure_topics, kept_for, wanted_topics
 
-app = typer.Typer(help="Create the topics, or compare them with what they should be.", no_args_is_help=True)
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings file in TOML; the one that AQUILINE_CONFIG names when not given."),
-]
-BusOption = Annotated[str | None, typer.Option("--bus", metavar="URL", help="`kafka://host:port`, instead of the settings' `bus.url`.")]
+app = typer.Typer(help="Create the topics, or compare them with the configuration that Aquiline needs.", no_args_is_help=True)
 
 
 @app.command()
 def create(
-    partitions: Annotated[int, typer.Option(min=1, help="Partitions of each topic that is shared out between workers.")] = 12,
-    replication: Annotated[int, typer.Option(min=1, help="Copies of each partition; 3 on a real cluster.")] = 1,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of each topic that workers share.")] = 12,
+    replication: Annotated[int, typer.Option(min=1, help="Replicas of each partition; use 3 on a production cluster.")] = 1,
     input_days: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Days that market and vision features are kept, 90 when not given. A prompt can be written again, and an audit record so "
-            "be checked, while they are: 365, as long as the audit, on a real cluster.",
+            help="Days that market and vision features are kept. Audit records can be verified for as long: use 365, as long as the audit "
+            "itself is kept, on a production cluster. [default: 90]",
         ),
     ] = None,
     bus: BusOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Create what is missing. Topics that exist are left as they are; one with another partition count is an error."""
-    settings = _settings(config, bus)
+    """Create the topics that do not exist. Existing ones are left as they are; another partition count is an error."""
+    settings = settings_on(config, bus)
     overrides = {} if input_days is None else kept_for(INPUTS, input_days)
 
     async def run() -> list[str]:
@@ -54,13 +48,16 @@ def create(
     for name in created:
         typer.echo(f"created {name}")
     if not created:
-        typer.echo("every topic is there")
+        typer.echo("every topic exists")
 
 
 @app.command()
 def describe(bus: BusOption = None, config: ConfigOption = None) -> None:
-    """Show each topic beside what it should be, then check that those read and written together fit each other."""
-    settings = _settings(config, bus)
+    """Show where each topic differs from what `topics create` makes, then check the partition counts.
+
+    Topics that one worker reads and writes together need one count.
+    """
+    settings = settings_on(config, bus)
 
     async def run() -> None:
         async with _admin(settings) as admin:
@@ -73,7 +70,7 @@ def describe(bus: BusOption = None, config: ConfigOption = None) -> None:
 async def _table(admin: Admin, settings: Settings) -> Table:
     wanted = wanted_topics(settings.run_mode, partitions=1)
     found = await admin.describe([topic.name for topic in wanted])
-    table = Table("topic", "partitions", "unlike what `aquiline topics create` makes")
+    table = Table("topic", "partitions", "differs from `aquiline topics create`")
     for topic in wanted:
         if topic.name not in found:
             table.add_row(topic.name, "-", "does not exist")
@@ -97,7 +94,3 @@ async def _admin(settings: Settings) -> AsyncIterator[Admin]:
     finally:
         await admin.close()
         await bus.close()
-
-
-def _settings(config: Path | None, bus: str | None) -> Settings:
-    return load(config, {} if bus is None else {"bus": {"url": bus}})

@@ -15,6 +15,8 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
+from schemas import RunMode
+from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.vision import picture
 from services.vision.forecaster import ForecasterError
 from services.vision.loading import SHIPPED_WEIGHTS, load_forecaster
@@ -41,13 +43,13 @@ def render_chart(
     detections: Annotated[bool, typer.Option("--detections", help="Draw the patterns that were found.")] = False,
 ) -> None:
     """Draw a chart of real daily bars as the network sees it, enlarged."""
-    from services.cli.vision_data import stock_series  # noqa: PLC0415 - reads calendars and bars
+    from services.vision.training_series import stock_series  # noqa: PLC0415 - reads calendars
 
     try:
         spec = ChartSpec(bars=bars, moving_average=moving_average, volume=volume)  # type: ignore[arg-type]
     except ValueError as error:
         _fail(str(error))
-    known = {series.symbol: series for series in stock_series()}
+    known = {series.symbol: series for series in stock_series(load_stocks(RunMode.DEMO), load_splits(RunMode.DEMO))}
     series = known.get(symbol) or next((one for name, one in known.items() if name.partition(".")[0] == symbol.upper()), None)
     if series is None:
         _fail(f"no bars of {symbol!r} are shipped; choose one of {', '.join(known)}")
@@ -76,12 +78,12 @@ def train(
     """Train the chart network on the real daily bars, some five minutes on one CPU core."""
     import numpy as np  # noqa: PLC0415
 
-    from services.cli.vision_data import MissingDataError, training_parts  # noqa: PLC0415
+    from services.vision.training_series import MissingDataError, training_parts  # noqa: PLC0415
 
     try:
         from services.vision import training  # noqa: PLC0415 - torch
 
-        parts, _ = training_parts()
+        parts, _ = training_parts(load_stocks(RunMode.DEMO), load_splits(RunMode.DEMO))
     except MissingDataError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -106,16 +108,16 @@ def evaluate(
     plot: Annotated[Path, typer.Option(help="Calibration plot to write.")] = _PLOT,
 ) -> None:
     """Judge the network out of sample beside its baselines, and write the model card."""
-    from services.cli.vision_data import MissingDataError, training_parts  # noqa: PLC0415
     from services.vision import model_card  # noqa: PLC0415
     from services.vision.evaluation import evaluate as judge  # noqa: PLC0415
+    from services.vision.training_series import MissingDataError, training_parts  # noqa: PLC0415
 
     log = _log_of(weights)
     if not log.is_file():
         _fail(f"the training log {str(log)!r} is not there; `aquiline vision train` writes it beside the weights")
     try:
         forecaster = load_forecaster(weights)
-        parts, series = training_parts()
+        parts, series = training_parts(load_stocks(RunMode.DEMO), load_splits(RunMode.DEMO))
         evaluation = judge(parts, forecaster)
         for folder in (card.parent, plot.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -140,13 +142,13 @@ def record(
     weights: Annotated[Path, typer.Option(help="Weights file to look with.")] = SHIPPED_WEIGHTS,
 ) -> None:
     """Record what the service publishes for the demo's bars, so that the demo needs no torch."""
-    from services.cli.vision_record import record as run_service  # noqa: PLC0415 - not before it is needed
+    from services.vision.record_features import record as run_service  # noqa: PLC0415 - imports the service
 
     try:
         forecaster = load_forecaster(weights)
     except ForecasterError as error:
         _fail(str(error))
-    recorded = asyncio.run(run_service(forecaster))
+    recorded = asyncio.run(run_service(forecaster, load_instruments(RunMode.DEMO), load_splits(RunMode.DEMO), load_stocks(RunMode.DEMO)))
     save_recorded(recorded, out)
     typer.echo(f"{out}: {len(recorded)} windows, {out.stat().st_size} bytes, by {forecaster.detector.name} {forecaster.detector.version}")
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
-from schemas import AuditRecord, Cancel, Outcome, Signal
+from schemas import LATENCY_STAGES, AuditRecord, Cancel, Outcome, Signal
 from services.demo.plan import Phase, Plan
 
-STAGES: Final = ("fold", "vision_wait", "queue", "prompt", "first_token", "decision", "publish")
 """The parts of a decision's latency, in the order in which a trigger passes them."""
 PERCENTILES: Final = (50, 90, 95, 99)
 
@@ -75,7 +74,7 @@ class Results:
 
 def total_ms(audit: AuditRecord) -> float:
     """Return the milliseconds from the record's timestamp to the signal's acknowledgement."""
-    return sum(audit.latency_ms.get(stage, 0.0) for stage in STAGES)
+    return sum(audit.latency_ms.get(stage, 0.0) for stage in LATENCY_STAGES)
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -86,7 +85,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 def latencies(audits: Sequence[AuditRecord]) -> dict[str, dict[str, float]]:
     """Return percentiles and maximum by stage in milliseconds, `total` first; empty without audits."""
     columns = {"total": [total_ms(audit) for audit in audits]}
-    columns |= {stage: [audit.latency_ms[stage] for audit in audits if stage in audit.latency_ms] for stage in STAGES}
+    columns |= {stage: [audit.latency_ms[stage] for audit in audits if stage in audit.latency_ms] for stage in LATENCY_STAGES}
     return {
         stage: {**{f"p{percent}": round(percentile(values, percent), 2) for percent in PERCENTILES}, "max": round(max(values), 2)}
         for stage, values in columns.items()

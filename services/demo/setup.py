@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from schemas import Candle, RunMode, interval_ms
 from services.core.settings import Settings, SettingsError, load
+from services.core.settings_assignments import assign
 from services.demo.options import Options, Vision
 from services.demo.plan import Plan, make_plan
 from services.demo.simulator import SimulatorProcess
@@ -86,17 +85,5 @@ def _settings(options: Options) -> Settings:
         },
         "log": {"level": "info" if options.verbose else "warning"},
     }
-    for assignment in options.assignments:
-        key, equals, value = assignment.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not (equals and dot and name):
-            raise SettingsError(f"--set {assignment!r}: expected section.key=value, such as fusion.permits=3")
-        sections.setdefault(section, {})[name] = _value(value)
+    assign(sections, options.assignments)
     return load(None, {"run_mode": RunMode.DEMO.value, **sections})
-
-
-def _value(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text

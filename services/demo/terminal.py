@@ -16,12 +16,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from schemas import Action, AuditRecord, Outcome
+from schemas import LATENCY_STAGES, Action, AuditRecord, Outcome
 from services.core.metrics import REGISTRY
 from services.demo.checks import Check
 from services.demo.log_output import LogOutput
 from services.demo.plan import day_of
-from services.demo.results import STAGES, Results, hit_ratio, percentile, total_ms
+from services.demo.results import Results, hit_ratio, percentile, total_ms
 from services.demo.sentences import ending_sentence, signal_sentence
 from services.fusion.prompt.prewarm import WarmCount
 
@@ -170,7 +170,7 @@ def _stages(published: Sequence[AuditRecord]) -> str:
     if not published:
         return "-"
     columns = {"total": [total_ms(audit) for audit in published]}
-    columns |= {stage.replace("_", " "): [audit.latency_ms.get(stage, 0.0) for audit in published] for stage in STAGES}
+    columns |= {stage.replace("_", " "): [audit.latency_ms.get(stage, 0.0) for audit in published] for stage in LATENCY_STAGES}
     return "  ".join(f"{stage} {percentile(ms, 50):.0f}/{percentile(ms, 95):.0f}" for stage, ms in columns.items())
 
 

@@ -1,4 +1,4 @@
-"""Goes and looks: asks Kafka, Redis, the engines and the driver, and hands what they say to the verdicts."""
+"""Runs the checks in order: asks the tokenizer, Kafka, Redis, the engines and the GPU's driver, and passes the answers to the findings."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _REDIS_S: Final = 5.0
 
 
 class Diagnosis:
-    """One visit."""
+    """One run of every check."""
 
     def __init__(self, settings: Settings, *, probe: bool) -> None:
-        """With `probe` a few records are written to a topic of the doctor's own, to read the broker's clock."""
+        """With `probe`, write a few records to a topic of the doctor's own, to read the broker's clock."""
         self._settings = settings
         self._probe = probe
         self._clock = SystemClock()
@@ -51,7 +51,7 @@ class Diagnosis:
         self._prompt: PromptFacts | None = None
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """Yield findings as they are made."""
+        """Yield each finding as soon as it is made."""
         for step in (self._tokenizer, self._kafka, self._redis, self._engines, self._gpu):
             for finding in await step():
                 yield finding
@@ -59,30 +59,30 @@ class Diagnosis:
     async def _tokenizer(self) -> list[Finding]:
         engine = self._settings.engine
         if engine.kind == "rules":
-            return [skipped("tokenizer", "the rules engine reads no tokens")]
+            return [skipped("tokenizer", "the rules engine uses no tokens")]
         try:
             tokenizer = await asyncio.to_thread(load_tokenizer, engine)
             self._prompt = await longest_prompt(self._settings, tokenizer)
         except SettingsError as error:
             return [fail("tokenizer", str(error), "set engine.tokenizer_file to the model's tokenizer.json")]
         except ValueError as error:
-            return [fail("tokenizer", str(error), "set engine.chat_template to the model's, or engine.tokenizer_file to its own file")]
+            return [fail("tokenizer", str(error), "set engine.chat_template to the model's, or engine.tokenizer_file to its file")]
         which = engine.tokenizer_file or "the simulator's"
         return [ok("tokenizer", f"{which}, {tokenizer.vocab_size} tokens, fits the chat template {engine.chat_template!r}")]
 
-    # --- Kafka --------------------------------------------------------------------------------------------------------------------
+    # --- Kafka ------------------------------------------------------------------------------------------------------------
 
     async def _kafka(self) -> list[Finding]:
         if self._settings.bus.url == "memory://":
-            return [skipped("kafka", "bus.url is memory://, which lives inside one process and has nothing to look at")]
+            return [skipped("kafka", "bus.url is memory://, which no other process can read")]
         reached, survey = await check_connection(self._settings.bus, self._settings.fusion_group)
         if survey is None:
-            return [reached, skipped("topics", "they cannot be asked about before Kafka is reached")]
+            return [reached, skipped("topics", "not checked, as Kafka cannot be reached")]
         bus = connect_bus(self._settings.bus, self._clock)
         try:
             return [reached, *await self._on(bus, survey)]
         except BusError as error:
-            return [reached, fail("topics", str(error), "mend that first, then look again")]
+            return [reached, fail("topics", str(error), "fix this first, then run the doctor again")]
         finally:
             await bus.close()
 
@@ -94,11 +94,11 @@ class Diagnosis:
             infos = await admin.describe(names)
         finally:
             await admin.close()
-        people: list[Finding] = []
+        tables: list[Finding] = []
         if topic_name(Topic.INSTRUMENTS, settings.run_mode) in infos and topic_name(Topic.INSTRUMENT_EVENTS, settings.run_mode) in infos:
-            people += await self._instruments(bus)
+            tables += await self._instruments(bus)
         if topic_name(Topic.CONTROL, settings.run_mode) in infos:
-            people += await self._control(bus)
+            tables += await self._control(bus)
         span_ms, _ = look_back(settings.fusion, self._calendars, self._clock.now_ms())
         found = topic_findings(settings, TopicFacts(infos, span_ms, survey.replicas, survey.in_sync))
         inputs = [
@@ -107,7 +107,7 @@ class Diagnosis:
             if name in infos
             for partition in range(infos[name].partitions)
         ]
-        return [*found, *people, await self._group(bus, survey, inputs), await self._skew(bus, inputs)]
+        return [*found, *tables, await self._group(bus, survey, inputs), await self._skew(bus, inputs)]
 
     async def _instruments(self, bus: Bus) -> list[Finding]:
         table = Instruments(bus, self._clock, self._settings.run_mode, "aquiline-doctor")
@@ -141,7 +141,7 @@ class Diagnosis:
     async def _group(self, bus: Bus, survey: ClusterState, inputs: Sequence[TopicPartition]) -> Finding:
         fusion = self._settings.fusion
         if not inputs:
-            return skipped(f"group {self._settings.fusion_group}", "there is nothing to read yet")
+            return skipped(f"group {self._settings.fusion_group}", "the input topics do not exist")
         committed = {tp: offset for tp, offset in survey.committed.items() if tp in set(inputs)}
         reader = await bus.reader(client_id="aquiline-doctor")
         try:
@@ -162,7 +162,7 @@ class Diagnosis:
         if self._probe:
             return skew_finding(await self._probed(bus), limit_ms, f"by records on {PROBE_TOPIC}")
         if not inputs:
-            return skipped("clock", "there are no records to tell the broker's time by; `--probe` writes some to a topic of its own")
+            return skipped("clock", "the input topics do not exist; `--probe` compares the clocks without them")
         reader = await bus.reader(client_id="aquiline-doctor")
         try:
             ahead_ms = self._clock.now_ms() + limit_ms
@@ -172,10 +172,10 @@ class Diagnosis:
         if any(offset is not None for offset in future.values()):
             return fail(
                 "clock",
-                f"records were appended more than {limit_ms} ms in this machine's future: its clock is behind the broker's",
+                f"records have append times more than {limit_ms} ms ahead of this machine's clock, which is behind the broker's",
                 "run NTP (chrony) on both machines",
             )
-        return skipped("clock", f"no record lies in the future; `--probe` compares the clocks, with {_PROBES} records on {PROBE_TOPIC}")
+        return skipped("clock", f"no record is ahead of this clock; `--probe` compares the clocks with {_PROBES} records on {PROBE_TOPIC}")
 
     async def _probed(self, bus: Bus) -> int:
         """Return this machine's clock less the broker's, in ms: 0 as far as a round trip can tell."""
@@ -197,13 +197,13 @@ class Diagnosis:
             await producer.close()
         return min(skews, key=abs)
 
-    # --- Around it ------------------------------------------------------------------------------------------------------------------
+    # --- Redis, engines, GPU ------------------------------------------------------------------------------------------------------
 
     async def _redis(self) -> list[Finding]:
         settings = self._settings
         if not settings.redis.url.startswith("redis"):
             return [skipped("redis", f"redis.url is {settings.redis.url}")]
-        # The budget of a decision is no measure of whether there is a Redis at all.
+        # A decision's budget is too short to tell whether Redis is up at all.
         client = redis.connect(settings.redis.model_copy(update={"budget_ms": int(_REDIS_S * 1000)}))
         assert client is not None  # noqa: S101 - told by the line above
         try:
@@ -214,10 +214,10 @@ class Diagnosis:
                 took_ms = (time.perf_counter() - started) * 1000
                 said = {**await client.info("server"), **await client.info("memory")}
         except AuthenticationError as error:
-            return [fail("redis", f"does not let us in: {error}", "check redis.username and redis.password")]
+            return [fail("redis", f"refuses the log-in: {error}", "check redis.username and redis.password")]
         except (RedisError, OSError, TimeoutError) as error:
-            mend = "check redis.url (rediss:// for TLS) and redis.ca_file, and that it is up; meanwhile the worker goes on without it"
-            return [fail("redis", f"cannot be used: {error or type(error).__name__}", mend)]
+            fix = "check redis.url (rediss:// for TLS), redis.ca_file, and that Redis is running; workers continue without it, more slowly"
+            return [fail("redis", f"cannot be used: {error or type(error).__name__}", fix)]
         finally:
             await client.aclose()
         facts = RedisFacts(str(said["redis_version"]), int(said["maxmemory"]), str(said["maxmemory_policy"]), took_ms)
@@ -231,13 +231,13 @@ class Diagnosis:
             try:
                 engine = connect_engine(settings.model_copy(update={"urls": [url]}), self._clock)
             except SettingsError as error:
-                found.append(fail("engine", str(error), "mend engine.* in the settings"))
+                found.append(fail("engine", str(error), "correct engine.* in the settings"))
                 continue
             try:
                 info = await engine.info()
                 found += engine_findings(self._settings, info, self._prompt if engine.capabilities.token_ids else None, count)
             except EngineError as error:
-                found.append(fail(f"engine {engine.name}", error.detail, "start it (`aquiline engine serve`), or mend engine.urls"))
+                found.append(fail(f"engine {engine.name}", error.detail, "start it with `aquiline engine serve`, or correct engine.urls"))
             finally:
                 await engine.close()
         return found
@@ -245,5 +245,5 @@ class Diagnosis:
     async def _gpu(self) -> list[Finding]:
         memory = await asyncio.to_thread(card_bytes)
         if memory is None:
-            return [skipped("gpu", "this machine has no NVIDIA driver to ask; look where the engine runs")]
-        return [ok("gpu", f"a card with {memory / _GIB:.0f} GiB")]
+            return [skipped("gpu", "this machine has no NVIDIA driver; run the doctor where the engine runs")]
+        return [ok("gpu", f"a GPU with {memory / _GIB:.0f} GiB")]

@@ -18,14 +18,14 @@ _PREFIXES_A_SYMBOL: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class PromptFacts:
-    """The longest prompt that the settings make, and its prefix, in tokens."""
+    """The longest prompt of the settings and its prefix, in tokens."""
 
     tokens: int
     prefix_tokens: int
 
 
 def engine_findings(settings: Settings, info: EngineInfo, prompt: PromptFacts | None, symbols: int) -> list[Finding]:
-    """Return what is to be said of an engine that answers; `prompt` is None when none could be rendered."""
+    """Return the findings on an engine that answers; `prompt` is None when none could be built."""
     check = f"engine {info.name}"
     found = [*_source(check, settings, info)]
     if prompt is not None:
@@ -45,7 +45,7 @@ def _source(check: str, settings: Settings, info: EngineInfo) -> Iterator[Findin
     if info.source == "llm" and settings.engine.kind == "sglang" and settings.engine.tokenizer_file is None:
         yield fail(
             check,
-            f"serves {info.model}, and prompts are made with the simulator's tokenizer: the model would read noise",
+            f"serves {info.model}, but prompts are tokenized with the simulator's tokenizer, so the model reads noise",
             "set engine.tokenizer_file to the model's own tokenizer.json",
         )
 
@@ -58,7 +58,7 @@ def _context(check: str, settings: Settings, info: EngineInfo, prompt: PromptFac
     if info.context_tokens is not None and needed > info.context_tokens:
         yield fail(
             check,
-            f"takes {info.context_tokens} tokens, and the longest prompt is {prompt.tokens} with up to {answer} of answer",
+            f"accepts {info.context_tokens} tokens; the longest prompt has {prompt.tokens}, and its answer up to {answer}",
             f"lower fusion.window_bars ({fusion.window_bars}) or slow_window_bars ({fusion.slow_window_bars}), "
             f"or start the engine with a context of at least {needed}",
         )
@@ -69,13 +69,13 @@ def _capacity(check: str, settings: Settings, info: EngineInfo, prompt: PromptFa
         return
     lanes = symbols * len(settings.fusion.trigger_interval_set)
     needed = lanes * prompt.prefix_tokens * (_PREFIXES_A_SYMBOL if settings.fusion.prewarm else 1)
-    # Several engines share the symbols out.
+    # The symbols are distributed over the engines.
     needed = -(-needed // len(settings.engine.urls))
     if needed > info.kv_capacity_tokens:
         window = fitting_window(settings.fusion.window_bars, needed, info.kv_capacity_tokens)
         yield warn(
             check,
-            f"its KV cache holds {info.kv_capacity_tokens} tokens, and the live prefixes of {symbols} symbols are about {needed}: "
-            "hits collapse",
-            f"fusion.window_bars = {window} would fit; or name fewer fusion.symbols, or add engines",
+            f"its KV cache holds {info.kv_capacity_tokens} tokens; the prefixes of {symbols} symbols need about {needed}, so prefix hits "
+            "collapse",
+            f"set fusion.window_bars to {window} or less, reduce fusion.symbols, or add engines",
         )

@@ -1,4 +1,4 @@
-"""What the doctor has to say: one finding a check, with the mend where there is something to mend."""
+"""A finding of `aquiline doctor`: a check, its level, a sentence, and how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ Level = Literal["ok", "warn", "fail", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: `sentence` says what is so, `mend` what to do about it, empty when there is nothing to do."""
+    """One line: `sentence` states what was found, `fix` how to fix it; `fix` is empty when nothing is wrong."""
 
     check: str
     level: Level
     sentence: str
-    mend: str = ""
+    fix: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """Return it for machines."""
-        return {"check": self.check, "level": self.level, "sentence": self.sentence, "mend": self.mend}
+        """Return the finding as JSON has it."""
+        return {"check": self.check, "level": self.level, "sentence": self.sentence, "fix": self.fix}
 
 
 def ok(check: str, sentence: str) -> Finding:
-    """Return a finding of something that is as it should be."""
+    """Return a finding of something that is right."""
     return Finding(check, "ok", sentence)
 
 
-def warn(check: str, sentence: str, mend: str) -> Finding:
-    """Return a finding of something that works and could be better."""
-    return Finding(check, "warn", sentence, mend)
+def warn(check: str, sentence: str, fix: str) -> Finding:
+    """Return a finding of something that works but should be improved."""
+    return Finding(check, "warn", sentence, fix)
 
 
-def fail(check: str, sentence: str, mend: str) -> Finding:
-    """Return a finding of something that does not work, or will break a promise."""
-    return Finding(check, "fail", sentence, mend)
+def fail(check: str, sentence: str, fix: str) -> Finding:
+    """Return a finding of something that does not work, or breaks a guarantee."""
+    return Finding(check, "fail", sentence, fix)
 
 
 def skipped(check: str, sentence: str) -> Finding:
-    """Return a finding of something that was not looked at, and why."""
+    """Return a finding of something that was not checked, with the reason."""
     return Finding(check, "skipped", sentence)

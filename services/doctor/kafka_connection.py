@@ -1,4 +1,4 @@
-"""Whether Kafka can be reached at all, step by step, so that the first step that fails can be named: name, port, TLS, log-in."""
+"""Connects to Kafka step by step (name, port, TLS, log-in), so that the first step that fails can be named."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _STEP_S: Final = 5.0
 
 
 async def check_connection(settings: BusSettings, group: str) -> tuple[Finding, ClusterState | None]:
-    """Return what is to be said of the broker, and what it says of itself, None when it cannot be reached."""
+    """Return the finding, and the state of the cluster; None when it cannot be reached."""
     try:
         context = Connection.from_settings(settings).arguments.get("ssl_context")
     except BusError as error:
-        return fail(_CHECK, str(error), "mend bus.* in the settings"), None
+        return fail(_CHECK, str(error), "correct bus.* in the settings"), None
     addresses = settings.url.removeprefix("kafka://").split(",")
     failures = [await _knock(address, context) for address in addresses]
     open_at = [address for address, failure in zip(addresses, failures, strict=True) if failure is None]
@@ -39,7 +39,7 @@ async def check_connection(settings: BusSettings, group: str) -> tuple[Finding, 
 
 
 async def _knock(address: str, context: ssl.SSLContext | None) -> Finding | None:
-    """Return what goes wrong when `address` is connected to, None when nothing does."""
+    """Return the finding of a failed connection to `address`, None when it succeeds."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return fail(_CHECK, f"bus.url names {address!r}, which is not host:port", "write it as kafka://host:port[,host:port]")
@@ -51,26 +51,26 @@ async def _knock(address: str, context: ssl.SSLContext | None) -> Finding | None
 
 
 def _explained(address: str, error: OSError) -> tuple[str, str]:
-    """Return what went wrong and the mend."""
+    """Return what went wrong, and how to fix it."""
     match error:
         case socket.gaierror():
-            return f"the name in {address!r} is not known ({error.strerror})", "mend bus.url, or the name service"
+            return f"the host name in {address!r} cannot be resolved ({error.strerror})", "correct bus.url, or the name service"
         case ssl.SSLCertVerificationError():
             return (
-                f"the certificate of {address} is not accepted: {error.verify_message}",
-                "set bus.ca_file to the PEM of the authority that signed it, and use the name that the certificate carries in bus.url",
+                f"the certificate of {address} fails verification: {error.verify_message}",
+                "set bus.ca_file to the PEM file of the authority that signed it, and use the certificate's host name in bus.url",
             )
         case ssl.SSLError():
             return (
-                f"{address} does not take our TLS ({error.reason})",
-                "the listener may be plaintext (bus.security without ssl), or want a client's certificate (bus.cert_file and bus.key_file)",
+                f"the TLS handshake with {address} failed ({error.reason})",
+                "the listener may be plaintext (bus.security without ssl), or require a client certificate (bus.cert_file, bus.key_file)",
             )
         case TimeoutError():
             return f"{address} does not answer within {_STEP_S:.0f} s", "check host, port and firewall"
         case _:
             return (
                 f"{address} refuses connections ({os.strerror(error.errno) if error.errno else error})",
-                "check bus.url, and that the broker is up",
+                "check bus.url, and that the broker is running",
             )
 
 
@@ -84,7 +84,7 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> None
 
 
 async def _refused(settings: BusSettings, address: str, error: BusError) -> Finding:
-    """Say why a broker that accepts connections does not serve us."""
+    """Return the finding for a broker that accepts connections and refuses requests."""
     if settings.security in {"plaintext", "sasl_plaintext"} and await _speaks_tls(address):
         wanted = "ssl" if settings.security == "plaintext" else "sasl_ssl"
         return fail(
@@ -95,14 +95,14 @@ async def _refused(settings: BusSettings, address: str, error: BusError) -> Find
     if settings.security.startswith("sasl"):
         return fail(
             _CHECK,
-            f"{address} accepts the connection and then refuses {settings.username!r} with {settings.sasl_mechanism}: {error}",
+            f"{address} refuses the log-in of {settings.username!r} with {settings.sasl_mechanism}: {error}",
             "check bus.username, bus.password and bus.sasl_mechanism"
-            + ("; a listener that wants a client's certificate needs bus.cert_file" if settings.security == "sasl_ssl" else ""),
+            + ("; a listener that requires a client certificate needs bus.cert_file" if settings.security == "sasl_ssl" else ""),
         )
     return fail(
         _CHECK,
-        f"{address} accepts the connection and does not serve it: {error}",
-        "bus.security may have to be a sasl_* one, a client's certificate may be wanted (bus.cert_file), or it is no Kafka",
+        f"{address} accepts the connection but not the request: {error}",
+        "bus.security may need a sasl_* value, the listener may require a client certificate (bus.cert_file), or it may not be Kafka",
     )
 
 

@@ -1,4 +1,4 @@
-"""The longest prompt that the settings can make, rendered by the real builder from made-up bars."""
+"""The longest prompt that the settings allow, built by the worker's own prompt builder from made-up bars."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from services.fusion.state.book import Book
 _LATE_MS: Final = 1_763_424_000_000
 """2025-11-18T00:00Z."""
 _PRICES: Final = (98_765.43, 99_876.54, 87_654.32, 91_234.56)
-"""Open, high, low and close of a bar whose line is as wide as they get."""
+"""Open, high, low and close that make the widest line of a bar."""
 
 
 async def longest_prompt(settings: Settings, tokenizer: Tokenizer) -> PromptFacts:
-    """Return the sizes of a prompt at the end of an epoch, its windows full; raise ValueError when the tokenizer lacks a token."""
+    """Return the sizes of a prompt at the end of an epoch with full windows; raise ValueError when the tokenizer lacks a token."""
     store = PrefixStore(None, settings.redis, SystemClock(), "doctor")
     builder = PromptBuilder(settings.fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
     interval = min(settings.fusion.trigger_interval_set, key=interval_ms)

@@ -17,7 +17,7 @@ _GIB: Final = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class RedisFacts:
-    """What a Redis says: its version, memory limit in bytes (0 for none), what it evicts, and how long an answer took in ms."""
+    """What the server reports: version, memory limit in bytes (0 for none), eviction policy, and a round trip in ms."""
 
     version: str
     maxmemory: int
@@ -26,7 +26,7 @@ class RedisFacts:
 
 
 def redis_findings(settings: Settings, facts: RedisFacts) -> list[Finding]:
-    """Return what is to be said of a Redis that answers."""
+    """Return the findings on a Redis that answers."""
     found = [*_memory(facts), *_connection(settings, facts)]
     size = f"{facts.maxmemory / _GIB:.3g} GiB, {facts.policy}"
     return found or [ok("redis", f"version {facts.version}, {size}, answers in {facts.round_trip_ms:.1f} ms")]
@@ -36,13 +36,13 @@ def _memory(facts: RedisFacts) -> Iterator[Finding]:
     if facts.maxmemory == 0:
         yield fail(
             "redis",
-            "maxmemory is not set, so that the cache grows until the machine is out of memory",
+            "maxmemory is not set: the cache grows until the machine is out of memory",
             "redis-cli config set maxmemory 2gb (and in redis.conf)",
         )
     if facts.policy == "noeviction":
         yield fail(
             "redis",
-            "maxmemory-policy is noeviction: once it is full every write fails and every new block is a miss",
+            "maxmemory-policy is noeviction: once memory is full every write fails, and every new block is a miss",
             "redis-cli config set maxmemory-policy allkeys-lru (and in redis.conf)",
         )
 
@@ -52,12 +52,12 @@ def _connection(settings: Settings, facts: RedisFacts) -> Iterator[Finding]:
     if _version(facts.version) < _LEAST_REDIS:
         yield fail("redis", f"version {facts.version} is too old", "install Redis 5 or later, or Valkey")
     if url.scheme == "redis" and settings.redis.password is not None and url.hostname not in _LOOPBACK:
-        yield warn("redis", "the password travels in the clear", "use rediss:// and redis.ca_file")
+        yield warn("redis", "the password is sent in plaintext", "use rediss:// and redis.ca_file")
     if facts.round_trip_ms > settings.redis.budget_ms / 2:
         yield warn(
             "redis",
-            f"an answer took {facts.round_trip_ms:.0f} ms, and all of a decision may take redis.budget_ms = {settings.redis.budget_ms}",
-            "bring Redis nearer to the worker, or give it less to do",
+            f"a round trip takes {facts.round_trip_ms:.0f} ms, and redis.budget_ms allows {settings.redis.budget_ms} ms a decision",
+            "place Redis closer to the workers, or reduce its load",
         )
 
 

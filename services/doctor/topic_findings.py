@@ -1,4 +1,4 @@
-"""Verdicts on topics: what a broker says of them against what the settings need. Pure: nothing is asked here."""
+"""Findings on topics: their configuration on the broker against what the settings need. Pure: this module asks nothing."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ _OUTPUTS: Final = (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 _LEAST_AUDIT_BYTES: Final = 393_216
-"""An audit record holds an answer of up to 65,536 characters, which may take four bytes each, and some thousand bytes more."""
+"""An audit record holds an answer of up to 65,536 characters of up to four bytes, and some thousand bytes more."""
 _HEADER_BYTES: Final = 65_536
-_LIVE_COPIES: Final = 3
+_LIVE_REPLICAS: Final = 3
 _LIVE_IN_SYNC: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What is known of the topics by name: what the broker says, and the replicas of each, empty where nobody knows.
+    """What the broker reports by topic name; replica counts are missing where it did not report them.
 
     `look_back_ms` is what `look_back` returns.
     """
 
     infos: Mapping[str, TopicInfo]
     look_back_ms: int
-    copies: Mapping[str, int] = field(default_factory=dict)
+    replicas: Mapping[str, int] = field(default_factory=dict)
     in_sync: Mapping[str, int] = field(default_factory=dict)
 
 
 def topic_findings(settings: Settings, facts: TopicFacts) -> list[Finding]:
-    """Return what is to be said of each topic of the run mode, and of the partition counts."""
+    """Return the findings on each topic of the run mode, and on the partition counts."""
     found = [finding for topic in SPECS for finding in _topic(settings, topic, facts)]
     names = [topic_name(topic, settings.run_mode) for topic in CO_PARTITIONED]
     counts = {facts.infos[name].partitions for name in names if name in facts.infos}
-    if told := _differing(settings, facts, CO_PARTITIONED):
+    if counted := _differing(settings, facts, CO_PARTITIONED):
         found.append(
             fail(
                 "partitions",
-                f"topics that one worker reads and writes together differ in partitions: {told}; workers refuse to start",
-                "make new topics with one count and copy the records over: a count cannot be lowered, and raising it moves keys",
+                f"topics that one worker reads and writes together have different partition counts ({counted}); workers refuse to start",
+                "create new topics with one count and copy the records: a count cannot be lowered, and raising it moves keys",
             )
         )
     elif scored := _differing(settings, facts, SCORED_TOGETHER):
         found.append(
             fail(
                 "partitions",
-                f"topics that one scorer reads and writes together differ in partitions: {scored}; it refuses to start",
-                "make the scorer's own topics (scoring-*-changelog, signal-outcomes) anew with the count of the others",
+                f"topics that one scorer reads and writes together have different partition counts ({scored}); it refuses to start",
+                "recreate the scorer's own topics (scoring-*-changelog, signal-outcomes) with the count of the others",
             )
         )
     elif counts:
@@ -64,16 +64,16 @@ def topic_findings(settings: Settings, facts: TopicFacts) -> list[Finding]:
 
 
 def _differing(settings: Settings, facts: TopicFacts, topics: Iterable[Topic]) -> str:
-    """Return the partition counts of `topics` when those that exist differ, nothing when they do not."""
+    """Return the partition counts of those `topics` that exist, or nothing when they are equal."""
     names = [topic_name(topic, settings.run_mode) for topic in topics]
     counts = {name: facts.infos[name].partitions for name in names if name in facts.infos}
     return ", ".join(f"{name} {count}" for name, count in counts.items()) if len(set(counts.values())) > 1 else ""
 
 
 def look_back(settings: FusionSettings, calendars: Iterable[str], now_ms: int) -> tuple[int, str]:
-    """Return how far back in ms a rebuild reads the inputs at most, and the interval that reaches back furthest.
+    """Return how far back in ms a rebuild reads the inputs at most, and the interval that needs it.
 
-    Calendars that are not known, or do not reach back so far, are left out; without any, the market is taken as always open.
+    Unknown calendars are skipped; without any, the market counts as always open.
     """
     known = []
     for name in calendars or ():
@@ -90,7 +90,7 @@ def look_back(settings: FusionSettings, calendars: Iterable[str], now_ms: int) -
 
 
 def _span(calendar: SessionCalendar, interval: str, bars: int, now_ms: int) -> int:
-    """Return the time in ms that the last `bars` scheduled bars take up, to within a hundredth, rounded up."""
+    """Return the time in ms that the last `bars` scheduled bars span, rounded up by at most 1 %."""
     low, high = 0, bars * interval_ms(interval)
     while calendar.slots_between(interval, now_ms - high, now_ms) < bars and high < now_ms:
         low, high = high, 2 * high
@@ -108,20 +108,20 @@ def _topic(settings: Settings, topic: Topic, facts: TopicFacts) -> list[Finding]
     check = f"topic {name}"
     info = facts.infos.get(name)
     if info is None:
-        return [fail(check, "does not exist", "create it: `aquiline topics create --partitions N`, N as the others have")]
+        return [fail(check, "does not exist", "create it: `aquiline topics create --partitions N`, with the count of the others")]
     found = [
         *_cleanup(check, topic, info),
         *_retention(check, topic, info, settings, facts),
         *_times(check, topic, info),
         *_sizes(check, topic, info, settings, facts.infos),
         *_leaders(check, info, settings.run_mode),
-        *_copies(check, info, settings.run_mode, facts.copies.get(name), facts.in_sync.get(name)),
+        *_replicas(check, info, settings.run_mode, facts.replicas.get(name), facts.in_sync.get(name)),
     ]
-    return found or [ok(check, _praise(topic, info))]
+    return found or [ok(check, _summary(topic, info))]
 
 
-def _praise(topic: Topic, info: TopicInfo) -> str:
-    kept = "compacted" if SPECS[topic].compacted else f"kept {_words(_retention_ms(info))}"
+def _summary(topic: Topic, info: TopicInfo) -> str:
+    kept = "compacted" if SPECS[topic].compacted else f"retention {_span_text(_retention_ms(info))}"
     return f"{info.partitions} partition{'s' if info.partitions > 1 else ''}, {kept}"
 
 
@@ -130,13 +130,13 @@ def _cleanup(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
     if SPECS[topic].compacted and policy != "compact":
         yield fail(
             check,
-            f"cleanup.policy is {policy!r}, so that old records are deleted; the last one of each key must stay for ever"
-            + (": a halt would lapse" if topic is Topic.CONTROL else ""),
+            f"cleanup.policy is {policy!r}, which deletes old records; the last record of each key must stay"
+            + (", or a halt ends by itself" if topic is Topic.CONTROL else ""),
             _alter(info, "cleanup.policy=compact"),
         )
     if not SPECS[topic].compacted and "compact" in policy:
         yield fail(
-            check, f"cleanup.policy is {policy!r}, so that all but the last record of a symbol go", _alter(info, "cleanup.policy=delete")
+            check, f"cleanup.policy is {policy!r}, which deletes all but the last record of a symbol", _alter(info, "cleanup.policy=delete")
         )
 
 
@@ -147,13 +147,13 @@ def _retention(check: str, topic: Topic, info: TopicInfo, settings: Settings, fa
     needed_ms, why = _needed(topic, settings, facts.look_back_ms)
     if held_ms is not None and (needed_ms is None or held_ms < needed_ms):
         wanted = -1 if needed_ms is None else 2 * needed_ms
-        yield fail(check, f"is kept {_words(held_ms)}, and {why}", _alter(info, f"retention.ms={wanted}"))
+        yield fail(check, f"retention is {_span_text(held_ms)}; {why}", _alter(info, f"retention.ms={wanted}"))
     elif topic in INPUTS and settings.run_mode is RunMode.LIVE:
         yield from _replayable(check, info, facts.infos.get(topic_name(Topic.SIGNAL_AUDIT, settings.run_mode)))
     if topic in {*INPUTS, *_OUTPUTS, Topic.INSTRUMENT_EVENTS} and info.config.get("retention.bytes", "-1") != "-1":
         yield warn(
             check,
-            f"retention.bytes is {info.config['retention.bytes']}, which may delete records before their time",
+            f"retention.bytes is {info.config['retention.bytes']}, which may delete records before retention.ms",
             _alter(info, "retention.bytes=-1"),
         )
 
@@ -163,24 +163,24 @@ def _replayable(check: str, info: TopicInfo, audit: TopicInfo | None) -> Iterato
     if held_ms is not None and (audited_ms is None or held_ms < audited_ms):
         yield warn(
             check,
-            f"is kept {_words(held_ms)} and the audit {_words(audited_ms)}: what an older record was decided on can no longer be shown",
+            f"retention is {_span_text(held_ms)}, that of the audit {_span_text(audited_ms)}: older audit records cannot be verified",
             _alter(info, f"retention.ms={-1 if audited_ms is None else audited_ms}"),
         )
 
 
 def _needed(topic: Topic, settings: Settings, look_back_ms: int) -> tuple[int | None, str]:
-    """Return how long in ms a topic must be kept (None for ever), and why."""
+    """Return the retention in ms that a topic needs (None for unlimited), and why."""
     fusion = settings.fusion
     if topic is Topic.INSTRUMENT_EVENTS:
-        return None, "splits must stay for ever: a book is rebuilt with them"
+        return None, "splits need unlimited retention: books are rebuilt with them"
     if topic in INPUTS:
         return (
             look_back_ms,
-            f"a rebuilt book needs {_words(look_back_ms)} (window_bars, slow_window_bars and epoch_slots of the slowest interval)",
+            f"rebuilding a book needs {_span_text(look_back_ms)} (window_bars, slow_window_bars and epoch_slots of the slowest interval)",
         )
     if topic in _OUTPUTS:
         memory_ms = max(_DAY_MS, fusion.cool_down_ms, fusion.flip_flop_window_ms, *(fusion.entry_validity(i) for i in fusion.intervals))
-        return memory_ms, f"a worker that takes over reads {_words(memory_ms)} of it, to know what it has said"
+        return memory_ms, f"a worker that takes over reads {_span_text(memory_ms)} of it, to know which signals are open"
     return 0, ""
 
 
@@ -189,7 +189,7 @@ def _times(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
     if kind != "LogAppendTime" and topic in {*INPUTS, *_OUTPUTS, Topic.CANDLES}:
         yield fail(
             check,
-            f"message.timestamp.type is {kind}, so that staleness and deadlines run on the producers' clocks",
+            f"message.timestamp.type is {kind}, so staleness and deadlines depend on the producers' clocks",
             _alter(info, "message.timestamp.type=LogAppendTime"),
         )
 
@@ -199,8 +199,8 @@ def _sizes(check: str, topic: Topic, info: TopicInfo, settings: Settings, infos:
     if topic is Topic.SIGNAL_AUDIT and held < _LEAST_AUDIT_BYTES:
         yield fail(
             check,
-            f"max.message.bytes is {held}, and an audit record with a long answer takes up to {_LEAST_AUDIT_BYTES}: "
-            "its trigger would never be finished",
+            f"max.message.bytes is {held}; an audit record with a long answer has up to {_LEAST_AUDIT_BYTES} bytes, so its "
+            "trigger would never finish",
             _alter(info, f"max.message.bytes={_LEAST_AUDIT_BYTES}"),
         )
     if topic is Topic.DEAD_LETTERS:
@@ -209,26 +209,26 @@ def _sizes(check: str, topic: Topic, info: TopicInfo, settings: Settings, infos:
         if held < needed:
             yield fail(
                 check,
-                f"max.message.bytes is {held}, and a dead letter holds a record as large as the inputs let be, and headers: {needed}",
+                f"max.message.bytes is {held}; a dead letter holds the original record and headers, up to {needed} bytes",
                 _alter(info, f"max.message.bytes={needed}"),
             )
 
 
-def _copies(check: str, info: TopicInfo, run_mode: RunMode, copies: int | None, in_sync: int | None) -> Iterator[Finding]:
+def _replicas(check: str, info: TopicInfo, run_mode: RunMode, replicas: int | None, in_sync: int | None) -> Iterator[Finding]:
     least = int(info.config.get("min.insync.replicas", "1"))
-    if copies is None or in_sync is None:
+    if replicas is None or in_sync is None:
         return
     if in_sync < least:
         yield fail(
             check,
-            f"{in_sync} of {copies} copies are in sync and min.insync.replicas is {least}: nothing can be appended",
-            "bring the missing brokers back" if copies >= least else "raise the topic's replication factor, or lower min.insync.replicas",
+            f"{in_sync} of {replicas} replicas are in sync and min.insync.replicas is {least}: nothing can be appended",
+            "restart the missing brokers" if replicas >= least else "raise the topic's replication factor, or lower min.insync.replicas",
         )
-    elif run_mode is RunMode.LIVE and (copies < _LIVE_COPIES or least < _LIVE_IN_SYNC):
+    elif run_mode is RunMode.LIVE and (replicas < _LIVE_REPLICAS or least < _LIVE_IN_SYNC):
         yield warn(
             check,
-            f"{copies} cop{'ies' if copies > 1 else 'y'} with min.insync.replicas {least}: losing a broker may lose acknowledged records",
-            f"in live, keep {_LIVE_COPIES} copies and min.insync.replicas {_LIVE_IN_SYNC} (`aquiline topics create --replication 3`)",
+            f"{replicas} replica{'s' if replicas > 1 else ''} with min.insync.replicas {least}: losing a broker may lose records",
+            f"in live, keep {_LIVE_REPLICAS} replicas and min.insync.replicas {_LIVE_IN_SYNC} (`aquiline topics create --replication 3`)",
         )
 
 
@@ -237,13 +237,13 @@ def _leaders(check: str, info: TopicInfo, run_mode: RunMode) -> Iterator[Finding
         say = fail if run_mode is RunMode.LIVE else warn
         yield say(
             check,
-            "unclean.leader.election.enable is true: a copy that lags may lead, and records that every copy had acknowledged are gone",
+            "unclean.leader.election.enable is true: a replica that lags may become leader, and acknowledged records are lost",
             _alter(info, "unclean.leader.election.enable=false"),
         )
 
 
 def _retention_ms(info: TopicInfo) -> int | None:
-    """Return how long records are kept, None for ever."""
+    """Return the retention in ms, None for unlimited."""
     held = int(info.config.get("retention.ms", "604800000"))
     return None if held < 0 else held
 
@@ -256,9 +256,9 @@ def _alter(info: TopicInfo, setting: str) -> str:
     return f"kafka-configs.sh --alter --topic {info.name} --add-config {setting}"
 
 
-def _words(span_ms: int | None) -> str:
+def _span_text(span_ms: int | None) -> str:
     if span_ms is None:
-        return "for ever"
+        return "unlimited"
     for unit, name in ((_DAY_MS, "days"), (_HOUR_MS, "hours"), (60_000, "minutes")):
         if span_ms >= 2 * unit:
             return f"{span_ms / unit:.3g} {name}"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from schemas import Action, AuditRecord, OffsetRef, Outcome
-
-STAGES: Final = ("fold", "vision_wait", "queue", "prompt", "first_token", "decision", "publish")
+from schemas import LATENCY_STAGES, Action, AuditRecord, OffsetRef, Outcome
 
 
 class TriggerOrigin(NamedTuple):
@@ -57,7 +55,7 @@ class AuditSummary:
     cached_tokens: int | None
     accept_length: float | None
     latency_ms: tuple[float, ...]
-    """By stage, as in `STAGES`."""
+    """By stage, as in `schemas.LATENCY_STAGES`."""
 
     @classmethod
     def of(cls, audit: AuditRecord) -> AuditSummary:
@@ -85,7 +83,7 @@ class AuditSummary:
             prompt_tokens=audit.prompt_tokens,
             cached_tokens=audit.cached_tokens,
             accept_length=audit.accept_length,
-            latency_ms=tuple([audit.latency_ms.get(stage, 0.0) for stage in STAGES]),
+            latency_ms=tuple([audit.latency_ms.get(stage, 0.0) for stage in LATENCY_STAGES]),
         )
 
     @property

@@ -10,13 +10,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas import Action, Outcome
-from services.promotion.audit_summary import STAGES, AuditSummary
+from schemas import LATENCY_STAGES, Action, Outcome
+from services.promotion.audit_summary import AuditSummary
 from services.promotion.comparison_result import Check, Comparison, Returns, Side, Spread
 from services.promotion.decision_pairs import Pair, SideRecords, covered, distinct, matrix, newest_version, pairs, span, within
 from services.scoring.report.statistics import block_length, bootstrap_mean
 
-_TO_DECISION: Final = STAGES.index("decision") + 1
+_TO_DECISION: Final = LATENCY_STAGES.index("decision") + 1
 _TOP_REASONS: Final = 5
 _SEED: Final = 7
 _SLACK_MS: Final = 50.0
@@ -154,7 +154,7 @@ def _latency(published: Sequence[AuditSummary]) -> dict[str, Spread]:
         return {}
     taken = np.asarray([end.latency_ms for end in published])
     found = {"record_to_decision": _spread(taken[:, :_TO_DECISION].sum(axis=1))}
-    return found | {stage: _spread(taken[:, at]) for at, stage in enumerate(STAGES)}
+    return found | {stage: _spread(taken[:, at]) for at, stage in enumerate(LATENCY_STAGES)}
 
 
 def _spread(values: NDArray[np.float64]) -> Spread:

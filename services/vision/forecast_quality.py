@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.resampling import block_starts, midranks
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Metric = Callable[[Floats, Bools], float]
@@ -26,9 +28,7 @@ def auc(p_up: Floats, up: Bools) -> float:
     negatives = len(up) - positives
     if positives == 0 or negatives == 0:
         return 0.5
-    _, inverse, counts = np.unique(p_up, return_inverse=True, return_counts=True)
-    midranks = np.cumsum(counts) - (counts - 1) / 2
-    return float((midranks[inverse][up].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float((midranks(p_up)[up].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def accuracy(p_up: Floats, up: Bools) -> float:
@@ -60,11 +60,8 @@ def block_bootstrap(
     """
     days, day_of = np.unique(end_ms, return_inverse=True)
     by_day = np.split(np.argsort(day_of, kind="stable"), np.cumsum(np.bincount(day_of))[:-1])
-    blocks = -(-len(days) // block_days)
-    generator = np.random.default_rng(seed)
     values = np.empty(draws)
-    for draw in range(draws):
-        starts = generator.integers(0, len(days), blocks)
+    for draw, starts in enumerate(block_starts(len(days), block_days, draws, np.random.default_rng(seed))):
         drawn = ((starts[:, None] + np.arange(block_days)[None, :]) % len(days)).ravel()[: len(days)]
         rows = np.concatenate([by_day[day] for day in drawn])
         values[draw] = metric(p_up[rows], up[rows])

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.resampling import block_starts, midranks
 from services.scoring.report.model import Estimate
 
 Floats = NDArray[np.float64]
@@ -130,13 +131,6 @@ def rank_correlation(x: Floats, y: Floats, *, block: int, seed: int, draws: int 
     return Estimate(value, float(low), float(high))
 
 
-def midranks(values: Floats) -> Floats:
-    """Return each value's rank from 1, ties sharing their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks
-
-
 def _expanded(blocks: float) -> tuple[float, float]:
     """Return the quantiles that a 95 % interval of that many blocks takes: the normal's at sqrt(k / (k - 1)) times Student's t."""
     freedom = blocks - 1
@@ -167,7 +161,7 @@ def _resampled(rows: Floats, block: int, seed: int, draws: int) -> Floats:
     step = max(1, 2_000_000 // blocks)  # draws at once: bounds memory with very many positions
     for first in range(0, draws, step):
         last = min(draws, first + step)
-        starts = generator.integers(0, count, (last - first, blocks))
+        starts = block_starts(count, block, last - first, generator)
         for row, of_row in enumerate(block_sums):
             means[row, first:last] = of_row[starts].sum(axis=1) / (blocks * block)
     return means

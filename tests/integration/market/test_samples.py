@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from schemas import Candle, RunMode, Topic, topic_name
-from services.cli.market_samples import Part, play_on
 from services.core.bus import Bus, TopicPartition
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.settings import BusSettings
 from services.core.topic_admin import ensure_topics
+from services.feeds.play_samples import Part, play_on
 from services.feeds.replay import AsFastAsPossible, in_event_time
 from services.feeds.samples import SYMBOLS, load_stocks
 

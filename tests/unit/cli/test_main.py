@@ -56,10 +56,10 @@ def test_the_version_is_told() -> None:
     assert _ran("--version").stdout.startswith("aquiline 0.")
 
 
-def test_good_settings_are_called_fine() -> None:
+def test_good_settings_are_called_valid() -> None:
     ran = _ran("config", "check", AQUILINE_RUN_MODE="demo")
     assert ran.returncode == 0
-    assert ran.stdout.startswith("The settings are fine: run mode demo,")
+    assert ran.stdout.startswith("The settings are valid: run mode demo,")
 
 
 def test_wrong_settings_end_with_2_and_one_sentence() -> None:

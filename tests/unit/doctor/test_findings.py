@@ -37,12 +37,12 @@ def test_a_redis_with_a_limit_that_evicts_is_well() -> None:
         (RedisFacts("7.2.4", 0, "allkeys-lru", 0.4), "fail", "maxmemory is not set"),
         (RedisFacts("7.2.4", 10**9, "noeviction", 0.4), "fail", "noeviction"),
         (RedisFacts("3.2.12", 10**9, "allkeys-lru", 0.4), "fail", "too old"),
-        (RedisFacts("7.2.4", 10**9, "allkeys-lru", 80.0), "warn", "took 80 ms"),
+        (RedisFacts("7.2.4", 10**9, "allkeys-lru", 80.0), "warn", "takes 80 ms"),
     ],
 )
-def test_each_trouble_of_a_redis_is_named_with_its_mend(facts: RedisFacts, level: str, said: str) -> None:
+def test_each_trouble_of_a_redis_is_named_with_its_fix(facts: RedisFacts, level: str, said: str) -> None:
     (one,) = redis_findings(SHADOW, facts)
-    assert (one.level, said in one.sentence, bool(one.mend)) == (level, True, True)
+    assert (one.level, said in one.sentence, bool(one.fix)) == (level, True, True)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_each_trouble_of_a_redis_is_named_with_its_mend(facts: RedisFacts, level
 def test_a_password_in_the_clear_is_told_of(url: str, warns: bool) -> None:  # noqa: FBT001 - a case
     settings = Settings(redis=RedisSettings.model_validate({"url": url, "password": "s3cret"}))
     found = redis_findings(settings, WELL)
-    assert any("in the clear" in one.sentence for one in found) is warns
+    assert any("in plaintext" in one.sentence for one in found) is warns
     assert "s3cret" not in str(found)
 
 
@@ -63,21 +63,21 @@ def test_a_simulator_is_well_in_shadow_and_refused_in_live() -> None:
 
 def test_a_real_model_wants_its_own_tokenizer() -> None:
     (one,) = engine_findings(SHADOW, engine(source="llm"), PROMPT, 5)
-    assert (one.level, "engine.tokenizer_file" in one.mend) == ("fail", True)
+    assert (one.level, "engine.tokenizer_file" in one.fix) == ("fail", True)
     assert engine_findings(Settings(engine=EngineSettings(kind="openai")), engine(source="llm"), None, 5)[0].level == "ok"
 
 
 def test_a_context_that_is_too_short_for_the_longest_prompt_is_named() -> None:
     (one,) = engine_findings(SHADOW, engine(context_tokens=16_100), PROMPT, 5)
-    assert (one.level, "a context of at least 16160" in one.mend) == ("fail", True)
+    assert (one.level, "a context of at least 16160" in one.fix) == ("fail", True)
     deep = Settings(fusion=FusionSettings(deep_every_bars=15))
-    assert "18048" in engine_findings(deep, engine(context_tokens=16_500), PROMPT, 5)[0].mend
+    assert "18048" in engine_findings(deep, engine(context_tokens=16_500), PROMPT, 5)[0].fix
 
 
 def test_prefixes_that_do_not_fit_are_named_with_the_window_that_would() -> None:
     (one,) = engine_findings(SHADOW, SIMULATOR, PROMPT, 100)
     assert one.level == "warn"
-    assert "fusion.window_bars = 40 would fit" in one.mend
+    assert "set fusion.window_bars to 40 or less" in one.fix
     shared = Settings(engine=EngineSettings(urls=[f"http://engine-{n}:30000" for n in range(8)]))
     assert engine_findings(shared, SIMULATOR, PROMPT, 100)[0].level == "ok"
 
@@ -104,7 +104,7 @@ def test_offsets_outside_the_log_fail() -> None:
     ]
     assert [one.level for one in found] == ["ok", "ok", "fail", "fail"]
     assert "3 records were deleted" in found[2].sentence
-    assert "fusion.log_id" in found[3].mend
+    assert "fusion.log_id" in found[3].fix
 
 
 @pytest.mark.parametrize(("skew_ms", "level"), [(0, "ok"), (2_000, "ok"), (-2_001, "fail"), (9_000, "fail")])

@@ -1,4 +1,4 @@
-"""The doctor's verdicts on topics: those of `aquiline topics create` are well; each thing that is not is named, with its mend."""
+"""The doctor's verdicts on topics: those of `aquiline topics create` are well; each thing that is not is named, with its fix."""
 
 from __future__ import annotations
 
@@ -46,38 +46,38 @@ def test_a_topic_that_does_not_exist_is_named(topic: Topic) -> None:
     infos = as_created()
     del infos[topic_name(topic, RunMode.LIVE)]
     (one,) = verdict(topic_findings(LIVE, facts(infos)), topic)
-    assert (one.level, "aquiline topics create" in one.mend) == ("fail", True)
+    assert (one.level, "aquiline topics create" in one.fix) == ("fail", True)
 
 
 @pytest.mark.parametrize(
     ("topic", "key", "value", "level", "said"),
     [
-        (Topic.CONTROL, "cleanup.policy", "delete", "fail", "a halt would lapse"),
-        (Topic.INSTRUMENTS, "cleanup.policy", "delete", "fail", "must stay for ever"),
-        (Topic.INSTRUMENTS, "cleanup.policy", "compact,delete", "fail", "must stay for ever"),
+        (Topic.CONTROL, "cleanup.policy", "delete", "fail", "a halt ends by itself"),
+        (Topic.INSTRUMENTS, "cleanup.policy", "delete", "fail", "must stay"),
+        (Topic.INSTRUMENTS, "cleanup.policy", "compact,delete", "fail", "must stay"),
         (Topic.MARKET_FEATURES, "cleanup.policy", "compact", "fail", "all but the last record"),
-        (Topic.MARKET_FEATURES, "retention.ms", str(14 * DAY_MS), "fail", "a rebuilt book needs 15 days"),
-        (Topic.VISION_FEATURES, "retention.ms", str(DAY_MS), "fail", "a rebuilt book needs 15 days"),
-        (Topic.MARKET_FEATURES, "retention.ms", str(364 * DAY_MS), "warn", "can no longer be shown"),
-        (Topic.STRATEGY_SIGNALS, "retention.ms", "3600000", "fail", "to know what it has said"),
-        (Topic.SIGNAL_AUDIT, "retention.ms", "3600000", "fail", "to know what it has said"),
-        (Topic.INSTRUMENT_EVENTS, "retention.ms", str(365 * DAY_MS), "fail", "splits must stay for ever"),
-        (Topic.SIGNAL_AUDIT, "retention.bytes", "1000000", "warn", "before their time"),
+        (Topic.MARKET_FEATURES, "retention.ms", str(14 * DAY_MS), "fail", "rebuilding a book needs 15 days"),
+        (Topic.VISION_FEATURES, "retention.ms", str(DAY_MS), "fail", "rebuilding a book needs 15 days"),
+        (Topic.MARKET_FEATURES, "retention.ms", str(364 * DAY_MS), "warn", "cannot be verified"),
+        (Topic.STRATEGY_SIGNALS, "retention.ms", "3600000", "fail", "to know which signals are open"),
+        (Topic.SIGNAL_AUDIT, "retention.ms", "3600000", "fail", "to know which signals are open"),
+        (Topic.INSTRUMENT_EVENTS, "retention.ms", str(365 * DAY_MS), "fail", "splits need unlimited retention"),
+        (Topic.SIGNAL_AUDIT, "retention.bytes", "1000000", "warn", "before retention.ms"),
         (Topic.VISION_FEATURES, "message.timestamp.type", "CreateTime", "fail", "producers' clocks"),
-        (Topic.SIGNAL_AUDIT, "max.message.bytes", "100000", "fail", "would never be finished"),
-        (Topic.DEAD_LETTERS, "max.message.bytes", "1048588", "fail", "a record as large as the inputs let be"),
-        (Topic.SIGNAL_AUDIT, "unclean.leader.election.enable", "true", "fail", "a copy that lags may lead"),
-        (Topic.CONTROL, "min.insync.replicas", "1", "warn", "may lose acknowledged records"),
+        (Topic.SIGNAL_AUDIT, "max.message.bytes", "100000", "fail", "would never finish"),
+        (Topic.DEAD_LETTERS, "max.message.bytes", "1048588", "fail", "holds the original record and headers"),
+        (Topic.SIGNAL_AUDIT, "unclean.leader.election.enable", "true", "fail", "a replica that lags may become leader"),
+        (Topic.CONTROL, "min.insync.replicas", "1", "warn", "may lose records"),
         (Topic.CONTROL, "min.insync.replicas", "4", "fail", "nothing can be appended"),
     ],
 )
-def test_each_setting_that_breaks_a_promise_is_named_with_its_mend(topic: Topic, key: str, value: str, level: str, said: str) -> None:
+def test_each_setting_that_breaks_a_promise_is_named_with_its_fix(topic: Topic, key: str, value: str, level: str, said: str) -> None:
     infos = as_created()
     name = topic_name(topic, RunMode.LIVE)
     infos[name] = replace(infos[name], config={**infos[name].config, key: value})
     found = topic_findings(LIVE, facts(infos))
     (one,) = verdict(found, topic)
-    assert (one.level, said in one.sentence, bool(one.mend)) == (level, True, True), one
+    assert (one.level, said in one.sentence, bool(one.fix)) == (level, True, True), one
     assert [other for other in found if other.level != "ok"] == [one]
 
 
@@ -105,7 +105,7 @@ def test_few_copies_are_a_warning_in_live_alone() -> None:
 def test_inputs_that_go_before_the_audit_are_a_warning_in_live_alone() -> None:
     found = topic_findings(LIVE, facts(as_created(input_days=90)))
     assert {one.check for one in found if one.level == "warn"} == {"topic market-features", "topic vision-features"}
-    assert all(one.mend.endswith("retention.ms=31536000000") for one in found if one.level == "warn")
+    assert all(one.fix.endswith("retention.ms=31536000000") for one in found if one.level == "warn")
     shadow = topic_findings(Settings(run_mode=RunMode.SHADOW), facts(as_created(RunMode.SHADOW, input_days=90)))
     assert {one.level for one in shadow} == {"ok"}
 
@@ -113,7 +113,7 @@ def test_inputs_that_go_before_the_audit_are_a_warning_in_live_alone() -> None:
 def test_too_few_copies_in_sync_are_told() -> None:
     found = topic_findings(LIVE, facts(as_created(), in_sync=1))
     assert all(
-        "nothing can be appended" in one.sentence and one.mend == "bring the missing brokers back" for one in found if one.level == "fail"
+        "nothing can be appended" in one.sentence and one.fix == "restart the missing brokers" for one in found if one.level == "fail"
     )
     assert {one.level for one in found} == {"fail", "ok"}
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.cli import engine_serve
+from services.cli.engine import prefixes_in_use
 from services.core.clock import SystemClock
+from services.fusion.decide.answer import ANSWER_SCHEMA
 from services.inference.engine import EngineError
-from services.inference.launcher import warming
+from services.inference.launcher import serving, warming
 from services.inference.launcher.command import Launch
 from services.inference.launcher.presets import LaunchError
 from services.inference.launcher.process import EngineProcess
@@ -127,24 +128,23 @@ async def test_a_prefix_that_the_engine_refuses_is_passed_over(engine: SGLangEng
     assert await warming.rewarm(engine, source, capacity_tokens=10_000) == (1, 100)
 
 
-async def test_serving_reports_ready_after_warming_and_takes_it_back_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_serving_reports_ready_after_warming_and_takes_it_back_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AQUILINE_REDIS__URL", "none://")
     ready = tmp_path / "ready"
     launch = simulator()
-    serving = engine_serve.Serving(launch, 8_192, 2, tmp_path, ready, launch.url)
-    running = asyncio.create_task(engine_serve.serve(serving))
+    lines: list[str] = []
+    engine = serving.Serving(launch, 8_192, 2, ready, ANSWER_SCHEMA, lambda: prefixes_in_use(launch.url, tmp_path / "tokenizer.json"))
+    running = asyncio.create_task(serving.serve(engine, lines.append))
     await until(lambda: ready.exists() or running.done())
     assert ready.read_text().strip() == launch.url
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running == 0
     assert not ready.exists()
-    said = capfd.readouterr().err
+    said = "\n".join(lines)
     assert said.index("grammar") < said.index("0 prefixes that were in use") < said.index("ready at")
 
 
-async def test_an_engine_that_ends_while_serving_is_an_error(tmp_path: Path) -> None:
-    serving = engine_serve.Serving(script("raise SystemExit('RuntimeError: CUDA out of memory')"), 8_192, 1, tmp_path, None, None)
+async def test_an_engine_that_ends_while_serving_is_an_error() -> None:
+    engine = serving.Serving(script("raise SystemExit('RuntimeError: CUDA out of memory')"), 8_192, 1, None, ANSWER_SCHEMA, None)
     with pytest.raises(LaunchError, match="CUDA out of memory"):
-        await engine_serve.serve(serving)
+        await serving.serve(engine, lambda _: None)

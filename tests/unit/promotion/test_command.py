@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from schemas import Action, RunMode
-from services.cli.promotion import promote_app, rollback_app
+from services.cli.promote import app as promote_app
+from services.cli.rollback import app as rollback_app
 from services.cli.shadow import store
 from services.core.clock import SystemClock
 from services.core.lifecycle import explain
@@ -134,16 +135,16 @@ def test_without_a_comparison_that_bears_it_nothing_is_promoted(shell: Shell) ->
     given = ("--comparison", str(shell.comparison))
     refused("there is no --comparison")
     shell.compare(Criteria())
-    refused("decided pairs is 3, and at least 200 is wanted", *given)
-    refused("span is 2.0 min, and at least 60 min is wanted", *given)
+    refused("decided pairs is 3, expected at least 200", *given)
+    refused("span is 2.0 min, expected at least 60 min", *given)
     shell.compare(age_ms=8 * 86_400_000)
     refused("the comparison is 8 days old", *given)
     shell.compare()
     shell.candidate.write_text(CANDIDATE.replace("300", "320"))
-    refused("other settings than the candidate file now has", *given)
+    refused("other settings than those now in the candidate file", *given)
     shell.compare()
     shell.live.write_text(LIVE.replace('group = "desk"', "min_gap_ms = 1"))
-    assert "other settings than the live file" in shell.promote(*given)[1]
+    assert "other settings than those now in the live file" in shell.promote(*given)[1]
 
 
 def test_an_override_promotes_all_the_same_and_is_kept_with_its_reason(shell: Shell) -> None:
@@ -169,9 +170,9 @@ def test_the_simulator_is_not_promoted_whatever_is_said(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("live", "candidate", "why"),
     [
-        (LIVE.replace("live", "demo", 1), CANDIDATE, "'live' is wanted"),
-        (LIVE, CANDIDATE.replace("shadow", "live", 1), "'shadow' is wanted"),
-        (LIVE, 'run_mode = "shadow"\n[engine]\nkind = "rules"\n', "decide alike"),
+        (LIVE.replace("live", "demo", 1), CANDIDATE, "expected 'live'"),
+        (LIVE, CANDIDATE.replace("shadow", "live", 1), "expected 'shadow'"),
+        (LIVE, 'run_mode = "shadow"\n[engine]\nkind = "rules"\n', "have the same decision settings"),
         (LIVE + "\n[bus]\nrebalance_timeout_ms = 9000\n", CANDIDATE, "rebalance_timeout_ms"),
     ],
 )
@@ -210,4 +211,4 @@ def test_rolling_back_wants_a_reason_and_something_to_go_back_to(shell: Shell) -
     assert shell.roll_back()[0] == 2
     status, said = shell.roll_back("--reason", "x")
     assert (status, "nothing before it" in said) == (1, True)
-    assert shell.roll_back("--reason", "x", "--to", "1") == (0, f"{shell.live} is as it was in version 1; nothing has been changed.\n")
+    assert shell.roll_back("--reason", "x", "--to", "1") == (0, f"{shell.live} already has the text of version 1; nothing was changed.\n")

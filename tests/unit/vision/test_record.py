@@ -10,14 +10,16 @@ if os.environ.get("CI") != "true":
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
 
-from services.cli.vision_record import record
+from schemas import RunMode
+from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.vision.loading import load_forecaster
+from services.vision.record_features import record
 from services.vision.recorded import load_recorded
 
 
 async def test_the_recording_is_what_the_service_makes() -> None:
     """Everything but the fourth decimal of `p_up`, which processors may round apart."""
-    made = await record(load_forecaster())
+    made = await record(load_forecaster(), load_instruments(RunMode.DEMO), load_splits(RunMode.DEMO), load_stocks(RunMode.DEMO))
     recorded = load_recorded()
     assert len(made) == len(recorded)
     for features in made:

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from schemas import Pattern, RunMode
 from services.cli.vision import app
-from services.cli.vision_data import MissingDataError, index_series
 from services.feeds.samples import SYMBOLS, load_stocks
 from services.vision import picture
 from services.vision.recorded import load_recorded, save_recorded
 from services.vision.render import ChartSpec, render
+from services.vision.training_series import MissingDataError, index_series
 from tests.unit.vision.build import walk
 
 _BLOCKED = "import sys; sys.modules['torch'] = sys.modules['safetensors'] = None\n"
@@ -31,7 +31,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     "module",
     [
         "services.cli.vision",
-        "services.cli.vision_record",
+        "services.vision.record_features",
         "services.vision.service",
         "services.vision.evaluation",
         "services.vision.__main__",

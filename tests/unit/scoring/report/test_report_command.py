@@ -217,7 +217,7 @@ def test_nothing_judged_yet_is_a_whole_report_and_a_word_on_why(tmp_path: Path) 
         (["--outcomes", "{folder}/good.jsonl", "--out", "{folder}/none/report.html"], 2, "a folder that exists"),
         (["--outcomes", "{folder}/good.jsonl", "--symbol", "apple"], 2, "--symbol 'apple' is no symbol with its venue"),
         (["--since", "2026-02-01", "--until", "2026-01-01", "--outcomes", "x"], 2, "--since must be before --until"),
-        (["--bars", "x"], 2, "go with --outcomes"),
+        (["--bars", "x"], 2, "need --outcomes"),
         (["--bus", "memory://"], 2, "memory:// lives inside one process"),
     ],
 )

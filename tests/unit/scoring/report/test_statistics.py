@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.core.resampling import midranks
 from services.scoring.report.model import Estimate
 from services.scoring.report.statistics import (
     _expanded,
     block_length,
     bootstrap_mean,
     lifetimes_met,
-    midranks,
     peak_open,
     rank_correlation,
     uniqueness,

@@ -1,17 +1,16 @@
-"""The daily series that the chart network is trained and judged on: the shipped stocks, and two indices from the package `arch`."""
+"""The daily series that the chart network is trained and judged on: stocks that the caller brings, and two indices from `arch`."""
 
 from __future__ import annotations
 
 import datetime as dt
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from schemas import Candle, RunMode
+from schemas import Candle, InstrumentEvent
 from services.core.calendar import SessionCalendar
-from services.feeds.samples import CALENDAR, load_splits, load_stocks
 from services.vision.dataset import Parts, PriceSplit, Series, build_samples, split_by_time
 from services.vision.model_card import SeriesFacts
 from services.vision.render import ChartSpec
@@ -19,6 +18,8 @@ from services.vision.render import ChartSpec
 VALIDATION_FROM: Final = dt.date(2010, 1, 1)
 TEST_FROM: Final = dt.date(2012, 1, 1)
 """The demo plays 2012 and 2013: what it shows is out of sample."""
+_CALENDAR: Final = "XNYS"
+"""The indices' sessions."""
 _INDICES: Final = {"NASDAQ": "arch.data.nasdaq", "SP500": "arch.data.sp500"}
 _STOCKS_SOURCE: Final = "`bokeh-sampledata`, public domain"
 _INDICES_SOURCE: Final = "`arch`, NCSA licence"
@@ -28,26 +29,26 @@ class MissingDataError(Exception):
     """Series cannot be had; the text says what to install."""
 
 
-def training_parts() -> tuple[Parts, list[SeriesFacts]]:
-    """Return the windows of all seven series in three parts, and what the series are; raise MissingDataError."""
-    stocks, indices = stock_series(), index_series()
-    samples = build_samples([*stocks, *indices], ChartSpec())
+def training_parts(stocks: Mapping[str, Sequence[Candle]], splits: Iterable[InstrumentEvent]) -> tuple[Parts, list[SeriesFacts]]:
+    """Return the windows of stocks and indices in three parts, and a description of each series; raise MissingDataError."""
+    shares, indices = stock_series(stocks, splits), index_series()
+    samples = build_samples([*shares, *indices], ChartSpec())
     parts = split_by_time(samples, validation_from_ms=_midnight_ms(VALIDATION_FROM), test_from_ms=_midnight_ms(TEST_FROM))
-    facts = [_facts(one, _STOCKS_SOURCE) for one in stocks] + [_facts(one, _INDICES_SOURCE) for one in indices]
+    facts = [_facts(one, _STOCKS_SOURCE) for one in shares] + [_facts(one, _INDICES_SOURCE) for one in indices]
     return parts, facts
 
 
-def stock_series() -> list[Series]:
-    """Return the five shipped stocks with their splits."""
-    splits: dict[str, list[PriceSplit]] = {}
-    for event in load_splits(RunMode.DEMO):
-        splits.setdefault(event.symbol, []).append(PriceSplit(event.effective_ms, event.ratio))
-    return [_series(symbol, candles, splits.get(symbol, [])) for symbol, candles in load_stocks(RunMode.DEMO).items()]
+def stock_series(stocks: Mapping[str, Sequence[Candle]], splits: Iterable[InstrumentEvent]) -> list[Series]:
+    """Return the daily bars of each symbol, oldest first, with its splits."""
+    by_symbol: dict[str, list[PriceSplit]] = {}
+    for event in splits:
+        by_symbol.setdefault(event.symbol, []).append(PriceSplit(event.effective_ms, event.ratio))
+    return [_series(symbol, candles, by_symbol.get(symbol, [])) for symbol, candles in stocks.items()]
 
 
 def index_series() -> list[Series]:
     """Return both indices, read from the installed package `arch`; raise MissingDataError when it is not there."""
-    calendar = SessionCalendar.of(CALENDAR)
+    calendar = SessionCalendar.of(_CALENDAR)
     found = []
     for symbol, module in _INDICES.items():
         try:
@@ -61,7 +62,7 @@ def index_series() -> list[Series]:
         for day in frame.index:
             session = calendar.session_on(day.date())
             if session is None:
-                raise MissingDataError(f"{symbol} has a bar on {day.date()}, when {CALENDAR} had no session; use another arch version")
+                raise MissingDataError(f"{symbol} has a bar on {day.date()}, when {_CALENDAR} had no session; use another arch version")
             closes.append(session[1])
         bars = frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(dtype=np.float64)
         found.append(Series(symbol, np.array(closes, dtype=np.int64), bars))

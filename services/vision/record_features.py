@@ -1,19 +1,19 @@
-"""Records the demo's vision features by running the real service over the shipped bars on an in-process bus."""
+"""Records vision features by running the real service over bars on an in-process bus: what the demo plays without torch."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from schemas import Candle, RunMode, Topic, VisionFeatures, topic_name
+from schemas import Candle, Instrument, InstrumentEvent, RunMode, Topic, VisionFeatures, topic_name
 from services.core.bus import TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
 from services.core.health import Health
 from services.core.settings import Settings, VisionSettings
 from services.core.topic_admin import ensure_topics
-from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
 from services.vision.forecaster import Forecaster
 from services.vision.service import VisionService
 
@@ -24,15 +24,17 @@ _LEAD_IN: Final = dt.timedelta(days=90)
 _MODE: Final = RunMode.DEMO
 
 
-async def record(forecaster: Forecaster) -> list[VisionFeatures]:
-    """Return what the service publishes for every closed daily bar of the five stocks from 2012 on."""
-    settings = Settings(run_mode=_MODE, vision=VisionSettings(intervals=[INTERVAL]))
+async def record(
+    forecaster: Forecaster, instruments: Sequence[Instrument], splits: Sequence[InstrumentEvent], stocks: Mapping[str, Sequence[Candle]]
+) -> list[VisionFeatures]:
+    """Return what the service publishes for every closed bar from 2012 on; messages carry run mode demo, bars have one interval."""
+    candles = _candles(bar for bars in stocks.values() for bar in bars)
+    settings = Settings(run_mode=_MODE, vision=VisionSettings(intervals=[candles[0].interval]))
     clock = SystemClock()
     bus = MemoryBus(clock)
     admin = await bus.admin()
     await ensure_topics(admin, _MODE, partitions=1)
-    candles = _candles()
-    await _publish(bus, candles)
+    await _publish(bus, instruments, splits, candles)
     service = VisionService(bus, settings, clock, forecaster, Health())
     running = asyncio.create_task(service.run())
     try:
@@ -47,17 +49,16 @@ async def record(forecaster: Forecaster) -> list[VisionFeatures]:
     return [one for one in features if one.window_end_ms >= from_ms]
 
 
-def _candles() -> list[Candle]:
+def _candles(bars: Iterable[Candle]) -> list[Candle]:
     from_ms = int((RECORD_FROM - _LEAD_IN).timestamp() * 1000)
-    candles = [candle for series in load_stocks(_MODE).values() for candle in series if candle.ts_close_ms >= from_ms]
-    return sorted(candles, key=lambda candle: (candle.ts_close_ms, candle.symbol))
+    return sorted((bar for bar in bars if bar.ts_close_ms >= from_ms), key=lambda candle: (candle.ts_close_ms, candle.symbol))
 
 
-async def _publish(bus: MemoryBus, candles: list[Candle]) -> None:
+async def _publish(bus: MemoryBus, instruments: Sequence[Instrument], splits: Sequence[InstrumentEvent], candles: Sequence[Candle]) -> None:
     producer = await bus.producer(client_id="record")
     for topic, messages in (
-        (Topic.INSTRUMENTS, load_instruments(_MODE)),
-        (Topic.INSTRUMENT_EVENTS, load_splits(_MODE)),
+        (Topic.INSTRUMENTS, instruments),
+        (Topic.INSTRUMENT_EVENTS, splits),
         (Topic.CANDLES, candles),
     ):
         for message in messages:

@@ -1,23 +1,16 @@
-"""What `aquiline engine serve` composes: the engine's process, warming with the product's grammar, and Redis' list of prefixes."""
+"""Runs one engine for as long as it lasts: start the process, warm every kind of request, report it ready, stop it as a whole."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
-from services.core import settings as core_settings
 from services.core.clock import SystemClock
-from services.core.redis import connect
-from services.core.tokenizer import Tokenizer
-from services.fusion.decide.answer import ANSWER_SCHEMA
-from services.fusion.prompt.builder import fingerprint
-from services.fusion.prompt.store import PrefixStore
-from services.inference.engine import EngineError, TokenIds
+from services.inference.engine import EngineError
 from services.inference.launcher import warming
 from services.inference.launcher.command import Launch
 from services.inference.launcher.presets import LaunchError
@@ -25,7 +18,6 @@ from services.inference.launcher.process import EngineProcess, forget_ready, wri
 from services.inference.sglang_client import SGLangEngine
 
 _UP_TIMEOUT_S = 1_800.0
-_MOST_PREFIXES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +27,14 @@ class Serving:
     launch: Launch
     context: int
     at_once: int
-    model_path: Path
     ready_file: Path | None
-    rewarm_url: str | None
-    """The address by which workers know this engine, whose prefixes are prefilled again; None for none."""
+    json_schema: str
+    """The answer's grammar, which is compiled while warming."""
+    prefixes: warming.PrefixSource | None
+    """Returns the prefixes that are prefilled again, hottest first; None for none."""
 
 
-async def serve(serving: Serving) -> int:
+async def serve(serving: Serving, say: Callable[[str], None]) -> int:
     """Start the engine, warm it, report it ready, and stay until it ends or a signal comes; return the exit status.
 
     Raises LaunchError when the engine ends by itself or cannot be warmed. The process group is gone when this returns.
@@ -52,13 +45,13 @@ async def serve(serving: Serving) -> int:
     process = await EngineProcess.start(serving.launch)
     ended = asyncio.create_task(process.ended())
     stopping = asyncio.create_task(told.wait())
-    preparing = asyncio.create_task(_prepare(serving, process))
+    preparing = asyncio.create_task(_prepare(serving, process, say))
     try:
         await asyncio.wait({preparing, ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if preparing.done() and not stopping.done():
             await preparing
             write_ready(serving.ready_file, serving.launch.url)
-            typer.echo(f"ready at {serving.launch.url}", err=True)
+            say(f"ready at {serving.launch.url}")
             await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stopping.done():
             return 0
@@ -76,40 +69,17 @@ async def serve(serving: Serving) -> int:
             await ended
 
 
-async def _prepare(serving: Serving, process: EngineProcess) -> None:
+async def _prepare(serving: Serving, process: EngineProcess, say: Callable[[str], None]) -> None:
     await process.wait_until_up(_UP_TIMEOUT_S)
-    typer.echo("the engine is up; warming every kind of request", err=True)
+    say("the engine is up; warming every kind of request")
     engine = SGLangEngine(serving.launch.url, SystemClock())
     try:
-        rows = await warming.warm(engine, context=serving.context, permits=serving.at_once, json_schema=ANSWER_SCHEMA)
+        rows = await warming.warm(engine, context=serving.context, permits=serving.at_once, json_schema=serving.json_schema)
         for row in rows:
-            typer.echo(f"  {row.kind}: {row.first_ms:,.0f} ms, then {row.again_ms:,.0f} ms", err=True)
-        if serving.rewarm_url is not None:
+            say(f"  {row.kind}: {row.first_ms:,.0f} ms, then {row.again_ms:,.0f} ms")
+        if serving.prefixes is not None:
             capacity = (await engine.info()).kv_capacity_tokens or 0
-            url = serving.rewarm_url
-
-            async def source() -> list[TokenIds]:
-                return await prefixes_of(url, serving.model_path)
-
-            prefixes, computed = await warming.rewarm(engine, source, capacity_tokens=capacity)
-            typer.echo(f"  {prefixes} prefixes that were in use: {computed:,} tokens prefilled", err=True)
+            prefixes, computed = await warming.rewarm(engine, serving.prefixes, capacity_tokens=capacity)
+            say(f"  {prefixes} prefixes that were in use: {computed:,} tokens prefilled")
     finally:
         await engine.close()
-
-
-async def prefixes_of(url: str, model_path: Path) -> list[TokenIds]:
-    """Return the prefixes that workers last used on the engine that they know as `url`, the latest first.
-
-    They are told apart by tokenizer, chat template and prompt version, as the workers' settings have them; no Redis, no prefixes.
-    """
-    settings = core_settings.load()
-    client = connect(settings.redis)
-    if client is None:
-        return []
-    clock = SystemClock()
-    tokenizer = Tokenizer.from_file(settings.engine.tokenizer_file or model_path / "tokenizer.json")
-    store = PrefixStore(client, settings.redis, clock, fingerprint(tokenizer, settings.engine.chat_template))
-    try:
-        return await store.hottest(SGLangEngine(url, clock).name, _MOST_PREFIXES)
-    finally:
-        await store.close()

@@ -1,4 +1,4 @@
-"""What `aquiline engine tune` and `aquiline engine calibrate` compose."""
+"""The engine that is measured: started, warmed and stopped for each combination of a sweep, or reached at an address to calibrate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.core.clock import SystemClock
-from services.fusion.decide.answer import ANSWER_SCHEMA
 from services.inference import calibrate
 from services.inference.engine import Engine
 from services.inference.launcher import checks, command, folders, warming
@@ -25,7 +24,7 @@ _GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
-class Starter:
+class EngineRuns:
     """Starts, warms and stops an engine for each combination of a sweep."""
 
     model_path: Path
@@ -33,6 +32,8 @@ class Starter:
     plan: Plan
     port: int
     extra: Sequence[str]
+    json_schema: str
+    """The answer's grammar, which is compiled while warming."""
 
     @asynccontextmanager
     async def __call__(self, preset: Preset) -> AsyncIterator[Engine]:
@@ -59,7 +60,7 @@ class Starter:
             await process.wait_until_up(_UP_TIMEOUT_S)
             engine = SGLangEngine(launch.url, SystemClock())
             try:
-                await warming.warm(engine, context=max(self.plan.lengths), permits=permits, json_schema=ANSWER_SCHEMA)
+                await warming.warm(engine, context=max(self.plan.lengths), permits=permits, json_schema=self.json_schema)
                 yield engine
             finally:
                 await engine.close()
