@@ -15,7 +15,7 @@ from schemas.instrument import (
     decode_corporate_event,
 )
 from schemas.market import MAX_FEATURES, Candle, MarketFeatures
-from schemas.outcome import ExitReason, SignalOutcome
+from schemas.outcome import ExitReason, Order, SignalOutcome
 from schemas.signal import (
     Action,
     AsOf,
@@ -58,6 +58,7 @@ __all__ = [
     "Message",
     "Mode",
     "OffsetRef",
+    "Order",
     "Outcome",
     "Pattern",
     "RunMode",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import DecimalPrice, Finite, Interval, Message, Symbol, TimeMs, Unit
+from schemas.base import DecimalPrice, Finite, Interval, Message, Part, Symbol, TimeMs, Unit
 from schemas.signal import Action, Mode, Source, Vision
 
 
@@ -23,6 +23,26 @@ class ExitReason(StrEnum):
     UNFILLED = "unfilled"
 
 
+class Order(Part):
+    """The order behind a signal and what trading it costs: enough to place the same order at another time."""
+
+    entry_type: Literal["market", "limit"] = Field(description="How the position was to be opened.")
+    ref_price: DecimalPrice = Field(description="The last close that the levels were measured from.")
+    entry: DecimalPrice = Field(description="The worst acceptable price to open at.")
+    stop: DecimalPrice = Field(description="The stop.")
+    target: DecimalPrice = Field(description="The target.")
+    horizon_bars: Annotated[int, Field(ge=1, description="Number of bars that the view was for.")]
+    ts_stands_ms: TimeMs = Field(description="Event time at which the last bar closed that the signal rests on.")
+    ts_from_ms: TimeMs = Field(description="Event time from which the order could be filled.")
+    ts_until_ms: TimeMs = Field(description="Event time until which a position could be opened.")
+    tick: DecimalPrice | None = Field(
+        default=None, description="What the market had to trade beyond a limit or target to fill it; absent when a touch was enough."
+    )
+    cost_bps: Annotated[float, Field(ge=0, allow_inf_nan=False, description="Cost of each side, in basis points of its price.")]
+    slippage_bps: Annotated[float, Field(ge=0, allow_inf_nan=False, description="Slippage of each market fill, in basis points.")]
+    fee: Annotated[float, Field(ge=0, allow_inf_nan=False, description="Cost of each side beside that, in units of the price.")] = 0.0
+
+
 class SignalOutcome(Message):
     """One per signal with action `buy` or `sell`; idempotent by `signal_id`."""
 
@@ -35,6 +55,9 @@ class SignalOutcome(Message):
     vision: Vision = Field(description="The signal's vision field.")
     conviction: Unit = Field(description="The signal's conviction.")
     exit_reason: ExitReason = Field(strict=False, description="Why the paper position ended.")
+    unfilled_reason: Literal["invalid"] | None = Field(
+        default=None, description="With `unfilled`: `invalid` when the entry would have opened beyond its stop."
+    )
     ts_entry_ms: TimeMs | None = Field(default=None, description="Event time of the paper position's opening; absent when unfilled.")
     ts_exit_ms: TimeMs
     entry: DecimalPrice | None = Field(default=None, description="The price it opened at; absent when unfilled.")
@@ -43,3 +66,4 @@ class SignalOutcome(Message):
     max_favourable: Finite | None = Field(default=None, description="Best excursion as a fraction of the entry price.")
     max_adverse: Finite | None = Field(default=None, description="Worst excursion as a fraction of the entry price, negative.")
     bars_held: Annotated[int, Field(ge=0, description="Bars from opening to end.")]
+    order: Order | None = Field(default=None, description="What was ordered; absent from scorers before it was recorded.")

@@ -8,17 +8,16 @@ from typing import Any
 from schemas import Cancel, Instrument, InstrumentEvent, MarketFeatures, Signal, SignalOutcome
 from services.core.calendar import SessionCalendar
 from services.core.settings import ScoringSettings
+from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
-from services.scoring.paper_position import Costs
 
 
 class SignalJudges:
     """One judge a symbol."""
 
     def __init__(self, settings: ScoringSettings, instruments: Sequence[Instrument], splits: Iterable[InstrumentEvent]) -> None:
-        """Judge at the costs in `settings`; raise CalendarError when an instrument's calendar is not known."""
-        costs = Costs(settings.cost_bps, settings.slippage_bps)
-        self._judges = {one.symbol: Judge(costs, SessionCalendar.of(one.calendar)) for one in instruments}
+        """Fill by `settings` and what instruments say; raise CalendarError when an instrument's calendar is not known."""
+        self._judges = {one.symbol: Judge(FillRules.of(settings, one), SessionCalendar.of(one.calendar)) for one in instruments}
         for split in splits:
             self._judges[split.symbol].split(split)
 

@@ -209,7 +209,8 @@ VISION_SECONDS: Final = Histogram(
 # Signals to buy or sell that have no outcome yet.
 OPEN_SIGNALS: Final = Gauge("aquiline_open_signals", "Signals without an outcome yet.", registry=REGISTRY)
 
-# Outcomes by what the signal was and by why it ended (schemas.ExitReason). One that is published again after a crash counts again.
+# Outcomes by what the signal was and by why it ended (schemas.ExitReason, or `invalid`). One that is published again after a crash
+# counts again.
 SIGNAL_OUTCOMES: Final = Counter(
     "aquiline_signal_outcomes_total", "Signals judged, by how they ended.", ["action", "source", "vision", "reason"], registry=REGISTRY
 )

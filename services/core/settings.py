@@ -310,10 +310,16 @@ class ScoringSettings(Section):
         description="Faust application id and consumer group; outside `live` it is prefixed with the run mode, as topics are.",
     )
     cost_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(
-        2.0, description="Cost of each side of a trade, in basis points of its price."
+        2.0, description="Cost of each side of a trade, in basis points of its price; an instrument's `fee_bps` takes its place."
     )
     slippage_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(
-        1.0, description="Slippage of each market fill, in basis points of its price; limit fills pay none."
+        1.0,
+        description="Slippage of each market fill, in basis points of its price; limit fills pay none. An instrument's `slippage_bps` "
+        "takes its place.",
+    )
+    trade_through: bool = Field(
+        True,
+        description="Fill limits and targets only when the market trades a tick beyond them; a touch is enough when false.",
     )
     commit_interval_ms: Positive = Field(1_000, description="How often offsets are committed.")
 

@@ -11,9 +11,10 @@ from bisect import bisect_left
 from typing import Any, Final
 from uuid import UUID
 
-from schemas import Action, Cancel, CancelReason, ExitReason, InstrumentEvent, MarketFeatures, RunMode, Signal, SignalOutcome
+from schemas import Action, Cancel, CancelReason, ExitReason, InstrumentEvent, MarketFeatures, Order, RunMode, Signal, SignalOutcome
 from services.core.calendar import SessionCalendar
-from services.scoring.paper_position import Bar, Costs, Key, PaperPosition, PositionEnd, missing_fields
+from services.scoring.fill_rules import FillRules
+from services.scoring.paper_position import Bar, Key, PaperPosition, PositionEnd, missing_fields
 from services.scoring.signal_times import span_of
 
 KEPT_BARS: Final = 128
@@ -45,9 +46,9 @@ class _Series:
 class Judge:
     """Everything that is known of one symbol's signals."""
 
-    def __init__(self, costs: Costs, calendar: SessionCalendar) -> None:
-        """Judge with `costs`; `calendar` is the instrument's."""
-        self._costs = costs
+    def __init__(self, rules: FillRules, calendar: SessionCalendar) -> None:
+        """Fill orders by `rules`; `calendar` is the instrument's."""
+        self._rules = rules
         self._calendar = calendar
         self._series: dict[str, _Series] = {}
         self._open: dict[str, PaperPosition] = {}
@@ -92,7 +93,7 @@ class Judge:
             and _replace(paper, span.from_ms, signal.action.value)
         ]
         if signal.action is not Action.EXIT:
-            paper = self._open[name] = PaperPosition.of(signal, span, key)
+            paper = self._open[name] = PaperPosition.of(signal, span, key, self._rules)
             for _, (_, later, from_ms, action) in lane:
                 if tuple(later) > key:
                     _replace(paper, from_ms, action)
@@ -169,7 +170,7 @@ class Judge:
             interval: _Series([Bar(*bar) for bar in one["bars"]], one["trimmed_ms"], dict(one["heard"]))
             for interval, one in state["series"].items()
         }
-        papers = [PaperPosition(**{**paper, "key": tuple(paper["key"])}) for paper in state["open"]]
+        papers = [PaperPosition(**{**_before_fill_rules(paper), "key": tuple(paper["key"])}) for paper in state["open"]]
         self._open = {paper.signal_id: paper for paper in papers}
         self._cancels = dict(state["cancels"])
         self._splits = [(effective_ms, ratio) for effective_ms, ratio in state["splits"]]
@@ -189,7 +190,7 @@ class Judge:
         outcomes = []
         for paper in sorted(papers, key=lambda one: one.key):
             for bar in bars:
-                ended = paper.play(self._scaled(bar, paper), self._costs)
+                ended = paper.play(self._scaled(bar, paper), self._rules)
                 if ended is not None:
                     del self._open[paper.signal_id]
                     outcomes.append(_outcome(paper, ended))
@@ -203,6 +204,11 @@ class Judge:
         # A bar that spans a split is on the old scale as a whole, and what is decided after it on the new one.
         ratio = math.prod(ratio for effective_ms, ratio in self._splits if paper.key[0] <= effective_ms <= bar.ts_open_ms)
         return bar._replace(open=bar.open * ratio, high=bar.high * ratio, low=bar.low * ratio, close=bar.close * ratio)
+
+
+def _before_fill_rules(paper: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a paper position with what states of earlier versions lack."""
+    return {"entry_fill": paper["entry"], "target_fill": paper["target"], "order": None, **paper}
 
 
 def _replace(paper: PaperPosition, from_ms: int, action: str) -> bool:
@@ -228,6 +234,7 @@ def _outcome(paper: PaperPosition, ended: PositionEnd) -> SignalOutcome:
         vision=paper.vision,
         conviction=paper.conviction,
         exit_reason=ExitReason(ended.reason),
+        unfilled_reason="invalid" if ended.invalid else None,
         ts_entry_ms=paper.opened_ms,
         ts_exit_ms=ended.ts_exit_ms,
         entry=paper.price or None,
@@ -236,4 +243,5 @@ def _outcome(paper: PaperPosition, ended: PositionEnd) -> SignalOutcome:
         max_favourable=ended.max_favourable,
         max_adverse=ended.max_adverse,
         bars_held=paper.bars_held,
+        order=None if paper.order is None else Order(**paper.order),
     )

@@ -7,25 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from schemas import Action, ExitReason, Mode, Signal, Source, Vision
+from services.scoring.fill_rules import FillRules
 from services.scoring.signal_times import Span
 
-_BPS: Final = 10_000.0
 _MORE_DECIMALS: Final = 4
 """Slippage and gaps are paid off the tick: fills have this many more decimals than the signal's prices."""
 
 Key = tuple[int, int, int, int, str]
 """Orders the signals of a lane: the market time that each stands at, both offsets, when it was decided, and its id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What a trade costs, in basis points of its price: `cost_bps` each side, `slippage_bps` each fill that is not at a limit."""
-
-    cost_bps: float
-    slippage_bps: float
 
 
 class Bar(NamedTuple):
@@ -49,6 +41,8 @@ class PositionEnd(NamedTuple):
     return_net: float | None = None
     max_favourable: float | None = None
     max_adverse: float | None = None
+    invalid: bool = False
+    """True when it was not opened because the market lay beyond its stop."""
 
 
 @dataclass(slots=True)
@@ -73,7 +67,13 @@ class PaperPosition:
     entry: float
     stop: float
     target: float
+    entry_fill: float
+    """What the market must trade at to fill a limit that rests at `entry`."""
+    target_fill: float
+    """Likewise for the target."""
     decimals: int
+    order: dict[str, Any] | None
+    """The fields of the outcome's `Order`; None in a state that was written before there was one."""
     cancelled_ms: int | None = None
     """Event time from which it is withdrawn."""
     replaced_ms: int | None = None
@@ -88,10 +88,14 @@ class PaperPosition:
     bars_held: int = 0
 
     @classmethod
-    def of(cls, signal: Signal, span: Span, key: Key) -> PaperPosition:
+    def of(cls, signal: Signal, span: Span, key: Key, rules: FillRules) -> PaperPosition:
         """Return the paper position of a signal to buy or sell for which `missing_fields` names nothing."""
         assert signal.conviction is not None and signal.horizon_end_ms is not None  # noqa: S101, PT018 - see `missing_fields`
         assert signal.entry is not None and signal.stop is not None and signal.target is not None  # noqa: S101, PT018
+        assert signal.entry_type is not None and signal.horizon_bars is not None  # noqa: S101, PT018
+        side = 1 if signal.action is Action.BUY else -1
+        until_ms = min(span.until_ms, signal.horizon_end_ms)
+        tick = rules.tick(signal.entry)
         return cls(
             signal_id=str(signal.signal_id),
             run_mode=signal.run_mode.value,
@@ -104,13 +108,31 @@ class PaperPosition:
             conviction=signal.conviction,
             key=key,
             from_ms=span.from_ms,
-            until_ms=min(span.until_ms, signal.horizon_end_ms),
+            until_ms=until_ms,
             clock_ms=span.clock_ms,
             horizon_end_ms=signal.horizon_end_ms,
             limit=signal.entry_type == "limit",
             entry=float(signal.entry),
             stop=float(signal.stop),
             target=float(signal.target),
+            # In decimals: 99.80 less 0.01 in floats is not the 99.79 that a bar says.
+            entry_fill=float(Decimal(signal.entry) - side * tick),
+            target_fill=float(Decimal(signal.target) + side * rules.tick(signal.target)),
+            order={
+                "entry_type": signal.entry_type,
+                "ref_price": signal.ref_price,
+                "entry": signal.entry,
+                "stop": signal.stop,
+                "target": signal.target,
+                "horizon_bars": signal.horizon_bars,
+                "ts_stands_ms": span.stands_ms,
+                "ts_from_ms": span.from_ms,
+                "ts_until_ms": until_ms,
+                "tick": str(tick) if tick else None,
+                "cost_bps": rules.cost_bps,
+                "slippage_bps": rules.slippage_bps,
+                "fee": rules.fee,
+            },
             decimals=max(len(price.partition(".")[2]) for price in (signal.entry, signal.stop, signal.target)),
         )
 
@@ -123,10 +145,10 @@ class PaperPosition:
         """Forget what was played."""
         self.opened_ms, self.price, self.best, self.worst, self.bars_held = None, "", 0.0, 0.0, 0
 
-    def play(self, bar: Bar, costs: Costs) -> PositionEnd | None:
+    def play(self, bar: Bar, rules: FillRules) -> PositionEnd | None:
         """Take the next bar; return how the position ended in it, None while it has not."""
         if self.opened_ms is not None:
-            return self._hold(bar, costs, at_open=True)
+            return self._hold(bar, rules, at_open=True)
         if bar.ts_open_ms < self.from_ms:
             return None
         withdrawn = self._withdrawn(self.replaced_ms, bar.ts_open_ms)
@@ -134,7 +156,7 @@ class PaperPosition:
             return PositionEnd(*withdrawn)
         if bar.ts_open_ms > self.until_ms or bar.ts_close_ms > self.horizon_end_ms:
             return PositionEnd(ExitReason.UNFILLED, self.until_ms)
-        return self._enter(bar, costs)
+        return self._enter(bar, rules)
 
     def _withdrawn(self, replaced_ms: int | None, at_ms: int) -> tuple[ExitReason, int] | None:
         """Return why and since when it no longer holds at `at_ms`."""
@@ -145,55 +167,59 @@ class PaperPosition:
             return ExitReason.SUPERSEDED, replaced
         return None
 
-    def _enter(self, bar: Bar, costs: Costs) -> PositionEnd | None:
+    def _enter(self, bar: Bar, rules: FillRules) -> PositionEnd | None:
         side, limit = self.side, self.side * self.entry
         opening = side * bar.open
+        if opening <= side * self.stop:
+            return PositionEnd(ExitReason.UNFILLED, bar.ts_open_ms, invalid=True)
         if self.limit:
-            if opening <= limit:
-                return self._open(bar, opening, costs, at_open=True)
-            if min(side * bar.low, side * bar.high) <= limit:
-                return self._open(bar, limit, costs, at_open=False)
-        elif (paid := opening + _slippage(opening, costs)) <= limit:
-            return self._open(bar, paid, costs, at_open=True)
+            fills = side * self.entry_fill
+            if opening <= fills:
+                return self._open(bar, opening, rules, at_open=True)
+            if min(side * bar.low, side * bar.high) <= fills:
+                return self._open(bar, limit, rules, at_open=False)
+        elif (paid := opening + rules.slippage(opening)) <= limit:
+            return self._open(bar, paid, rules, at_open=True)
         # Nothing opens before this bar's close, so what comes after cannot be in time either.
         if bar.ts_close_ms > self.until_ms or bar.ts_close_ms >= self.horizon_end_ms:
             return PositionEnd(ExitReason.UNFILLED, self.until_ms)
         return None
 
-    def _open(self, bar: Bar, paid: float, costs: Costs, *, at_open: bool) -> PositionEnd | None:
+    def _open(self, bar: Bar, paid: float, rules: FillRules, *, at_open: bool) -> PositionEnd | None:
         self.opened_ms = bar.ts_open_ms if at_open else bar.ts_close_ms
         self.price = self._decimal(abs(paid))
         self.best = self.worst = self.side * float(self.price)
-        return self._hold(bar, costs, at_open=at_open)
+        return self._hold(bar, rules, at_open=at_open)
 
-    def _hold(self, bar: Bar, costs: Costs, *, at_open: bool) -> PositionEnd | None:
+    def _hold(self, bar: Bar, rules: FillRules, *, at_open: bool) -> PositionEnd | None:
         """Play a bar of an open position; without `at_open` it was opened inside the bar, when a limit was reached."""
         side = self.side
         stop, target, close = side * self.stop, side * self.target, side * bar.close
+        target_fill = side * self.target_fill
         low, high = min(side * bar.low, side * bar.high), max(side * bar.low, side * bar.high)
         if at_open:
             opening = side * bar.open
-            ended = self._at_open(bar, opening, stop, target)
+            ended = self._at_open(bar, opening, stop, target_fill)
             if ended is not None:
                 reason, paid = ended
                 self._saw(opening)
-                slipped = paid if reason is ExitReason.TARGET else paid - _slippage(paid, costs)
-                return self._end(reason, bar.ts_open_ms, slipped, costs)
+                slipped = paid if reason is ExitReason.TARGET else paid - rules.slippage(paid)
+                return self._end(reason, bar.ts_open_ms, slipped, rules)
         self.bars_held += 1
         if low <= stop:
             self._saw(stop)
-            return self._end(ExitReason.STOP, bar.ts_close_ms, stop - _slippage(stop, costs), costs)
+            return self._end(ExitReason.STOP, bar.ts_close_ms, stop - rules.slippage(stop), rules)
         # The part of the bar before a limit was reached does not count, and its high may lie there; its close does not.
-        if (high if at_open else close) >= target:
+        if (high if at_open else close) >= target_fill:
             self._saw(target)
-            return self._end(ExitReason.TARGET, bar.ts_close_ms, target, costs)
+            return self._end(ExitReason.TARGET, bar.ts_close_ms, target, rules)
         self._saw(low)
         self._saw(high if at_open else close)
         if bar.ts_close_ms >= self.horizon_end_ms:
-            return self._end(ExitReason.HORIZON, bar.ts_close_ms, close - _slippage(close, costs), costs)
+            return self._end(ExitReason.HORIZON, bar.ts_close_ms, close - rules.slippage(close), rules)
         return None
 
-    def _at_open(self, bar: Bar, opening: float, stop: float, target: float) -> tuple[ExitReason, float] | None:
+    def _at_open(self, bar: Bar, opening: float, stop: float, target_fill: float) -> tuple[ExitReason, float] | None:
         """Return why and at which price the position ends at the bar's open."""
         withdrawn = self._withdrawn(self.turned_ms, bar.ts_open_ms)
         if withdrawn is not None:
@@ -202,13 +228,13 @@ class PaperPosition:
             return ExitReason.HORIZON, opening  # the bar that ends with the horizon is missing
         if opening <= stop:
             return ExitReason.STOP, opening
-        return (ExitReason.TARGET, opening) if opening >= target else None
+        return (ExitReason.TARGET, opening) if opening >= target_fill else None
 
     def _saw(self, price: float) -> None:
         self.best = max(self.best, price)
         self.worst = min(self.worst, price)
 
-    def _end(self, reason: ExitReason, at_ms: int, paid: float, costs: Costs) -> PositionEnd:
+    def _end(self, reason: ExitReason, at_ms: int, paid: float, rules: FillRules) -> PositionEnd:
         leaves = self._decimal(abs(paid))
         bought, sold = float(self.price), float(leaves)
         moved = self.side * (sold - bought)
@@ -216,7 +242,7 @@ class PaperPosition:
             reason,
             at_ms,
             leaves,
-            _fraction(moved - (bought + sold) * costs.cost_bps / _BPS, bought),
+            _fraction(moved - rules.costs(bought, sold), bought),
             _fraction(self.best - self.side * bought, bought),
             _fraction(self.worst - self.side * bought, bought),
         )
@@ -233,10 +259,6 @@ def missing_fields(signal: Signal) -> list[str]:
     """Return the fields that a signal to buy or sell needs to be judged and does not have."""
     needed = ("conviction", "horizon_bars", "horizon_end_ms", "entry_type", "entry", "stop", "target")
     return [name for name in needed if getattr(signal, name) is None]
-
-
-def _slippage(price: float, costs: Costs) -> float:
-    return abs(price) * costs.slippage_bps / _BPS
 
 
 def _fraction(amount: float, of: float) -> float:

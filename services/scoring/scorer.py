@@ -14,8 +14,9 @@ from services.core.decode import Refused, decode
 from services.core.errors import ServiceError
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.disposition import Disposition, RecordResult
+from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
-from services.scoring.paper_position import Costs, missing_fields
+from services.scoring.paper_position import missing_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,20 @@ class Scorer:
     """The judges of the symbols of this worker's partitions."""
 
     def __init__(
-        self, known: KnownInstruments, costs: Costs, rules: CandleRules, partitions: int, stored: Callable[[str], bytes | None]
+        self,
+        known: KnownInstruments,
+        fills: Callable[[Instrument], FillRules],
+        rules: CandleRules,
+        partitions: int,
+        stored: Callable[[str], bytes | None],
     ) -> None:
         """Begin without judges, on topics of so many partitions.
 
-        `stored` returns what `dump` made of a symbol's judge in an earlier life, None when there was none.
+        `fills` returns the fill rules of an instrument. `stored` returns what `dump` made of a symbol's judge in an earlier life, None
+        when there was none.
         """
         self._known = known
-        self._costs = costs
+        self._fills = fills
         self._rules = rules
         self._partitions = partitions
         self._stored = stored
@@ -102,7 +109,7 @@ class Scorer:
             return judge
 
         def make(instrument: Instrument) -> Judge:
-            made = Judge(self._costs, SessionCalendar.of(instrument.calendar))
+            made = Judge(self._fills(instrument), SessionCalendar.of(instrument.calendar))
             stored = self._stored(symbol)
             if stored is not None:
                 state = orjson.loads(stored)

@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -42,8 +43,8 @@ from services.core.settings import Settings, SettingsError
 from services.core.topic_admin import check_scoring_topics
 from services.core.zombie_fence import FencedProducer, ZombieFence
 from services.scoring.faust_app import ChangelogTable, make_app, subscribe
+from services.scoring.fill_rules import FillRules
 from services.scoring.ordered_inputs import Event, Inputs, record_of
-from services.scoring.paper_position import Costs
 from services.scoring.scorer import Scored, Scorer
 
 _log = structlog.get_logger()
@@ -120,7 +121,7 @@ class ScoringService:
         self._inputs = Inputs(app, subscribe(app, settings), (self._names[Topic.STRATEGY_SIGNALS], self._names[Topic.MARKET_FEATURES]))
         self._scorer = Scorer(
             self._instruments,
-            Costs(scoring.cost_bps, scoring.slippage_bps),
+            partial(FillRules.of, scoring),
             CandleRules(accepted_modes(settings.run_mode), settings.bus.max_record_bytes, settings.fusion.max_skew_ms),
             self._partitions,
             lambda symbol: self._judges.get(symbol.encode()),
@@ -237,7 +238,9 @@ class ScoringService:
         for acknowledged in [await self._producer.send(topic, key=one.symbol.encode(), value=one.encode()) for one in outcomes]:
             await acknowledged
         for outcome in outcomes:
-            SIGNAL_OUTCOMES.labels(outcome.action.value, outcome.source, outcome.vision, outcome.exit_reason.value).inc()
+            SIGNAL_OUTCOMES.labels(
+                outcome.action.value, outcome.source, outcome.vision, outcome.unfilled_reason or outcome.exit_reason.value
+            ).inc()
             if outcome.return_net is not None:
                 labels = (outcome.action.value, outcome.source, outcome.vision)
                 SIGNAL_RETURN.labels(*labels).observe(outcome.return_net)

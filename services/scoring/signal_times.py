@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 from schemas import Signal, interval_ms
 from services.core.calendar import SessionCalendar
 
-TOLERANCE: Final = 20
-"""A decision made within this part of an interval after a bar's open (3 s of `1m`) is taken as made at the open."""
+TOLERANCE_MS: Final = 3_000
+"""A decision made this long after a bar's open is taken as made at the open, or a twentieth of a shorter interval than `1m`."""
+_TOLERANCE_PART: Final = 20
 
 
 class Span(NamedTuple):
@@ -46,7 +47,7 @@ def span_of(signal: Signal, calendar: SessionCalendar) -> Span:
             stands_ms = calendar.next_closes(signal.interval, stands_ms, behind)[-1]
     lag_ms = market.ts_ms - stands_ms
     clock_ms = -lag_ms + (lag_ms if 0 < lag_ms < length_ms else 0)
-    from_ms = max(stands_ms, signal.ts_decided_ms + clock_ms - length_ms // TOLERANCE)
+    from_ms = max(stands_ms, signal.ts_decided_ms + clock_ms - min(TOLERANCE_MS, length_ms // _TOLERANCE_PART))
     validity_ms = max(0, signal.valid_until_ms - market.ts_ms)
     return Span(stands_ms, from_ms, _next_opening_ms(calendar, signal.interval, from_ms) + validity_ms, clock_ms)
 

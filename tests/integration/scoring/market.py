@@ -7,13 +7,13 @@ from typing import Any
 
 from schemas import Instrument, Message
 from services.core.calendar import SessionCalendar
+from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
-from services.scoring.paper_position import Costs
 from tests.integration.scoring.desk import MODE
 from tests.unit.scoring.build import Move, bar, cancel, signal, take
 
 SYMBOLS = ("AAA.XTST", "BBB.XTST", "CCC.XTST", "DDD.XTST", "EEE.XTST", "FFF.XTST")
-COSTS = Costs(cost_bps=2.0, slippage_bps=1.0)
+COSTS = FillRules(cost_bps=2.0, slippage_bps=1.0)
 
 
 class Market:

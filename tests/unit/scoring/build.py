@@ -9,15 +9,15 @@ from uuid import UUID, uuid5
 
 from schemas import Cancel, CancelReason, InstrumentEvent, MarketFeatures, RunMode, Signal, SignalOutcome, interval_ms
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
+from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
-from services.scoring.paper_position import Costs
 
 MODE = RunMode.DEMO
 SYMBOL = "BTC-USD.CBSE"
 MINUTE = 60_000
 START = 1_719_792_000_000
 """2024-07-01T00:00Z, a Monday."""
-FREE = Costs(cost_bps=0.0, slippage_bps=0.0)
+FREE = FillRules(cost_bps=0.0, slippage_bps=0.0)
 NAMESPACE = UUID(int=2)
 
 Move = Signal | Cancel | MarketFeatures | InstrumentEvent
@@ -119,7 +119,7 @@ def split(effective_ms: int, ratio: float) -> InstrumentEvent:
     return InstrumentEvent(schema_version=1, run_mode=MODE, symbol=SYMBOL, event="split", ratio=ratio, effective_ms=effective_ms)
 
 
-def judge(costs: Costs = FREE, calendar: str = ALWAYS_OPEN) -> Judge:
+def judge(costs: FillRules = FREE, calendar: str = ALWAYS_OPEN) -> Judge:
     return Judge(costs, SessionCalendar.of(calendar))
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from schemas import CancelReason, ExitReason, SignalOutcome
+from services.scoring.fill_rules import FillRules
 from services.scoring.judge import KEPT_BARS
-from services.scoring.paper_position import Costs
 from tests.unit.scoring.build import FREE, MINUTE, Move, at, bar, bars, cancel, feed, judge, only, signal, split
 
 FLAT = "100 100.2 99.8 100"
-TEN_BPS = Costs(cost_bps=10.0, slippage_bps=0.0)
-SLIPPING = Costs(cost_bps=2.0, slippage_bps=10.0)
+TEN_BPS = FillRules(cost_bps=10.0, slippage_bps=0.0)
+SLIPPING = FillRules(cost_bps=2.0, slippage_bps=10.0)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Case:
     best: float | None = None
     worst: float | None = None
     held: int = 0
-    costs: Costs = field(default=FREE)
+    costs: FillRules = field(default=FREE)
 
 
 BUY, SELL = signal("buy"), signal("sell")

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import Action, Cancel, CancelReason, ExitReason, MarketFeatures, Signal, SignalOutcome
+from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
-from services.scoring.paper_position import Costs
 from tests.unit.scoring.build import MINUTE, Move, at, bar, cancel, feed, judge, signal, take
 
-COSTS = Costs(cost_bps=2.0, slippage_bps=1.0)
+COSTS = FillRules(cost_bps=2.0, slippage_bps=1.0)
 SPAN = 24
 """Bars in a market of these tests."""
 

@@ -34,7 +34,7 @@ class Known:
 
 
 def scorer(known: Known | None = None, stored: dict[str, bytes] | None = None, partitions: int = 4) -> Scorer:
-    return Scorer(known or Known(), FREE, CandleRules((MODE,), 100_000, 2_000), partitions, (stored or {}).get)
+    return Scorer(known or Known(), lambda _: FREE, CandleRules((MODE,), 100_000, 2_000), partitions, (stored or {}).get)
 
 
 def record(message: Message | bytes, *, key: str = SYMBOL) -> Record:
