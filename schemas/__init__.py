@@ -29,7 +29,7 @@ from schemas.signal import (
     decode_signal_message,
 )
 from schemas.topics import SPECS, Topic, TopicSpec, live_name, topic_name
-from schemas.vision import Detector, Image, Pattern, VisionFeatures
+from schemas.vision import Detector, Image, Pattern, Skill, VisionFeatures
 
 __all__ = [
     "LATENCY_STAGES",
@@ -64,6 +64,7 @@ __all__ = [
     "RunMode",
     "Signal",
     "SignalOutcome",
+    "Skill",
     "Source",
     "Symbol",
     "SymbolChange",

@@ -16,7 +16,7 @@ from schemas.instrument import Dividend, Instrument, InstrumentEvent, SymbolChan
 from schemas.market import Candle, MarketFeatures
 from schemas.outcome import ExitReason, SignalOutcome
 from schemas.signal import Action, AsOf, Cancel, CancelReason, OffsetRef, Signal
-from schemas.vision import Detector, Image, Pattern, VisionFeatures
+from schemas.vision import Detector, Image, Pattern, Skill, VisionFeatures
 
 _OPEN_MS: Final = 1_795_188_600_000  # 2026-11-20T15:30Z
 _CLOSE_MS: Final = _OPEN_MS + 60_000
@@ -69,7 +69,7 @@ EXAMPLES: Final[dict[type[Message], Message]] = {
             window_end_ms=_CLOSE_MS,
             window_bars=20,
             image=Image(spec="jkx-20/1", width=60, height=64, hash="5d41402abc4b2a76b9719d911017c592"),
-            detector=Detector(name="chart-cnn", version="1"),
+            detector=Detector(name="chart-cnn", version="1", horizon_bars=5, skill=Skill(auc=0.562, auc_low=0.531, auc_high=0.594)),
             p_up=0.537,
             patterns=[Pattern(label="double_bottom", score=0.81, first_bar=4, last_bar=17)],
         ),

@@ -1,4 +1,4 @@
-"""What a vision model saw in the chart image of a window of bars."""
+"""Vision features: what a model makes of the chart image of a window of bars."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_PATTERNS = 16
 
 
 class Image(Part):
-    """The chart image that was looked at; the image itself does not travel."""
+    """The chart image that the features are of; the image itself is not in the message."""
 
     spec: Label = Field(description="The drawing's rule and version, such as `jkx-60/1`.")
     width: Annotated[int, Field(ge=1, le=4096, description="Width in pixels.")]
@@ -20,11 +20,30 @@ class Image(Part):
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$", description="Hash of the pixels, in hex.")]
 
 
+class Skill(Part):
+    """How well a model told rises from other windows out of sample: 0.5 is chance, 1 is always."""
+
+    auc: Unit = Field(description="The area under its receiver operating characteristic.")
+    auc_low: Unit = Field(description="The lower end of the 95 % interval of `auc`.")
+    auc_high: Unit = Field(description="The upper end of the 95 % interval of `auc`.")
+
+    @property
+    def beats_chance(self) -> bool:
+        """Return whether the whole interval lies above chance."""
+        return self.auc_low > 0.5  # noqa: PLR2004 - chance
+
+
 class Detector(Part):
-    """The model that looked."""
+    """The model that made the features."""
 
     name: Label = Field(description="The model's name.")
     version: Label = Field(description="The version of its weights.")
+    horizon_bars: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="How many bars ahead `p_up` looks; absent when the model does not say."
+    )
+    skill: Skill | None = Field(
+        default=None, description="From the model's card. A prompt shows `p_up` only of a model whose skill beats chance for certain."
+    )
 
 
 class Pattern(Part):
@@ -37,14 +56,14 @@ class Pattern(Part):
 
 
 class VisionFeatures(Message):
-    """What a detector saw in the `window_bars` bars that end at `window_end_ms`."""
+    """What a detector makes of the `window_bars` bars that end at `window_end_ms`."""
 
     symbol: Symbol
     interval: Interval
     window_end_ms: TimeMs = Field(description="`ts_close_ms` of the window's last bar.")
     window_bars: Annotated[int, Field(ge=1, le=1024, description="How many bars the chart shows.")]
     image: Image = Field(description="The chart image.")
-    detector: Detector = Field(description="The model that looked at it.")
+    detector: Detector = Field(description="Which model made them.")
     p_up: Unit = Field(description="The model's probability that the market is higher after its horizon.")
     patterns: Annotated[list[Pattern], Field(max_length=MAX_PATTERNS, description="The patterns it found, at most 16.")]
 

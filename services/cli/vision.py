@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from schemas import RunMode
+from schemas import RunMode, Skill
 from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.vision import picture
 from services.vision.forecaster import ForecasterError
@@ -23,6 +23,7 @@ from services.vision.loading import SHIPPED_WEIGHTS, load_forecaster
 from services.vision.patterns import detect
 from services.vision.recorded import RECORDED_FILE, save_recorded
 from services.vision.render import ChartSpec, image_hash, render
+from services.vision.skill import evaluation_file, write_skill
 
 app = typer.Typer(name="vision", help="Chart images and the network that looks at them.", no_args_is_help=True)
 
@@ -107,7 +108,7 @@ def evaluate(
     card: Annotated[Path, typer.Option(help="Model card to write.")] = _CARD,
     plot: Annotated[Path, typer.Option(help="Calibration plot to write.")] = _PLOT,
 ) -> None:
-    """Judge the network out of sample beside its baselines, and write the model card."""
+    """Evaluate the network out of sample beside its baselines; write the model card, its plot, and the evaluation beside the weights."""
     from services.vision import model_card  # noqa: PLC0415
     from services.vision.evaluation import evaluate as judge  # noqa: PLC0415
     from services.vision.training_series import MissingDataError, training_parts  # noqa: PLC0415
@@ -127,13 +128,15 @@ def evaluate(
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed; the evaluation needs: pip install 'aquiline[vision,vision-train]'")
     facts = model_card.TrainingFacts(**json.loads(log.read_text()))
+    auc = evaluation.models[0].figures["AUC"]
+    write_skill(weights, facts.sha256, Skill(auc=round(auc.value, 4), auc_low=round(auc.low, 4), auc_high=round(auc.high, 4)))
     seen = os.path.relpath(plot, card.parent)
     card.write_text(model_card.markdown(evaluation, series, facts, forecaster.detector, seen))
     typer.echo(model_card.verdict(evaluation.models))
     for model in evaluation.models:
         figures = ", ".join(f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in model.figures.items())
         typer.echo(f"{model.name}: {figures}")
-    typer.echo(f"written: {card}, {plot}")
+    typer.echo(f"written: {card}, {plot}, {evaluation_file(weights)}")
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schemas import Detector, Image, Instrument, MarketFeatures, Mode, Pattern, VisionFeatures, interval_ms
+from schemas import Detector, Image, Instrument, MarketFeatures, Mode, Pattern, Skill, VisionFeatures, interval_ms
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
 from services.core.clock import SystemClock
 from services.core.settings import Settings
@@ -89,7 +89,7 @@ def _vision(settings: Settings, interval: str, end_ms: int) -> VisionFeatures:
         window_end_ms=end_ms,
         window_bars=60,
         image=Image(spec="jkx-60/1", width=180, height=96, hash="0" * 16),
-        detector=Detector(name="chart-cnn", version="1"),
+        detector=Detector(name="chart-cnn", version="1", horizon_bars=5, skill=Skill(auc=0.56, auc_low=0.53, auc_high=0.59)),
         p_up=0.5,
         patterns=[Pattern(label=f"inverse_head_and_shoulders_{n}", score=0.9, first_bar=10, last_bar=59) for n in range(4)],
     )

@@ -11,6 +11,7 @@ import torch
 from schemas import Detector
 from services.vision.forecaster import ForecasterError
 from services.vision.render import ChartSpec, Floats, Pixels
+from services.vision.skill import read_skill
 from services.vision.weights import read_weights
 
 
@@ -26,7 +27,12 @@ class TorchForecaster:
         network, about, digest = read_weights(weights)
         self._spec = ChartSpec(bars=about.bars, moving_average=about.moving_average, volume=about.volume)  # type: ignore[arg-type]
         self._horizon_bars = about.horizon_bars
-        self._detector = Detector(name=f"chart-cnn-{about.bars}-{about.horizon_bars}", version=digest[:12])
+        self._detector = Detector(
+            name=f"chart-cnn-{about.bars}-{about.horizon_bars}",
+            version=digest[:12],
+            horizon_bars=about.horizon_bars,
+            skill=read_skill(weights, digest),
+        )
         # A pass is a millisecond a chart. Threads that wait for one another on a busy machine took 240 ms for eight charts, one
         # thread 7; and one thread gives the same last bits everywhere.
         torch.set_num_threads(1)
@@ -45,7 +51,7 @@ class TorchForecaster:
 
     @property
     def detector(self) -> Detector:
-        """Return its name, with bars and horizon, and the first 12 digits of its weights' hash."""
+        """Return its name, with bars and horizon, the first 12 digits of its weights' hash, and its skill as evaluated."""
         return self._detector
 
     def p_up(self, images: Pixels) -> Floats:

@@ -14,12 +14,13 @@ _HUGE: Final = 1e9
 
 
 def facts(book: Book, interval: str, vision: CurrentVision) -> dict[str, float]:
-    """Return the facts of this moment by name: `close`, those of FACTS that are known, and `p_up`."""
+    """Return the facts of this moment by name: `close`, those of FACTS that are known, and the `p_up` of a model that beats chance."""
     bars = book.bars[interval]
     values = {"close": bars.close[-1]}
     values.update({name: bars.features[name] for name in FACTS if name in bars.features})
-    if vision.features is not None:
-        values["p_up"] = vision.features.p_up
+    seen = vision.features
+    if seen is not None and seen.detector.skill is not None and seen.detector.skill.beats_chance:
+        values["p_up"] = seen.p_up
     return values
 
 

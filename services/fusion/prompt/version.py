@@ -9,7 +9,7 @@ import hashlib
 from typing import Final
 
 from schemas import Instrument, MarketFeatures, RunMode, VisionFeatures, interval_ms
-from schemas.vision import Detector, Image, Pattern
+from schemas.vision import Detector, Image, Pattern, Skill
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
 from services.core.settings import FusionSettings
 from services.fusion.prompt import wording
@@ -27,7 +27,7 @@ _SETTINGS: Final = FusionSettings(intervals=list(_INTERVALS), window_bars=20, ep
 
 
 def specimen(template: ChatTemplate, *, vision: str = "fresh") -> list[Piece]:
-    """Return a whole prompt: two intervals, a gap, open bars, all facts, and vision features that are `fresh`, `stale` or `absent`."""
+    """Return a whole prompt: two intervals, a gap, open bars, all facts, and vision features: `fresh`, `stale`, `unskilled` or `absent`."""
     book = _book(vision)
     bars = book.bars["1m"]
     epochs = book.epochs("1m")
@@ -42,7 +42,7 @@ def specimen(template: ChatTemplate, *, vision: str = "fresh") -> list[Piece]:
 def prompt_version() -> str:
     """Return `aq-` and the first 10 hex digits of the hash."""
     content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.REPAIR]
-    content += [specimen(TEMPLATES["none"], vision=vision) for vision in ("fresh", "stale", "absent")]
+    content += [specimen(TEMPLATES["none"], vision=vision) for vision in ("fresh", "stale", "unskilled", "absent")]
     return f"aq-{hashlib.blake2b(repr(content).encode(), digest_size=5).hexdigest()}"
 
 
@@ -65,7 +65,8 @@ def _book(vision: str) -> Book:
     book.fold_market(_bar("1m", 32, closed=False))
     book.fold_market(_bar("5m", 6, closed=False))
     if vision != "absent":
-        book.fold_vision(_features(_START_MS + (32 if vision == "fresh" else 30) * interval_ms("1m")))
+        skill = None if vision == "unskilled" else Skill(auc=0.56, auc_low=0.53, auc_high=0.59)
+        book.fold_vision(_features(_START_MS + (30 if vision == "stale" else 32) * interval_ms("1m"), skill))
     return book
 
 
@@ -89,7 +90,7 @@ def _bar(interval: str, slot: int, *, closed: bool = True) -> MarketFeatures:
     )
 
 
-def _features(end_ms: int) -> VisionFeatures:
+def _features(end_ms: int, skill: Skill | None) -> VisionFeatures:
     return VisionFeatures(
         schema_version=1,
         run_mode=RunMode.DEMO,
@@ -98,7 +99,7 @@ def _features(end_ms: int) -> VisionFeatures:
         window_end_ms=end_ms,
         window_bars=20,
         image=Image(spec="jkx-20/1", width=60, height=64, hash="0" * 16),
-        detector=Detector(name="chart-cnn", version="1"),
+        detector=Detector(name="chart-cnn", version="1", horizon_bars=5, skill=skill),
         p_up=0.57,
         patterns=[
             Pattern(label="double_bottom", score=0.8, first_bar=3, last_bar=12),

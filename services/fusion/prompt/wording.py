@@ -71,11 +71,11 @@ def facts_line(texts: Sequence[str]) -> str:
 
 
 def vision_line(vision: CurrentVision, interval: str) -> str:
-    """Return the line that says what the chart reader saw: its four clearest patterns."""
+    """Return the line that says what the chart reader saw: the four latest patterns, the clearest first where they end together."""
     features = vision.features
     if features is None:
         return "Chart reader: absent.\n"
     age = "fresh" if vision.state == "fresh" else f"stale by {(vision.age_ms or 0) // 1000} s"
-    best = sorted(features.patterns, key=lambda pattern: (-pattern.score, pattern.label, pattern.first_bar))[:4]
-    patterns = ", ".join(f"{p.label} {p.score:.2f} on bars {p.first_bar} to {p.last_bar}" for p in best) or "no pattern"
+    chosen = sorted(features.patterns, key=lambda pattern: (-pattern.last_bar, -pattern.score, pattern.label, pattern.first_bar))[:4]
+    patterns = ", ".join(f"{p.label} {p.score:.2f} on bars {p.first_bar} to {p.last_bar}" for p in chosen) or "no pattern"
     return f"Chart reader, {age}, {features.window_bars} bars of {interval}: {patterns}.\n"

@@ -21,6 +21,7 @@ from schemas import (
     Pattern,
     RunMode,
     Signal,
+    Skill,
     Topic,
     VisionFeatures,
     interval_ms,
@@ -39,6 +40,7 @@ START = 1_719_792_000_000
 MARKET = topic_name(Topic.MARKET_FEATURES, MODE)
 VISION = topic_name(Topic.VISION_FEATURES, MODE)
 NAMESPACE = UUID(int=1)
+SKILLED = Skill(auc=0.56, auc_low=0.53, auc_high=0.59)
 
 
 def instrument(symbol: str = SYMBOL, *, calendar: str = "24x7", tick: str = "0.01", adjustment: str = "none") -> Instrument:
@@ -97,8 +99,16 @@ def bar(
     return bar_at(START + slot * interval_ms(interval), close, symbol=symbol, interval=interval, closed=closed, revision=revision)
 
 
-def seen(end_ms: int, p_up: float = 0.5, *, symbol: str = SYMBOL, interval: str = "1m", patterns: Iterable[Pattern] = ()) -> VisionFeatures:
-    """Return what was seen in the window that ends at `end_ms`."""
+def seen(
+    end_ms: int,
+    p_up: float = 0.5,
+    *,
+    symbol: str = SYMBOL,
+    interval: str = "1m",
+    patterns: Iterable[Pattern] = (),
+    skill: Skill | None = SKILLED,
+) -> VisionFeatures:
+    """Return the features of the window that ends at `end_ms`, by default of a model whose `p_up` prompts show."""
     return VisionFeatures(
         schema_version=1,
         run_mode=MODE,
@@ -107,7 +117,7 @@ def seen(end_ms: int, p_up: float = 0.5, *, symbol: str = SYMBOL, interval: str 
         window_end_ms=end_ms,
         window_bars=20,
         image=Image(spec="jkx-20/1", width=60, height=60, hash="0" * 16),
-        detector=Detector(name="mean", version="1"),
+        detector=Detector(name="mean", version="1", skill=skill),
         p_up=p_up,
         patterns=list(patterns),
     )

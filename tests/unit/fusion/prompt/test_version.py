@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from schemas import Pattern, Skill
+from services.core.calendar import SessionCalendar
 from services.fusion.prompt import facts, layout, lines, version, wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate
 from services.fusion.prompt.version import PROMPT_VERSION, prompt_version
+from services.fusion.state.book import Book
+from tests.unit.fusion.build import MINUTE, START, bar, instrument, seen, settings
 from tests.unit.fusion.prompt.golden import CASES, path_of
 
 
@@ -38,6 +42,44 @@ def test_the_version_changes_with_anything_that_a_prompt_says(
     assert prompt_version() == PROMPT_VERSION
     monkeypatch.setattr(module, name, value)
     assert prompt_version() != PROMPT_VERSION
+
+
+@pytest.mark.parametrize(
+    ("skill", "shown"),
+    [
+        (None, False),
+        (Skill(auc=0.4911, auc_low=0.4691, auc_high=0.5158), False),
+        (Skill(auc=0.55, auc_low=0.5, auc_high=0.6), False),
+        (Skill(auc=0.45, auc_low=0.42, auc_high=0.48), False),
+        (Skill(auc=0.55, auc_low=0.501, auc_high=0.6), True),
+    ],
+)
+def test_p_up_is_shown_only_of_a_model_that_beats_chance(skill: Skill | None, *, shown: bool) -> None:
+    book = Book(instrument(), settings().fusion, SessionCalendar.of("24x7"))
+    book.fold_market(bar(0))
+    book.fold_vision(seen(START + MINUTE, 0.61, skill=skill))
+    vision = book.current_vision("1m")
+    assert vision.state == "fresh"
+    assert ("p_up" in facts.facts(book, "1m", vision)) == shown
+
+
+def test_of_many_patterns_the_latest_are_shown_and_of_one_bars_the_clearest_first() -> None:
+    book = Book(instrument(), settings().fusion, SessionCalendar.of("24x7"))
+    book.fold_market(bar(0))
+    ends = [
+        ("double_top", 9, 1.0),
+        ("doji", 19, 0.6),
+        ("hammer", 19, 0.9),
+        ("doji", 17, 0.7),
+        ("double_bottom", 15, 0.5),
+        ("doji", 14, 0.99),
+    ]
+    patterns = [Pattern(label=label, score=score, first_bar=last - 1, last_bar=last) for label, last, score in ends]
+    book.fold_vision(seen(START + MINUTE, patterns=patterns))
+    line = wording.vision_line(book.current_vision("1m"), "1m")
+    assert line.endswith(
+        "hammer 0.90 on bars 18 to 19, doji 0.60 on bars 18 to 19, doji 0.70 on bars 16 to 17, double_bottom 0.50 on bars 14 to 15.\n"
+    )
 
 
 def test_the_specimen_shows_every_fact() -> None:
