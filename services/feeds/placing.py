@@ -175,6 +175,7 @@ class Placer:
             raise FileError(f"{self._table.path}: {error}") from None
         if interval[-1] in "dw":
             series = _by_following(series, interval_ms(interval))
+        series = _by_breaks(series)
         for before, after in pairwise(series):
             if after.span.open_ms < before.span.close_ms and after.span.open_ms != before.span.open_ms:
                 other = f"the bar of {interval} of {self._table.unit} {before.bar.row.number}"
@@ -187,10 +188,21 @@ def _by_following(series: list[Placed], length: int) -> list[Placed]:
     ends = [*(after.span.open_ms for after in series[1:]), None]
     out = []
     for one, end_ms in zip(series, ends, strict=True):
-        open_ms, close_ms, inside = one.span
+        open_ms, close_ms = one.span.open_ms, one.span.close_ms
         if end_ms is not None and close_ms - open_ms == length and 0 < abs(end_ms - open_ms - length) <= _HOUR_MS:
             open_ms, close_ms = max(open_ms, end_ms - length), end_ms
-        out.append(one._replace(span=Span(open_ms, close_ms, inside)))
+        out.append(one._replace(span=one.span._replace(open_ms=open_ms, close_ms=close_ms)))
+    return out
+
+
+def _by_breaks(series: list[Placed]) -> list[Placed]:
+    """Return bars that end at a close or break within them where the next bar shows it, opening before they would end."""
+    out = series[:1]
+    for after in series[1:]:
+        before = out[-1].span
+        if before.early_ms is not None and before.early_ms <= after.span.open_ms < before.close_ms:
+            out[-1] = out[-1]._replace(span=before._replace(close_ms=before.early_ms))
+        out.append(after)
     return out
 
 

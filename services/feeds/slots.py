@@ -7,9 +7,9 @@ one would be known too early, it is refused.
 from __future__ import annotations
 
 import datetime as dt
-import functools
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 from schemas import interval_ms
 from services.core.calendar import SessionCalendar
@@ -25,11 +25,14 @@ _WEEK_DAYS: Final = 7
 
 
 class Span(NamedTuple):
-    """A bar's open and close in milliseconds; `inside` says whether any of it lies in a session."""
+    """A bar's open and close in milliseconds."""
 
     open_ms: int
     close_ms: int
     inside: bool
+    """Whether any of it lies in a session."""
+    early_ms: int | None = None
+    """A close or break within it, after which trading starts again: it ended there if the next bar opens before it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +75,18 @@ class Slots:
         slot = self.calendar.bar_bounds(self.interval, at_ms)
         if slot is None:
             return Span(at_ms, end, self._is_inside(at_ms, end))
-        if self.whole:
+        # The last trade of a bar that reaches over a close or a break is before that, unless trading starts again within the bar.
+        at = slot[1]
+        while at < end and (following := self.calendar.bar_bounds(self.interval, at)) is not None:
+            at = following[1]
+        if at >= end:
             return Span(at_ms, end, inside=True)
-        if slot[1] < end and not self.calendar.is_open(slot[1]):
-            # The session or its half ends there: nothing trades in the rest of the interval.
-            return Span(at_ms, slot[1], inside=True)
-        return Span(at_ms, min(end, self.calendar.session_close_ms(at_ms) or end), inside=True)
+        if not self.whole and self.calendar.next_open_ms(at) >= end:
+            return Span(at_ms, at, inside=True)
+        return Span(at_ms, end, inside=True, early_ms=at)
 
     def _is_inside(self, open_ms: int, close_ms: int) -> bool:
+        self.calendar.check_covers(open_ms)
         return self.calendar.is_open(open_ms) or self.calendar.next_open_ms(open_ms) < close_ms
 
     def _by_clock(self, moment: Moment, length: int, after_ms: int | None) -> Span:
@@ -96,7 +103,7 @@ class Slots:
         return Span(max(at_ms, end_ms - length), end_ms, inside=True)
 
     def _session(self, moment: Moment) -> Span:
-        label, calendar = self._label(moment), self.calendar
+        calendar = self.calendar
         if not moment.date_only and not (moment.offset_ms is None and moment.at_midnight):
             at_ms = moment.instant_ms(self.zone)
             slot = calendar.bar_bounds("1d", at_ms)
@@ -105,23 +112,43 @@ class Slots:
             ended = calendar.bar_bounds("1d", at_ms - 1)
             if ended is not None and ended[1] == at_ms and self.stamp == "close":
                 return Span(*ended, inside=True)
-            if not self._is_midnight(moment):
+            begin_ms = at_ms - DAY_MS if self.stamp == "close" else at_ms
+            label = self._midnight(moment)
+            if label is None and not self._has_long_sessions(at_ms):
                 hint = "; if files stamp bars at their ends, say --stamp close" if ended is not None and ended[1] == at_ms else ""
                 raise ValueError(f"is neither the open of a session of calendar {calendar.name} nor midnight{hint}")
-        session = calendar.session_on(label)
+            session = None if label is None else calendar.session_on(label)
+            if session is not None and begin_ms <= session[0] and calendar.next_open_ms(session[1]) >= begin_ms + DAY_MS:
+                return Span(*session, inside=True)
+            if session is not None or self._has_long_sessions(at_ms):
+                # A day of someone's clock, in which more is traded than the session of that date: it may end hours later.
+                return Span(begin_ms, begin_ms + DAY_MS, self._is_inside(begin_ms, begin_ms + DAY_MS))
+        session = calendar.session_on(moment.date)
         if session is None:
             raise ValueError(f"lies in no session of calendar {calendar.name}")
-        if session[1] - session[0] > _LONG_SESSION_MS and moment.offset_ms is not None:
-            # A day of someone's clock, not the session of that date, which may end hours before the day does.
-            at_ms = moment.instant_ms(self.zone)
-            return Span(at_ms, at_ms + DAY_MS, inside=True)
         return Span(*session, inside=True)
 
-    def _is_midnight(self, moment: Moment) -> bool:
-        return moment.at_midnight or self._in_exchange_zone(moment).at_midnight
+    def _has_long_sessions(self, at_ms: int) -> bool:
+        """Return whether a session near `at_ms` is longer than half a day."""
+        self.calendar.check_covers(at_ms)
+        slot = self.calendar.bar_bounds("1d", self.calendar.next_open_ms(at_ms))
+        return slot is not None and slot[1] - slot[0] > _LONG_SESSION_MS
+
+    def _midnight(self, moment: Moment) -> dt.date | None:
+        """Return the date that begins then, as written, at the exchange or in UTC; None where none does."""
+        at_ms = moment.instant_ms(self.zone)
+        for one in (moment, self._in_exchange_zone(moment), Moment(at_ms, 0)):
+            if one.at_midnight:
+                return one.date
+        return None
 
     def _label(self, moment: Moment) -> dt.date:
-        """Return the date that a stamp is about: as written, or at the exchange when it is midnight there."""
+        """Return a stamp's date: of the session that opens then, at the exchange where it is midnight there, or as written."""
+        if moment.offset_ms is not None:
+            at_ms = moment.instant_ms(self.zone)
+            slot = self.calendar.bar_bounds("1d", at_ms)
+            if slot is not None and slot[0] == at_ms:
+                return dt.datetime.fromtimestamp((slot[1] - 1) / 1_000, self.exchange_zone).date()
         if not moment.at_midnight and (local := self._in_exchange_zone(moment)).at_midnight:
             return local.date
         return moment.date
@@ -151,12 +178,7 @@ class Slots:
         return Span(first[0], last[1], inside=True)
 
 
-@functools.lru_cache(maxsize=64)
 def exchange_zone(calendar: str) -> dt.tzinfo:
     """Return the time zone in which a calendar's sessions have their dates; UTC for `24x7`."""
-    if SessionCalendar.of(calendar).always_open:
-        return dt.UTC
-    import exchange_calendars as xc  # noqa: PLC0415 - a second, which files of 24x7 markets need not wait for
-
-    zone: dt.tzinfo = xc.get_calendar(calendar).tz
-    return zone
+    known = SessionCalendar.of(calendar)
+    return dt.UTC if known.always_open else ZoneInfo(known.zone)
