@@ -28,7 +28,7 @@ from services.feeds.samples import INTERVAL, load_instruments, load_splits, load
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.facts import facts
 from services.fusion.prompt.layout import tail_text
-from services.fusion.prompt.lines import lines_before
+from services.fusion.prompt.lines import Rows, digits_for
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.wording import RULES, bars_heading, instrument_block
@@ -196,6 +196,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
     """Return the hits of a window of the last bars, which moves with each bar."""
     settings = FusionSettings(intervals=[INTERVAL], window_bars=WINDOW_BARS)
     books: dict[str, Book] = {}
+    digits: dict[str, int] = {}
     encode = _remembering(tokenizer)
     hits = Hits()
     for bar in feed:
@@ -210,8 +211,9 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
         bars = book.bars[INTERVAL]
         if len(bars) < WINDOW_BARS:
             continue
-        lines = lines_before(bars, len(bars), WINDOW_BARS, book.decimals)
-        pieces = [RULES, instrument_block(instrument), bars_heading(INTERVAL), *lines]
+        shown = digits.setdefault(bar.symbol, digits_for(book.frozen(INTERVAL).range_bp))
+        rows = Rows(book, INTERVAL, shown).before(len(bars), WINDOW_BARS)
+        pieces = [RULES, instrument_block(instrument, book.calendar.zone), bars_heading(INTERVAL, shown), *rows]
         ids = np.concatenate([*map(encode, pieces), tokenizer.encode(_tail(book))])
         hits.add(len(ids), engine.cached(ids))
     return hits
@@ -219,7 +221,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
 
 def _tail(book: Book) -> str:
     vision = book.current_vision(INTERVAL)
-    return tail_text(book, INTERVAL, vision, facts(book, INTERVAL, vision))
+    return tail_text(book, INTERVAL, book.frozen(INTERVAL), vision, facts(book, INTERVAL, vision))
 
 
 def _remembering(tokenizer: Tokenizer) -> Callable[[str], TokenIds]:

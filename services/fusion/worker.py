@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import redis.asyncio as redis_async
@@ -179,7 +180,7 @@ class FusionWorker:
         rooms = self._rooms
         while not self._stopping:
             records = await rooms.consumer.poll(timeout_ms=_POLL_MS, max_records=_BATCH)
-            rooms.folder.fold(records, rooms.dispatcher)
+            await rooms.folder.fold(records, rooms.dispatcher)
             rooms.dispatcher.dispatch()
             # A batch takes some milliseconds; tasks that wait for the loop run between two, a decision that begins before all else.
             await asyncio.sleep(0)
@@ -235,8 +236,8 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
     opened.push_async_callback(instruments.close)
     await instruments.start()
     await instruments.load_calendars()
-    books, policy = Books(fusion, instruments), TriggerPolicy(fusion)
-    intake = Intake(settings, clock, books, policy)
+    books = Books(fusion, instruments)
+    intake = Intake(settings, clock, books, TriggerPolicy(fusion))
     try:
         prompts = PromptBuilder(fusion, dependencies.tokenizer, template, store, settings.redis.local_bytes)
     except ValueError as error:
@@ -257,8 +258,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
 
     # Decisions.
     guard = Guard(fusion)
-    withdrawals = Withdrawals(publisher, books, policy, prewarmer)
-    instruments.on_split = withdrawals.on_split
+    withdrawals = Withdrawals(publisher, prewarmer)
     control = ControlTable(bus, clock, settings.run_mode, f"{group}-control", withdrawals.on_control)
     opened.push_async_callback(control.close)
     await control.start()
@@ -277,12 +277,13 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         upkeep=upkeep,
     )
     opened.callback(dispatcher.stop)
+    instruments.on_split = partial(intake.add_split, sink=dispatcher)
     handover = WorkHandover(
         fusion,
         health,
         partitions=partitions,
         books=books,
-        policy=policy,
+        intake=intake,
         prompts=prompts,
         prewarmer=prewarmer,
         spans=spans,
@@ -308,7 +309,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         partitions=partitions,
         publisher=publisher,
         ledger=ledger,
-        folder=BatchFolder(partitions, intake, ledger, counter, spans),
+        folder=BatchFolder(partitions, instruments, intake, ledger=ledger, counter=counter, spans=spans),
         dispatcher=dispatcher,
         ownership=Ownership(consumer, Recovery(bus, settings, clock, intake, books), partitions, handover, partition_count),
     )

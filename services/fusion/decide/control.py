@@ -53,6 +53,11 @@ class ControlState:
         held = self._states.get(symbol)
         return held.reason if held is not None and held.state is HaltState.HALTED else None
 
+    def resumed_ms(self, symbol: str) -> int:
+        """Return when an operator last resumed `symbol` by its name, 0 when none did: what its bars showed then was accepted."""
+        held = self._states.get(symbol)
+        return held.ts_ms if held is not None and held.state is HaltState.ACTIVE else 0
+
     def halted_since_ms(self, unset_since_ms: int) -> int | None:
         """Return since when everything is halted, None when it is not; without any record it is the run mode's, since `unset_since_ms`."""
         if GLOBAL in self._states:

@@ -118,7 +118,7 @@ class Decision:
         if rejection is None:
             lag_ms = trigger.origin.ts_ms - trigger.origin.ts_event_ms
             metrics.EVENT_LAG_SECONDS.observe(lag_ms / 1000)
-            rejection = using.guard.on_book(book, trigger.lane.interval, lag_ms)
+            rejection = using.guard.on_book(book, trigger.lane.interval, lag_ms, using.control.state.resumed_ms(trigger.lane.symbol))
         if rejection is None:
             result.deadline_ms = self._valid_until() - fusion.delivery_reserve_ms
         return rejection

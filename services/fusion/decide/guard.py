@@ -48,21 +48,25 @@ class Guard:
         self._trades: dict[str, _Trades] = {}
         self._published: deque[int] = deque()
 
-    def on_book(self, book: Book, interval: str, event_lag_ms: int) -> Rejection | None:
-        """Return why the book is not fit to ask about; `event_lag_ms` is the last record's time less its bar's end."""
+    def on_book(self, book: Book, interval: str, event_lag_ms: int, accepted_ms: int = 0) -> Rejection | None:
+        """Return why the book is not fit to ask about; `event_lag_ms` is the last record's time less its bar's end.
+
+        An operator accepted the jumps of bars that opened before `accepted_ms`; 0 when none did.
+        """
         settings, bars = self._settings, book.bars[interval]
         if len(bars) < settings.min_bars:
             return Rejection("min_bars", f"{len(bars)} closed bars of {interval}; at least {settings.min_bars} are needed")
         expiry_ms = book.instrument.expiry_ms
         if expiry_ms is not None and bars.last_close_ms >= expiry_ms:
             return Rejection("expired", f"the last bar closed at {bars.last_close_ms}, and the instrument expired at {expiry_ms}")
-        return self._on_missing_bars(book, interval) or self._on_last_bar(book, interval, event_lag_ms)
+        return self._on_missing_bars(book, interval) or self._on_last_bar(book, interval, event_lag_ms, accepted_ms)
 
-    def _on_last_bar(self, book: Book, interval: str, event_lag_ms: int) -> Rejection | None:
+    def _on_last_bar(self, book: Book, interval: str, event_lag_ms: int, accepted_ms: int) -> Rejection | None:
         settings, bars = self._settings, book.bars[interval]
-        jumped_ms = bars.jump_in(settings.min_bars, settings.max_jump)
-        if jumped_ms is not None:
-            return Rejection("suspected_split", f"the close of {jumped_ms} jumped by more than {settings.max_jump} times without a split")
+        suspicion = book.suspected_split(interval, settings.max_jump, accepted_ms)
+        if suspicion is not None:
+            mend = f"publish the split, correct the bars, or accept the price with `aquiline resume {book.instrument.symbol}`"
+            return Rejection("suspected_split", f"{suspicion}: {mend}")
         if settings.max_event_lag_ms is not None and event_lag_ms > settings.max_event_lag_ms:
             return Rejection("event_lag", f"the bar came {event_lag_ms} ms after its end; at most {settings.max_event_lag_ms} are allowed")
         if not bars.features.get("atr", 0.0) > 0:

@@ -15,7 +15,7 @@ from services.fusion.observe.spans import TriggerSpans
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.state.books import Books
-from services.fusion.state.triggers import TriggerPolicy
+from services.fusion.state.intake import Intake
 
 
 class WorkHandover:
@@ -28,7 +28,7 @@ class WorkHandover:
         *,
         partitions: Partitions,
         books: Books,
-        policy: TriggerPolicy,
+        intake: Intake,
         prompts: PromptBuilder,
         prewarmer: Prewarmer,
         spans: TriggerSpans,
@@ -43,7 +43,7 @@ class WorkHandover:
         self._health = health
         self._partitions = partitions
         self._books = books
-        self._policy = policy
+        self._intake = intake
         self._prompts = prompts
         self._prewarmer = prewarmer
         self._spans = spans
@@ -82,8 +82,7 @@ class WorkHandover:
         await self._ledger.written(partitions, int(budget_ms * 0.15))
         await self._publisher.cancels_written(int(budget_ms * 0.05))
         for partition in partitions:
-            for symbol in self._books.drop(partition):
-                self._policy.forget(symbol)
+            for symbol in self._intake.start_over(partition):
                 self._guard.forget(symbol)
                 self._publisher.forget(symbol)
                 self._prompts.forget(symbol)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -22,13 +22,12 @@ from services.fusion.prompt.blocks import Block, Encoder, Run, chain, runs
 from services.fusion.prompt.cache import BlockCache
 from services.fusion.prompt.chat import TEMPLATES
 from services.fusion.prompt.facts import facts
-from services.fusion.prompt.layout import PAGE_BARS, Layout, tail_text
-from services.fusion.prompt.lines import lines_before, lines_from
+from services.fusion.prompt.layout import PAGE_BARS, Base, Layout, tail_text
 from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.prompt.wording import REPAIR, RULES
-from services.fusion.state.book import Book, CurrentVision, SlowBars
+from services.fusion.state.book import Book, CurrentVision
 from services.inference.engine import TokenIds
 
 _HASHED_AFTER_S: Final = 0.005
@@ -102,7 +101,7 @@ class PromptBuilder:
         """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages."""
         self._settings = settings
         self.template = TEMPLATES[template]
-        self._layout = Layout(self.template, settings.slow_window_bars)
+        self._layout = Layout(self.template, settings.window_bars, settings.slow_window_bars)
         self._encoder = Encoder(tokenizer, self.template)
         self._root = fingerprint(tokenizer, template).encode()
         self._store = store
@@ -114,11 +113,12 @@ class PromptBuilder:
 
     def plan(self, book: Book, interval: str, mode: Mode) -> Plan:
         """Return the plan of a prompt that asks about the book as it is now."""
-        prefix, base_end = self._current(book, interval)
+        prefix, boundary = self._current(book, interval)
+        frozen = book.frozen(interval)
         vision = book.current_vision(interval)
         values = facts(book, interval, vision)
-        tail = tail_text(book, interval, vision, values)
-        return Plan(prefix, lines_from(book.bars[interval], base_end, book.decimals), tail, mode, vision, values)
+        rows = self._layout.since(book, interval, frozen, book.entered(interval), boundary)
+        return Plan(prefix, rows, tail_text(book, interval, frozen, vision, values), mode, vision, values)
 
     async def build(self, plan: Plan) -> Prompt:
         """Return the prompt of `plan`."""
@@ -164,9 +164,8 @@ class PromptBuilder:
         left = book.calendar.slots_between(interval, last_ms, until_ms)
         total = book.calendar.slots_between(interval, epochs.start_ms(index), until_ms)
         if left:
-            lines = lines_before(bars, len(bars), max(0, self._settings.window_bars - left), book.decimals)
-            lines = lines[: len(lines) - len(lines) % PAGE_BARS]
-            blocks, fixed = self._based(book, book.next_slow(interval), interval, lines)
+            count = max(0, self._settings.window_bars - left)
+            blocks, fixed = self._chained(self._layout.next_base(book, interval, book.entered(interval), count))
         else:
             blocks, fixed = self._next_base(book, interval)
         return Upcoming(blocks, fixed, left, max(1, total))
@@ -216,22 +215,20 @@ class PromptBuilder:
         key = (book.instrument.symbol, interval)
         found = self._prefixes.get(key)
         if found is None or found.index != index or found.version != book.version:
-            lines = lines_before(bars, base_end, self._settings.window_bars, book.decimals)
-            blocks, fixed = self._based(book, book.frozen_slow(interval), interval, lines)
+            base = self._layout.base(book, interval, book.frozen(interval), book.entered(interval), base_end)
+            blocks, fixed = self._chained(base)
             found = self._prefixes[key] = EpochPrefix(blocks, fixed, book.version, index)
         self._prefixes.move_to_end(key)
         return found, base_end
 
     def _next_base(self, book: Book, interval: str) -> tuple[list[Block], int]:
         """Return the base of the next epoch, when no bar of the current one is to come any more."""
-        bars = book.bars[interval]
-        lines = lines_before(bars, len(bars), self._settings.window_bars, book.decimals)
-        return self._based(book, book.next_slow(interval), interval, lines)
+        base = self._layout.base(book, interval, book.entered(interval), book.now(interval), len(book.bars[interval]))
+        return self._chained(base)
 
-    def _based(self, book: Book, slow: Sequence[SlowBars], interval: str, lines: list[str]) -> tuple[list[Block], int]:
+    def _chained(self, base: Base) -> tuple[list[Block], int]:
         """Return the blocks of a base, and how many of them come before its pages."""
-        pieces, fixed = self._layout.base(book, interval, slow, lines)
-        return chain(self._root, pieces), fixed
+        return chain(self._root, base.pieces), base.fixed
 
     def _tail(self, plan: Plan) -> TokenIds:
         return np.concatenate([self._encoder.encode(piece) for piece in (plan.tail, *self.template.tail(plan.mode))])

@@ -1,22 +1,25 @@
 """The order of a prompt's pieces, slowest-changing first, so that within an epoch a prompt only grows.
 
-head, rules | instrument | slower bars, frozen | pages of W bars | one piece a bar since the boundary | tail
+head, rules | instrument | slower bars, frozen | pages of W bars | slower bars closed since | a piece a bar since the boundary | tail
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import ChatTemplate, Piece, Special
-from services.fusion.prompt.facts import fact_text
-from services.fusion.prompt.lines import forming_line, slow_lines
-from services.fusion.state.book import Book, CurrentVision, SlowBars
+from services.fusion.prompt.facts import fact_texts
+from services.fusion.prompt.lines import Rows, digits_for, local
+from services.fusion.state.book import Book, CurrentVision, Frozen, SlowBar
 
 PAGE_BARS: Final = 16
-"""Lines of a page: about 500 tokens, so that a slice sent ahead holds the GPU for hardly longer than a decision's own prefill."""
+"""Rows of a page: about 500 tokens, so that a slice sent ahead holds the GPU for hardly longer than a decision's own prefill."""
+
+_SLOWER: Final = 2.0
+"""A bar of four times the length has about twice the range, where an interval's own is not known yet."""
 
 
 class Base(NamedTuple):
@@ -29,35 +32,72 @@ class Base(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the pieces before the boundary are laid out."""
+    """How the pieces of a trigger interval's prompts are laid out."""
 
     template: ChatTemplate
+    window_bars: int
+    """Rows of the trigger interval before the boundary."""
     slow_window_bars: int
-    """Lines that are shown of each slower interval."""
+    """Rows of each slower interval that are frozen."""
 
-    def base(self, book: Book, interval: str, slow: Iterable[SlowBars], lines: Sequence[str]) -> Base:
-        """Return the base that shows the slower intervals as `slow` has them, and `lines` of `interval`."""
-        pieces: list[Piece] = [*self.template.head, wording.RULES, *self.template.middle, wording.instrument_block(book.instrument)]
-        for frozen in slow:
-            rows = slow_lines(book.bars[frozen.interval], frozen, self.slow_window_bars, book.decimals)
-            pieces.append(wording.bars_heading(frozen.interval) + "".join(rows))
-        pieces.append(wording.bars_heading(interval))
-        fixed = len(pieces)
-        pieces.extend("".join(lines[at : at + PAGE_BARS]) for at in range(0, len(lines), PAGE_BARS))
-        return Base(pieces, fixed)
+    def base(self, book: Book, interval: str, frozen: Frozen, until: Frozen, end: int) -> Base:
+        """Return the base of an epoch that shows the bars of `interval` before index `end` and freezes `frozen`.
+
+        Slower bars that closed after that, up to `until`, the state when the epoch was entered, follow the pages.
+        """
+        head = self._head(book, interval, frozen)
+        pages = self.pages(book, interval, frozen, end, self.window_bars)
+        since = _slow_rows(book, frozen, book.closed_between(frozen, until))
+        return Base([*head, *pages, *(["".join(since)] if since else [])], len(head))
+
+    def next_base(self, book: Book, interval: str, frozen: Frozen, count: int) -> Base:
+        """Return what is known of the base of the next epoch: full pages of its first `count` rows."""
+        head = self._head(book, interval, frozen)
+        whole = count - count % PAGE_BARS
+        rows = _rows(book, interval, frozen).before(len(book.bars[interval]), count)[:whole]
+        rows = rows[: len(rows) - len(rows) % PAGE_BARS]
+        return Base([*head, *_paged(rows)], len(head))
+
+    def pages(self, book: Book, interval: str, frozen: Frozen, end: int, count: int) -> list[str]:
+        """Return the last `count` rows before index `end` as pages."""
+        return _paged(_rows(book, interval, frozen).before(end, count))
+
+    def since(self, book: Book, interval: str, frozen: Frozen, entered: Frozen, start: int) -> list[str]:
+        """Return the rows since the boundary: those of `interval` from index `start` on and of the slower bars, as they were folded."""
+        bars, own = book.bars[interval], _rows(book, interval, frozen)
+        slow = book.closed_between(entered)
+        if not slow:
+            return [row for at in range(start, len(bars)) for row in own.at(at)]
+        rows: list[tuple[int, list[str]]] = [(bars.sequence[at], own.at(at)) for at in range(start, len(bars))]
+        rows += [(book.bars[bar.interval].sequence[bar.at], _slow_rows(book, frozen, [bar])) for bar in slow]
+        return [row for _, of_bar in sorted(rows) for row in of_bar]
+
+    def _head(self, book: Book, interval: str, frozen: Frozen) -> list[Piece]:
+        instrument = wording.instrument_block(book.instrument, book.calendar.zone)
+        head: list[Piece] = [*self.template.head, wording.RULES, *self.template.middle, instrument]
+        for slow in frozen.slow:
+            digits = _digits(frozen, slow.interval)
+            rows = Rows(book, slow.interval, digits).frozen(slow, self.slow_window_bars)
+            head.append(wording.bars_heading(slow.interval, digits) + "".join(rows))
+        head.append(wording.bars_heading(interval, _digits(frozen, interval)))
+        return head
 
 
-def tail_text(book: Book, interval: str, vision: CurrentVision, values: Mapping[str, float]) -> str:
+def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, values: Mapping[str, float]) -> str:
     """Return the tail: time and session, open bars, facts, vision features, the question. Not cached: keep it short."""
-    bars = book.bars[interval]
-    parts = [wording.now_line(book.calendar, bars.last_close_ms)]
+    bars, calendar = book.bars[interval], book.calendar
+    last_ms = bars.last_close_ms
+    close_ms = calendar.session_close_ms(last_ms)
+    close = None if close_ms is None else local(close_ms, calendar.zone)
+    parts = [wording.now_row(local(last_ms, calendar.zone), calendar, close)]
     if bars.forming is not None:
-        parts.append(f"{interval} {forming_line(bars.forming, book.decimals)}")
-    for slower, held in book.bars.items():
-        if slower != interval and held.forming is not None and held.forming.ts_close_ms > bars.last_close_ms:
-            parts.append(f"{slower} {forming_line(held.forming, book.decimals)}")
-    parts.append(wording.facts_line([fact_text(name, value, book.decimals) for name, value in values.items()]))
-    parts.append(wording.vision_line(vision, interval))
+        parts.append(_rows(book, interval, frozen).open_bar(bars.forming))
+    for slow in reversed(frozen.slow):
+        forming = book.bars[slow.interval].forming
+        if forming is not None and forming.ts_close_ms > last_ms:
+            parts.append(_rows(book, slow.interval, frozen).open_bar(forming))
+    parts.append(wording.facts_row(fact_texts(values, book.decimals, _digits(frozen, interval))))
+    parts.append(wording.vision_row(vision, interval, values.get("p_up")))
     parts.append(wording.QUESTION)
     return "".join(parts)
 
@@ -65,3 +105,30 @@ def tail_text(book: Book, interval: str, vision: CurrentVision, values: Mapping[
 def visible(pieces: Iterable[Piece]) -> str:
     """Return pieces as people read them, special tokens by their names."""
     return "".join(piece.token if isinstance(piece, Special) else piece for piece in pieces)
+
+
+def _rows(book: Book, interval: str, frozen: Frozen) -> Rows:
+    return Rows(book, interval, _digits(frozen, interval))
+
+
+def _digits(frozen: Frozen, interval: str) -> int:
+    """Return the digits of basis points of one of the frozen intervals or, where it is none of them, of the trigger interval."""
+    range_bp = next((slow.range_bp for slow in frozen.slow if slow.interval == interval), frozen.range_bp)
+    if range_bp is None and frozen.range_bp is not None:
+        range_bp = _SLOWER * frozen.range_bp
+    return digits_for(range_bp)
+
+
+def _slow_rows(book: Book, frozen: Frozen, bars: Iterable[SlowBar]) -> list[str]:
+    """Return the rows of slower bars, each after its interval."""
+    rows: list[str] = []
+    for bar in bars:
+        *before, own = _rows(book, bar.interval, frozen).at(bar.at)
+        rows += [f"{bar.interval} {row}" for row in before]
+        # A divider says of the fast rows' days nothing that they do not say themselves.
+        rows.append(f"{bar.interval} {own.splitlines(keepends=True)[-1]}")
+    return rows
+
+
+def _paged(rows: list[str]) -> list[str]:
+    return ["".join(rows[at : at + PAGE_BARS]) for at in range(0, len(rows), PAGE_BARS)]

@@ -1,130 +1,193 @@
-"""The lines that bars show in a prompt: fixed width, few tokens, no more digits than a decision needs.
+"""The rows that bars show in a prompt: fixed width, few tokens, no more digits than a decision needs.
 
-A line is made once and kept with its bar (`Bars.rendered`) until the bar changes: most of a prompt is lines shown before.
+A row is made once and kept with its bar (`Bars.rendered`) until the bar changes: most of a prompt is rows shown before.
 """
 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import date, datetime
+from functools import cache, lru_cache
 from typing import Final
+from zoneinfo import ZoneInfo
 
-from schemas import MarketFeatures
-from services.fusion.prompt.wording import GAP_LINE, PARTIAL
-from services.fusion.state.bars import Bars
-from services.fusion.state.book import SlowBars
+from schemas import MarketFeatures, interval_ms
+from services.core.calendar import SessionCalendar
+from services.fusion.prompt import wording
+from services.fusion.state.book import Book, SlowBars
 
 _DAY_MS: Final = 86_400_000
-_MAX_BP: Final = 9_999
+_MINUTE_MS: Final = 60_000
+_MAX_UNITS: Final = 9_999
+_FINE_BELOW_BP: Final = ((2.0, 2), (20.0, 1))
+"""Below which median range how many digits follow the point: a range has two digits then, and four still hold ten times as much."""
+_EARLY_MINUTES: Final = 30
+_WEEK: Final = 7
 
 
-def line(bars: Bars, index: int, decimals: int) -> str:
-    """Return the line of the closed bar `index`; prices have `decimals` places."""
-    text = bars.rendered[index]
-    if text is None:
-        text = bars.rendered[index] = bar_line(
-            bars.ts_close[index],
-            bars.ts_close[index] - bars.ts_open[index],
-            bars.open[index],
-            bars.high[index],
-            bars.low[index],
-            bars.close[index],
-            bars.volume[index],
-            bars.rsi[index],
-            decimals,
-        )
-    return text
+def digits_for(range_bp: float | None) -> int:
+    """Return with how many digits after the point bars of this median range show basis points: 0, 1 or 2."""
+    if range_bp:
+        for below_bp, digits in _FINE_BELOW_BP:
+            if range_bp < below_bp:
+                return digits
+    return 0
 
 
-def lines_before(bars: Bars, end: int, count: int, decimals: int) -> list[str]:
-    """Return the last `count` lines, gap lines included, of the bars before index `end`, oldest first."""
-    first = max(0, end - count)
-    if not any(bars.gap[max(1, first) : end]):
-        # As it mostly is: every slot has its bar, and every bar was shown before.
-        shown = [text for text in bars.rendered[first:end] if text is not None]
-        if len(shown) == end - first:
-            return shown
-    lines: list[str] = []
-    index = end - 1
-    while index >= 0 and len(lines) < count:
-        lines.append(line(bars, index, decimals))
-        if index:  # the gap before the first bar held is unknown to a book built from there
-            lines.extend([GAP_LINE] * min(bars.gap[index], count - len(lines)))
-        index -= 1
-    lines.reverse()
-    return lines
+class Rows:
+    """The rows of one interval of a book, with `digits` after the point of basis points."""
+
+    def __init__(self, book: Book, interval: str, digits: int) -> None:
+        """Take over the rows made before in the same way, and forget others."""
+        self._book = book
+        self._interval = interval
+        self._digits = digits
+        self._bars = book.bars[interval]
+        if self._bars.rendered_as != digits:
+            self._bars.rendered_as = digits
+            self._bars.rendered[:] = [None] * len(self._bars)
+
+    def row(self, at: int) -> str:
+        """Return the row of the closed bar `at`, after a row that begins its day or follows a break in trading where it does."""
+        bars = self._bars
+        text = bars.rendered[at]
+        if text is None:
+            last = _last_instant(bars.ts_close[at], self._interval)
+            text = bars.rendered[at] = (
+                self._divider(at)
+                + bar_row(
+                    clock_label(last, self._interval, self._book.calendar.zone),
+                    (bars.open[at], bars.high[at], bars.low[at], bars.close[at]),
+                    volume=bars.volume[at],
+                    rsi=bars.rsi[at],
+                    decimals=self._book.decimals,
+                    digits=self._digits,
+                )
+                + (wording.until(early) if (early := self._closed_early(last)) else "")
+                + "\n"
+            )
+        return text
+
+    def before(self, end: int, count: int) -> list[str]:
+        """Return the last `count` rows, gap rows included, of the bars before index `end`, oldest first."""
+        bars = self._bars
+        first = max(0, end - count)
+        if not any(bars.gap[max(1, first) : end]):
+            # As it mostly is: every slot has its bar, and every bar was shown before.
+            shown = [text for text in bars.rendered[first:end] if text is not None]
+            if len(shown) == end - first:
+                return shown
+        rows: list[str] = []
+        index = end - 1
+        while index >= 0 and len(rows) < count:
+            rows.append(self.row(index))
+            if index:  # the gap before the first bar held is unknown to a book built from there
+                rows.extend([wording.GAP_ROW] * min(bars.gap[index], count - len(rows)))
+            index -= 1
+        rows.reverse()
+        return rows
+
+    def at(self, index: int) -> list[str]:
+        """Return the gap rows before the closed bar `index`, and its own."""
+        gaps = self._bars.gap[index] if index else 0
+        return [*[wording.GAP_ROW] * gaps, self.row(index)]
+
+    def frozen(self, frozen: SlowBars, count: int) -> list[str]:
+        """Return the last `count` rows of the interval as it was frozen."""
+        return self.before(self._bars.first_after(frozen.last_close_ms), count)
+
+    def open_bar(self, bar: MarketFeatures) -> str:
+        """Return the row of a bar that is still open."""
+        label = clock_label(_last_instant(bar.ts_close_ms, self._interval), self._interval, self._book.calendar.zone)
+        prices = (bar.open, bar.high, bar.low, bar.close)
+        rsi = bar.features.get("rsi", -1.0)
+        row = bar_row(label, prices, volume=bar.volume, rsi=rsi, decimals=self._book.decimals, digits=self._digits)
+        return f"{self._interval} {wording.PARTIAL}{row}\n"
+
+    def _divider(self, at: int) -> str:
+        """Return what stands between the bar before and this one; nothing before the first bar held, as others may hold the one before."""
+        if not at:
+            return ""
+        bars, zone = self._bars, self._book.calendar.zone
+        day, day_before = (local(bars.ts_open[index], zone).date() for index in (at, at - 1))
+        if interval_ms(self._interval) >= _DAY_MS:
+            return wording.year_row(day) if day.year != day_before.year else ""
+        if day != day_before:
+            return wording.day_row(day)
+        return wording.BREAK_ROW if bars.ts_open[at] > bars.ts_close[at - 1] and not bars.gap[at] else ""
+
+    def _closed_early(self, last_ms: int) -> str | None:
+        calendar = self._book.calendar
+        if self._interval != "1d" or calendar.always_open:
+            return None
+        return _early_close(calendar.name, local(last_ms, calendar.zone).date())
 
 
-def lines_from(bars: Bars, start: int, decimals: int) -> list[str]:
-    """Return the lines, gap lines included, of the bars from index `start` on."""
-    lines: list[str] = []
-    for index in range(start, len(bars)):
-        if index:
-            lines.extend([GAP_LINE] * bars.gap[index])
-        lines.append(line(bars, index, decimals))
-    return lines
-
-
-def slow_lines(bars: Bars, frozen: SlowBars, count: int, decimals: int) -> list[str]:
-    """Return the last `count` lines of a slower interval as it was frozen, the bar that was open then marked partial."""
-    lines = lines_before(bars, bars.first_after(frozen.last_close_ms), count, decimals)
-    if frozen.forming is not None:
-        lines.append(forming_line(frozen.forming, decimals))
-    return lines
-
-
-def forming_line(bar: MarketFeatures, decimals: int) -> str:
-    """Return the line of a bar that is still open."""
-    return PARTIAL + bar_line(
-        bar.ts_close_ms,
-        bar.ts_close_ms - bar.ts_open_ms,
-        bar.open,
-        bar.high,
-        bar.low,
-        bar.close,
-        bar.volume,
-        bar.features.get("rsi", -1.0),
-        decimals,
-    )
-
-
-def bar_line(  # noqa: PLR0917 - the columns of a bar, in their order
-    ts_close_ms: int,
-    length_ms: int,
-    open_: float,
-    high: float,
-    low: float,
-    close: float,
-    volume: float,
-    rsi: float,
-    decimals: int,
-) -> str:
-    """Return a bar's line, ending in a newline. `rsi` below 0 stands for none; `decimals` are those of the tick."""
+def bar_row(label: str, prices: tuple[float, float, float, float], *, volume: float, rsi: float, decimals: int, digits: int) -> str:
+    """Return a bar's row. `prices` are open, high, low and close; `rsi` below 0 stands for none; `decimals` are those of the tick."""
+    open_, high, low, close = prices
     return (
-        f"{clock_label(ts_close_ms, length_ms)} {close:9.{decimals}f}"
-        f" {basis_points(open_, close):+05d} {basis_points(high, close):+05d} {basis_points(low, close):+05d}"
-        f" {compact(volume)} {'--' if rsi < 0 else f'{min(99, round(rsi)):02d}'}\n"
+        f"{label} {close:9.{decimals}f}"
+        f" {offset(open_, close, digits):+05d} {offset(high, close, digits):+05d} {offset(low, close, digits):+05d}"
+        f" {compact(volume)} {'--' if rsi < 0 else f'{min(99, round(rsi)):02d}'}"
     )
 
 
-def clock_label(ts_ms: int, length_ms: int) -> str:
-    """Return `MMDD` for bars of more than four hours, else `HHMM`, of the last instant before `ts_ms` in UTC."""
-    at = datetime.fromtimestamp((ts_ms - 1) / 1000 if length_ms >= _DAY_MS else ts_ms / 1000, UTC)
-    return f"{at:%m%d}" if length_ms > _DAY_MS // 6 else f"{at:%H%M}"
+def local(ts_ms: int, zone: str) -> datetime:
+    """Return a time in the exchange's zone."""
+    return datetime.fromtimestamp(ts_ms / 1000, _zone(zone))
 
 
-def basis_points(price: float, close: float) -> int:
-    """Return `price` in basis points from `close`, clipped to four digits."""
+def clock_label(ts_ms: int, interval: str, zone: str) -> str:
+    """Return `MMDD` for bars of a day or more, else `HHMM`, `HHMMSS` for bars below a minute, in the exchange's zone."""
+    at, length = local(ts_ms, zone), interval_ms(interval)
+    if length >= _DAY_MS:
+        return f"{at:%m%d}"
+    return f"{at:%H%M}" if length >= _MINUTE_MS else f"{at:%H%M%S}"
+
+
+def offset(price: float, close: float, digits: int) -> int:
+    """Return `price` in basis points from `close` with `digits` after the point, as a whole number, clipped to four digits."""
     # Clipped before it is rounded: a quotient of two lawful prices may be infinite.
-    return round(max(-_MAX_BP, min(_MAX_BP, (price / close - 1) * 10_000)))
+    return round(max(-_MAX_UNITS, min(_MAX_UNITS, (price / close - 1) * 10.0 ** (4 + digits))))
 
 
 def compact(value: float) -> str:
-    """Return a count with two digits and a power of ten: 12,345,678 is `12e6`, 0 is `00e0`."""
+    """Return a count with two digits and a power of ten: 12,345,678 is `12e6`, 0.37 is `37e-2`, 0 is `00e0`."""
     if value <= 0:
         return "00e0"
-    power = max(0, math.floor(math.log10(value)) - 1)
-    mantissa = round(value / 10**power)
+    power = math.floor(math.log10(value)) - 1
+    # In two steps: 10 to the power of a denormal's exponent has no inverse.
+    mantissa = round(value * 10.0 ** (-power // 2) * 10.0 ** (-power - -power // 2))
     if mantissa >= 100:  # noqa: PLR2004 - two digits, rounded up to a third
         mantissa, power = 10, power + 1
     return f"{mantissa:02d}e{power}"
+
+
+def _last_instant(ts_close_ms: int, interval: str) -> int:
+    """Return the time that labels a bar: its end, for bars of a day or more the last instant of its last day."""
+    return ts_close_ms - 1 if interval_ms(interval) >= _DAY_MS else ts_close_ms
+
+
+@cache
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+@lru_cache(maxsize=4096)
+def _early_close(calendar_name: str, day: date) -> str | None:
+    """Return when the session of `day` closed, when that was earlier than in the week around it; None when it was not."""
+    calendar = SessionCalendar.of(calendar_name)
+    minutes: list[int] = []
+    own: datetime | None = None
+    for ordinal in range(day.toordinal() - _WEEK, day.toordinal() + _WEEK + 1):
+        session = calendar.session_on(date.fromordinal(ordinal))
+        if session is None:
+            continue
+        close = local(session[1], calendar.zone)
+        minutes.append(close.hour * 60 + close.minute)
+        if ordinal == day.toordinal():
+            own = close
+    if own is None or own.hour * 60 + own.minute > max(minutes) - _EARLY_MINUTES:
+        return None
+    return f"{own:%H:%M}"

@@ -6,6 +6,7 @@ Derived, so that a change of wording cannot be forgotten; `tests/unit/fusion/pro
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, date, datetime
 from typing import Final
 
 from schemas import Instrument, MarketFeatures, RunMode, VisionFeatures, interval_ms
@@ -16,11 +17,11 @@ from services.fusion.prompt import wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate, Piece
 from services.fusion.prompt.facts import FACTS, facts
 from services.fusion.prompt.layout import PAGE_BARS, Layout, tail_text
-from services.fusion.prompt.lines import lines_before, lines_from
 from services.fusion.state.book import Book
 
-_START_MS: Final = 1_719_792_000_000
-"""2024-07-01T00:00Z."""
+_START_MS: Final = 1_719_790_800_000
+"""2024-06-30T23:40Z, a Sunday: a day begins in what is shown."""
+_NOW: Final = datetime(2024, 7, 1, 16, tzinfo=UTC)
 _SYMBOL: Final = "ACME.XNAS"
 _INTERVALS: Final = ("1m", "5m")
 _SETTINGS: Final = FusionSettings(intervals=list(_INTERVALS), window_bars=20, epoch_slots=4, slow_window_bars=4)
@@ -31,17 +32,21 @@ def specimen(template: ChatTemplate, *, vision: str = "fresh") -> list[Piece]:
     book = _book(vision)
     bars = book.bars["1m"]
     epochs = book.epochs("1m")
-    end = bars.first_after(epochs.start_ms(epochs.index(bars.last_close_ms)))
-    lines = lines_before(bars, end, _SETTINGS.window_bars, book.decimals)
-    pieces = Layout(template, _SETTINGS.slow_window_bars).base(book, "1m", book.frozen_slow("1m"), lines).pieces
+    boundary = bars.first_after(epochs.start_ms(epochs.index(bars.last_close_ms)))
+    layout = Layout(template, _SETTINGS.window_bars, _SETTINGS.slow_window_bars)
+    frozen, entered = book.frozen("1m"), book.entered("1m")
+    base = layout.base(book, "1m", frozen, entered, boundary)
     seen = book.current_vision("1m")
-    tail = tail_text(book, "1m", seen, facts(book, "1m", seen))
-    return [*pieces, *lines_from(bars, end, book.decimals), tail, *template.fast_tail]
+    tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen))
+    return [*base.pieces, *layout.since(book, "1m", frozen, entered, boundary), tail, *template.fast_tail]
 
 
 def prompt_version() -> str:
     """Return `aq-` and the first 10 hex digits of the hash."""
-    content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.REPAIR]
+    day = date(2024, 7, 1)
+    content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.REPAIR, wording.BREAK_ROW]
+    content += [wording.day_row(day), wording.year_row(day), wording.until("13:00"), [wording.bars_heading("1m", n) for n in range(3)]]
+    content += [wording.now_row(_NOW, SessionCalendar.of("FX"), close) for close in (None, _NOW)]
     content += [specimen(TEMPLATES["none"], vision=vision) for vision in ("fresh", "stale", "unskilled", "absent")]
     return f"aq-{hashlib.blake2b(repr(content).encode(), digest_size=5).hexdigest()}"
 

@@ -7,29 +7,40 @@ can speak to the model in words of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import date, datetime
 from typing import Final
 
 from schemas import Instrument
 from services.core.calendar import SessionCalendar
 from services.fusion.state.book import CurrentVision
 
-GAP_LINE: Final = "-- no bar\n"
+GAP_ROW: Final = "-- no bar\n"
+BREAK_ROW: Final = "-- break\n"
 PARTIAL: Final = "partial "
 
 _LEGEND: Final = (
-    "A bar is one line: time, close, then open, high and low in basis points from the close, volume (mantissa and power of ten), "
-    "RSI. Time is MMDD for bars of a day or more, else HHMM, in UTC, of the bar's end. '-- no bar' is a slot without trade.\n"
+    "A bar is one row: time, close, then open, high and low as distances from the close, volume as two digits and a power of ten "
+    "(12e3 is 12000), RSI. Distances are in the part of a basis point that the heading names; 9999 is that or more. Time is that of "
+    "the bar's end, HHMM; for bars of a day or more it is the date, MMDD, and 'until HH:MM' marks a session that closed early. '-- "
+    "Tue 2024-07-02' begins a day, '-- 2025' a year, '-- break' is a pause in trading, '-- no bar' a slot without trade. 'partial' "
+    "marks a bar that is still open. Slower bars come first; a row that begins with an interval, such as 1h, is a slower bar that "
+    "closed after those.\n"
+)
+
+_FACTS: Final = (
+    "Facts are those of the last closed bar. In price: close; atr, the average true range of 14 bars; ema_fast and ema_slow, the "
+    "exponential averages of the close over 12 and 26 bars; macd_hist, ema_fast less ema_slow, less the average of that over 9 bars. "
+    "In basis points: ret_1 and ret_5, the change over 1 and 5 bars; day_change, the change since the last close of the day before. "
+    "rsi is 0 to 100 over 14 bars; bb_pos is the place between the Bollinger bands of 20 bars, 0 the lower and 1 the upper; volume_z "
+    "is the volume in standard deviations from the mean, both of the 20 bars before. A fact that is missing is unknown. The chart "
+    "reader numbers the bars of its chart from 0, the oldest, and, where its model beats chance, says how likely the close is higher "
+    "after the bars that it looks ahead.\n"
 )
 
 RULES: Final = (
     "You are the decision step of a systematic trading desk. You are shown one instrument: its bars, oldest first, the facts of "
     "this moment and what a chart reader saw. Say what should be held over the next bars.\n"
-    f"{_LEGEND}"
-    "'partial' marks a bar that was still open when it was written. Slower bars come first and may end before the faster ones.\n"
-    "Facts: atr is the average true range in price units, rsi 0 to 100, ema_fast and ema_slow moving averages, ret_1 and ret_5 "
-    "returns over 1 and 5 bars, bb_pos the place inside the Bollinger bands, volume_z volume in standard deviations, p_up the chart "
-    "reader's probability of a rise. A fact that is missing is unknown.\n"
+    f"{_LEGEND}{_FACTS}"
     "Answer with one JSON object on one line and nothing else, keys in this order:\n"
     '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":"one sentence"}\n'
     "action: buy = want long, sell = want short. conviction: 0 to 100. horizon: bars, 1 to 99. entry, stop, target: whole tenths of "
@@ -46,36 +57,59 @@ QUESTION: Final = "What should be held now? Answer with the JSON object.\n"
 REPAIR: Final = "That was not the one JSON object asked for. Answer again with it alone.\n"
 
 
-def instrument_block(instrument: Instrument) -> str:
-    """Return the block that names the instrument."""
+_PARTS: Final = ("basis points", "tenths of a basis point", "hundredths of a basis point")
+
+
+def instrument_block(instrument: Instrument, zone: str) -> str:
+    """Return the block that names the instrument, and the zone that all times are in."""
     return (
         f"Instrument {instrument.symbol}, currency {instrument.currency}, tick {instrument.price_increment}, "
-        f"sessions {instrument.calendar}.\n"
+        f"sessions {instrument.calendar}. All times are in {zone}.\n"
     )
 
 
-def bars_heading(interval: str) -> str:
-    """Return the heading of an interval's closed bars."""
-    return f"{interval} bars:\n"
+def bars_heading(interval: str, digits: int) -> str:
+    """Return the heading of an interval's closed bars, which show basis points with `digits` after the point."""
+    return f"{interval} bars, distances in {_PARTS[digits]}:\n"
 
 
-def now_line(calendar: SessionCalendar, last_ms: int) -> str:
-    """Return the line that says when the last bar closed, and whether the market is open then."""
-    session = "trades at all hours" if calendar.always_open else "open" if calendar.session_close_ms(last_ms) is not None else "closed"
-    return f"Now {datetime.fromtimestamp(last_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC, session {session}.\n"
+def day_row(day: date) -> str:
+    """Return the row that begins a day."""
+    return f"-- {day:%a %Y-%m-%d}\n"
 
 
-def facts_line(texts: Sequence[str]) -> str:
-    """Return the line of all facts."""
+def year_row(day: date) -> str:
+    """Return the row that begins a year."""
+    return f"-- {day:%Y}\n"
+
+
+def until(clock: str) -> str:
+    """Return what marks the row of a day whose session closed early."""
+    return f" until {clock}"
+
+
+def now_row(at: datetime, calendar: SessionCalendar, close: datetime | None) -> str:
+    """Return the row that says when the last bar closed, and until when the market is open then, both in the exchange's zone."""
+    session = "trades at all hours" if calendar.always_open else f"open until {close:%H:%M}" if close is not None else "closed"
+    return f"Now {at:%a %Y-%m-%d %H:%M}, session {session}.\n"
+
+
+def facts_row(texts: Sequence[str]) -> str:
+    """Return the row of all facts."""
     return f"Facts: {' '.join(texts)}\n"
 
 
-def vision_line(vision: CurrentVision, interval: str) -> str:
-    """Return the line that says what the chart reader saw: the four latest patterns, the clearest first where they end together."""
+def vision_row(vision: CurrentVision, interval: str, p_up: float | None) -> str:
+    """Return the row that says what the chart reader saw: the four latest patterns, the clearest first where they end together.
+
+    `p_up` is None where its probability of a rise is not to be shown.
+    """
     features = vision.features
     if features is None:
         return "Chart reader: absent.\n"
     age = "fresh" if vision.state == "fresh" else f"stale by {(vision.age_ms or 0) // 1000} s"
     chosen = sorted(features.patterns, key=lambda pattern: (-pattern.last_bar, -pattern.score, pattern.label, pattern.first_bar))[:4]
     patterns = ", ".join(f"{p.label} {p.score:.2f} on bars {p.first_bar} to {p.last_bar}" for p in chosen) or "no pattern"
-    return f"Chart reader, {age}, {features.window_bars} bars of {interval}: {patterns}.\n"
+    ahead = "its horizon" if features.detector.horizon_bars is None else f"the next {features.detector.horizon_bars} bars"
+    rise = "" if p_up is None else f"; a rise over {ahead} {p_up:.3f}"
+    return f"Chart reader, {age}, {features.window_bars} bars of {interval}: {patterns}{rise}.\n"

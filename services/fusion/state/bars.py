@@ -9,9 +9,13 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from statistics import median_low
+
+import numpy as np
 
 from schemas import MarketFeatures
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, Fold
+from services.fusion.state.scale import scaled_bar, scaled_features
 
 _SLACK = 64
 
@@ -30,9 +34,11 @@ class Bars:
         "low",
         "open",
         "rendered",
+        "rendered_as",
         "revision",
         "rsi",
         "scaled",
+        "sequence",
         "total",
         "ts_close",
         "ts_open",
@@ -55,6 +61,10 @@ class Bars:
         """Scheduled slots missing before each bar."""
         self.rendered: list[str | None] = []
         """What `services.fusion.prompt.lines` made of each bar: None before it is asked for, and again when the bar changes."""
+        self.rendered_as: object = None
+        """In which way it made them; another way makes all of them anew."""
+        self.sequence = array("q")
+        """The book's count of closed bars when each bar was folded: the order in which bars of several intervals came."""
         self.features: dict[str, float] = {}
         """Of the last closed bar."""
         self.forming: MarketFeatures | None = None
@@ -73,6 +83,8 @@ class Bars:
         forming, ts_close_ms = self.forming, bar.ts_close_ms
         if ts_close_ms <= self.last_close_ms:
             return DUPLICATE
+        if self.scaled:
+            bar = self._on_scale(bar)
         if forming is not None and ts_close_ms <= (forming_ms := forming.ts_close_ms):
             if ts_close_ms < forming_ms:
                 return Fold.LATE
@@ -91,25 +103,30 @@ class Bars:
         # How much more than `keep` is held depends on when the book was begun; what becomes of a record must not.
         if index < len(self) - self.keep or self.ts_close[index] != bar.ts_close_ms:
             return Fold.LATE
-        if self._same(index, bar):
-            newest = index == len(self) - 1 and bar.revision >= self.revision[index]
-            return Fold.REVISED if newest and _recomputed(self.features, bar.features) else Fold.DUPLICATE
-        return Fold.REVISED if bar.revision > self.revision[index] else Fold.CONFLICT
+        newer = bar.revision > self.revision[index]
+        given = self._on_scale(bar)
+        if not self._same(index, given):
+            return Fold.REVISED if newer else Fold.CONFLICT
+        if bar.revision < self.revision[index]:
+            return Fold.DUPLICATE
+        newest = index == len(self) - 1 and _recomputed(self.features, given.features)
+        return Fold.REVISED if newest or (newer and given.features.get("rsi", -1.0) != self.rsi[index]) else Fold.DUPLICATE
 
-    def append(self, bar: MarketFeatures, gap: int) -> None:
+    def append(self, bar: MarketFeatures, gap: int, sequence: int = 0) -> None:
         """Add a closed bar for which `place` said FOLDED, after `gap` missing slots."""
-        ratio = self._ratio(bar.ts_open_ms)
+        bar = self._on_scale(bar)
         self.ts_open.append(bar.ts_open_ms)
         self.ts_close.append(bar.ts_close_ms)
         self.last_close_ms = bar.ts_close_ms
-        self.open.append(bar.open / ratio)
-        self.high.append(bar.high / ratio)
-        self.low.append(bar.low / ratio)
-        self.close.append(bar.close / ratio)
-        self.volume.append(bar.volume * ratio)
+        self.open.append(bar.open)
+        self.high.append(bar.high)
+        self.low.append(bar.low)
+        self.close.append(bar.close)
+        self.volume.append(bar.volume)
         self.rsi.append(bar.features.get("rsi", -1.0))
         self.revision.append(bar.revision)
         self.gap.append(gap)
+        self.sequence.append(sequence)
         self.rendered.append(None)
         self.total += 1
         self.features = bar.features
@@ -121,18 +138,27 @@ class Bars:
     def revise(self, bar: MarketFeatures) -> None:
         """Put a bar for which `place` said REVISED in place of the one it corrects."""
         index = bisect_left(self.ts_close, bar.ts_close_ms)
-        ratio = self._ratio(bar.ts_open_ms)
+        bar = self._on_scale(bar)
+        changed = not self._same(index, bar)
         self.ts_open[index] = bar.ts_open_ms
-        self.open[index] = bar.open / ratio
-        self.high[index] = bar.high / ratio
-        self.low[index] = bar.low / ratio
-        self.close[index] = bar.close / ratio
-        self.volume[index] = bar.volume * ratio
+        self.open[index] = bar.open
+        self.high[index] = bar.high
+        self.low[index] = bar.low
+        self.close[index] = bar.close
+        self.volume[index] = bar.volume
         self.rsi[index] = bar.features.get("rsi", -1.0)
         self.revision[index] = bar.revision
         self.rendered[index] = None
         # The corrected bar entered into the newest one's features: those are unknown until their producer publishes that bar again.
-        self.features = bar.features if index == len(self) - 1 else {}
+        if index == len(self) - 1:
+            self.features = bar.features
+        elif changed:
+            self.features = {}
+
+    def note_revision(self, bar: MarketFeatures) -> None:
+        """Remember the revision of a bar for which `place` said DUPLICATE, so that an older one cannot change the bar any more."""
+        index = bisect_left(self.ts_close, bar.ts_close_ms)
+        self.revision[index] = max(self.revision[index], bar.revision)
 
     def rescale(self, effective_ms: int, ratio: float) -> int:
         """Put bars that open before `effective_ms` on the scale after a split of `ratio` new for each old; return how many.
@@ -150,18 +176,48 @@ class Bars:
             self.close[index] /= ratio
             self.volume[index] *= ratio
             self.rendered[index] = None
+        if count and count == len(self):
+            self.features = scaled_features(self.features, ratio)
+        if self.forming is not None and self.forming.ts_open_ms < effective_ms:
+            self.forming = scaled_bar(self.forming, ratio)
         return count
+
+    def opens_at_or_after(self, at_ms: int) -> bool:
+        """Return whether a bar, closed or forming, opens at `at_ms` or later."""
+        forming = self.forming
+        return bool(self.ts_open and self.ts_open[-1] >= at_ms) or (forming is not None and forming.ts_open_ms >= at_ms)
 
     def first_after(self, at_ms: int) -> int:
         """Return the index of the first bar that closes after `at_ms`, `len(self)` when none does."""
         return bisect_right(self.ts_close, at_ms)
 
-    def jump_in(self, count: int, limit: float) -> int | None:
-        """Return when the latest of the last `count` bars closed that jumped by more than `limit` times either way, None if none did."""
-        for index in range(len(self) - 1, max(0, len(self) - 1 - count), -1):
-            if not 1 / limit <= self.close[index] / self.close[index - 1] <= limit:
+    def jump_since(self, opened_after_ms: int, limit: float) -> int | None:
+        """Return when the latest of the last `keep` bars closed whose close is more than `limit` times the one before, or the inverse.
+
+        Bars that opened before `opened_after_ms` do not count. None when there is none.
+        """
+        first = max(0, len(self) - self.keep)
+        close = np.array(self.close[first:])
+        ratio = close[1:] / close[:-1]
+        for at in np.flatnonzero((ratio > limit) | (ratio < 1 / limit))[::-1]:
+            index = first + 1 + int(at)
+            if self.ts_open[index] >= opened_after_ms:
                 return self.ts_close[index]
         return None
+
+    def longest_range(self) -> float:
+        """Return the largest true range, in price, of the last `keep` bars; 0 when fewer than two are held."""
+        first = max(0, len(self) - self.keep)
+        high, low, close = (np.array(column[first:]) for column in (self.high, self.low, self.close))
+        if len(close) < 2:  # noqa: PLR2004 - a true range takes the close before
+            return 0.0
+        return float(np.max(np.maximum(high[1:], close[:-1]) - np.minimum(low[1:], close[:-1])))
+
+    def median_range_bp(self, count: int) -> float | None:
+        """Return the median range of the last `count` bars, in basis points of the close; None when no bar is held."""
+        last = slice(max(0, len(self) - count), len(self))
+        ranges = [(high - low) / close for high, low, close in zip(self.high[last], self.low[last], self.close[last], strict=True)]
+        return 10_000 * median_low(ranges) if ranges else None
 
     def missing_in(self, count: int) -> int:
         """Return how many scheduled slots are missing inside the last `count` bars."""
@@ -171,28 +227,23 @@ class Bars:
         """Return how many scheduled slots in a row are missing at most inside the last `count` bars."""
         return max(self.gap[max(1, len(self) - count) :], default=0)
 
-    def _same(self, index: int, bar: MarketFeatures) -> bool:
-        ratio = self._ratio(bar.ts_open_ms)
-        if ratio != 1.0:
-            pairs = (
-                (self.open[index] * ratio, bar.open),
-                (self.high[index] * ratio, bar.high),
-                (self.low[index] * ratio, bar.low),
-                (self.close[index] * ratio, bar.close),
-                (self.volume[index] / ratio, bar.volume),
-            )
-            return all(math.isclose(held, seen, rel_tol=1e-9) for held, seen in pairs)
-        return (
-            self.close[index] == bar.close
-            and self.open[index] == bar.open
-            and self.high[index] == bar.high
-            and self.low[index] == bar.low
-            and self.volume[index] == bar.volume
-        )
+    def on_scale_at(self, ts_open_ms: int) -> float:
+        """Return by what the prices of a bar that opens then are divided to be on the scale of these bars."""
+        return math.prod(ratio for effective_ms, ratio in self.scaled if ts_open_ms < effective_ms)
 
-    def _ratio(self, ts_open_ms: int) -> float:
-        """Return by what a bar that opens then is divided: a record is on the scale that was in force at its bar's open."""
-        return math.prod(ratio for effective_ms, ratio in sorted(self.scaled) if ts_open_ms < effective_ms)
+    def _same(self, index: int, bar: MarketFeatures) -> bool:
+        held = (self.close[index], self.open[index], self.high[index], self.low[index], self.volume[index])
+        given = (bar.close, bar.open, bar.high, bar.low, bar.volume)
+        if self.scaled:
+            return all(math.isclose(one, other, rel_tol=1e-9) for one, other in zip(held, given, strict=True))
+        return held == given
+
+    def _on_scale(self, bar: MarketFeatures) -> MarketFeatures:
+        """Return `bar` on the scale of these bars: a record is on the scale that was in force at its bar's open."""
+        for effective_ms, ratio in sorted(self.scaled):
+            if bar.ts_open_ms < effective_ms:
+                bar = scaled_bar(bar, ratio)
+        return bar
 
     def _trim(self, count: int) -> None:
         for column in (
@@ -206,6 +257,7 @@ class Bars:
             self.rsi,
             self.revision,
             self.gap,
+            self.sequence,
             self.rendered,
         ):
             del column[:count]

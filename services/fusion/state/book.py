@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Vision, VisionFeatures, interval_ms
 from services.core.bus import Record
 from services.core.calendar import SessionCalendar
-from services.core.folding.bar_fold import FOLDED, REVISED, Fold
+from services.core.folding.bar_fold import DUPLICATE, FOLDED, REVISED, Fold
 from services.core.settings import FusionSettings
 from services.fusion.state.bars import Bars
 from services.fusion.state.epochs import Epochs
 
-_KEPT_VISION = 8
+_KEPT_VISION: Final = 8
+_ATR_SLACK: Final = 1.01
+"""Rounding, and bars older than those held, which an average of 14 bars still weighs a little."""
+_RANGE_BARS: Final = 32
+"""Bars whose median range says how many digits the lines of an interval need."""
 
 
 def kept_bars(settings: FusionSettings, interval: str) -> int:
@@ -45,23 +49,39 @@ def _bars_in(settings: FusionSettings, interval: str, epochs: int) -> int:
 
 
 class SlowBars(NamedTuple):
-    """One slower interval as a prompt freezes it: the bars that had closed by then, and the one that was open."""
+    """A slower interval as a prompt freezes it: the bars that had closed by then."""
 
     interval: str
     last_close_ms: int
     """`ts_close_ms` of the newest closed bar, 0 when there is none."""
-    forming: MarketFeatures | None
+    range_bp: float | None
+
+
+class Frozen(NamedTuple):
+    """What the epochs of a trigger interval freeze."""
+
+    range_bp: float | None
+    """Median range of the interval's bars, in basis points of the close; None while it is not known."""
+    slow: tuple[SlowBars, ...]
+    """The slower intervals, the slowest first."""
+
+
+class SlowBar(NamedTuple):
+    """A closed bar of a slower interval: the one at index `at`."""
+
+    interval: str
+    at: int
 
 
 @dataclass(slots=True)
-class _Frozen:
-    """What is frozen for the epochs of one fast interval."""
+class _EpochState:
+    """What is frozen for the epochs of one trigger interval."""
 
     epoch: int
     """The epoch of its last closed bar."""
-    current: tuple[SlowBars, ...]
-    """For this epoch: the state at the boundary before."""
-    entered: tuple[SlowBars, ...]
+    current: Frozen
+    """For this epoch: the state when the epoch before it was entered."""
+    entered: Frozen
     """The state when this epoch was entered: for the next one."""
 
 
@@ -99,8 +119,13 @@ class Book:
         """Grows whenever something already shown in a prompt changes; local to this process."""
         self._settings = settings
         self._epochs = {i: Epochs(instrument.symbol, i, settings.epoch_slots) for i in settings.trigger_interval_set}
-        self._frozen: dict[str, _Frozen] = {}
+        self._frozen: dict[str, _EpochState] = {}
+        self._closed = 0
         self._splits: list[InstrumentEvent] = []
+        self._ahead: list[InstrumentEvent] = []
+        """Splits before whose first bar the book still is."""
+        self.applied: list[InstrumentEvent] = []
+        """Splits that the book is on the scale of, in the order in which they were applied."""
 
     @property
     def market_ref(self) -> OffsetRef | None:
@@ -118,7 +143,7 @@ class Book:
 
     def fold_market(self, bar: MarketFeatures) -> Fold:
         """Fold a bar of one of the book's intervals; return what became of it."""
-        return self.fold_closed(bar) if bar.closed else self.bars[bar.interval].form(bar)
+        return self.fold_closed(bar) if bar.closed else self.form(bar)
 
     def fold_closed(self, bar: MarketFeatures) -> Fold:
         """Fold a closed bar."""
@@ -128,7 +153,16 @@ class Book:
             self._close(bars, bar)
         elif fold is REVISED:
             bars.revise(bar)
-            self._rewritten()
+            self.version += 1
+        elif fold is DUPLICATE:
+            bars.note_revision(bar)
+        return fold
+
+    def form(self, bar: MarketFeatures) -> Fold:
+        """Fold a bar that is still open."""
+        fold = self.bars[bar.interval].form(bar)
+        if fold is FOLDED and self._ahead:
+            self._apply_splits(bar.ts_open_ms)
         return fold
 
     def fold_vision(self, features: VisionFeatures) -> Fold:
@@ -148,11 +182,18 @@ class Book:
         return Fold.FOLDED
 
     def add_split(self, event: InstrumentEvent) -> bool:
-        """Take note of a split and rescale what lies before it; return True when bars were rescaled."""
+        """Apply a split, now when a bar on the new scale is there and with the first such bar otherwise; return whether bars changed."""
         if self.instrument.price_adjustment != "none" or event in self._splits:
             return False
         self._splits.append(event)
-        return any(bars.last_close_ms > event.effective_ms for bars in self.bars.values()) and self._rescale(event)
+        if any(bars.opens_at_or_after(event.effective_ms) for bars in self.bars.values()):
+            return self._rescale(event)
+        self._ahead.append(event)
+        return False
+
+    def expects_split(self, ts_open_ms: int) -> bool:
+        """Return whether the first bar on the scale after a known split opens at `ts_open_ms` or before."""
+        return any(split.effective_ms <= ts_open_ms for split in self._ahead)
 
     def current_vision(self, interval: str) -> CurrentVision:
         """Return the newest vision features of a window that ends with or before the last closed bar."""
@@ -169,25 +210,69 @@ class Book:
             return CurrentVision("absent", None, None)
         return CurrentVision("stale", kept[index], age_ms)
 
-    def frozen_slow(self, interval: str) -> tuple[SlowBars, ...]:
-        """Return the slower bars of `interval`'s current epoch, the slowest interval first."""
-        frozen = self._frozen.get(interval)
-        return frozen.current if frozen else self._slow_state(interval)
+    def frozen(self, interval: str) -> Frozen:
+        """Return what the prompts of `interval`'s current epoch freeze."""
+        held = self._frozen.get(interval)
+        return held.current if held else self.now(interval)
 
-    def next_slow(self, interval: str) -> tuple[SlowBars, ...]:
-        """Return the slower bars of `interval`'s next epoch, whenever that begins."""
-        frozen = self._frozen.get(interval)
-        return frozen.entered if frozen else self._slow_state(interval)
+    def entered(self, interval: str) -> Frozen:
+        """Return the state when `interval`'s current epoch was entered, which the next epoch freezes."""
+        held = self._frozen.get(interval)
+        return held.entered if held else self.now(interval)
+
+    def now(self, interval: str) -> Frozen:
+        """Return what a prompt of `interval` would freeze now."""
+        bars = self.bars[interval]
+        range_bp = bars.median_range_bp(_RANGE_BARS)
+        intervals = self._settings.intervals
+        slower = [name for name in intervals if interval_ms(name) > interval_ms(interval)]
+        slow = [SlowBars(name, self.bars[name].last_close_ms, self.bars[name].median_range_bp(_RANGE_BARS)) for name in reversed(slower)]
+        return Frozen(range_bp, tuple(slow))
+
+    def closed_between(self, since: Frozen, until: Frozen | None = None) -> list[SlowBar]:
+        """Return the slower bars that closed after `since` and not after `until` (None: all), in the order in which they were folded."""
+        found: list[tuple[int, SlowBar]] = []
+        for at, frozen in enumerate(since.slow):
+            bars = self.bars[frozen.interval]
+            stop = len(bars) if until is None else bars.first_after(until.slow[at].last_close_ms)
+            first = bars.first_after(frozen.last_close_ms)
+            found += [(bars.sequence[index], SlowBar(frozen.interval, index)) for index in range(first, stop)]
+        return [bar for _, bar in sorted(found)]
+
+    def suspected_split(self, interval: str, limit: float, accepted_ms: int) -> str | None:
+        """Return what in the bars of `interval` and the slower ones looks like a split that nobody told of, None when nothing does.
+
+        A close may be at most `limit` times the one before it, and `atr`, an average of ranges, at most the largest of them: above
+        that it was computed across a jump that is gone from the bars. An operator accepted the jumps of bars that opened before
+        `accepted_ms`.
+        """
+        for name, bars in self.bars.items():
+            if interval_ms(name) < interval_ms(interval):
+                continue
+            jumped_ms = bars.jump_since(accepted_ms, limit)
+            if jumped_ms is not None:
+                return f"the {name} close of {jumped_ms} is more than {limit} times the one before it, or the inverse"
+        bars = self.bars[interval]
+        atr, largest = bars.features.get("atr", 0.0), bars.longest_range()
+        if largest and atr > _ATR_SLACK * largest and (not bars.ts_open or bars.ts_open[-1] >= accepted_ms):
+            return f"atr is {atr:g}, above the largest range of the bars that it averages, {largest:g}"
+        return None
 
     def _close(self, bars: Bars, bar: MarketFeatures) -> None:
         last = bars.last_close_ms
         gap = self._missing(bar, last) if last else 0
-        for split in self._splits:
-            if bar.ts_close_ms > split.effective_ms:
-                self._rescale(split)
+        if self._ahead:
+            self._apply_splits(bar.ts_open_ms)
         if bar.interval in self._epochs:
             self._enter(bar)
-        bars.append(bar, gap)
+        self._closed += 1
+        bars.append(bar, gap, self._closed)
+
+    def _apply_splits(self, ts_open_ms: int) -> None:
+        """Put everything on the scale of a bar that opens at `ts_open_ms`."""
+        for split in [split for split in self._ahead if split.effective_ms <= ts_open_ms]:
+            self._ahead.remove(split)
+            self._rescale(split)
 
     def _missing(self, bar: MarketFeatures, last_ms: int) -> int:
         """Return how many scheduled bars close after the last one did and before `bar` opens."""
@@ -198,33 +283,22 @@ class Book:
     def _enter(self, bar: MarketFeatures) -> None:
         """Freeze the slower bars when `bar` is the first of a new epoch.
 
-        An epoch shows them as they were when the one before it that had bars began, so that its prefix is known that much ahead
-        and can be sent ahead, over a closed session too; the fast bars reach back further, so nothing is missing from the prompt.
+        An epoch freezes them as they were when the one before it that had bars began, so that its prefix is known that much ahead and
+        can be pre-warmed, over a closed session too. What closed since follows the fast bars. What is frozen are references to bars:
+        a bar that is revised or rescaled shows its new values, whenever that was learned.
         """
         epoch = self._epochs[bar.interval].index(bar.ts_close_ms)
-        frozen = self._frozen.get(bar.interval)
-        if frozen is None:
-            now = self._slow_state(bar.interval)
-            self._frozen[bar.interval] = _Frozen(epoch, now, now)
-        elif epoch > frozen.epoch:
-            now = self._slow_state(bar.interval)
-            frozen.current, frozen.entered = frozen.entered, now
-            frozen.epoch = epoch
+        held = self._frozen.get(bar.interval)
+        if held is None:
+            now = self.now(bar.interval)._replace(range_bp=10_000 * (bar.high - bar.low) / bar.close)
+            self._frozen[bar.interval] = _EpochState(epoch, now, now)
+        elif epoch > held.epoch:
+            held.current, held.entered, held.epoch = held.entered, self.now(bar.interval), epoch
 
     def _rescale(self, split: InstrumentEvent) -> bool:
         """Put all intervals on the scale after `split` at once, so that no prompt shows two; return whether that changed a bar."""
+        self.applied.append(split)
         changed = sum([bars.rescale(split.effective_ms, split.ratio) for bars in self.bars.values()])
         if changed:
-            self._rewritten()
+            self.version += 1
         return changed > 0
-
-    def _rewritten(self) -> None:
-        """Start every epoch's frozen part anew from what is known now: what it showed has changed."""
-        self.version += 1
-        for interval, frozen in self._frozen.items():
-            frozen.current = frozen.entered = self._slow_state(interval)
-
-    def _slow_state(self, interval: str) -> tuple[SlowBars, ...]:
-        intervals = self._settings.intervals
-        slower = intervals[intervals.index(interval) + 1 :]
-        return tuple(SlowBars(name, self.bars[name].last_close_ms, self.bars[name].forming) for name in reversed(slower))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from schemas import CancelReason, DeadLetterReason, MarketFeatures, Topic, VisionFeatures, topic_name
+from schemas import CancelReason, DeadLetterReason, InstrumentEvent, MarketFeatures, Topic, VisionFeatures, topic_name
 from services.core import metrics
 from services.core.bus import Record
 from services.core.clock import Clock
@@ -13,10 +13,11 @@ from services.core.folding.bar_fold import DUPLICATE, FOLDED, REFUSALS, REVISED,
 from services.core.settings import Settings
 from services.fusion.state.book import Book, offset_ref
 from services.fusion.state.books import Books
+from services.fusion.state.early import EarlyRecords
 from services.fusion.state.epochs import slot_of
 from services.fusion.state.triggers import LaneKey, Observation, Trigger, TriggerIds, TriggerPolicy
 
-Taken = Literal["folded", "duplicate", "filtered"]
+Taken = Literal["folded", "duplicate", "filtered", "awaits_tables"]
 
 
 class Sink(Protocol):
@@ -61,6 +62,7 @@ class Intake:
         self._books = books
         self._policy = policy
         self._ids = TriggerIds(fusion.log_id)
+        self._early = EarlyRecords()
         modes, max_bytes = accepted_modes(settings.run_mode), settings.bus.max_record_bytes
         self._decode_market = decoder(MarketFeatures, modes, max_bytes)
         self._decode_vision = decoder(VisionFeatures, modes, max_bytes)
@@ -72,18 +74,33 @@ class Intake:
         self.market_topic = topic_name(Topic.MARKET_FEATURES, settings.run_mode)
         self.vision_topic = topic_name(Topic.VISION_FEATURES, settings.run_mode)
 
-    def start_over(self, partition: int) -> None:
-        """Forget all that was folded of `partition`."""
-        for symbol in self._books.drop(partition):
+    def start_over(self, partition: int) -> frozenset[str]:
+        """Drop all that was folded of `partition`; return its symbols."""
+        symbols = self._books.drop(partition)
+        for symbol in symbols:
             self._policy.forget(symbol)
+        self._early.drop(partition)
+        return symbols
 
-    def take(self, record: Record, sink: Sink) -> Taken | Refused:
-        """Fold one record; return what became of it."""
+    def take(self, record: Record, sink: Sink, *, may_wait: bool = False) -> Taken | Refused:
+        """Fold one record; return what became of it.
+
+        With `may_wait` a record whose fold depends on what instruments and splits are known is left alone, and `awaits_tables` returned:
+        read the tables on to where they end now, and call again without.
+        """
         if record.topic == self.market_topic:
-            return self._market(record, sink)
-        return self._vision(record, sink)
+            return self._market(record, sink, may_wait=may_wait)
+        return self._vision(record, sink, may_wait=may_wait)
 
-    def _market(self, record: Record, sink: Sink) -> Taken | Refused:
+    def add_split(self, event: InstrumentEvent, sink: Sink) -> None:
+        """Take in a split that was published while the worker runs."""
+        book = self._books.get(event.symbol)
+        if book is not None:
+            applied, version = len(book.applied), book.version
+            book.add_split(event)
+            self._note_changes(book, applied, version, CancelReason.SPLIT, sink)
+
+    def _market(self, record: Record, sink: Sink, *, may_wait: bool) -> Taken | Refused:
         bar = self._decode_market(record)
         if isinstance(bar, Refused):
             return bar
@@ -92,7 +109,7 @@ class Intake:
         interval = bar.interval
         book = self._book_of(bar.symbol)
         if book is None or interval not in book.bars:
-            made = self._book(bar.symbol, interval, record.partition)
+            made = self._book(bar.symbol, interval, record, may_wait=may_wait)
             if not isinstance(made, Book):
                 return made
             book = made
@@ -101,60 +118,75 @@ class Intake:
             return Refused(
                 DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; folding it would make the bars before it late"
             )
+        if may_wait and self._looks_like_a_split(book, bar):
+            return "awaits_tables"
         fold = self._closed(book, bar, record, sink) if bar.closed else self._forming(book, bar, record, sink)
         if fold is FOLDED or fold is REVISED:
             return "folded"
-        if fold is DUPLICATE:
-            return "duplicate"
-        return Refused(
-            REFUSALS[fold],
-            f"{bar.symbol} {bar.interval} bar that closes at {bar.ts_close_ms}, revision {bar.revision}: the book's last closed at "
-            f"{book.bars[bar.interval].last_close_ms}",
-        )
+        return "duplicate" if fold is DUPLICATE else _refused(fold, book, bar)
 
     def _forming(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> Fold:
-        bars = book.bars[bar.interval]
-        fold = bars.form(bar)
+        bars, applied, version = book.bars[bar.interval], len(book.applied), book.version
+        fold = book.form(bar)
         if fold is FOLDED:
+            self._note_changes(book, applied, version, CancelReason.SPLIT, sink)
             book.last_market = (record, max(bars.last_close_ms, bar.ts_open_ms))
             if self._policy.uses_forming and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
         return fold
 
     def _closed(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> Fold:
-        version = book.version
+        applied, version = len(book.applied), book.version
         fold = book.fold_closed(bar)
         if fold is FOLDED or fold is REVISED:
             book.last_market = (record, bar.ts_close_ms)
-            if book.version != version:
-                sink.bars_changed(bar.symbol, CancelReason.REVISED if fold is REVISED else CancelReason.SPLIT)
+            self._note_changes(book, applied, version, CancelReason.REVISED if fold is REVISED else CancelReason.SPLIT, sink)
             if fold is FOLDED and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
         return fold
 
+    def _note_changes(self, book: Book, applied: int, version: int, reason: CancelReason, sink: Sink) -> None:
+        """Pass on what a fold changed beside its own bar, `applied` splits and `version` being those before it."""
+        symbol = book.instrument.symbol
+        for split in book.applied[applied:]:
+            self._policy.rescale(symbol, split.effective_ms, split.ratio)
+        if book.version != version:
+            sink.bars_changed(symbol, reason)
+
+    def _looks_like_a_split(self, book: Book, bar: MarketFeatures) -> bool:
+        """Return whether the bar is so far from the last close that a split may have been published that is not known here yet."""
+        bars = book.bars[bar.interval]
+        if not len(bars) or bar.ts_close_ms <= bars.last_close_ms or book.instrument.price_adjustment != "none":
+            return False
+        ratio = bar.close / bars.on_scale_at(bar.ts_open_ms) / bars.close[-1]
+        return not 1 / self._fusion.max_jump <= ratio <= self._fusion.max_jump and not book.expects_split(bar.ts_open_ms)
+
     def _on_bar(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> None:
+        scale = book.bars[bar.interval].on_scale_at(bar.ts_open_ms)
+        atr = bar.features.get("atr")
         seen = Observation(
             bar.symbol,
             bar.interval,
             bar.ts_close_ms,
             bar.closed,
             slot_of(bar.ts_close_ms, bar.interval),
-            bar.close,
-            bar.high - bar.low,
-            bar.features.get("atr"),
+            bar.close / scale,
+            (bar.high - bar.low) / scale,
+            atr if atr is None else atr / scale,
+            bar.ts_open_ms,
         )
         for kind, mode in self._policy.on_market(seen):
             waits = bar.closed and self._fusion.vision_wait_ms and book.current_vision(bar.interval).state != "fresh"
             trigger = self._trigger(kind, LaneKey(bar.symbol, bar.interval, mode), record, bar.ts_close_ms, book)
             sink.trigger(trigger, record.timestamp_ms + self._fusion.vision_wait_ms if waits else 0, record)
 
-    def _vision(self, record: Record, sink: Sink) -> Taken | Refused:
+    def _vision(self, record: Record, sink: Sink, *, may_wait: bool) -> Taken | Refused:
         features = self._decode_vision(record)
         if isinstance(features, Refused):
             return features
         if features.model_extra:
             metrics.UNKNOWN_FIELDS.inc(len(features.model_extra))
-        book = self._book(features.symbol, features.interval, record.partition)
+        book = self._book(features.symbol, features.interval, record, may_wait=may_wait)
         if not isinstance(book, Book):
             return book
         ahead_ms = features.window_end_ms - record.timestamp_ms
@@ -169,19 +201,27 @@ class Intake:
         completes = sink.vision_arrived(features.symbol, features.interval, features.window_end_ms)
         bars = book.bars[features.interval]
         if len(bars) and book.last_market is not None:
-            made = self._policy.on_vision(
-                features.symbol, features.interval, features.window_end_ms, bars.close[-1], completes_wait=completes
-            )
-            for kind, mode in made:
-                sink.trigger(
-                    self._trigger(kind, LaneKey(features.symbol, features.interval, mode), record, features.window_end_ms, book), 0, record
-                )
+            lane = LaneKey(features.symbol, features.interval, "fast")
+            made = self._policy.on_vision(lane, features.window_end_ms, bars.close[-1], bars.ts_open[-1], completes_wait=completes)
+            for kind, _ in made:
+                sink.trigger(self._trigger(kind, lane, record, features.window_end_ms, book), 0, record)
         return "folded"
 
-    def _book(self, symbol: str, interval: str, partition: int) -> Book | Refused | Taken:
+    def _book(self, symbol: str, interval: str, record: Record, *, may_wait: bool) -> Book | Refused | Taken:
         if interval not in self._intervals or (self._symbols and symbol not in self._symbols):
             return "filtered"
-        return self._books.get(symbol) or self._books.get_or_create(symbol, partition)
+        book = self._books.get(symbol)
+        if book is not None:
+            return book
+        created = self._books.get_or_create(symbol, record.partition)
+        if isinstance(created, Book):
+            for early in self._early.pop(record.partition, symbol):
+                self.take(early, NullSink())
+        elif created.reason is DeadLetterReason.UNKNOWN_INSTRUMENT:
+            if may_wait:
+                return "awaits_tables"
+            self._early.add(symbol, record)
+        return created
 
     def _trigger(self, kind: str, lane: LaneKey, record: Record, ts_event_ms: int, book: Book) -> Trigger:
         return Trigger(
@@ -192,3 +232,11 @@ class Intake:
             book.bars[lane.interval].last_close_ms,
             self._clock.now_ms(),
         )
+
+
+def _refused(fold: Fold, book: Book, bar: MarketFeatures) -> Refused:
+    last_ms = book.bars[bar.interval].last_close_ms
+    return Refused(
+        REFUSALS[fold],
+        f"{bar.symbol} {bar.interval} bar that closes at {bar.ts_close_ms}, revision {bar.revision}: the book's last closed at {last_ms}",
+    )

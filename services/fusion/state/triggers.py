@@ -59,14 +59,18 @@ class Observation(NamedTuple):
     slot: int
     """Number of the bar's slot, for rules that fire every n-th."""
     price: float
+    """On the book's scale, as are `bar_range` and `atr`."""
     bar_range: float
     atr: float | None
+    ts_open_ms: int
+    """When the bar opened that the price is of."""
 
 
 @dataclass(slots=True)
 class _Last:
     ts_event_ms: int
     price: float
+    ts_open_ms: int
 
 
 class TriggerPolicy:
@@ -97,28 +101,30 @@ class TriggerPolicy:
             if moved and self._allowed(seen, "fast"):
                 made.append(("move", "fast"))
         for _, mode in made:
-            self._last[LaneKey(seen.symbol, seen.interval, mode)] = _Last(seen.ts_event_ms, seen.price)
+            self._last[LaneKey(seen.symbol, seen.interval, mode)] = _Last(seen.ts_event_ms, seen.price, seen.ts_open_ms)
         return made
 
-    def on_vision(self, symbol: str, interval: str, ts_event_ms: int, price: float, *, completes_wait: bool) -> list[tuple[str, Mode]]:
-        """Return the triggers that new vision features make; those that complete a waiting bar make none of their own."""
-        if completes_wait or not self._settings.trigger_on_vision or interval not in self._intervals:
+    def on_vision(self, key: LaneKey, ts_event_ms: int, price: float, ts_open_ms: int, *, completes_wait: bool) -> list[tuple[str, Mode]]:
+        """Return the triggers that new vision features make; features that complete a waiting bar make none of their own.
+
+        `price` and `ts_open_ms` are the last closed bar's close and open time.
+        """
+        if completes_wait or not self._settings.trigger_on_vision or key.interval not in self._intervals:
             return []
-        key = LaneKey(symbol, interval, "fast")
         if not self._gap_kept(key, ts_event_ms):
             return []
-        self._last[key] = _Last(ts_event_ms, price)
-        return [("vision", "fast")]
+        self._last[key] = _Last(ts_event_ms, price, ts_open_ms)
+        return [("vision", key.mode)]
 
     def forget(self, symbol: str) -> None:
         """Drop the state of `symbol`."""
         for key in [key for key in self._last if key.symbol == symbol]:
             del self._last[key]
 
-    def rescale(self, symbol: str, ratio: float) -> None:
-        """Put the remembered prices of `symbol` on the scale after a split of `ratio` new for each old."""
+    def rescale(self, symbol: str, effective_ms: int, ratio: float) -> None:
+        """Put the remembered prices of bars of `symbol` that opened before `effective_ms` on the scale after a split."""
         for key, last in self._last.items():
-            if key.symbol == symbol:
+            if key.symbol == symbol and last.ts_open_ms < effective_ms:
                 last.price /= ratio
 
     def _wants_deep(self, seen: Observation) -> bool:

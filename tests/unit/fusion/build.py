@@ -73,7 +73,7 @@ def bar_at(
     length_ms: int | None = None,
     run_mode: RunMode = MODE,
 ) -> MarketFeatures:
-    """Return the bar of `interval` that opens at `open_ms`, a hundredth of its price high."""
+    """Return the bar of `interval` that opens at `open_ms`, a hundredth of its price high; `atr` is no more than that."""
     return MarketFeatures(
         schema_version=1,
         run_mode=run_mode,
@@ -88,7 +88,7 @@ def bar_at(
         volume=1_000.0,
         closed=closed,
         revision=revision,
-        features={"rsi": 50.0, **({"atr": atr} if atr is not None else {})},
+        features={"rsi": 50.0, **({"atr": atr * min(1.0, close / 100)} if atr is not None else {})},
     )
 
 

@@ -230,10 +230,7 @@ class Desk:
         self.prewarmer.warm_current([symbol])
 
     def _on_split(self, event: InstrumentEvent) -> None:
-        book = self.books.get(event.symbol)
-        if book is not None and book.add_split(event):
-            self._policy.rescale(event.symbol, event.ratio)
-            self.prewarmer.warm_current([event.symbol])
+        self.intake.add_split(event, self)
 
 
 @functools.cache

@@ -46,7 +46,7 @@ def book(*bars: MarketFeatures) -> Book:
         (None, [bar(0), bar(1), bar(10)], 0),
         ("suspected_split", [bar(0), bar(1), bar(2, 181.0), bar(3, 181.0)], 0),
         ("suspected_split", [bar(0), bar(1), bar(2, 55.0), bar(3, 55.0)], 0),
-        (None, [bar(0), bar(1, 181.0), bar(2, 181.0), bar(3, 181.0), bar(4, 181.0)], 0),
+        ("suspected_split", [bar(0), bar(1, 181.0), bar(2, 181.0), bar(3, 181.0), bar(4, 181.0)], 0),
         (None, [bar(0), bar(1), bar(2, 179.0)], 0),
         ("event_lag", [bar(0), bar(1), bar(2)], 1_001),
         (None, [bar(0), bar(1), bar(2)], 1_000),

@@ -9,22 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.calendar import SessionCalendar
-from services.fusion.prompt.lines import bar_line, basis_points, compact, lines_before, lines_from
-from services.fusion.prompt.wording import GAP_LINE
+from services.fusion.prompt.lines import Rows, bar_row, clock_label, compact, offset
+from services.fusion.prompt.wording import GAP_ROW
 from services.fusion.state.book import Book
 from tests.unit.fusion import build
-from tests.unit.fusion.build import MINUTE, bar, instrument
+from tests.unit.fusion.build import bar, instrument
 
 
-def test_gap_lines_stand_for_scheduled_slots_that_are_missing() -> None:
+def test_gap_rows_stand_for_scheduled_slots_that_are_missing() -> None:
     using = build.settings().fusion
     book = Book(instrument(), using, SessionCalendar.of("24x7"))
     for slot in (0, 1, 4, 5):
         book.fold_market(bar(slot))
-    bars = book.bars["1m"]
-    lines = lines_from(bars, 0, 2)
-    assert [line == GAP_LINE for line in lines] == [False, False, True, True, False, False]
-    assert lines_before(bars, 4, 3, 2) == lines[-3:]
+    rows = [row for at in range(4) for row in Rows(book, "1m", 0).at(at)]
+    assert [row == GAP_ROW for row in rows] == [False, False, True, True, False, False]
+    assert Rows(book, "1m", 0).before(4, 3) == rows[-3:]
 
 
 @given(
@@ -32,27 +31,39 @@ def test_gap_lines_stand_for_scheduled_slots_that_are_missing() -> None:
     volume=st.floats(0, 1e18),
     rsi=st.floats(allow_nan=False, allow_infinity=False),
     at_ms=st.integers(1, 32_503_680_000_000),
-    decimals=st.integers(0, 12),
+    places=st.tuples(st.integers(0, 12), st.integers(0, 2)),
 )
-def test_every_lawful_bar_has_a_line(
-    prices: tuple[float, float, float, float], volume: float, rsi: float, at_ms: int, decimals: int
+def test_every_lawful_bar_has_a_row(
+    prices: tuple[float, float, float, float], volume: float, rsi: float, at_ms: int, places: tuple[int, int]
 ) -> None:
-    line = bar_line(at_ms, MINUTE, *prices, volume, rsi, decimals)
-    assert line.endswith("\n")
-    assert line.count("\n") == 1
-    assert line.isascii()
-    assert abs(basis_points(prices[0], prices[3])) <= 9_999
+    decimals, digits = places
+    row = bar_row(clock_label(at_ms, "1m", "Asia/Tokyo"), prices, volume=volume, rsi=rsi, decimals=decimals, digits=digits)
+    assert "\n" not in row
+    assert row.isascii()
+    assert len(row.split()) == 7
+    assert abs(offset(prices[0], prices[3], digits)) <= 9_999
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0, "00e0"), (0.4, "00e0"), (7, "07e0"), (99.4, "99e0"), (99.6, "10e1"), (12_345_678, "12e6"), (999_999, "10e5"), (1e17, "10e16")],
+    [
+        (0, "00e0"),
+        (0.4, "40e-2"),
+        (0.0371, "37e-3"),
+        (7, "70e-1"),
+        (5e-324, "49e-325"),
+        (99.4, "99e0"),
+        (99.6, "10e1"),
+        (12_345_678, "12e6"),
+        (999_999, "10e5"),
+        (1e17, "10e16"),
+    ],
 )
 def test_counts_show_two_digits_and_a_power(value: float, shown: str) -> None:
     assert compact(value) == shown
 
 
-@given(st.floats(100, 1e18))
+@given(st.floats(1e-300, 1e18))
 def test_counts_are_right_to_half_a_digit(value: float) -> None:
     mantissa, power = compact(value).split("e")
     assert math.isclose(int(mantissa) * 10.0 ** int(power), value, rel_tol=0.051)

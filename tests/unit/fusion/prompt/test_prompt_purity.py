@@ -22,7 +22,7 @@ from services.fusion.deliver.recovery import Recovery
 from services.fusion.prompt.blocks import Block
 from services.fusion.prompt.builder import config_version
 from services.fusion.prompt.layout import PAGE_BARS
-from services.fusion.prompt.lines import lines_before
+from services.fusion.prompt.lines import Rows
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MODE, START, SYMBOL, VISION, bar, bar_at, instrument, split
 from tests.unit.fusion.log import Folder, Logs, random_logs
@@ -225,10 +225,10 @@ async def test_a_split_rescales_every_interval_and_a_bar_that_spans_it(*, known_
     assert book.version == version + (not known_ahead)
     for interval in ("1m", "5m"):
         assert set(book.bars[interval].close) == {100.0}
-        assert book.bars[interval].jump_in(60, 1.8) is None
+        assert book.bars[interval].jump_since(0, 1.8) is None
     corrected = bar(30, 202.0, revision=1)
     folder.feed([build.record(offset, corrected), build.record(offset + 1, corrected)])
-    lines = lines_before(book.bars["1m"], len(book.bars["1m"]), 60, 2)
+    lines = Rows(book, "1m", 0).before(len(book.bars["1m"]), 60)
     assert {float(line.split()[1]) for line in lines} == {100.0, 101.0}
 
 

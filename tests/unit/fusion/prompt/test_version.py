@@ -26,12 +26,15 @@ def test_a_whole_prompt_is_as_its_golden_file_has_it(case: str) -> None:
         (wording, "RULES", wording.RULES.replace("systematic", "careful")),
         (wording, "QUESTION", "And now?\n"),
         (wording, "REPAIR", "Once more.\n"),
-        (lines, "GAP_LINE", "-- none\n"),
-        (lines, "PARTIAL", "open "),
-        (wording, "bars_heading", lambda interval: f"Bars of {interval}:\n"),
-        (wording, "vision_line", lambda vision, interval: f"Chart of {interval}: {vision.state}.\n"),
+        (wording, "BREAK_ROW", "-- pause\n"),
+        (wording, "day_row", lambda day: f"-- {day}\n"),
+        (wording, "until", lambda clock: f" to {clock}"),
+        (wording, "GAP_ROW", "-- none\n"),
+        (wording, "PARTIAL", "open "),
+        (wording, "bars_heading", lambda interval, digits: f"Bars of {interval}, {digits}:\n"),
+        (wording, "vision_row", lambda vision, interval: f"Chart of {interval}: {vision.state}.\n"),
         (lines, "compact", lambda value: f"{value:.0f}"),
-        (layout, "fact_text", lambda fact, number, decimals: f"{fact}:{number:.{decimals}f}"),
+        (layout, "fact_texts", lambda values, decimals, digits: [f"{decimals} {digits}", *values]),
         (version, "PAGE_BARS", 8),
         (version, "TEMPLATES", {**TEMPLATES, "none": ChatTemplate((), ("\n\n",), (), (), ())}),
     ],
@@ -76,7 +79,7 @@ def test_of_many_patterns_the_latest_are_shown_and_of_one_bars_the_clearest_firs
     ]
     patterns = [Pattern(label=label, score=score, first_bar=last - 1, last_bar=last) for label, last, score in ends]
     book.fold_vision(seen(START + MINUTE, patterns=patterns))
-    line = wording.vision_line(book.current_vision("1m"), "1m")
+    line = wording.vision_row(book.current_vision("1m"), "1m", None)
     assert line.endswith(
         "hammer 0.90 on bars 18 to 19, doji 0.60 on bars 18 to 19, doji 0.70 on bars 16 to 17, double_bottom 0.50 on bars 14 to 15.\n"
     )
@@ -84,4 +87,4 @@ def test_of_many_patterns_the_latest_are_shown_and_of_one_bars_the_clearest_firs
 
 def test_the_specimen_shows_every_fact() -> None:
     shown = CASES["specimen"]()
-    assert [name for name in (*facts.FACTS, "close", "p_up") if f"{name}=" not in shown] == []
+    assert [name for name in (*facts.FACTS, "close", "day_change") if f"{name}=" not in shown] == []

@@ -9,7 +9,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from schemas import MarketFeatures
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
-from services.fusion.prompt.lines import line
 from services.fusion.state.bars import _SLACK, Bars
 from services.fusion.state.book import Book
 from tests.unit.fusion import build
@@ -107,7 +106,10 @@ class Folding(RuleBasedStateMachine):
         assert self.bars.forming == self.forming
         assert bool(self.bars.features) == (bool(self.model) and self.features_known)
         for index in range(max(0, len(self.bars) - KEEP), len(self.bars)):
-            assert f"{self.bars.close[index]:9.2f}" in line(self.bars, index, 2), "a line is made anew when its bar changes"
+            assert self.bars.rendered[index] in {None, str(self.bars.close[index])}, (
+                "what was made of a bar is dropped when the bar changes"
+            )
+            self.bars.rendered[index] = str(self.bars.close[index])
 
 
 Folding.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
@@ -145,15 +147,21 @@ def test_a_bar_that_spans_a_split_counts_as_on_the_scale_of_its_open() -> None:
     assert bars.place(bar(0, 202.0, revision=1)) is Fold.DUPLICATE
 
 
-def test_jumps_are_looked_for_in_the_last_bars_alone_and_end_with_a_correction() -> None:
+def test_a_jump_counts_while_its_bar_is_held_until_it_is_corrected_or_accepted() -> None:
+    bars = Bars(4)
+    for slot, price in enumerate([100.0, 100.0, 10.0, 10.0, 10.0]):
+        bars.append(bar(slot, price), 0)
+    assert bars.jump_since(0, 1.8) == START + 3 * MINUTE
+    assert bars.jump_since(START + 2 * MINUTE, 1.8) == START + 3 * MINUTE
+    assert bars.jump_since(START + 2 * MINUTE + 1, 1.8) is None
+    bars.append(bar(5, 10.0), 0)
+    assert bars.jump_since(0, 1.8) is None, "the bar before the jump is not one of the last four"
     bars = Bars(100)
     for slot, price in enumerate([100.0, 100.0, 10.0, 10.0, 10.0]):
         bars.append(bar(slot, price), 0)
-    assert bars.jump_in(3, 1.8) == START + 3 * MINUTE
-    assert bars.jump_in(2, 1.8) is None
     for slot in (2, 3, 4):
         bars.revise(bar(slot, 100.0, revision=1))
-    assert bars.jump_in(10, 1.8) is None
+    assert bars.jump_since(0, 1.8) is None
 
 
 def test_missing_slots_are_counted_inside_the_window_that_is_asked_for() -> None:

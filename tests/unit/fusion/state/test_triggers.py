@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from services.fusion.state.triggers import Observation, TriggerIds, TriggerPolicy
+from services.fusion.state.triggers import LaneKey, Observation, TriggerIds, TriggerPolicy
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MINUTE, START, SYMBOL
+
+FAST = LaneKey(SYMBOL, "1m", "fast")
 
 
 def observed(minute: int, price: float = 100.0, *, closed: bool = True, bar_range: float = 1.0, atr: float | None = 1.0) -> Observation:
     at_ms = START + minute * MINUTE
-    return Observation(SYMBOL, "1m", at_ms, closed, minute, price, bar_range, atr)
+    return Observation(SYMBOL, "1m", at_ms, closed, minute, price, bar_range, atr, at_ms - MINUTE)
 
 
 def test_triggers_keep_their_least_distance_in_event_time() -> None:
@@ -28,7 +30,7 @@ def test_a_move_triggers_when_it_is_as_many_average_ranges_as_the_setting_says()
     assert policy.on_market(observed(1, 98.0, closed=False)) == [("move", "fast")]
     assert policy.on_market(observed(1, 98.5, closed=False)) == []
     assert policy.on_market(observed(1, 200.0, closed=False, atr=None)) == []
-    policy.rescale(SYMBOL, 2.0)
+    policy.rescale(SYMBOL, START + 10 * MINUTE, 2.0)
     assert policy.on_market(observed(1, 49.0, closed=False)) == []
 
 
@@ -42,9 +44,9 @@ def test_deep_triggers_come_every_nth_slot_and_with_wide_bars() -> None:
 
 def test_vision_features_trigger_unless_a_bar_waited_for_them() -> None:
     policy = TriggerPolicy(build.settings(trigger_on_vision=True).fusion)
-    assert policy.on_vision(SYMBOL, "1m", START, 100.0, completes_wait=True) == []
-    assert policy.on_vision(SYMBOL, "1m", START, 100.0, completes_wait=False) == [("vision", "fast")]
-    assert policy.on_vision(SYMBOL, "1h", START, 100.0, completes_wait=False) == []
+    assert policy.on_vision(FAST, START, 100.0, START - MINUTE, completes_wait=True) == []
+    assert policy.on_vision(FAST, START, 100.0, START - MINUTE, completes_wait=False) == [("vision", "fast")]
+    assert policy.on_vision(FAST._replace(interval="1h"), START, 100.0, START - MINUTE, completes_wait=False) == []
 
 
 def test_ids_tell_triggers_of_one_record_and_of_two_logs_apart() -> None:
