@@ -1,4 +1,4 @@
-"""One backtest from its options to its report: anew or resumed, with a progress bar, stopped by Ctrl-C where it can go on later."""
+"""Runs `aquiline backtest` from its options to its report: new or resumed, with a progress bar, and stopped by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _SIGNALLED: Final = 128
 
 
 async def begin(options: BacktestRequest, path: Path, report: Path | None, *, resume: bool, restart: bool) -> int:
-    """Run a backtest and say what came of it; return the exit code. Raise SettingsError, RunFolderError, BusError."""
+    """Run a backtest and print its report; return the exit code. Raise SettingsError, RunFolderError, BusError."""
     logs.configure(LogSettings(level="warning"), service="backtest")
     if report is not None:
-        # Said now, not when hours of answers are there.
+        # Checked now, not after hours of answers.
         for module in ("jinja2", "matplotlib"):
             need(module)
     err = Console(stderr=True)
-    err.print("aquiline backtest: loading; this takes some seconds.")
+    err.print("aquiline backtest: loading the data")
     found = read_checkpoint(path)
     if resume:
         if found is None:
-            raise RunFolderError(f"{path} holds no run that could be resumed; begin one without --resume")
+            raise RunFolderError(f"{path} holds no run to resume; start one without --resume")
         options = found.options
     plan = await prepare(options)
     for note in plan.data_notes:
@@ -53,26 +53,26 @@ async def begin(options: BacktestRequest, path: Path, report: Path | None, *, re
         with bar:
             ended = await course.run()
         if ended:
-            _conclude(plan, course, folder, report, bar.spent_s)
+            _conclude(plan, course, folder, report, bar.elapsed_s)
             return EXIT_DONE
-    err.print(f"stopped after {checkpoint.steps} instants; go on with: aquiline backtest --resume --folder {path}", highlight=False)
+    err.print(f"stopped after {checkpoint.steps} instants; continue with: aquiline backtest --resume --folder {path}", highlight=False)
     return _SIGNALLED + interrupt.signal_number
 
 
 def _checkpoint(found: Checkpoint | None, plan: BacktestPlan, path: Path, *, resume: bool, restart: bool) -> Checkpoint:
     if found is not None and resume:
         if found.fingerprint != plan.fingerprint:
-            raise RunFolderError(f"data or settings of the run in {path} have changed since it was begun; begin anew with --restart")
+            raise RunFolderError(f"data or settings have changed since the run in {path} was started; start again with --restart")
         return found
     if found is not None and not found.done and not restart:
         raise RunFolderError(
-            f"{path} holds an unfinished run; go on with it by --resume, give it up by --restart, or name another --folder"
+            f"{path} holds an unfinished run; continue it with --resume, discard it with --restart, or name another --folder"
         )
     return Checkpoint(plan.options, plan.fingerprint)
 
 
 class _Bar:
-    """The progress bar, and the time that was spent."""
+    """The progress bar, and the elapsed time."""
 
     def __init__(self, console: Console, plan: BacktestPlan) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -90,17 +90,17 @@ class _Bar:
         self._progress.stop()
 
     def advance(self, step: Step) -> None:
-        """Show a step as done."""
+        """Advance by a step."""
         self._progress.update(self._task, advance=step.size, description=_day(step.at_ms))
 
     @property
-    def spent_s(self) -> float:
-        """Return the seconds since the bar was made."""
+    def elapsed_s(self) -> float:
+        """Return the seconds since the bar was created."""
         return time.monotonic() - self._began_s
 
 
-def _conclude(plan: BacktestPlan, course: BacktestRunner, folder: RunFolder, page: Path | None, spent_s: float) -> None:
-    """Print the report, write it where it is wanted, and say where the rest is."""
+def _conclude(plan: BacktestPlan, course: BacktestRunner, folder: RunFolder, page: Path | None, elapsed_s: float) -> None:
+    """Print the report, write its page where asked for, and name the files."""
     report = _report(plan, course, folder)
     console = Console()
     to_terminal(report, console)
@@ -111,7 +111,7 @@ def _conclude(plan: BacktestPlan, course: BacktestRunner, folder: RunFolder, pag
             raise RunFolderError(f"{page} cannot be written: {error.strerror}") from error
     left_out = "".join(f"; {count} left out: {why}" for why, count in sorted(plan.feed.left_out.items()))
     written = [f"{folder.path / name}" for name in FILES] + ([] if page is None else [str(page)])
-    console.print(Text(f"{plan.feed.total:,} {plan.feed.unit} in {spent_s:.0f} s{left_out}"), soft_wrap=True)
+    console.print(Text(f"{plan.feed.total:,} {plan.feed.unit} in {elapsed_s:.0f} s{left_out}"), soft_wrap=True)
     console.print(Text(f"Written: {', '.join(written)}"), soft_wrap=True)
 
 

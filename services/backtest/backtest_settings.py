@@ -1,4 +1,4 @@
-"""The settings of a backtest: what is assigned goes before what a backtest needs, and that before the settings file."""
+"""The settings of a backtest: `--set` overrides what a backtest needs, which overrides the settings file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from services.market.book import check_plan
 def backtest_settings(
     options: BacktestRequest, intervals: Sequence[str], built: Sequence[str], *, vision: bool, base: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Return the settings for data with these intervals, of which `built` are made from the fastest; raise SettingsError.
+    """Return the settings for data with these intervals, of which `built` are built from the fastest; raise SettingsError.
 
-    `base` holds settings of section `fusion` that take the place of the defaults.
+    `base` holds settings of section `fusion` that replace the defaults.
     """
     in_process = options.engine in {SIMULATOR, RULES}
     tables: dict[str, dict[str, Any]] = {
@@ -30,10 +30,10 @@ def backtest_settings(
             **(base or {}),
             "intervals": list(intervals),
             "start_from": "latest",
-            # Nobody waits for a prefix here: what is sent ahead would only be sent twice.
+            # Nothing waits for a prefix here: pre-warming would only send it twice.
             "prewarm": False,
             **({} if vision else {"vision_wait_ms": 0}),
-            # One after the other, the same run comes out the same to the byte; nothing is gained by asking at once what answers at once.
+            # One call at a time makes a run reproducible to the byte, and these engines answer at once.
             **({"permits": 1, "deep_permits": 1} if in_process else {}),
         },
         "log": {"level": "warning"},
@@ -48,6 +48,6 @@ def backtest_settings(
 
 
 def named_after(settings: Settings, data: str) -> Settings:
-    """Return the settings with a log of their own, so that ids of other data never meet."""
+    """Return the settings with a log id of their own, so that ids of different data never collide."""
     fusion = settings.fusion.model_copy(update={"log_id": f"backtest-{data}"})
     return settings.model_copy(update={"fusion": fusion})

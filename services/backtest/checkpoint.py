@@ -1,7 +1,7 @@
-"""A backtest's folder: what it has published so far, a line each, the log it rests on, and the checkpoint a stopped one goes on from.
+"""A backtest's folder: its signals, audit and outcomes, one a line, its log, and the checkpoint that a stopped run resumes from.
 
-A checkpoint names how long each file was. Whatever was written after it, by a run that was killed, is cut off when the run is resumed:
-those instants are played again, and come to the same.
+A checkpoint stores the size of each file. What a killed run wrote after its checkpoint is truncated when the run is resumed; those
+instants are played again, with the same result.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class RunFolderError(ServiceError):
 
 @dataclass(slots=True)
 class Checkpoint:
-    """Where a run stands: `steps` have been played, all that they gave rise to is in the files, as far as `sizes` say."""
+    """The state of a run: `steps` have been played, and their results are in the files up to `sizes`."""
 
     options: BacktestRequest
     fingerprint: str
-    """Of data and settings."""
+    """A hash of data and settings."""
     steps: int = 0
     done: bool = False
     sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FILES, 0))
     judges: dict[str, Any] | None = None
     outcomes: dict[str, int] = field(default_factory=dict)
-    """Triggers by how they ended, and of those that were not published also by reason."""
+    """Triggers by outcome, those that were not published also by reason."""
     engine: str = ""
-    """What answered, as it names itself."""
+    """The engine's name and model."""
     format: int = _FORMAT
 
 
@@ -56,11 +56,11 @@ class RunFolder:
     """The files of one run, open for appending. A context manager."""
 
     def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Go on from `checkpoint`, cutting off what was written after it."""
+        """Continue from `checkpoint`, truncating what was written after it."""
         self.path = path
         self.checkpoint = checkpoint
         self._files: dict[str, IO[bytes]] = {}
-        self._packed: gzip.GzipFile | None = None
+        self._gzip: gzip.GzipFile | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
             for name in FILES:
@@ -74,8 +74,8 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._packed is not None:
-            self._packed.close()
+        if self._gzip is not None:
+            self._gzip.close()
         for file in self._files.values():
             file.close()
 
@@ -84,24 +84,24 @@ class RunFolder:
         self._files[name].writelines(value + b"\n" for value in values)
 
     def write_log(self, lines: Iterable[bytes]) -> None:
-        """Append to the packed log."""
-        if self._packed is None:
-            self._packed = gzip.GzipFile(fileobj=self._files[LOG], mode="wb", compresslevel=4, mtime=0)
-        self._packed.writelines(lines)
+        """Append to the compressed log."""
+        if self._gzip is None:
+            self._gzip = gzip.GzipFile(fileobj=self._files[LOG], mode="wb", compresslevel=4, mtime=0)
+        self._gzip.writelines(lines)
 
     def lines(self, name: str) -> Iterator[bytes]:
-        """Yield what has been written to one of the files."""
+        """Yield the lines of one of the files."""
         self._files[name].flush()
         with (self.path / name).open("rb") as lines:
             for line in lines:
                 yield line.rstrip(b"\n")
 
     def save(self) -> None:
-        """Make the checkpoint stand: its files first, then itself, in one piece."""
-        if self._packed is not None:
-            # A member of its own: a packed file can be cut off between two of them only.
-            self._packed.close()
-            self._packed = None
+        """Store the checkpoint: sync the files first, then replace the checkpoint in one step."""
+        if self._gzip is not None:
+            # A gzip member of its own: a compressed file can be truncated only between two members.
+            self._gzip.close()
+            self._gzip = None
         for name, file in self._files.items():
             file.flush()
             os.fsync(file.fileno())
@@ -119,7 +119,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     try:
         checkpoint = _checkpoints.validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        raise RunFolderError(f"{file} cannot be read, or is of another version of Aquiline ({error}); begin anew with --restart") from error
+        raise RunFolderError(f"{file} cannot be read by this version of Aquiline ({error}); start again with --restart") from error
     if checkpoint.format != _FORMAT:
-        raise RunFolderError(f"{file} is of another version of Aquiline; begin anew with --restart")
+        raise RunFolderError(f"{file} was written by another version of Aquiline; start again with --restart")
     return checkpoint

@@ -1,6 +1,6 @@
-"""What is played, step by step in time: the features that the market service's own books make of candles, and charts beside them.
+"""The data of a backtest, step by step in time: features that the market service's own books make of candles, and vision features.
 
-A bar is there at its end and not before: a step holds what becomes known at one instant, and nothing of what comes after it.
+A bar becomes known at its end: a step holds what becomes known at one instant, and nothing from later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MODE = RunMode.REPLAY
 
 
 class FeedRecord(NamedTuple):
-    """One record to be appended."""
+    """One record to append."""
 
     topic: str
     key: bytes
@@ -33,30 +33,30 @@ class Step(NamedTuple):
     at_ms: int
     fed: list[FeedRecord]
     closed: list[MarketFeatures]
-    """The closed bars among it, by which signals are judged."""
+    """The closed bars among the records, which signals are judged by."""
     size: int
     """How many of the feed's `total` this is."""
     history: bool
-    """It lies before what is asked about."""
+    """Whether the step is before the time from which decisions are made."""
 
 
 class Feed(Protocol):
-    """Data to be played."""
+    """Data to play."""
 
     name: str
     unit: str
     """What `total` counts."""
     left_out: Counter[str]
-    """What was not played, by reason."""
+    """Counts of what is not played, by reason."""
 
     @property
     def fingerprint(self) -> str:
-        """Return a name for the data: the same one for the same bytes."""
+        """Return a hash of the data."""
         ...
 
     @property
     def instruments(self) -> Sequence[Instrument]:
-        """Return what trades."""
+        """Return the instruments."""
         ...
 
     @property
@@ -66,17 +66,17 @@ class Feed(Protocol):
 
     @property
     def total(self) -> int:
-        """Return how many bars or records there are."""
+        """Return the number of bars or records."""
         ...
 
     def steps(self) -> Iterator[Step]:
-        """Yield every step in order of time; each call begins anew."""
+        """Yield every step in order of time; each call starts at the beginning."""
         ...
 
 
 @dataclass
 class CandleFeed:
-    """Candles in memory, played at their ends."""
+    """Candles in memory, each played at its end."""
 
     name: str
     fingerprint: str
@@ -84,7 +84,7 @@ class CandleFeed:
     splits: Sequence[InstrumentEvent]
     candles: Sequence[Candle]
     charts: Mapping[tuple[str, int], VisionFeatures]
-    """By symbol and window end; each is there together with the bar that ends its window."""
+    """Vision features by symbol and window end; each is played with the bar that ends its window."""
     plan: Plan
     since_ms: int | None = None
     """Bars that end before this are history."""
@@ -92,16 +92,16 @@ class CandleFeed:
     unit: str = "bars"
 
     def __post_init__(self) -> None:
-        """Put the candles in order."""
+        """Sort the candles by event time."""
         self.candles = in_event_time(self.candles)
 
     @property
     def total(self) -> int:
-        """Return how many candles there are."""
+        """Return the number of candles."""
         return len(self.candles)
 
     def steps(self) -> Iterator[Step]:
-        """Yield the candles of each instant with what the market service makes of them."""
+        """Yield the features of each instant's candles, as the market service makes them."""
         self.left_out.clear()
         market, vision = topic_name(Topic.MARKET_FEATURES, MODE), topic_name(Topic.VISION_FEATURES, MODE)
         splits = {one.symbol: [split for split in self.splits if split.symbol == one.symbol] for one in self.instruments}

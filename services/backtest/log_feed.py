@@ -1,9 +1,8 @@
-"""A log as a feed: market and vision features as they were published, from an exported log or from the topics.
+"""A log as the data of a backtest: market and vision features as they were published, from an exported log or from the topics.
 
-A log that was written as its market went is played at its append times: each record is there when it was there. One that was written
-faster or later, as recorded data are, has no such times: its closed bars and charts are played at their ends. A bar that was still
-forming then comes together with the record before it, unless it is of the fastest interval: when its values were known nobody can
-tell, so it is left out.
+A log that was written live is played at its append times. One that was written faster or later, such as recorded data, has no such
+times: its closed bars and vision features are played at their event times. A forming bar is then played with the record before it,
+except for the fastest interval, where it is skipped: nothing says when its values were known.
 """
 
 from __future__ import annotations
@@ -44,20 +43,20 @@ class LogFeed:
 
     name: str
     run_mode: RunMode
-    """In which they were written."""
-    tables: ReferenceData
+    """The run mode in which they were written."""
+    reference: ReferenceData
     records: Sequence[Record]
-    """Of both inputs; those of one partition in their order."""
+    """Records of both inputs, those of one partition in order of offset."""
     fastest: str
     """The first of `fusion.intervals`."""
     since_ms: int | None = None
-    """What was appended before this is history."""
+    """Records appended before this are history."""
     left_out: Counter[str] = field(default_factory=Counter)
     unit: str = "records"
 
     @property
     def fingerprint(self) -> str:
-        """Return a name for the records' bytes."""
+        """Return a hash of the records."""
         digest = hashlib.sha256()
         for record in self.records:
             digest.update(f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp_ms}/".encode() + (record.value or b""))
@@ -66,13 +65,13 @@ class LogFeed:
     @property
     def instruments(self) -> list[Instrument]:
         """Return the latest version of every instrument."""
-        latest = (told[-1].instrument for _, told in sorted(self.tables.instruments.items()))
+        latest = (told[-1].instrument for _, told in sorted(self.reference.instruments.items()))
         return [one.model_copy(update={"run_mode": MODE}) for one in latest if one is not None]
 
     @property
     def splits(self) -> list[InstrumentEvent]:
-        """Return every split, as if it had been known all along."""
-        told = (one.split for _, of_symbol in sorted(self.tables.splits.items()) for one in of_symbol)
+        """Return every split, known from the start."""
+        told = (one.split for _, of_symbol in sorted(self.reference.splits.items()) for one in of_symbol)
         return [split.model_copy(update={"run_mode": MODE}) for split in told if split is not None]
 
     @property
@@ -82,14 +81,14 @@ class LogFeed:
 
     @property
     def total(self) -> int:
-        """Return how many records there are."""
+        """Return the number of records."""
         return len(self.records)
 
     def steps(self) -> Iterator[Step]:
         """Yield the records of each instant."""
         self.left_out.clear()
         played = list(self._played())
-        # Charts after the bars of their instant; otherwise as they stand in their partitions.
+        # Vision features after the bars of their instant; otherwise in the order of their partitions.
         played.sort(key=itemgetter(0, 1))
         for at_ms, together in groupby(played, key=itemgetter(0)):
             of_instant = list(together)
@@ -99,7 +98,7 @@ class LogFeed:
 
     def _played(self) -> Iterator[_Played]:
         market = topic_name(Topic.MARKET_FEATURES, self.run_mode)
-        appended = self._written_as_it_went(market)
+        appended = self._written_live(market)
         last_ms: dict[tuple[str, int], int] = {}
         for record in self.records:
             place = (record.topic, record.partition)
@@ -110,7 +109,7 @@ class LogFeed:
             )
             at_ms = record.timestamp_ms if appended else self._event_ms(decoded, before_ms)
             if at_ms is None:
-                self.left_out[f"forming bars of {self.fastest}, of which nobody knows when they were known"] += 1
+                self.left_out[f"forming bars of {self.fastest}, as nothing says when they were known"] += 1
                 continue
             at_ms = last_ms[place] = max(at_ms, before_ms)
             value = record.value or b"" if decoded is None else decoded.model_copy(update={"run_mode": MODE}).encode()
@@ -129,8 +128,8 @@ class LogFeed:
             case _:
                 return before_ms
 
-    def _written_as_it_went(self, market: str) -> bool:
-        """Return whether most closed bars were appended less than a bar's length after their end."""
+    def _written_live(self, market: str) -> bool:
+        """Return whether most closed bars were appended less than one interval after their end."""
         closed = prompt = 0
         for record in self.records:
             bar = _decoded(record, MarketFeatures) if record.topic == market else None
@@ -144,4 +143,4 @@ def _decoded(record: Record, model: type[M]) -> M | None:
     try:
         return model.decode(record.value or b"")
     except ValidationError:
-        return None  # the worker puts it aside, as it did then
+        return None  # the worker dead-letters it, as it did then

@@ -1,4 +1,4 @@
-"""From a backtest's options to what is played, under which settings, against which engine."""
+"""Turns a backtest's options into a plan: the data to play, the settings, and what the worker runs on."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from services.scoring.report.number_format import moment
 from services.vision.recorded import RECORDED_FILE, load_recorded
 
 _SLOWER: Final = {"1d": ["1w"], "1m": ["15m", "1h"]}
-"""Intervals that are built where nothing else is asked for."""
+"""Slower intervals that are built unless --intervals names others."""
 _LOG_ENDS: Final = (".jsonl", ".jsonl.gz")
 
 
 class BacktestPlan(NamedTuple):
-    """What is to be played."""
+    """The data and settings of a run."""
 
     options: BacktestRequest
     feed: Feed
     settings: Settings
     fingerprint: str
-    """Of all that the results depend on, but for what an engine says."""
+    """A hash of everything that the results depend on, except the engine's answers."""
     data_notes: Sequence[str] = ()
     """What was found in the files, and taken from them."""
 
 
 async def prepare(options: BacktestRequest) -> BacktestPlan:
-    """Return the plan that `options` ask for; raise SettingsError, LogFileError or BusError when it cannot be made."""
+    """Return the plan for `options`; raise SettingsError, LogFileError or BusError."""
     if len(options.data) == 1 and (options.data[0] == TOPIC or options.data[0].endswith(_LOG_ENDS)):
         feed, settings = await _log(options)
     else:
@@ -73,40 +73,40 @@ def worker_dependencies(settings: Settings, engine: str, clock: VirtualClock, bu
 
 
 async def _log(options: BacktestRequest) -> tuple[Feed, Settings]:
-    """Return an exported log, or the topics, as a feed; settings that shape prompts are those it was written under."""
+    """Return an exported log, or the topics, as a feed, with the prompt settings that it was written with."""
     name = options.data[0]
     if name == TOPIC:
         settings = load(Path(options.config) if options.config else None)
         if settings.bus.url == "memory://":
-            raise SettingsError("--data topic: bus.url is memory://, which lives inside one process; name a kafka:// bus in --config")
+            raise SettingsError("--data topic: bus.url is memory://, which no other process can read; name a kafka:// bus in --config")
         bus = connect(settings.bus, SystemClock())
         inputs = TopicLog(bus, settings)
         try:
             await inputs.open()
-            records = await inputs.everything(options.since_ms, options.until_ms)
+            records = await inputs.all_records(options.since_ms, options.until_ms)
         finally:
             await inputs.close()
             await bus.close()
-        tables, written = inputs.tables, settings
+        reference, written = inputs.reference, settings
     else:
         held = FileLog(Path(name), None)
         if held.damaged:
             raise SettingsError(f"--data {name}: {len(held.damaged)} records are damaged, the first: {held.damaged[0]}")
-        records, tables, written = held.everything(options.until_ms), held.tables, held.settings
+        records, reference, written = held.all_records(options.until_ms), held.reference, held.settings
     if not records:
-        raise SettingsError(f"--data {name}: there is no record in the time that was asked for")
+        raise SettingsError(f"--data {name}: no record lies between --since and --until")
     _refuse_empty_span(options, min(one.timestamp_ms for one in records), max(one.timestamp_ms for one in records))
     base = written.fusion.model_dump(mode="json", exclude={"intervals"})
     intervals = written.fusion.intervals
-    feed = LogFeed(name, written.run_mode, tables, records, intervals[0], options.since_ms)
+    feed = LogFeed(name, written.run_mode, reference, records, intervals[0], options.since_ms)
     return feed, backtest_settings(options, intervals, (), vision=feed.has_charts, base=base)
 
 
 def _refuse_empty_span(options: BacktestRequest, first_ms: int, last_ms: int) -> None:
-    """Raise SettingsError when nothing is left to be decided on: what comes before `since` is history."""
+    """Raise SettingsError when all data lie before `since`, so that nothing is decided."""
     if options.since_ms is not None and options.since_ms > last_ms:
         raise SettingsError(
-            f"--since {moment(options.since_ms)}: --data {' '.join(options.data)} goes from {moment(first_ms)} to {moment(last_ms)}"
+            f"--since {moment(options.since_ms)}: --data {' '.join(options.data)} covers {moment(first_ms)} to {moment(last_ms)}"
             + (" up to --until" if options.until_ms is not None else "")
             + "; choose a time before its end"
         )
@@ -119,7 +119,7 @@ def _candle_feed(options: BacktestRequest) -> tuple[Feed, Settings, list[str]]:
         raise SettingsError(f"--data: {error}") from error
     candles = [one for one in candles if options.until_ms is None or one.ts_close_ms <= options.until_ms]
     if not candles:
-        raise SettingsError(f"--data {' '.join(options.data)}: there is no bar in the time that was asked for")
+        raise SettingsError(f"--data {' '.join(options.data)}: no bar lies between --since and --until")
     _refuse_empty_span(options, min(one.ts_close_ms for one in candles), max(one.ts_close_ms for one in candles))
     charts, chart_bytes = _charts(options)
     held = sorted({candle.interval for candle in candles}, key=interval_ms)
@@ -168,7 +168,7 @@ def _candles(options: BacktestRequest) -> tuple[list[Candle], str, bytes, list[R
 
 
 def _charts(options: BacktestRequest) -> tuple[Mapping[tuple[str, int], VisionFeatures], bytes]:
-    """Return charts by symbol and window end, in this run mode, and the bytes that they came from."""
+    """Return vision features by symbol and window end, in this run mode, and the bytes that identify them."""
     if options.vision == NONE:
         return {}, b""
     file = RECORDED_FILE if options.vision == RECORDED else Path(options.vision)
@@ -197,10 +197,10 @@ def _instruments(options: BacktestRequest, candles: Sequence[Candle]) -> list[In
 
 
 def _intervals(options: BacktestRequest, held: Sequence[str]) -> list[str]:
-    """Return the intervals in the prompt, fastest first: those that the data hold, and those that are built from the fastest."""
+    """Return the intervals in the prompt, fastest first: those of the data, and those built from the fastest."""
     if options.intervals is None:
         return [*held, *_SLOWER.get(held[0], [])] if len(held) == 1 else list(held)
     asked = [name.strip() for name in options.intervals.split(",") if name.strip()]
     if not asked or asked[0] not in held:
-        raise SettingsError(f"--intervals {options.intervals!r}: the first must be one that the data have: {', '.join(held)}")
+        raise SettingsError(f"--intervals {options.intervals!r}: the first must be an interval of the data: {', '.join(held)}")
     return asked

@@ -1,4 +1,4 @@
-"""What a backtest can be asked for: plain values, which are also what a stopped one is resumed with."""
+"""The options of a backtest as plain values, which its checkpoint stores so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NONE = "none"
 
 @dataclass(frozen=True, slots=True)
 class BacktestRequest:
-    """The command's options; `aquiline backtest --help` says what each means."""
+    """The command's options; `aquiline backtest --help` describes each."""
 
     data: tuple[str, ...]
     symbol: str | None

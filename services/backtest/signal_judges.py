@@ -22,24 +22,24 @@ class SignalJudges:
             self._judges[split.symbol].split(split)
 
     def bars(self, closed: Iterable[MarketFeatures]) -> list[SignalOutcome]:
-        """Take the closed bars of an instant; return what they bring about."""
+        """Take the closed bars of an instant; return the outcomes that they decide."""
         return [outcome for bar in closed for outcome in self._judges[bar.symbol].bar(bar)]
 
     def message(self, message: Signal | Cancel) -> list[SignalOutcome]:
-        """Take a signal or cancel; return what it brings about."""
+        """Take a signal or cancel; return the outcomes that it decides."""
         judge = self._judges[message.symbol]
         return judge.signal(message) if isinstance(message, Signal) else judge.cancel(message)
 
     @property
     def open_signals(self) -> int:
-        """Return how many signals have no outcome yet."""
+        """Return the number of signals without an outcome."""
         return sum(judge.open_signals for judge in self._judges.values())
 
     def dump(self) -> dict[str, Any]:
-        """Return the state of all as plain data."""
+        """Return the state of every judge as plain data."""
         return {symbol: judge.dump() for symbol, judge in self._judges.items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Become what `dump` returned."""
+        """Restore the state that `dump` returned."""
         for symbol, judge in self._judges.items():
             judge.load(state[symbol])

@@ -1,7 +1,7 @@
-"""The fusion worker on a bus and a clock of its own, moved from instant to instant: nothing happens that the clock has not reached.
+"""The fusion worker on an in-process bus and a virtual clock, which moves from instant to instant.
 
-It is the worker that runs on Kafka, whole: only the clock, the bus and what drives them are others. The clock stands still while an
-engine answers, so that each decision is made at the instant of its bar, however long the engine takes.
+The worker is the one that runs on Kafka; only the clock, the bus and what drives them differ. The clock stops while an engine answers,
+so that each decision is made at the instant of its bar, however long the engine takes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from services.fusion.worker import FusionWorker, WorkerDependencies
 _CLIENT: Final = "aquiline-backtest"
 _START_S: Final = 0.01
 _MOST_HELD: Final = 4_096
-"""So many records are appended before the bus is emptied of what has been read: 100,000 bars would be half a gigabyte."""
+"""Records appended before those that were read are deleted from the bus: 100,000 bars would take half a gigabyte."""
 SIGNALS_TOPIC: Final = topic_name(Topic.STRATEGY_SIGNALS, MODE)
 AUDIT_TOPIC: Final = topic_name(Topic.SIGNAL_AUDIT, MODE)
 _READ: Final = (
@@ -32,7 +32,7 @@ _READ: Final = (
 
 
 class VirtualWorker:
-    """One life of a worker. Load what was before, `start`, then `play` step after step."""
+    """One worker. `load` the history, `start`, then `play` one step after the other."""
 
     def __init__(self, begins_ms: int) -> None:
         """Start a clock at `begins_ms`."""
@@ -47,10 +47,10 @@ class VirtualWorker:
         self._held = 0
         """Records appended since the bus was last emptied."""
         self.appended: list[Record] = []
-        """What was appended but signals, for the log that a run leaves; whoever writes it empties it."""
+        """Appended records except signals, for the run's log; whoever writes them clears the list."""
 
     async def open(self, instruments: Sequence[Instrument], splits: Sequence[InstrumentEvent]) -> None:
-        """Make the topics, and say what trades."""
+        """Create the topics, and publish instruments and splits."""
         admin = await self.bus.admin()
         # One partition, so that records of an instant are read in the order of the data.
         await ensure_topics(admin, MODE, 1)
@@ -60,18 +60,18 @@ class VirtualWorker:
                 await self._append(topic_name(topic, MODE), message.symbol.encode(), message.encode())
 
     async def load(self, step: Step) -> None:
-        """Append what was before the worker's life; it is not asked about."""
+        """Append records from before the worker's start; they trigger nothing."""
         self.clock.advance_to(step.at_ms)
         for topic, key, value in step.fed:
             await self._append(topic, key, value)
 
     async def load_signal(self, at_ms: int, key: bytes, value: bytes) -> None:
-        """Append a signal or cancel that an earlier life published at that time, so that the worker takes it into account."""
+        """Append a signal or cancel that an earlier process published at that time, so that the worker knows of it."""
         self.clock.advance_to(max(at_ms, self.clock.now_ms()))
         await self._append(SIGNALS_TOPIC, key, value)
 
     async def start(self, dependencies: WorkerDependencies) -> None:
-        """Start the worker, and return once its books stand: from what was loaded, on the path of any start."""
+        """Start the worker, and return once it has rebuilt its books from what was loaded."""
         self._reader = await self.bus.reader(client_id=_CLIENT)
         outputs = [TopicPartition(SIGNALS_TOPIC, 0), TopicPartition(AUDIT_TOPIC, 0)]
         await self._reader.read(await self._reader.end_offsets(outputs))
@@ -82,7 +82,7 @@ class VirtualWorker:
             await asyncio.sleep(_START_S)
 
     async def play(self, step: Step) -> list[Record]:
-        """Go on to the step's instant, append it, and return the signals and audit records that came by then and of it."""
+        """Advance to the step's instant, append its records, and return the signals and audit records published up to then."""
         await self._go_to(step.at_ms)
         for topic, key, value in step.fed:
             await self._append(topic, key, value)
@@ -94,18 +94,18 @@ class VirtualWorker:
         return await self._outputs()
 
     async def reach(self, at_ms: int) -> list[Record]:
-        """Go on to an instant, and return what came before it."""
+        """Advance to an instant, and return the signals and audit records published before it."""
         await self._go_to(at_ms)
         return await self._outputs()
 
     @property
     def at_rest(self) -> bool:
-        """Return whether every trigger has ended: nothing waits for a time to come."""
+        """Return whether every trigger has ended."""
         accounts = self.worker.accounts
         return accounts.outcomes.total() == accounts.triggers
 
     async def close(self) -> None:
-        """End the worker."""
+        """Stop the worker."""
         if self._running is not None:
             self.worker.stop()
             await self._running
@@ -119,11 +119,11 @@ class VirtualWorker:
             self.appended.append(Record(topic, partition, offset, at_ms, key, value))
 
     async def _go_to(self, at_ms: int) -> None:
-        """Move the clock, stopping wherever somebody waits for a time on the way."""
+        """Move the clock, stopping at every time that a task waits for."""
         while (wake_ms := self.clock.next_wake_ms()) is not None and wake_ms <= at_ms:
             self.clock.advance_to(wake_ms)
             await self.worker.catch_up_tables()
-            await asyncio.sleep(0)  # who was woken has its turn
+            await asyncio.sleep(0)  # the woken task runs
             await self.worker.settle()
         self.clock.advance_to(at_ms)
         await self.worker.catch_up_tables()
@@ -141,4 +141,4 @@ class VirtualWorker:
     def _check(self) -> None:
         if self._running is not None and self._running.done():
             self._running.result()
-            raise RuntimeError("the fusion worker ended before its time")
+            raise RuntimeError("the fusion worker ended unexpectedly")

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from services.backtest.request import DEMO, NONE, RECORDED, RULES, SIMULATOR, BacktestRequest
+from services.cli.candle_file_options import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
 from services.cli.options import TIME, ConfigOption, SetOption, epoch_ms
-from services.cli.reading import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
 
 app = typer.Typer(rich_markup_mode="markdown")
 

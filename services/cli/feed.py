@@ -11,14 +11,15 @@ import orjson
 import typer
 
 from schemas import interval_ms
-from services.cli.reading import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
+from services.cli.candle_file_options import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
+from services.cli.options import BusOption, ConfigOption, settings_on
 from services.core import logs
 from services.core.bus.connect import connect
 from services.core.calendar import ALWAYS_OPEN
 from services.core.clock import Clock
 from services.core.health import Health
 from services.core.lifecycle import Build, OnBus, Service, explain, serve
-from services.core.settings import Settings, SettingsError, load
+from services.core.settings import Settings, SettingsError
 from services.feeds.exchange import Exchange, default_symbol
 from services.feeds.follow import FileFeed
 from services.feeds.live import ExchangeFeed, LiveFeed, Pause
@@ -26,9 +27,6 @@ from services.feeds.options import ReadOptions
 from services.feeds.symbols import Symbols
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Candles onto the bus as they come.")
-
-ConfigOption = Annotated[Path | None, typer.Option(help="Settings file; else AQUILINE_CONFIG and AQUILINE_* variables.")]
-BusOption = Annotated[str | None, typer.Option(help="`kafka://host:port`, instead of the settings' `bus.url`.")]
 
 
 @app.callback()
@@ -161,7 +159,7 @@ def _ccxt_options(texts: list[str]) -> dict[str, Any]:
 
 
 def _settings(config: Path | None, bus: str | None) -> Settings:
-    settings = load(config, {} if bus is None else {"bus": {"url": bus}})
+    settings = settings_on(config, bus)
     if settings.bus.url.startswith("memory:"):
         raise SettingsError("memory:// lives inside one process, so nobody would read what is published; name a kafka:// bus")
     return settings

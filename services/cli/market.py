@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas import Candle, Instrument, Topic, topic_name
+from services.cli.candle_file_options import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
 from services.cli.market_samples import samples
-from services.cli.options import ConfigOption
-from services.cli.reading import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
+from services.cli.options import BusOption, ConfigOption, settings_on
 from services.core.bus import BusError, Producer
 from services.core.bus.connect import connect
 from services.core.calendar import ALWAYS_OPEN, CalendarError
 from services.core.clock import SystemClock
-from services.core.settings import Settings, SettingsError, load
+from services.core.settings import Settings, SettingsError
 from services.feeds.describe import describe, increments
 from services.feeds.files import FileError, Reading, ReadOptions, merged, read_all
 from services.feeds.replay import AsFastAsPossible, BarsPerSecond, Pace, RealTime, in_event_time, replay
@@ -54,7 +54,7 @@ def replay_files(
     stamp: Annotated[Stamp, typer.Option(help=STAMP_HELP)] = Stamp.OPEN,
     extended: Annotated[bool, typer.Option("--extended", help=EXTENDED_HELP)] = False,
     currency: Annotated[str, typer.Option(help="Of those instruments.")] = "USD",
-    bus: Annotated[str | None, typer.Option(help="`kafka://host:port`, instead of the settings' `bus.url`.")] = None,
+    bus: BusOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Publish the candles of files on the topic `candles`, merged by the time at which they end.
@@ -98,7 +98,7 @@ def replay_files(
 
 
 def _settings(config: Path | None, bus: str | None) -> Settings:
-    settings = load(config, {} if bus is None else {"bus": {"url": bus}})
+    settings = settings_on(config, bus)
     if settings.bus.url.startswith("memory:"):
         raise SettingsError("memory:// lives inside one process, so nobody would read what is replayed; name a kafka:// bus")
     return settings

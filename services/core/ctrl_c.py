@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the run plays no more, drains and reports."""
+"""Ctrl-C and SIGTERM for commands that then finish what is under way and report: the demo and a backtest."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunInterruptedError(Exception):
-    """Ctrl-C before the first bar was played."""
+    """Ctrl-C came before the first bar was played."""
 
 
 @dataclass(slots=True)
 class Interrupt:
-    """Set by SIGINT or SIGTERM; the run then plays no more, drains and reports."""
+    """Set by SIGINT or SIGTERM: the run plays no further bar, drains and reports."""
 
     requested: asyncio.Event = field(default_factory=asyncio.Event)
     signal_number: int = 0
 
     def on_signal(self, number: signal.Signals) -> None:
-        """Take note of a signal."""
+        """Store the signal and set `requested`."""
         self.signal_number = number
         self.requested.set()
 
 
 @contextlib.contextmanager
 def catch_ctrl_c(interrupt: Interrupt) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to `interrupt` while the context lasts; a second one ends the process as ever."""
+    """Set `interrupt` on SIGINT or SIGTERM inside the context; a second one ends the process."""
     loop = asyncio.get_running_loop()
 
     def leave() -> None:
@@ -51,7 +51,7 @@ def catch_ctrl_c(interrupt: Interrupt) -> Iterator[None]:
 
 
 async def run_unless_interrupted(interrupt: Interrupt, work: Coroutine[None, None, None]) -> None:
-    """Await `work`, or raise RunInterruptedError when the run is interrupted before it is done."""
+    """Await `work`; raise RunInterruptedError when the run is interrupted first."""
     task = asyncio.create_task(work)
     waiting = asyncio.create_task(interrupt.requested.wait())
     try:

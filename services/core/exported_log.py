@@ -1,6 +1,6 @@
-"""An exported log: the records that prompts are made of, a JSON line each, under a header with the settings that shaped them.
+"""An exported log: the records that prompts are built from, one JSON line each, after a header with the settings that shape prompts.
 
-Each line carries a checksum of itself, so that a damaged one is found and named whether or not a prompt shows what it says.
+Each line carries a checksum, so that a damaged one is found even when no prompt shows it.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from services.core.errors import ServiceError
 from services.core.settings import BusSettings, EngineSettings, FusionSettings, Settings
 
 TOPICS: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS)
-"""What prompts are made of."""
+"""The topics that prompts are built from."""
 _FORMAT: Final = 1
 _CHECKSUM: Final = "checksum"
 _DIGITS: Final = 16
 
 
 class LogFileError(ServiceError):
-    """A file is no exported log, or cannot be read to its end."""
+    """A file is not an exported log, or cannot be read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the log's prompts were shaped by, and whether it holds all that its books were ever fed."""
+    """The settings that shaped the prompts, and whether the log holds every record since the topics were created."""
 
     settings: Settings
     whole: bool
 
 
 class Line(NamedTuple):
-    """One record of a file. `problem` says what is wrong with its line; `record` is None when it cannot be read at all."""
+    """One line of a file. `problem` says what is wrong with it; `record` is None when it cannot be read at all."""
 
     number: int
     record: Record | None
@@ -50,10 +50,10 @@ class Line(NamedTuple):
 
 
 class LogWriter:
-    """Writes an exported log, packed when its name ends in `.gz`. A context manager; what it does raises OSError."""
+    """Writes an exported log, compressed when its name ends in `.gz`. A context manager; its methods raise OSError."""
 
     def __init__(self, file: Path, header: Header) -> None:
-        """Begin `file` anew."""
+        """Create or truncate `file`."""
         packed = file.suffix == ".gz"
         self._out: IO[bytes] = cast("IO[bytes]", gzip.GzipFile(file, "wb", compresslevel=6)) if packed else file.open("wb")
         self._out.write(header_line(header))
@@ -80,11 +80,11 @@ def record_line(record: Record) -> bytes:
 
 
 def read_log(file: Path) -> tuple[Header, Iterator[Line]]:
-    """Return the header and, one by one, the lines of an exported log; raise LogFileError for what is none."""
+    """Return the header and an iterator of the lines of an exported log; raise LogFileError for another file."""
     lines = _lines(file)
     first = next(lines, None)
     if first is None:
-        raise LogFileError(f"{file} is empty; an exported log begins with a header line (`aquiline replay export` writes one)")
+        raise LogFileError(f"{file} is empty; `aquiline replay export` writes exported logs")
     return _header(file, first[1]), (_line(number, line) for number, line in lines)
 
 
@@ -96,7 +96,7 @@ def _header_values(header: Header) -> dict[str, Any]:
         "whole": header.whole,
         "settings": {
             "bus": {"max_record_bytes": settings.bus.max_record_bytes},
-            # No addresses and no keys: only what shapes prompts and samples answers.
+            # No addresses and no keys: only settings that shape prompts and answers.
             "engine": settings.engine.model_dump(mode="json", include={"kind", "tokenizer_file", "chat_template"}),
             "fusion": settings.fusion.model_dump(mode="json"),
         },
@@ -143,7 +143,7 @@ def _header(file: Path, line: bytes) -> Header:
         if values["aquiline_log"] != _FORMAT:
             raise LogFileError(f"{file} is an exported log of format {values['aquiline_log']!r}; this version reads {_FORMAT}")
         if told != _checksum(values):
-            raise LogFileError(f"{file}, line 1: the header is damaged, its checksum is not that of what it says")
+            raise LogFileError(f"{file}, line 1: the header is damaged: its checksum does not match its content")
         sections = values["settings"]
         settings = Settings(
             run_mode=RunMode(values["run_mode"]),
@@ -153,7 +153,7 @@ def _header(file: Path, line: bytes) -> Header:
         )
         return Header(settings, bool(values["whole"]))
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
-        raise LogFileError(f"{file} does not begin with the header of an exported log ({type(error).__name__}: {error})") from error
+        raise LogFileError(f"{file} has no header of an exported log ({type(error).__name__}: {error})") from error
 
 
 def _line(number: int, line: bytes) -> Line:
@@ -171,12 +171,12 @@ def _line(number: int, line: bytes) -> Line:
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError, binascii.Error) as error:
         return Line(number, None, f"the line cannot be read ({type(error).__name__}: {error})")
     if told != _checksum(values):
-        return Line(number, place, f"{record_place(place)} is damaged: its checksum is not that of what it says")
+        return Line(number, place, f"{record_place(place)} is damaged: its checksum does not match its content")
     return Line(number, place)
 
 
 def record_place(record: Record) -> str:
-    """Return where a record stands, for people."""
+    """Return a record's topic, partition and offset as text."""
     return f"{record.topic!r}[{record.partition}] offset {record.offset}"
 
 

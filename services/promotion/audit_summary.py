@@ -1,4 +1,4 @@
-"""How one trigger ended, as far as a comparison looks at it: an audit record takes 7 KB in memory, and a day may hold a million."""
+"""The fields of an audit record that a comparison needs: a whole record takes 7 KB in memory, and a day may hold a million."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas import LATENCY_STAGES, Action, AuditRecord, OffsetRef, Outcome
 
 
 class TriggerOrigin(NamedTuple):
-    """What made a trigger; the same on both sides for the same record."""
+    """The record and rule that made a trigger; equal on both sides for the same record."""
 
     topic: str
     partition: int
@@ -21,7 +21,7 @@ class TriggerOrigin(NamedTuple):
 
 
 class DecisionPoint(NamedTuple):
-    """What a decision was about: `partition` and `offset` are those of the last market record that it rests on."""
+    """The basis of a decision: `partition` and `offset` are those of the last market record that it used."""
 
     symbol: str
     interval: str
@@ -45,7 +45,7 @@ class AuditSummary:
     action: Action | None
     signal_id: UUID | None
     moment: DecisionPoint | None
-    """None where the trigger never had its turn."""
+    """None where the trigger ended before its turn."""
     vision: tuple[int, int] | None
     config_version: str
     prompt_version: str | None
@@ -59,16 +59,16 @@ class AuditSummary:
 
     @classmethod
     def of(cls, audit: AuditRecord) -> AuditSummary:
-        """Return what an audit record says; strings that many records share are kept once."""
-        said, symbol = audit.trigger, sys.intern(audit.symbol)
+        """Return the summary of an audit record; equal strings are stored once."""
+        ref, symbol = audit.trigger, sys.intern(audit.symbol)
         mode, interval = sys.intern(audit.mode), sys.intern(audit.interval)
         market = audit.as_of.market if audit.as_of is not None else None
         vision = audit.as_of.vision if audit.as_of is not None else None
         return cls(
-            origin=TriggerOrigin(sys.intern(said.topic), said.partition, said.offset, sys.intern(audit.trigger_kind), mode),
+            origin=TriggerOrigin(sys.intern(ref.topic), ref.partition, ref.offset, sys.intern(audit.trigger_kind), mode),
             symbol=symbol,
-            ts_ms=said.ts_ms,
-            ts_event_ms=said.ts_event_ms,
+            ts_ms=ref.ts_ms,
+            ts_event_ms=ref.ts_event_ms,
             ts_done_ms=audit.ts_done_ms,
             outcome=audit.outcome,
             reason=_kept(audit.reason),
@@ -88,7 +88,7 @@ class AuditSummary:
 
     @property
     def label(self) -> str:
-        """Return what a side did: the action that it published, or the outcome instead."""
+        """Return the published action, or else the outcome."""
         return self.action.value if self.outcome is Outcome.PUBLISHED and self.action is not None else self.outcome.value
 
 

@@ -1,4 +1,4 @@
-"""Two trails held against each other: coverage, agreement, latency, outcomes, prefix hits, returns, and the verdict. Pure."""
+"""Compares the decisions of live and shadow: coverage, agreement, latency, outcomes, prefix hits, returns, and the verdict. Pure."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _TO_DECISION: Final = LATENCY_STAGES.index("decision") + 1
 _TOP_REASONS: Final = 5
 _SEED: Final = 7
 _SLACK_MS: Final = 50.0
-"""A candidate within this of live's latency is not slower: between two small figures a ratio says nothing."""
+"""A latency within this much of live's counts as equal, as a ratio of two small figures says nothing."""
 _MINUTE_MS: Final = 60_000
 
 
 class NothingToCompareError(Exception):
-    """There is no comparison to make; the text says of what there is none."""
+    """There is nothing to compare; the text says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a side's settings file says: the hash of its decision-shaping settings, and what it makes its workers call themselves."""
+    """What a side's settings file leads to: the hash of its decision settings, and its workers' configuration version."""
 
     settings_hash: str
     config_version: str | None
-    """None where the tokenizer that it names is not here."""
+    """None where the file's tokenizer is not on this machine."""
     prompt_version: str
-    """This installation's: another one's configuration version cannot be worked out here."""
+    """This release's: the configuration version of another release cannot be computed here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What a candidate has to reach."""
+    """The thresholds that a candidate has to meet."""
 
     min_pairs: int = 200
     min_span_ms: int = 60 * _MINUTE_MS
@@ -53,25 +53,25 @@ class Criteria:
 
 
 def compare(
-    trails: tuple[SideRecords, SideRecords], expected: tuple[Expected, Expected], symbols: Collection[str], criteria: Criteria, now_ms: int
+    sides: tuple[SideRecords, SideRecords], expected: tuple[Expected, Expected], symbols: Collection[str], criteria: Criteria, now_ms: int
 ) -> Comparison:
-    """Return the comparison of what both sides did; raise NothingToCompareError.
+    """Return the comparison of both sides; raise NothingToCompareError.
 
-    `trails` and `expected` are live's and the shadow's; `symbols` are those that the shadow looks at, all when empty. Only the
+    `sides` and `expected` are live's and the shadow's; `symbols` are the shadow's, all when empty. Only the
     newest configuration version of each side counts, and only the span in which both had triggers.
     """
-    live, shadow = trails
+    live, shadow = sides
     kept, versions = [], []
     for name, trail in (("live", live), ("shadow", shadow)):
-        if not trail.ends:
-            raise NothingToCompareError(f"{name} left no audit record in this time; is its worker running, and reading?")
-        versions.append(newest_version(trail.ends))
-        kept.append(distinct(trail.ends, versions[-1], symbols))
+        if not trail.summaries:
+            raise NothingToCompareError(f"{name} has no audit record in this time; check that its worker runs and reads")
+        versions.append(newest_version(trail.summaries))
+        kept.append(distinct(trail.summaries, versions[-1], symbols))
         if not kept[-1]:
-            raise NothingToCompareError(f"{name} left no audit record of the symbols that the shadow looks at ({', '.join(symbols)})")
+            raise NothingToCompareError(f"{name} has no audit record of the shadow's symbols ({', '.join(symbols)})")
     from_ms, until_ms = span(*kept)
     if until_ms < from_ms:
-        raise NothingToCompareError("live and shadow never decided at the same time: there is no span with triggers of both")
+        raise NothingToCompareError("live and shadow never had triggers at the same time")
     ours, theirs = (within(side, from_ms, until_ms) for side in kept)
     found = pairs(ours, theirs)
     decided = [pair for pair in found if pair.decided]
@@ -94,16 +94,16 @@ def compare(
 
 
 def verdict(found: Comparison, criteria: Criteria) -> Iterable[Check]:
-    """Yield each criterion with what was found."""
+    """Yield each criterion with its threshold and the value found."""
     live, shadow = found.live, found.shadow
 
     def check(name: str, wanted: str, got: str, passed: bool) -> Check:  # noqa: FBT001 - the verdict
         return Check(name=name, wanted=wanted, got=got, passed=passed)
 
     for name, side in (("live", live), ("shadow", shadow)):
-        told = {True: "it does", False: f"no: it decides by configuration {side.config_version}", None: "not checked here"}
-        yield check(f"{name} runs its settings file", "yes", told[side.of_its_file], side.of_its_file is not False)
-    yield check("what answered the shadow", "no simulator", ", ".join(shadow.sources) or "nothing", "simulator" not in shadow.sources)
+        answer = {True: "yes", False: f"no, it has configuration {side.config_version}", None: "not checked here"}
+        yield check(f"{name} runs its settings file", "yes", answer[side.of_its_file], side.of_its_file is not False)
+    yield check("source of the shadow's answers", "no simulator", ", ".join(shadow.sources) or "nothing", "simulator" not in shadow.sources)
     yield check("decided pairs", f"at least {criteria.min_pairs}", str(found.decided), found.decided >= criteria.min_pairs)
     minutes = (found.until_ms - found.from_ms) / _MINUTE_MS
     least = criteria.min_span_ms / _MINUTE_MS
@@ -122,29 +122,29 @@ def verdict(found: Comparison, criteria: Criteria) -> Iterable[Check]:
         yield check("prefix hits", f"at least {least_hits:.1%}", f"{shadow.prefix_hits:.1%}", shadow.prefix_hits >= least_hits)
     if found.returns is not None and found.returns.high is not None:
         high = found.returns.high
-        yield check("returns", "interval of the difference not all below 0", f"up to {high * 1e4:+.1f} bp", high >= 0)
+        yield check("returns", "interval of the difference not entirely below 0", f"up to {high * 1e4:+.1f} bp", high >= 0)
 
 
-def _side(ends: Sequence[AuditSummary], trail: SideRecords, version: str, expected: Expected) -> Side:
-    published = [end for end in ends if end.outcome is Outcome.PUBLISHED]
-    known = [end for end in ends if end.cached_tokens is not None and end.prompt_tokens]
-    tokens = sum(end.prompt_tokens or 0 for end in known)
-    accepted = [end.accept_length for end in ends if end.accept_length is not None]
-    prompts = _distinct(end.prompt_version for end in ends)
+def _side(summaries: Sequence[AuditSummary], trail: SideRecords, version: str, expected: Expected) -> Side:
+    published = [one for one in summaries if one.outcome is Outcome.PUBLISHED]
+    known = [one for one in summaries if one.cached_tokens is not None and one.prompt_tokens]
+    tokens = sum(one.prompt_tokens or 0 for one in known)
+    accepted = [one.accept_length for one in summaries if one.accept_length is not None]
+    prompts = _distinct(one.prompt_version for one in summaries)
     comparable = expected.config_version is not None and prompts in ([], [expected.prompt_version])
     return Side(
         settings_hash=expected.settings_hash,
         config_version=version,
         of_its_file=version == expected.config_version if comparable else None,
-        other_versions=sum(end.config_version != version for end in trail.ends),
-        models=_distinct(end.model for end in ends),
-        sources=_distinct(end.source for end in ends),
+        other_versions=sum(one.config_version != version for one in trail.summaries),
+        models=_distinct(one.model for one in summaries),
+        sources=_distinct(one.source for one in summaries),
         prompt_versions=prompts,
-        triggers=len(ends),
-        outcomes=dict(Counter(end.outcome.value for end in ends)),
-        reasons=dict(Counter(end.reason for end in ends if end.reason).most_common(_TOP_REASONS)),
+        triggers=len(summaries),
+        outcomes=dict(Counter(one.outcome.value for one in summaries)),
+        reasons=dict(Counter(one.reason for one in summaries if one.reason).most_common(_TOP_REASONS)),
         latency_ms=_latency(published),
-        prefix_hits=sum(end.cached_tokens or 0 for end in known) / tokens if tokens else None,
+        prefix_hits=sum(one.cached_tokens or 0 for one in known) / tokens if tokens else None,
         accept_length=float(np.mean(accepted)) if accepted else None,
     )
 
@@ -152,7 +152,7 @@ def _side(ends: Sequence[AuditSummary], trail: SideRecords, version: str, expect
 def _latency(published: Sequence[AuditSummary]) -> dict[str, Spread]:
     if not published:
         return {}
-    taken = np.asarray([end.latency_ms for end in published])
+    taken = np.asarray([one.latency_ms for one in published])
     found = {"record_to_decision": _spread(taken[:, :_TO_DECISION].sum(axis=1))}
     return found | {stage: _spread(taken[:, at]) for at, stage in enumerate(LATENCY_STAGES)}
 
@@ -163,11 +163,11 @@ def _spread(values: NDArray[np.float64]) -> Spread:
 
 
 def _returns(decided: Sequence[Pair], live: SideRecords, shadow: SideRecords) -> Returns | None:
-    """Return the paired difference at the moments at which at least one side opened a position and all that did are scored."""
+    """Return the paired difference where at least one side opened a position and every opened one is scored."""
     opened = [pair for pair in decided if _opens(pair.live) or _opens(pair.shadow)]
-    for trail, ends in ((live, [pair.live for pair in opened]), (shadow, [pair.shadow for pair in opened])):
-        if any(map(_opens, ends)) and not any(end.signal_id in trail.scored for end in ends):
-            return None  # nobody scores this side: what is left would be the moments at which it stayed out
+    for trail, summaries in ((live, [pair.live for pair in opened]), (shadow, [pair.shadow for pair in opened])):
+        if any(map(_opens, summaries)) and not any(one.signal_id in trail.scored for one in summaries):
+            return None  # this side is not scored: only pairs in which it opened no position would remain
     rows = []
     for pair in opened:
         ours, theirs = _made(pair.live, live), _made(pair.shadow, shadow)
@@ -189,15 +189,15 @@ def _returns(decided: Sequence[Pair], live: SideRecords, shadow: SideRecords) ->
     )
 
 
-def _opens(end: AuditSummary) -> bool:
-    return end.action in {Action.BUY, Action.SELL}
+def _opens(one: AuditSummary) -> bool:
+    return one.action in {Action.BUY, Action.SELL}
 
 
-def _made(end: AuditSummary, trail: SideRecords) -> tuple[float, int] | None:
-    """Return what a decision made, and when that was known: nothing where it opened no position; None where it is not scored."""
-    if not _opens(end):
-        return 0.0, end.ts_event_ms
-    outcome = trail.scored.get(end.signal_id) if end.signal_id is not None else None
+def _made(one: AuditSummary, trail: SideRecords) -> tuple[float, int] | None:
+    """Return the return of a decision and its exit time: 0 where it opened no position; None where it is not scored."""
+    if not _opens(one):
+        return 0.0, one.ts_event_ms
+    outcome = trail.scored.get(one.signal_id) if one.signal_id is not None else None
     return None if outcome is None else (outcome.return_net or 0.0, outcome.ts_exit_ms)
 
 

@@ -1,4 +1,4 @@
-"""A comparison as it is shown, stored and read again by `aquiline promote`."""
+"""The result of a comparison, as it is shown, stored, and read by `aquiline promote`."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ class Spread(_Part):
 
 
 class Side(_Part):
-    """What one side did within the span that is compared."""
+    """One side within the compared span."""
 
     settings_hash: str
     """Of the settings in its file that shape decisions; `aquiline promote` compares it."""
     config_version: str
-    """Of the audit records that count here: the newest one found."""
+    """The newest configuration version; only its audit records count."""
     of_its_file: bool | None
-    """Whether its settings file makes this configuration version; None where that could not be worked out here."""
+    """Whether its settings file leads to this configuration version; None where that cannot be computed here."""
     other_versions: int
-    """Audit records of other configuration versions, which were left out."""
+    """Count of audit records of other configuration versions, which are ignored."""
     models: list[str]
     sources: list[str]
     prompt_versions: list[str]
     triggers: int
     outcomes: dict[str, int]
     reasons: dict[str, int]
-    """The most frequent ones behind outcomes other than `published`."""
+    """The most frequent reasons of outcomes other than `published`."""
     latency_ms: dict[str, Spread]
-    """By stage, and `record_to_decision` for all of them up to the decision; of published signals."""
+    """Of published signals, by stage; `record_to_decision` sums the stages up to the decision."""
     prefix_hits: float | None
-    """Share of prompt tokens that the engine already held."""
+    """Share of prompt tokens that were in the engine's cache."""
     accept_length: float | None
-    """Mean tokens a verification step, of the calls that said so."""
+    """Mean accepted tokens a verification step, over the calls that report it."""
 
     def share(self, *outcomes: str) -> float:
-        """Return the share of triggers that ended so."""
+        """Return the share of triggers with one of these outcomes."""
         return sum(self.outcomes.get(one, 0) for one in outcomes) / self.triggers if self.triggers else 0.0
 
 
 class Returns(_Part):
-    """Paired differences of what both made of the same moments: the shadow's return less the live one's, after costs."""
+    """Returns on the same records, after costs; `difference` is the shadow's less live's."""
 
     pairs: int
     live_mean: float
@@ -59,11 +59,11 @@ class Returns(_Part):
     difference: float
     low: float | None
     high: float | None
-    """95 % interval of the difference; None where there is too little to give one."""
+    """95 % interval of the difference; None with too few pairs."""
 
 
 class Check(_Part):
-    """One criterion."""
+    """One criterion: its threshold, the value found, and whether it is met."""
 
     name: str
     wanted: str
@@ -72,27 +72,27 @@ class Check(_Part):
 
 
 class Comparison(_Part):
-    """Everything that was compared, and the verdict."""
+    """The whole comparison with its verdict."""
 
     version: Literal[1] = 1
     made_ms: int
     from_ms: int
     until_ms: int
-    """Append times of the triggering records: the span in which both sides decided."""
+    """Append times of the triggering records: the span in which both sides had triggers."""
     live: Side
     shadow: Side
     coverage: float
     """Share of live's triggers that the shadow had as well."""
     pairs: int
-    """Decisions of both on the same market record of a symbol, interval and mode."""
+    """Count of decisions of both sides on the same market record, symbol, interval and mode."""
     decided: int
-    """Pairs of which both sides published a signal."""
+    """Count of pairs in which both sides published a signal."""
     same_vision: float | None
-    """Share of the pairs that rest on the same vision record too."""
+    """Share of the pairs that also used the same vision record."""
     actions: dict[str, dict[str, int]]
-    """Pairs by what live did (rows) and what the shadow did: an action, or an outcome other than `published`."""
+    """Counts of pairs by live's label and the shadow's: an action, or an outcome other than `published`."""
     agreement: float | None
-    """Share of the decided pairs with one action."""
+    """Share of the decided pairs with equal actions."""
     returns: Returns | None
     """None where neither side's signals were scored."""
     checks: list[Check] = Field(min_length=1)

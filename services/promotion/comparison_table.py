@@ -1,4 +1,4 @@
-"""A comparison on a terminal."""
+"""Prints a comparison on the terminal."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from services.promotion.comparison_result import Comparison, Side
 
 
 def show(found: Comparison, console: Console) -> None:
-    """Print a comparison: what each side did, who agreed with whom, and the verdict."""
+    """Print a comparison: each side's figures, the matrix of actions, and the verdict."""
     console.print(
-        f"From {_moment(found.from_ms)} to {_moment(found.until_ms)} UTC: {found.pairs:,} moments that both looked at, "
-        f"{found.decided:,} of them decided by both; {found.coverage:.1%} of live's triggers covered."
+        f"From {_moment(found.from_ms)} to {_moment(found.until_ms)} UTC: {found.pairs:,} decisions of both on the same record, "
+        f"{found.decided:,} of them published by both; {found.coverage:.1%} of live's triggers covered."
     )
     console.print(_sides(found))
     console.print(_matrix(found))
     if found.agreement is not None:
-        vision = "" if found.same_vision is None else f"; {found.same_vision:.1%} of the moments rest on the same vision record"
-        console.print(f"Same action in {found.agreement:.1%} of what both decided{vision}.")
+        vision = "" if found.same_vision is None else f"; {found.same_vision:.1%} of the pairs used the same vision record"
+        console.print(f"Equal actions in {found.agreement:.1%} of the published pairs{vision}.")
     if found.returns is None:
         console.print("Returns: not scored on both sides.")
     else:
         made = found.returns
-        interval = "no interval with so few" if made.low is None or made.high is None else f"95 %: {_bp(made.low)} to {_bp(made.high)}"
+        interval = "too few for an interval" if made.low is None or made.high is None else f"95 %: {_bp(made.low)} to {_bp(made.high)}"
         console.print(
-            f"Returns at {made.pairs:,} moments at which either opened: live {_bp(made.live_mean)}, shadow {_bp(made.shadow_mean)}, "
+            f"Returns of {made.pairs:,} pairs with an opened position: live {_bp(made.live_mean)}, shadow {_bp(made.shadow_mean)}, "
             f"difference {_bp(made.difference)} ({interval})."
         )
-    checks = Table("", "criterion", "wanted", "found", title="Verdict", title_justify="left")
+    checks = Table("", "criterion", "threshold", "found", title="Verdict", title_justify="left")
     for check in found.checks:
-        checks.add_row("[green]met[/]" if check.passed else "[red]missed[/]", check.name, escape(check.wanted), escape(check.got))
+        checks.add_row("[green]met[/]" if check.passed else "[red]not met[/]", check.name, escape(check.wanted), escape(check.got))
     console.print(checks)
-    console.print("Fit to be promoted." if found.passed else f"Not fit to be promoted: {', '.join(one.name for one in found.failed)}.")
+    console.print("May be promoted." if found.passed else f"May not be promoted: {', '.join(one.name for one in found.failed)}.")
 
 
 def _sides(found: Comparison) -> Table:
@@ -52,20 +52,20 @@ def _rows(live: Side, shadow: Side) -> Iterator[tuple[str, str, str]]:
     yield "prompt version", ", ".join(live.prompt_versions) or "-", ", ".join(shadow.prompt_versions) or "-"
     yield "configuration", live.config_version, shadow.config_version
     if live.other_versions or shadow.other_versions:
-        yield "left out, of others", f"{live.other_versions:,}", f"{shadow.other_versions:,}"
+        yield "ignored, of other versions", f"{live.other_versions:,}", f"{shadow.other_versions:,}"
     yield "triggers", f"{live.triggers:,}", f"{shadow.triggers:,}"
     for outcome in ("published", "conflated", "stale", "blocked", "failed"):
         yield outcome, f"{live.share(outcome):.2%}", f"{shadow.share(outcome):.2%}"
-    yield "mostly for", _reasons(live), _reasons(shadow)
+    yield "main reasons", _reasons(live), _reasons(shadow)
     for stage in live.latency_ms or shadow.latency_ms:
         yield f"{stage.replace('_', ' ')}, ms 50/95/99 %", _spread(live, stage), _spread(shadow, stage)
     yield "prefix hits", _figure(live.prefix_hits, ".1%"), _figure(shadow.prefix_hits, ".1%")
-    yield "accepted a step", _figure(live.accept_length, ".2f"), _figure(shadow.accept_length, ".2f")
+    yield "accepted tokens a step", _figure(live.accept_length, ".2f"), _figure(shadow.accept_length, ".2f")
 
 
 def _matrix(found: Comparison) -> Table:
     columns = sorted({column for row in found.actions.values() for column in row})
-    table = Table("live \\ shadow", *columns, title="Moments by what each did", title_justify="left")
+    table = Table("live \\ shadow", *columns, title="Pairs by action or outcome", title_justify="left")
     for live, row in found.actions.items():
         table.add_row(live, *(f"{row.get(column, 0):,}" for column in columns))
     return table

@@ -1,4 +1,4 @@
-"""Who decided what on the same record: ends of both sides, joined by symbol, interval, mode and as-of. Pure."""
+"""Matches the decisions of both sides by symbol, interval, mode and market record. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from services.promotion.audit_summary import AuditSummary, DecisionPoint, Trigge
 
 @dataclass(frozen=True, slots=True)
 class SideRecords:
-    """What one side left behind: how its triggers ended, and what the market made of its signals by signal id."""
+    """One side's audit summaries, and the outcomes of its signals by signal id."""
 
-    ends: Sequence[AuditSummary]
+    summaries: Sequence[AuditSummary]
     scored: Mapping[UUID, SignalOutcome] = field(default_factory=dict)
 
 
 class Pair(NamedTuple):
-    """One moment on both sides."""
+    """The decisions of both sides on one record."""
 
     live: AuditSummary
     shadow: AuditSummary
@@ -33,57 +33,57 @@ class Pair(NamedTuple):
 
     @property
     def same_vision(self) -> bool:
-        """Return whether both rest on the same vision record, or on none."""
+        """Return whether both used the same vision record, or none."""
         return self.live.vision == self.shadow.vision
 
 
-def newest_version(ends: Sequence[AuditSummary]) -> str:
-    """Return the configuration version of the newest one: what runs there now."""
-    return max(ends, key=lambda end: end.ts_done_ms).config_version
+def newest_version(summaries: Sequence[AuditSummary]) -> str:
+    """Return the configuration version of the newest audit record."""
+    return max(summaries, key=lambda one: one.ts_done_ms).config_version
 
 
-def distinct(ends: Iterable[AuditSummary], version: str, symbols: Collection[str]) -> list[AuditSummary]:
-    """Return the first end of each trigger, of one configuration version, of `symbols` (of all when empty)."""
+def distinct(summaries: Iterable[AuditSummary], version: str, symbols: Collection[str]) -> list[AuditSummary]:
+    """Return the first summary of each trigger, of one configuration version and of `symbols` (all when empty)."""
     found: dict[TriggerOrigin, AuditSummary] = {}
-    for end in ends:
-        if end.config_version == version and (not symbols or end.symbol in symbols):
-            found.setdefault(end.origin, end)
+    for one in summaries:
+        if one.config_version == version and (not symbols or one.symbol in symbols):
+            found.setdefault(one.origin, one)
     return list(found.values())
 
 
 def span(live: Sequence[AuditSummary], shadow: Sequence[AuditSummary]) -> tuple[int, int]:
-    """Return from when to when both sides had triggers, in append times of the triggering records; empty where they never met."""
-    sides = [[end.ts_ms for end in side] for side in (live, shadow)]
+    """Return the span in which both sides had triggers, in append times of the triggering records; negative without overlap."""
+    sides = [[one.ts_ms for one in side] for side in (live, shadow)]
     return max(min(side) for side in sides), min(max(side) for side in sides)
 
 
-def within(ends: Iterable[AuditSummary], from_ms: int, until_ms: int) -> list[AuditSummary]:
-    """Return those whose trigger lies in the span."""
-    return [end for end in ends if from_ms <= end.ts_ms <= until_ms]
+def within(summaries: Iterable[AuditSummary], from_ms: int, until_ms: int) -> list[AuditSummary]:
+    """Return the summaries whose trigger lies in the span."""
+    return [one for one in summaries if from_ms <= one.ts_ms <= until_ms]
 
 
 def covered(live: Sequence[AuditSummary], shadow: Sequence[AuditSummary]) -> float:
-    """Return the share of live's triggers, by the record that made them, that the shadow had too."""
-    had = {end.origin for end in shadow}
-    return sum(end.origin in had for end in live) / len(live) if live else 0.0
+    """Return the share of live's triggers that the shadow also had, by the record that made them."""
+    had = {one.origin for one in shadow}
+    return sum(one.origin in had for one in live) / len(live) if live else 0.0
 
 
 def pairs(live: Iterable[AuditSummary], shadow: Iterable[AuditSummary]) -> list[Pair]:
-    """Return the moments that both sides looked at, in order of time; triggers that never had their turn rest on nothing."""
+    """Return the pairs in order of event time; triggers that ended before their turn make none."""
     theirs: dict[DecisionPoint, AuditSummary] = {}
-    for end in shadow:
-        if end.moment is not None:
-            theirs.setdefault(end.moment, end)
+    for one in shadow:
+        if one.moment is not None:
+            theirs.setdefault(one.moment, one)
     ours: dict[DecisionPoint, AuditSummary] = {}
-    for end in live:
-        if end.moment is not None and end.moment in theirs:
-            ours.setdefault(end.moment, end)
-    found = [Pair(end, theirs[moment]) for moment, end in ours.items()]
+    for one in live:
+        if one.moment is not None and one.moment in theirs:
+            ours.setdefault(one.moment, one)
+    found = [Pair(one, theirs[moment]) for moment, one in ours.items()]
     return sorted(found, key=lambda pair: pair.live.ts_event_ms)
 
 
 def matrix(found: Iterable[Pair]) -> dict[str, dict[str, int]]:
-    """Return how often live did the one and the shadow the other."""
+    """Return the count of pairs by live's label and the shadow's."""
     counts = Counter((pair.live.label, pair.shadow.label) for pair in found)
     rows: dict[str, dict[str, int]] = {}
     for (live, shadow), count in sorted(counts.items()):

@@ -25,23 +25,23 @@ DEPLOYMENT_SETTINGS: Final = frozenset(
         "engine.api_key",
     }
 )
-"""Settings of `fusion` and `engine` that a promotion leaves as they are: which worker it is and where it runs, not what it decides."""
+"""Settings of `fusion` and `engine` that a promotion leaves alone: they say which worker it is and where it runs."""
 
 SECTIONS: Final = ("engine", "fusion")
 
 
 def decision_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that shape decisions by dotted key, as JSON has them."""
+    """Return the settings that shape decisions by dotted key, with JSON values."""
     return {key: value for key, value in _all(settings).items() if key not in DEPLOYMENT_SETTINGS}
 
 
 def deployment_settings(settings: Settings) -> dict[str, Any]:
-    """Return the others of the same sections."""
+    """Return the other settings of the same sections."""
     return {key: value for key, value in _all(settings).items() if key in DEPLOYMENT_SETTINGS}
 
 
 def decision_settings_hash(settings: Settings) -> str:
-    """Return a name for the settings that shape decisions."""
+    """Return a hash of the settings that shape decisions."""
     return hashlib.sha256(orjson.dumps(decision_settings(settings), option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Reads one side's trail from the log: audit records since a moment, and the outcomes of its signals where somebody scores them."""
+"""Reads one side's audit records and, where its signals are scored, their outcomes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from services.promotion.decision_pairs import SideRecords
 
 M = TypeVar("M", AuditRecord, SignalOutcome)
 
-Tell = Callable[[str, int, int], None]
-"""Is told of progress: topic, records read, records there."""
+OnProgress = Callable[[str, int, int], None]
+"""Called with the topic, the count of offsets read and the count in all."""
 
 
-async def read_side(bus: Bus, run_mode: RunMode, symbols: Collection[str], since_ms: int, tell: Tell) -> SideRecords:
-    """Return what `run_mode` left of `symbols` (of all when empty) since `since_ms`, by append time.
+async def read_side(bus: Bus, run_mode: RunMode, symbols: Collection[str], since_ms: int, on_progress: OnProgress) -> SideRecords:
+    """Return the records of `symbols` (all when empty) that `run_mode` wrote since `since_ms`, by append time.
 
     Raises BusError when its topics do not exist.
     """
     keys = {symbol.encode() for symbol in symbols}
     audit, outcomes = (topic_name(topic, run_mode) for topic in (Topic.SIGNAL_AUDIT, Topic.SIGNAL_OUTCOMES))
-    ends = [AuditSummary.of(_decoded(AuditRecord, record)) async for record in _records(bus, audit, keys, since_ms, tell)]
-    scored = [_decoded(SignalOutcome, record) async for record in _records(bus, outcomes, keys, since_ms, tell)]
-    return SideRecords(ends, {outcome.signal_id: outcome for outcome in scored})
+    summaries = [AuditSummary.of(_decoded(AuditRecord, record)) async for record in _records(bus, audit, keys, since_ms, on_progress)]
+    scored = [_decoded(SignalOutcome, record) async for record in _records(bus, outcomes, keys, since_ms, on_progress)]
+    return SideRecords(summaries, {outcome.signal_id: outcome for outcome in scored})
 
 
 def _decoded(model: type[M], record: Record) -> M:
@@ -36,17 +36,17 @@ def _decoded(model: type[M], record: Record) -> M:
         return model.decode(record.value or b"")
     except ValidationError as error:
         raise BusError(
-            f"offset {record.offset} of {record.topic}[{record.partition}] is no {model.__name__} ({error.errors()[0]['msg']}): "
-            "somebody else writes there, or this release is too old to read it"
+            f"offset {record.offset} of {record.topic}[{record.partition}] is not a valid {model.__name__} ({error.errors()[0]['msg']}): "
+            "another program writes to the topic, or a newer release does"
         ) from error
 
 
-async def _records(bus: Bus, topic: str, keys: Collection[bytes], since_ms: int, tell: Tell) -> AsyncIterator[Record]:
+async def _records(bus: Bus, topic: str, keys: Collection[bytes], since_ms: int, on_progress: OnProgress) -> AsyncIterator[Record]:
     """Yield the records of a topic with one of `keys` (all when empty), from `since_ms` to its present end."""
     reader = await bus.reader(client_id="aquiline-shadow")
     try:
         offsets = await offsets_within(reader, await partitions_of(bus, topic), TimeRange(since_ms))
-        async for record in read_offsets(reader, offsets, lambda done, total: tell(topic, done, total)):
+        async for record in read_offsets(reader, offsets, lambda done, total: on_progress(topic, done, total)):
             if not keys or record.key in keys:
                 yield record
     finally:

@@ -22,18 +22,18 @@ class Change(BaseModel):
     after: Any
 
     def __str__(self) -> str:
-        """Return it for people."""
-        return f"{self.key}: {_said(self.before)} -> {_said(self.after)}"
+        """Return the change as text."""
+        return f"{self.key}: {_text(self.before)} -> {_text(self.after)}"
 
 
 def changes(live: Settings, candidate: Settings) -> list[Change]:
-    """Return what the candidate decides by that live does not."""
+    """Return the decision settings in which the candidate differs from live."""
     before, after = decision_settings(live), decision_settings(candidate)
     return [Change(key=key, before=before[key], after=after[key]) for key in before if before[key] != after[key]]
 
 
 def applied(text: str, wanted: Sequence[Change]) -> str:
-    """Return a settings file's `text` with these changes; a setting that is to have no value is taken out."""
+    """Return a settings file's `text` with these changes; a setting without a value is removed."""
     document = tomlkit.parse(text)
     for change in wanted:
         section, field = change.key.split(".", 1)
@@ -51,5 +51,5 @@ def applied(text: str, wanted: Sequence[Change]) -> str:
     return tomlkit.dumps(document)
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return "nothing" if value is None else repr(value)

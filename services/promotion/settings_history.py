@@ -4,9 +4,8 @@
 2. The file is replaced by a rename.
 3. The marker goes.
 
-A crash leaves either the file as it was, with a version that never took effect and is dropped the next time, or the version in
-effect. A file that somebody changed by hand meanwhile is taken into the history first, so that every text that was ever in effect can
-be had again.
+A crash leaves either the old file, with a version that never took effect and is deleted at the next call, or the new version in
+effect. A file that was edited by hand is first added to the history, so that every text that was ever in effect can be restored.
 """
 
 from __future__ import annotations
@@ -41,16 +40,16 @@ class Version(BaseModel):
     reason: str
     sha256: str
     restores: int | None = None
-    """The version whose text this one brought back."""
+    """The version whose text this one restored."""
     changes: list[Change] = []
     comparison: dict[str, Any] | None = None
-    """The whole comparison that a promotion rested on."""
+    """The comparison that a promotion was based on."""
     override: str | None = None
-    """Why it was promoted against its comparison, or without one."""
+    """The reason for a promotion against its comparison, or without one."""
 
 
 class _VersionFields(TypedDict):
-    """What a caller says of a version; see `Version`."""
+    """The fields of a version that the caller sets; see `Version`."""
 
     action: Action
     actor: str
@@ -65,19 +64,19 @@ class History:
     """The versions of one settings file."""
 
     def __init__(self, file: Path) -> None:
-        """Keep them beside `file`; nothing is written yet."""
+        """Use the folder beside `file`; nothing is written yet."""
         self.file = file
         self.folder = file.with_name(f"{file.name}.history")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from changing the file meanwhile; raise ServiceError when somebody does."""
+        """Hold the lock on the file; raise ServiceError when another process holds it."""
         self.folder.mkdir(exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ServiceError(f"somebody else is changing {self.file} right now; look at its history when they are done") from None
+                raise ServiceError(f"another process is changing {self.file}; try again when it has finished") from None
             yield
 
     def versions(self) -> list[Version]:
@@ -87,21 +86,21 @@ class History:
             try:
                 found.append(Version.model_validate_json(file.read_bytes()))
             except ValidationError as error:
-                raise ServiceError(f"{file} is no record of a version: {error.errors()[0]['msg']}; put it back as it was") from error
+                raise ServiceError(f"{file} is not a valid version record: {error.errors()[0]['msg']}; restore the file") from error
         return found
 
     def text(self, number: int) -> str:
-        """Return a version's text; raise ServiceError when it is not as it was written."""
+        """Return a version's text; raise ServiceError when the file was changed."""
         version = next((one for one in self.versions() if one.number == number), None)
         if version is None:
-            raise ServiceError(f"{self.folder} has no version {number}; `aquiline rollback --list` shows those that there are")
+            raise ServiceError(f"{self.folder} has no version {number}; `aquiline rollback --list` lists the versions")
         text = self._path(number, "toml").read_text()
         if _sha256(text) != version.sha256:
-            raise ServiceError(f"{self._path(number, 'toml')} has been changed since it was written; it is not brought back")
+            raise ServiceError(f"{self._path(number, 'toml')} has been changed since it was written; it is not restored")
         return text
 
     def current(self, actor: str) -> Version:
-        """Return the version in effect, having taken in what was done to the file by hand, and dropped what never took effect."""
+        """Return the version in effect, after adding an edit by hand and deleting a version that never took effect."""
         versions, text = self.versions(), self.file.read_text()
         sha256 = _sha256(text)
         if self._pending.exists():
@@ -114,10 +113,10 @@ class History:
             return versions[-1]
         return self._record(text, action="edited by hand" if versions else "found", actor=actor, reason="as it was found")
 
-    def change(self, text: str, **told: Unpack[_VersionFields]) -> Version:
+    def change(self, text: str, **fields: Unpack[_VersionFields]) -> Version:
         """Put `text` into effect as the next version, and return its record."""
         _write(self._pending, "")
-        version = self._record(text, **told)
+        version = self._record(text, **fields)
         new = self.file.with_name(f".{self.file.name}.new")
         _write(new, text)
         new.chmod(self.file.stat().st_mode)
@@ -131,18 +130,18 @@ class History:
         number = current.restores or current.number
         earlier = [one for one in self.versions() if one.number < number]
         if not earlier:
-            raise ServiceError(f"version {number} is the first that {self.folder} knows; there is nothing before it to go back to")
+            raise ServiceError(f"version {number} is the first in {self.folder}; there is no earlier one")
         return earlier[-1].restores or earlier[-1].number
 
     @property
     def _pending(self) -> Path:
         return self.folder / "pending"
 
-    def _record(self, text: str, **told: Unpack[_VersionFields]) -> Version:
+    def _record(self, text: str, **fields: Unpack[_VersionFields]) -> Version:
         versions = self.versions()
         number = versions[-1].number + 1 if versions else 1
         at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        version = Version(number=number, at=at, sha256=_sha256(text), **told)
+        version = Version(number=number, at=at, sha256=_sha256(text), **fields)
         _write(self._path(number, "toml"), text)
         _write(self._path(number, "json"), version.model_dump_json(indent=2) + "\n")
         _sync(self.folder)
@@ -164,7 +163,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have a folder's entries on the disk."""
+    """Sync a folder's entries to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,1 +1,1 @@
-"""Build any decision's prompt again from log and audit: check it, show it, ask an engine anew."""
+"""Rebuilds the prompts of past decisions from log and audit, to verify them, show them or ask an engine again."""

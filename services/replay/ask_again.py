@@ -1,6 +1,6 @@
-"""Asks an engine again what was asked before, and says how its answers differ from those in the audit.
+"""Asks an engine the prompts of past decisions again, and compares its answers with those in the audit.
 
-The prompt's ids are the same to the last one; an answer need not be: another model, other weights or another batch may change it.
+The prompt's token ids are the same; the answer may differ with another model, other weights or another batch.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from services.inference.engine import Engine, EngineRequest
 from services.replay.audit_trail import AuditEntry
 from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt
 
-_PATIENCE_MS: Final = 120_000
+_DEADLINE_MS: Final = 120_000
 
-Likeness = Literal["same", "same decision", "other"]
+Agreement = Literal["identical", "same decision", "different"]
 
 
 @dataclass(frozen=True, slots=True)
 class NewAnswer:
-    """An answer that was given again. `differences` are fields with what they were and what they are."""
+    """A new answer to an old prompt. `differences` lists fields with their old and new values."""
 
     entry: AuditEntry
     text: str
-    likeness: Likeness
+    agreement: Agreement
     differences: Sequence[str]
 
 
@@ -41,7 +41,7 @@ async def ask_again(entry: AuditEntry, rebuilt: RebuiltPrompt, rebuilder: Prompt
         mode=record.mode,
         input_ids=prompt.ids,
         sampling=sampling(rebuilder.settings.fusion, record.mode),
-        deadline_ms=clock.now_ms() + _PATIENCE_MS,
+        deadline_ms=clock.now_ms() + _DEADLINE_MS,
         text=lambda: rebuilder.prompts.text(rebuilt.plan),
         view=rebuilt.plan.facts,
     )
@@ -53,16 +53,16 @@ async def ask_again(entry: AuditEntry, rebuilt: RebuiltPrompt, rebuilder: Prompt
 
 
 def compare(entry: AuditEntry, text: str) -> NewAnswer:
-    """Hold a new answer against the one in the audit."""
+    """Compare a new answer with the one in the audit."""
     before = entry.record.answer or ""
     if text == before:
-        return NewAnswer(entry, text, "same", ())
+        return NewAnswer(entry, text, "identical", ())
     thinking = entry.record.mode == "deep"
     then, now = _read(before, thinking=thinking), _read(text, thinking=thinking)
     if isinstance(then, str) or isinstance(now, str):
-        return NewAnswer(entry, text, "other", [f"{then if isinstance(then, str) else 'an answer'} then, {_said(now)} now"])
+        return NewAnswer(entry, text, "different", [f"{then if isinstance(then, str) else 'an answer'} before, {_action(now)} now"])
     found = list(_differences(then, now))
-    return NewAnswer(entry, text, "other" if found else "same decision", found)
+    return NewAnswer(entry, text, "different" if found else "same decision", found)
 
 
 def _read(text: str, *, thinking: bool) -> Answer | str:
@@ -74,7 +74,7 @@ def _read(text: str, *, thinking: bool) -> Answer | str:
         return error.reason
 
 
-def _said(answer: Answer | str) -> str:
+def _action(answer: Answer | str) -> str:
     return answer if isinstance(answer, str) else answer.action
 
 

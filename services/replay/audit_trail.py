@@ -1,4 +1,4 @@
-"""The audit trail to be replayed: a file with a record a line, as the demo leaves one, or a span of the audit topic."""
+"""Reads an audit trail: a file with one record a line, or a time range of the audit topic."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _ID_LETTERS: Final = 40
 
 
 class AuditLine(NamedTuple):
-    """One audit record as it was found, and where: `demo-audit.jsonl, line 12`."""
+    """The bytes of one audit record, and where they are: `demo-audit.jsonl, line 12`."""
 
     where: str
     value: bytes
 
 
 class AuditEntry(NamedTuple):
-    """An audit record that can be read, and where it was found."""
+    """A readable audit record, and where it is."""
 
     where: str
     record: AuditRecord
@@ -36,7 +36,7 @@ class AuditEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditTrail:
-    """What could be read of an audit trail, and a sentence for each record that is damaged."""
+    """The readable records of an audit trail, and a sentence for each damaged one."""
 
     name: str
     lines: Sequence[AuditLine]
@@ -44,7 +44,7 @@ class AuditTrail:
     damaged: Sequence[str]
 
     def one(self, trigger_id: str) -> AuditEntry:
-        """Return the record of the trigger whose id begins with `trigger_id`, the last one of several of the same id."""
+        """Return the record whose trigger_id or signal_id begins with `trigger_id`, the last of several of one trigger."""
         wanted = trigger_id.strip().lower()
         found: dict[UUID, AuditEntry] = {
             entry.record.trigger_id: entry
@@ -52,13 +52,13 @@ class AuditTrail:
             if str(entry.record.trigger_id).startswith(wanted) or str(entry.record.signal_id).startswith(wanted)
         }
         if len(found) != 1:
-            told = "no record has" if not found else f"{len(found)} records have"
-            raise ServiceError(f"{self.name}: {told} a trigger_id or signal_id that begins with {trigger_id!r}; give the id of one record")
+            count = "no record has" if not found else f"{len(found)} records have"
+            raise ServiceError(f"{self.name}: {count} a trigger_id or signal_id that begins with {trigger_id!r}; give the id of one record")
         return next(iter(found.values()))
 
 
 def write_lines(file: Path, lines: Iterable[bytes]) -> None:
-    """Write records a line each, as they came; raise OSError."""
+    """Write records unchanged, one a line; raise OSError."""
     file.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
@@ -94,24 +94,24 @@ def _trail(name: str, lines: Sequence[AuditLine]) -> AuditTrail:
             record = AuditRecord.decode(value)
             intact = is_intact(value)
         except (ValidationError, orjson.JSONDecodeError) as error:
-            damaged.append(f"{where}{_of_trigger(value)}: not a valid audit record: {_first(error)}")
+            damaged.append(f"{where}{_of_trigger(value)}: not a valid audit record: {_first_problem(error)}")
             continue
         if intact:
             entries.append(AuditEntry(where, record))
         else:
-            damaged.append(f"{where} (trigger {record.trigger_id}): damaged, its checksum is not that of what it says")
+            damaged.append(f"{where} (trigger {record.trigger_id}): damaged: its checksum does not match its content")
     return AuditTrail(name, lines, entries, damaged)
 
 
 def _of_trigger(value: bytes) -> str:
-    """Return which trigger a record that is not valid tells of, as far as it can be read at all."""
+    """Return the trigger id of an invalid record, as far as it can be read."""
     try:
         return f" (trigger {str(orjson.loads(value)['trigger_id'])[:_ID_LETTERS]!r})"
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return ""
 
 
-def _first(error: Exception) -> str:
+def _first_problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     problem = error.errors(include_url=False)[0]

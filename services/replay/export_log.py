@@ -1,4 +1,4 @@
-"""Writes logs to files: all that the topics hold, or what the decisions of a span of time rest on, with their audit records."""
+"""Writes the log to a file: everything that the topics hold, or the records that some decisions used."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from services.replay.log_source import OffsetRange, TopicLog
 from services.replay.verify_audit import wanted_of
 
 _STRETCH: Final = 2
-"""Twice as far back as the calendars ask for: bars may be missing."""
+"""Reads twice as far back as the calendars require, as bars may be missing."""
 
 
 async def export_all(bus: Bus, settings: Settings, file: Path) -> int:
-    """Write every record that prompts are made of, as the topics hold them now; return how many. Raise BusError, OSError.
+    """Write every record of the topics that prompts are made of; return the count. Raise BusError, OSError.
 
-    For topics that held nothing before: the log says of itself that it is whole.
+    The file's header declares the log complete, so the topics must hold every record since they were created.
     """
     count = 0
     reader = await bus.reader(client_id="aquiline-replay")
@@ -38,8 +38,11 @@ async def export_all(bus: Bus, settings: Settings, file: Path) -> int:
     return count
 
 
-async def export_rests_on(trail: AuditTrail, inputs: TopicLog, log: Path, on_written: Callable[[int, int], None]) -> int:
-    """Write the log that a trail rests on and return its length; `on_written` hears of records done and in all. Raise BusError, OSError."""
+async def export_for_trail(trail: AuditTrail, inputs: TopicLog, log: Path, on_written: Callable[[int, int], None]) -> int:
+    """Write the records that the decisions of a trail used; return the count. Raise BusError, OSError.
+
+    `on_written` is called with the count so far and the count in all.
+    """
     partitions: dict[int, list[AuditEntry]] = defaultdict(list)
     for entry in trail.entries:
         partitions[entry.record.trigger.partition].append(entry)
@@ -50,10 +53,10 @@ async def export_rests_on(trail: AuditTrail, inputs: TopicLog, log: Path, on_wri
     total = sum(one.stop - one.first for one in ranges)
     count = 0
     with LogWriter(log, Header(inputs.settings, whole=all(one.first == 0 for one in ranges))) as out:
-        for record in inputs.table_records:
+        for record in inputs.reference_records:
             out.write(record)
         async for record in inputs.records(ranges):
             out.write(record)
             count += 1
             on_written(count, total)
-    return count + len(inputs.table_records)
+    return count + len(inputs.reference_records)

@@ -1,6 +1,6 @@
-"""What prompts are made of, by symbol: market and vision records in order, and every version of its instrument and splits.
+"""The log that prompts are rebuilt from: each symbol's market and vision records, and every version of its instrument and splits.
 
-It comes from an exported log, which is held in memory, or from the topics, a partition at a time.
+It is read from an exported log, which is held in memory, or from the topics, one partition at a time.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _OFFSET: Final = attrgetter("offset")
 
 
 class VersionedRecord(NamedTuple):
-    """A message of a table's topic with the time at which it was appended."""
+    """One version of an instrument, or one split, with its append time."""
 
-    at_ms: int
+    appended_ms: int
     instrument: Instrument | None = None
     split: InstrumentEvent | None = None
 
 
 @dataclass(slots=True)
 class ReferenceData:
-    """Every version of every instrument, and every split, in the order of their topics."""
+    """Every version of every instrument, and every split, in order of offset."""
 
     instruments: dict[str, list[VersionedRecord]] = field(default_factory=dict)
     splits: dict[str, list[VersionedRecord]] = field(default_factory=dict)
 
     def take(self, record: Record, run_mode: RunMode) -> None:
-        """Take in a record of either topic; what cannot be read is passed over, as the worker does."""
+        """Add a record of either topic; unreadable ones are skipped, as the worker does."""
         try:
             if record.topic == topic_name(Topic.INSTRUMENT_EVENTS, run_mode):
                 event = InstrumentEvent.decode(record.value or b"")
@@ -54,7 +54,7 @@ class ReferenceData:
 
 @dataclass(slots=True)
 class SymbolLog:
-    """One symbol's records of both inputs, each in order of offset."""
+    """One symbol's records of both inputs, in order of offset."""
 
     market: list[Record] = field(default_factory=list)
     vision: list[Record] = field(default_factory=list)
@@ -65,13 +65,13 @@ class PartitionLog:
     """One partition's records by symbol."""
 
     whole: bool
-    """Nothing ever came before them."""
+    """Whether no record was ever appended before these."""
     more: bool = False
-    """The log still holds older ones."""
+    """Whether the log holds older records."""
     symbols: dict[str, SymbolLog] = field(default_factory=dict)
 
     def find(self, symbol: str, topic: str, offset: int, run_mode: RunMode) -> Record | None:
-        """Return a record of `symbol`, None when it is not among those held."""
+        """Return a record of `symbol`, None when it is not among these."""
         log = self.symbols.get(symbol)
         if log is None:
             return None
@@ -81,18 +81,18 @@ class PartitionLog:
 
 
 class PartitionRequest(NamedTuple):
-    """What is wanted of a partition: all that prompts of `symbols` show, appended at `first_ms` at the earliest and below these offsets."""
+    """Records of a partition that prompts of `symbols` show, for decisions from `first_ms` on, below the two offsets."""
 
     symbols: frozenset[str]
     first_ms: int
     market_stop: int
     vision_stop: int
     stretch: int = 1
-    """How many times as far back as the calendars say that a prompt may show."""
+    """How many times as far back to read as the calendars require."""
 
 
 class OffsetRange(NamedTuple):
-    """Offsets of a partition: where its log begins now, and what is to be read, `stop` not included."""
+    """Offsets of a partition: the first that the log holds, and the range to read, without `stop`."""
 
     partition: TopicPartition
     begin: int
@@ -101,13 +101,13 @@ class OffsetRange(NamedTuple):
 
 
 class LogSource(Protocol):
-    """Where records come from."""
+    """A source of the log."""
 
     name: str
     settings: Settings
-    tables: ReferenceData
+    reference: ReferenceData
     damaged: list[str]
-    """A sentence for each record that is damaged."""
+    """A sentence for each damaged record."""
 
     async def partition(self, number: int, wanted: PartitionRequest) -> PartitionLog:
         """Return a partition's records; raise BusError."""
@@ -115,20 +115,20 @@ class LogSource(Protocol):
 
 
 class FileLog:
-    """An exported log."""
+    """An exported log, held in memory."""
 
     def __init__(self, file: Path, settings: Settings | None) -> None:
-        """Read `file`; `settings` take the place of those in its header. Raise LogFileError."""
+        """Read `file`; `settings` replace those in its header. Raise LogFileError."""
         header, lines = read_log(file)
         self.name = file.name
         self.settings = header.settings if settings is None else settings
         self.run_mode = header.settings.run_mode
         if self.settings.run_mode is not self.run_mode:
             raise LogFileError(
-                f"{file} was exported in run mode {self.run_mode.value}, and the settings say {self.settings.run_mode.value}; "
-                "give the settings of the workers that wrote it"
+                f"{file} was exported in run mode {self.run_mode.value}, and the settings have {self.settings.run_mode.value}; "
+                "use the settings of the workers that wrote it"
             )
-        self.tables = ReferenceData()
+        self.reference = ReferenceData()
         self.damaged: list[str] = []
         self._partitions: dict[int, PartitionLog] = {}
         self._whole = header.whole
@@ -140,12 +140,12 @@ class FileLog:
                 log.vision.sort(key=_OFFSET)
 
     async def partition(self, number: int, wanted: PartitionRequest) -> PartitionLog:
-        """Return all that the file holds of a partition."""
+        """Return every record of a partition."""
         del wanted
         return self._partitions.get(number) or PartitionLog(self._whole)
 
-    def everything(self, until_ms: int | None) -> list[Record]:
-        """Return all records of both inputs that were appended before `until_ms`, those of one partition in their order."""
+    def all_records(self, until_ms: int | None) -> list[Record]:
+        """Return every record of both inputs appended before `until_ms`, in order of topic, partition and offset."""
         logs = [log for _, held in sorted(self._partitions.items()) for log in held.symbols.values()]
         records = [one for log in logs for one in (*log.market, *log.vision) if until_ms is None or one.timestamp_ms < until_ms]
         return sorted(records, key=lambda record: (record.topic, record.partition, record.offset))
@@ -159,40 +159,40 @@ class FileLog:
 
     def _take(self, record: Record) -> None:
         if record.topic in {topic_name(topic, self.run_mode) for topic in (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS)}:
-            self.tables.take(record, self.run_mode)
+            self.reference.take(record, self.run_mode)
             return
         partition = self._partitions.setdefault(record.partition, PartitionLog(self._whole))
         _add(partition, record, self.run_mode)
 
 
 class TopicLog:
-    """The topics themselves."""
+    """The topics."""
 
     def __init__(self, bus: Bus, settings: Settings) -> None:
-        """Read from `bus`; `open` it before use."""
+        """Read from `bus`; call `open` first."""
         self.name = bus.address
         self.settings = settings
-        self.tables = ReferenceData()
+        self.reference = ReferenceData()
         self.damaged: list[str] = []
-        self.table_records: list[Record] = []
-        """Every record of both tables' topics."""
+        self.reference_records: list[Record] = []
+        """Every record of the topics of instruments and splits."""
         self._bus = bus
         self._reader: Reader
 
     async def open(self) -> None:
-        """Read instruments and splits in full; raise BusError."""
+        """Read all instruments and splits; raise BusError."""
         self._reader = await self._bus.reader(client_id="aquiline-replay")
         for topic in (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS):
             async for record in read_within(self._bus, self._reader, topic_name(topic, self.settings.run_mode), TimeRange()):
-                self.tables.take(record, self.settings.run_mode)
-                self.table_records.append(record)
+                self.reference.take(record, self.settings.run_mode)
+                self.reference_records.append(record)
 
     async def close(self) -> None:
         """Close."""
         await self._reader.close()
 
     async def partition(self, number: int, wanted: PartitionRequest) -> PartitionLog:
-        """Return a partition's records from as far back as prompts may show."""
+        """Return a partition's records, from as far back as the prompts reach."""
         ranges = await self.ranges(number, wanted)
         market = ranges[0]
         found = PartitionLog(whole=market.first == 0, more=market.first > market.begin)
@@ -201,8 +201,8 @@ class TopicLog:
                 _add(found, record, self.settings.run_mode)
         return found
 
-    async def everything(self, since_ms: int | None, until_ms: int | None) -> list[Record]:
-        """Return all records of both inputs that were appended before `until_ms`, from as far before `since_ms` as prompts may show."""
+    async def all_records(self, since_ms: int | None, until_ms: int | None) -> list[Record]:
+        """Return every record of both inputs appended before `until_ms`, from as far before `since_ms` as prompts reach."""
         market, vision = (topic_name(topic, self.settings.run_mode) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES))
         records: list[Record] = []
         for _, number in await partitions_of(self._bus, market):
@@ -213,8 +213,8 @@ class TopicLog:
         return records
 
     async def ranges(self, number: int, wanted: PartitionRequest) -> list[OffsetRange]:
-        """Return what is to be read of a partition: of its market records, then of its vision records."""
-        oldest_ms = Books(self.settings.fusion, _Latest(self.tables)).oldest_shown_ms(wanted.first_ms)
+        """Return the ranges to read of a partition: its market records, then its vision records."""
+        oldest_ms = Books(self.settings.fusion, _Latest(self.reference)).oldest_shown_ms(wanted.first_ms)
         since_ms = max(0, wanted.first_ms - wanted.stretch * (wanted.first_ms - oldest_ms))
         ranges = []
         for topic, stop in ((Topic.MARKET_FEATURES, wanted.market_stop), (Topic.VISION_FEATURES, wanted.vision_stop)):
@@ -225,27 +225,27 @@ class TopicLog:
         return ranges
 
     async def records(self, ranges: Iterable[OffsetRange]) -> AsyncIterator[Record]:
-        """Yield the records of these ranges, one range after the other."""
+        """Yield the records of the ranges, one range after the other."""
         for one in ranges:
             async for record in read_offsets(self._reader, {one.partition: range(one.first, one.stop)}):
                 yield record
 
 
 class _Latest:
-    """Reference data as `Books` looks them up, as of their topics' ends."""
+    """The latest reference data, in the form that `Books` looks it up."""
 
-    def __init__(self, tables: ReferenceData) -> None:
-        self._tables = tables
+    def __init__(self, reference: ReferenceData) -> None:
+        self._reference = reference
 
     def get(self, symbol: str) -> Instrument | None:
-        told = self._tables.instruments.get(symbol)
-        return told[-1].instrument if told else None
+        versions = self._reference.instruments.get(symbol)
+        return versions[-1].instrument if versions else None
 
     def splits(self, symbol: str) -> list[InstrumentEvent]:
-        return [told.split for told in self._tables.splits.get(symbol, ()) if told.split is not None]
+        return [version.split for version in self._reference.splits.get(symbol, ()) if version.split is not None]
 
     def calendars(self) -> set[str]:
-        return {one.calendar for symbol in self._tables.instruments if (one := self.get(symbol)) is not None}
+        return {one.calendar for symbol in self._reference.instruments if (one := self.get(symbol)) is not None}
 
 
 def _add(partition: PartitionLog, record: Record, run_mode: RunMode) -> None:

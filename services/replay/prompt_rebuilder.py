@@ -1,9 +1,9 @@
-"""Rebuilds one symbol's book from its records, to each as-of in turn, and asks the worker's own question of it there.
+"""Rebuilds one symbol's book from its records up to each as-of in turn, and builds the worker's own prompt there.
 
-Market and vision records fold apart from each other, so that two offsets say all of what a prompt rests on. What stands on the
-tables' topics has no offset in an as-of, and need not have been known at once: an instrument that was published anew is used from a
-worker's next start on, and a split that was told after bars beyond it rescales a running worker's book at that moment, and a later
-worker's at its first bar beyond it. A `ReferenceHistory` is one of these courses; a prompt is right when any of them gives its hash.
+Market and vision records fold independently, so two offsets define what a prompt rests on. Instruments and splits have no offset in an
+as-of, and a worker may learn of them late: a new version of an instrument is used from the worker's next start on, and a split that is
+published after bars beyond it rescales a running worker's book at that moment, but a later worker's at its first bar beyond it. A
+`ReferenceHistory` is one of these possibilities; a prompt is correct when any of them gives its hash.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NULL_SINK: Final = NullSink()
 
 
 class ReferenceHistory(NamedTuple):
-    """A symbol's instrument, the splits that were known from the start, and those that were told on the way."""
+    """A symbol's instrument, the splits known from the start, and those that became known later."""
 
     instrument: Instrument
     known: tuple[InstrumentEvent, ...]
@@ -40,23 +40,25 @@ class ReferenceHistory(NamedTuple):
 
 
 class RebuiltPrompt(NamedTuple):
-    """A decision's plan and prompt as its book gives them again."""
+    """The plan and prompt of a decision, rebuilt from its book."""
 
     plan: Plan
     prompt: Prompt
     market_ref: OffsetRef | None
     vision_ref: OffsetRef | None
     short: bool
-    """The book holds too few bars to be sure that older ones would show nothing."""
+    """Whether the book holds so few bars that older ones might change the prompt."""
 
 
-def reference_histories(tables: ReferenceData, symbol: str, market: Sequence[Record]) -> list[ReferenceHistory]:
-    """Return the courses that the tables may have taken for a symbol, the likeliest first; none when its instrument is not known."""
-    told = tables.splits.get(symbol, [])
-    splits = tuple(sorted((one.split for one in told if one.split is not None), key=lambda split: split.effective_ms))
-    late = tuple(one for one in told if one.split is not None and _bar_beyond(market, one.split, one.at_ms))
+def reference_histories(reference: ReferenceData, symbol: str, market: Sequence[Record]) -> list[ReferenceHistory]:
+    """Return the possible histories of a symbol's reference data, the likeliest first; none without an instrument."""
+    versions = reference.splits.get(symbol, [])
+    splits = tuple(sorted((one.split for one in versions if one.split is not None), key=lambda split: split.effective_ms))
+    late = tuple(one for one in versions if one.split is not None and _bar_beyond(market, one.split, one.appended_ms))
     early = tuple(split for split in splits if split not in [one.split for one in late])
-    instruments = list(dict.fromkeys(one.instrument for one in reversed(tables.instruments.get(symbol, ())) if one.instrument is not None))
+    instruments = list(
+        dict.fromkeys(one.instrument for one in reversed(reference.instruments.get(symbol, ())) if one.instrument is not None)
+    )
     found = []
     for instrument in instruments:
         found.append(ReferenceHistory(instrument, splits))
@@ -65,10 +67,10 @@ def reference_histories(tables: ReferenceData, symbol: str, market: Sequence[Rec
     return found
 
 
-def _bar_beyond(market: Iterable[Record], split: InstrumentEvent, told_ms: int) -> bool:
-    """Return whether a bar that closed after a split was appended before the split was told."""
+def _bar_beyond(market: Iterable[Record], split: InstrumentEvent, published_ms: int) -> bool:
+    """Return whether a bar that closed after a split was appended before the split was published."""
     for record in market:
-        if record.timestamp_ms >= told_ms:
+        if record.timestamp_ms >= published_ms:
             return False
         try:
             bar = MarketFeatures.decode(record.value or b"")
@@ -80,7 +82,7 @@ def _bar_beyond(market: Iterable[Record], split: InstrumentEvent, told_ms: int) 
 
 
 class PromptRebuilder:
-    """Builds prompts with the worker's own parts, under settings that are the worker's."""
+    """Builds prompts with the worker's own code and the worker's settings."""
 
     def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
         """Raise ValueError when the tokenizer lacks a token of the chat template."""
@@ -92,26 +94,26 @@ class PromptRebuilder:
         self.prompts = PromptBuilder(settings.fusion, tokenizer, template, store, settings.redis.local_bytes)
 
     async def rebuild(
-        self, log: SymbolLog, telling: ReferenceHistory, entries: Sequence[AuditEntry]
+        self, log: SymbolLog, history: ReferenceHistory, entries: Sequence[AuditEntry]
     ) -> AsyncIterator[tuple[AuditEntry, RebuiltPrompt]]:
-        """Yield each entry with its prompt, more than once where a split came between two records; all are of the log's symbol.
+        """Yield each entry with its prompt, more than once where a split was published between two records; all are of one symbol.
 
-        Entries whose as-of the records do not reach, or on which the book has nothing to show, are left out.
+        Entries whose as-of the records do not reach, or whose book is empty, are left out.
         """
         waiting = sorted(entries, key=_as_of)
         while waiting:
             left: list[AuditEntry] = []
-            async for found in self._in_order(log, telling, waiting, left):
+            async for found in self._in_order(log, history, waiting, left):
                 yield found
             waiting = left
 
     async def _in_order(
-        self, log: SymbolLog, telling: ReferenceHistory, entries: Sequence[AuditEntry], left: list[AuditEntry]
+        self, log: SymbolLog, history: ReferenceHistory, entries: Sequence[AuditEntry], left: list[AuditEntry]
     ) -> AsyncIterator[tuple[AuditEntry, RebuiltPrompt]]:
-        """Rebuild once from the log's start, to every as-of that only grows in both offsets; put the others into `left`."""
-        symbol = telling.instrument.symbol
+        """Fold the log once, up to every as-of that grows in both offsets; add the others to `left`."""
+        symbol = history.instrument.symbol
         self.prompts.forget(symbol)
-        fold = _Fold(self.settings, self._clock, telling)
+        fold = _Fold(self.settings, self._clock, history)
         market, vision = _Feed(log.market), _Feed(log.vision)
         for (market_offset, vision_offset), group in groupby(entries, key=_as_of):
             if vision_offset < vision.last_offset:
@@ -143,12 +145,12 @@ class PromptRebuilder:
 
 
 class _Fold:
-    """A worker's books of one symbol."""
+    """A worker's book of one symbol."""
 
-    def __init__(self, settings: Settings, clock: VirtualClock, telling: ReferenceHistory) -> None:
-        self._telling = telling
-        self._known = list(telling.known)
-        self._late = list(telling.late)
+    def __init__(self, settings: Settings, clock: VirtualClock, history: ReferenceHistory) -> None:
+        self._history = history
+        self._known = list(history.known)
+        self._late = list(history.late)
         self._books = Books(settings.fusion, self)
         self._intake = Intake(settings, clock, self._books, TriggerPolicy(settings.fusion))
 
@@ -159,9 +161,9 @@ class _Fold:
         return self._books.get(symbol)
 
     def split_before(self, at_ms: int) -> bool:
-        """Tell the book of the splits that were told before a time; return whether that changed it."""
+        """Give the book the splits published before a time; return whether they changed it."""
         changed = False
-        while self._late and self._late[0].at_ms <= at_ms:
+        while self._late and self._late[0].appended_ms <= at_ms:
             split = self._late.pop(0).split
             if split is not None:
                 self._known.append(split)
@@ -170,21 +172,21 @@ class _Fold:
                 changed |= book is not None and book.add_split(split)
         return changed
 
-    # What `Books` looks things up in.
+    # The lookup that `Books` needs.
 
     def get(self, symbol: str) -> Instrument | None:
-        return self._telling.instrument if symbol == self._telling.instrument.symbol else None
+        return self._history.instrument if symbol == self._history.instrument.symbol else None
 
     def splits(self, symbol: str) -> list[InstrumentEvent]:
         del symbol
         return self._known
 
     def calendars(self) -> set[str]:
-        return {self._telling.instrument.calendar}
+        return {self._history.instrument.calendar}
 
 
 class _Feed:
-    """Hands records out up to an offset, once."""
+    """Yields records up to an offset, each once."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._records = records
@@ -200,7 +202,7 @@ class _Feed:
 
     @property
     def next_ms(self) -> int:
-        """Return when the next record was appended, the end of time when there is none."""
+        """Return when the next record was appended; a time beyond any when there is none."""
         return self._records[self._at].timestamp_ms if self._at < len(self._records) else 1 << 62
 
 

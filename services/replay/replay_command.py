@@ -1,4 +1,4 @@
-"""What `aquiline replay` does: finds trail and log, builds, checks, shows, asks, and says what came of it."""
+"""Runs `aquiline replay`: opens audit trail and log, then verifies, shows, asks again or exports, and prints the result."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from services.fusion.service import connect_engine, load_tokenizer
 from services.inference.engine import EngineError
 from services.replay.ask_again import NewAnswer, ask_again
 from services.replay.audit_trail import AuditTrail, read_trail_file, read_trail_topic, write_lines
-from services.replay.export_log import export_rests_on
+from services.replay.export_log import export_for_trail
 from services.replay.log_source import FileLog, LogSource, TopicLog
 from services.replay.prompt_rebuilder import PromptRebuilder
 from services.replay.show_decision import rebuilt_of, show
 from services.replay.verify_audit import AuditVerifier, VerificationResult
 
-_TOLD: Final = 20
-"""Records that are named one by one; the rest is counted."""
+_MOST_NAMED: Final = 20
+"""Records that are named one by one; further ones are counted."""
 _AUDIT_END: Final = "audit.jsonl"
 _LOG_END: Final = "log.jsonl.gz"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where trail and log come from, as the command line says."""
+    """Where audit trail and log are, as the command line gives it."""
 
     audit: str
     log: str | None
@@ -58,19 +58,19 @@ class _Opened(NamedTuple):
 
 
 async def verify_command(source: Source) -> bool:
-    """Verify a trail and say what came of it; return whether all of it matches."""
+    """Verify a trail and print the result; return whether every record matches."""
     err = Console(stderr=True)
     async with _opened(source) as (trail, inputs, rebuilder):
         with _progress(err) as progress:
             task = progress.add_task("audit records", total=len(trail.lines))
             verifier = AuditVerifier(rebuilder, inputs, lambda more: progress.advance(task, more))
-            verdict = await verifier.verify(trail)
-        _say(Console(), verdict, trail.name, inputs.name, rebuilder.prompts.version)
-    return verdict.all_match
+            result = await verifier.verify(trail)
+        _print_result(Console(), result, trail.name, inputs.name, rebuilder.prompts.version)
+    return result.all_match
 
 
 async def show_command(source: Source, wanted: str) -> bool:
-    """Show one decision; return whether the log still gives its hash."""
+    """Show one decision; return whether its rebuilt prompt has the hash in the audit."""
     async with _opened(source) as (trail, inputs, rebuilder):
         entry = trail.one(wanted)
         rebuilt = await rebuilt_of(entry, rebuilder, inputs)
@@ -79,30 +79,30 @@ async def show_command(source: Source, wanted: str) -> bool:
 
 
 async def ask_command(source: Source, url: str, wanted: str | None, last: int) -> None:
-    """Ask an engine again, and say how its answers differ."""
+    """Ask an engine again, and print how its answers differ."""
     console, clock = Console(), SystemClock()
     async with _opened(source) as (trail, inputs, rebuilder):
         answered = [entry for entry in trail.entries if entry.record.answer and entry.record.prompt_hash]
         entries = [trail.one(wanted)] if wanted is not None else answered[-last:]
         if not entries:
-            raise ServiceError(f"{trail.name}: no decision in it was answered, so there is nothing to ask again")
+            raise ServiceError(f"{trail.name} has no decision with an answer; there is nothing to ask again")
         engine = connect_engine(rebuilder.settings.engine.model_copy(update={"urls": [url]}), clock)
-        counts = dict.fromkeys(("same", "same decision", "other"), 0)
+        counts = dict.fromkeys(("identical", "same decision", "different"), 0)
         try:
             info = await engine.info()
             console.print(Text(f"asking {info.name}, {info.model}"))
             for entry in entries:
                 rebuilt = await rebuilt_of(entry, rebuilder, inputs)
                 again = await ask_again(entry, rebuilt, rebuilder, engine, clock)
-                counts[again.likeness] += 1
-                _tell(console, again, whole=wanted is not None)
+                counts[again.agreement] += 1
+                _print_answer(console, again, whole=wanted is not None)
         except EngineError as error:
             raise ServiceError(f"the engine at {url} did not answer: {error}") from error
         finally:
             await engine.close()
         console.print(
-            f"{len(entries)} asked again: {counts['same']} with the same answer to the letter, {counts['same decision']} with the same "
-            f"decision in other words, {counts['other']} with another decision"
+            f"{len(entries)} asked again: {counts['identical']} identical answers, {counts['same decision']} with the same decision, "
+            f"{counts['different']} with another decision"
         )
 
 
@@ -113,21 +113,21 @@ async def export_command(source: Source, name: str) -> None:
     async with _opened(source) as (trail, inputs, _):
         assert isinstance(inputs, TopicLog)  # noqa: S101 - `topic` was asked for
         if not trail.lines:
-            raise ServiceError(f"{trail.name} has no audit record in that span, so there is nothing to export")
+            raise ServiceError(f"{trail.name} has no audit record in this time range; there is nothing to export")
         try:
             write_lines(audit, (line.value for line in trail.lines))
             with _progress(err) as progress:
                 task = progress.add_task("log records", total=None)
-                count = await export_rests_on(trail, inputs, log, lambda done, total: progress.update(task, completed=done, total=total))
+                count = await export_for_trail(trail, inputs, log, lambda done, total: progress.update(task, completed=done, total=total))
         except OSError as error:
             raise ServiceError(f"{error.filename} cannot be written: {error.strerror}") from error
-    err.print(f"written: {audit} ({len(trail.lines)} records), {log} ({count} records)")
-    err.print(f"check them with: aquiline replay --verify {audit}")
+    err.print(f"wrote {audit} ({len(trail.lines)} records) and {log} ({count} records)")
+    err.print(f"to verify them: aquiline replay --verify {audit}")
 
 
 @contextlib.asynccontextmanager
 async def _opened(source: Source) -> AsyncIterator[_Opened]:
-    """Yield trail, inputs and a rebuilder under the settings that hold."""
+    """Yield trail, log and a rebuilder with the settings in force."""
     logs.configure(LogSettings(level="error"), service="replay")
     file = _log_file(source)
     settings = load(source.config) if source.config is not None or file is None else None
@@ -135,7 +135,7 @@ async def _opened(source: Source) -> AsyncIterator[_Opened]:
     async with contextlib.AsyncExitStack() as stack:
         if settings is not None and TOPIC in {source.audit, source.log}:
             if settings.bus.url == "memory://":
-                raise SettingsError("bus.url is memory://, which lives inside one process; name the kafka:// bus that was written to")
+                raise SettingsError("bus.url is memory://, which no other process can read; name the kafka:// bus")
             bus = connect(settings.bus, SystemClock())
             stack.push_async_callback(bus.close)
         if file is None:
@@ -160,18 +160,18 @@ def _rebuilder(settings: Settings) -> PromptRebuilder:
 
 
 def _log_file(source: Source) -> Path | None:
-    """Return the exported log's file, None when the topics are to be read."""
+    """Return the file of the exported log, None to read the topics."""
     audit = Path(source.audit)
     if source.audit != TOPIC and not audit.is_file():
-        raise LogFileError(f"there is no audit file {str(audit)!r}; name one, or `topic` for the audit topic")
+        raise LogFileError(f"audit file {str(audit)!r} does not exist; name a file, or `topic` for the audit topic")
     if source.log is not None:
         return None if source.log == TOPIC else Path(source.log)
     if source.audit == TOPIC:
         return None
     beside = audit.with_name(audit.name.removesuffix(_AUDIT_END) + _LOG_END) if audit.name.endswith(_AUDIT_END) else None
     if beside is None or not beside.is_file():
-        lacking = "its name does not say which" if beside is None else f"{beside.name} is not beside it"
-        raise LogFileError(f"{audit} rests on a log, and {lacking}; name it with --log (`topic` for the topics themselves)")
+        why = "its name does not end in audit.jsonl" if beside is None else f"{beside.name} is not beside it"
+        raise LogFileError(f"the log of {audit} cannot be found: {why}; name it with --log (`topic` for the topics)")
     return beside
 
 
@@ -179,36 +179,37 @@ def _progress(console: Console) -> Progress:
     return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
 
 
-def _say(console: Console, verdict: VerificationResult, trail: str, log: str, version: str) -> None:
+def _print_result(console: Console, result: VerificationResult, trail: str, log: str, version: str) -> None:
     def out(text: str, style: str = "") -> None:
         console.print(Text(text, style), soft_wrap=True)
 
-    for title, sentences in (("damaged", verdict.damaged), ("not what the log says", verdict.differing)):
+    for title, sentences in (("damaged", result.damaged), ("different from the log", result.differing)):
         if sentences:
             out(f"{len(sentences)} {'record is' if len(sentences) == 1 else 'records are'} {title}:", "bold red")
-            for sentence in sentences[:_TOLD]:
+            for sentence in sentences[:_MOST_NAMED]:
                 out(f"  {sentence}", "red")
-            if len(sentences) > _TOLD:
-                out(f"  ... and {len(sentences) - _TOLD} more", "red")
-    for made, count in sorted(verdict.other_settings.items()):
+            if len(sentences) > _MOST_NAMED:
+                out(f"  ... and {len(sentences) - _MOST_NAMED} more", "red")
+    for made, count in sorted(result.other_settings.items()):
         out(
-            f"{count} records were made under configuration {made}; these settings make {version}. They are not judged: give the "
-            "settings that the workers had then with --config (fusion.intervals, trigger_intervals, window_bars, epoch_slots, "
-            "slow_window_bars, max_vision_age_bars, engine.chat_template and the tokenizer make a configuration; fusion.log_id, which "
-            "names triggers, has to be theirs too)",
+            f"{count} records were made with configuration {made}; these settings have {version}. They are not verified: give the "
+            "settings that the workers had with --config (fusion.intervals, trigger_intervals, window_bars, epoch_slots, "
+            "slow_window_bars, max_vision_age_bars, engine.chat_template and the tokenizer define a configuration; fusion.log_id must "
+            "be the same too)",
             "yellow",
         )
-    if verdict.out_of_reach:
-        out(f"{verdict.out_of_reach} records rest on what {log} does not hold (any more): they cannot be judged", "yellow")
-    unasked = ", ".join(f"{count} {outcome}" for outcome, count in sorted(verdict.unasked.items()))
-    told = f"{verdict.records} audit records of {verdict.triggers} triggers in {trail}, against {log}: {verdict.matched} prompts built anew"
-    hashes = "every hash matches" if verdict.all_match else "their hashes match" if verdict.matched else "so nothing is verified"
-    out(f"{told}, {hashes}" + (f"; {unasked} without a prompt" if unasked else ""), "bold green" if verdict.all_match else "")
+    if result.out_of_reach:
+        out(f"{result.out_of_reach} records rest on records that {log} does not hold; they are not verified", "yellow")
+    unasked = ", ".join(f"{count} {outcome}" for outcome, count in sorted(result.unasked.items()))
+    head = f"{result.records} audit records of {result.triggers} triggers in {trail}, against {log}"
+    hashes = "every hash matches" if result.all_match else "their hashes match" if result.matched else "nothing is verified"
+    tail = f"; {unasked} without a prompt" if unasked else ""
+    out(f"{head}: {result.matched} prompts rebuilt, {hashes}{tail}", "bold green" if result.all_match else "")
 
 
-def _tell(console: Console, again: NewAnswer, *, whole: bool) -> None:
+def _print_answer(console: Console, again: NewAnswer, *, whole: bool) -> None:
     record = again.entry.record
-    said = "; ".join(again.differences) or again.likeness
-    console.print(Text(f"{record.symbol} {record.interval} {record.mode}, trigger {record.trigger_id}: {said}"), soft_wrap=True)
+    difference = "; ".join(again.differences) or again.agreement
+    console.print(Text(f"{record.symbol} {record.interval} {record.mode}, trigger {record.trigger_id}: {difference}"), soft_wrap=True)
     if whole:
-        console.print(Text(f"then: {record.answer}\nnow:  {again.text}"), soft_wrap=True)
+        console.print(Text(f"before: {record.answer}\nnow:    {again.text}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""One decision for people: what was decided, on what, whether the log still says so, and the prompt as the model was given it."""
+"""Shows one decision: what was decided, from which records, whether the log confirms it, and the prompt that the model got."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from services.replay.log_source import LogSource, SymbolLog
 from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt, reference_histories
 from services.replay.verify_audit import problem_of, wanted_of
 
-_STRETCHED: Final = 8
+_STRETCH: Final = 8
 
 
 async def rebuilt_of(entry: AuditEntry, rebuilder: PromptRebuilder, inputs: LogSource) -> RebuiltPrompt:
-    """Return one decision's prompt; that of the likeliest course when none gives its hash. Raise ServiceError when there is none."""
+    """Return one decision's prompt, that of the likeliest history when none gives its hash; raise ServiceError without any."""
     record = entry.record
     if record.prompt_hash is None or record.as_of is None:
         ended = f"{record.outcome.value} ({record.reason}) {record.detail}".rstrip()
-        raise ServiceError(f"{entry.where}: no prompt was built for this trigger: it ended {ended}")
-    log = await inputs.partition(record.trigger.partition, wanted_of([entry], rebuilder.settings.run_mode, _STRETCHED))
+        raise ServiceError(f"{entry.where}: this trigger has no prompt; it ended {ended}")
+    log = await inputs.partition(record.trigger.partition, wanted_of([entry], rebuilder.settings.run_mode, _STRETCH))
     found: list[RebuiltPrompt] = []
     records = log.symbols.get(record.symbol, SymbolLog())
-    for telling in reference_histories(inputs.tables, record.symbol, records.market):
-        async for _, rebuilt in rebuilder.rebuild(records, telling, [entry]):
+    for history in reference_histories(inputs.reference, record.symbol, records.market):
+        async for _, rebuilt in rebuilder.rebuild(records, history, [entry]):
             if problem_of(entry, rebuilt) is None:
                 return rebuilt
             found.append(rebuilt)
     if not found:
         market = record.as_of.market
         as_of = f"{record.symbol} as of {market.topic!r}[{market.partition}] offset {market.offset}"
-        raise ServiceError(f"{entry.where}: {inputs.name} does not hold what this decision rests on: {as_of}")
+        raise ServiceError(f"{entry.where}: {inputs.name} does not hold the records of this decision: {as_of}")
     return found[0]
 
 
@@ -45,7 +45,7 @@ def show(console: Console, entry: AuditEntry, rebuilt: RebuiltPrompt, tokenizer:
     """Print a decision with its prompt and its answer."""
     console.print(_facts(entry, rebuilt))
     console.print(Rule(f"prompt, {len(rebuilt.prompt.ids)} tokens"))
-    # From the ids, not from the text that they were made of: this is what the engine was given.
+    # Decoded from the ids: they are what the engine got.
     console.print(Text(tokenizer.decode(rebuilt.prompt.ids)), soft_wrap=True)
     if entry.record.answer is not None:
         console.print(Rule("answer"))
@@ -62,14 +62,14 @@ def _facts(entry: AuditEntry, rebuilt: RebuiltPrompt) -> Table:
     rows = [
         ("trigger", f"{record.trigger_id}, {record.trigger_kind}"),
         ("lane", f"{record.symbol} {record.interval} {record.mode}"),
-        ("ended", f"{ended.strip()}, {_time(record.ts_done_ms)}"),
+        ("outcome", f"{ended.strip()}, {_time(record.ts_done_ms)}"),
         ("action", record.action.value if record.action else "none"),
         ("as of", "" if as_of is None else f"market {as_of.market.offset} ({_time(as_of.market.ts_event_ms)}), vision {_offset(entry)}"),
         ("vision", f"{rebuilt.plan.vision.state}"),
         ("engine", f"{record.engine}, {record.model} ({record.source})"),
         ("epoch", f"{rebuilt.prompt.epoch}, {rebuilt.prompt.prefix_tokens} tokens of prefix"),
         ("hash", rebuilt.prompt.hash),
-        ("check", problem_of(entry, rebuilt) or "the hash is the one in the audit"),
+        ("check", problem_of(entry, rebuilt) or "the hash matches the audit"),
     ]
     for name, said in rows:
         table.add_row(name, Text(said))

@@ -1,7 +1,7 @@
-"""Holds an audit trail against the log: every prompt is built again and its hash compared, every reference looked up.
+"""Verifies an audit trail against the log: rebuilds every prompt and compares its hash, and looks up every reference.
 
-What does not agree is named, record by record. What cannot be judged, because it was made under other settings or rests on records
-that the log no longer has, is counted apart: it is neither right nor wrong.
+Each record that differs is named. Records that cannot be verified, as they were made with other settings or rest on records that the
+log no longer holds, are counted separately.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from services.replay.log_source import LogSource, PartitionLog, PartitionRequest
 from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt, reference_histories
 
 _STRETCHES: Final = (1, 8, 1 << 30)
-"""How much further back is read when books fall short; the last reaches any log's beginning."""
+"""How many times as far back to read when books have too few bars; the last reaches the beginning of any log."""
 
 
 @dataclass(slots=True)
 class VerificationResult:
-    """What came of a trail."""
+    """The result of verifying a trail."""
 
     records: int = 0
-    """Audit records, doubles included."""
+    """Audit records, duplicates included."""
     triggers: int = 0
     matched: int = 0
-    """Prompts that were built again, and whose hash is the audit's."""
+    """Prompts that were rebuilt with the hash in the audit."""
     unasked: dict[str, int] = field(default_factory=dict)
-    """Records of triggers that no prompt was built for, by outcome: their references hold."""
+    """Records of triggers without a prompt, by outcome; their references are right."""
     other_settings: dict[str, int] = field(default_factory=dict)
-    """Records by the configuration version that they were made under, which is not ours."""
+    """Records by the configuration version that they were made with, where it is another one."""
     out_of_reach: int = 0
-    """Records that rest on what the log no longer holds, or did not hold when it was exported."""
+    """Records that rest on records that the log does not hold."""
     differing: list[str] = field(default_factory=list)
-    """A sentence for each record that does not agree with the log."""
+    """A sentence for each record that differs from the log."""
     damaged: list[str] = field(default_factory=list)
-    """A sentence for each record, of the audit or of the log, that is not as it was written."""
+    """A sentence for each damaged record of audit or log."""
 
     @property
     def all_match(self) -> bool:
-        """Return whether everything could be judged, and all of it agrees."""
+        """Return whether every record could be verified, and matches."""
         return not (self.differing or self.damaged or self.other_settings or self.out_of_reach)
 
 
 class AuditVerifier:
-    """Judges trails. `on_judged` is told how many more records have been judged."""
+    """Verifies trails. `on_judged` is called with the count of further records that have a result."""
 
     def __init__(self, rebuilder: PromptRebuilder, inputs: LogSource, on_judged: Callable[[int], None]) -> None:
-        """Build with `rebuilder` from `inputs`."""
+        """Rebuild prompts with `rebuilder` from the log in `inputs`."""
         self._rebuilder = rebuilder
         self._inputs = inputs
         self._on_judged = on_judged
@@ -63,9 +63,9 @@ class AuditVerifier:
         self._market_topic = topic_name(Topic.MARKET_FEATURES, self._run_mode)
 
     async def verify(self, trail: AuditTrail) -> VerificationResult:
-        """Return the verdict on every record of `trail`; raise BusError."""
-        verdict = VerificationResult(records=len(trail.lines), triggers=len({entry.record.trigger_id for entry in trail.entries}))
-        verdict.damaged.extend([*trail.damaged, *self._inputs.damaged])
+        """Return the result for every record of `trail`; raise BusError."""
+        result = VerificationResult(records=len(trail.lines), triggers=len({entry.record.trigger_id for entry in trail.entries}))
+        result.damaged.extend([*trail.damaged, *self._inputs.damaged])
         self._on_judged(len(trail.damaged))
         partitions: dict[int, list[AuditEntry]] = defaultdict(list)
         for entry in trail.entries:
@@ -73,83 +73,83 @@ class AuditVerifier:
         for number, entries in sorted(partitions.items()):
             for stretch in _STRETCHES:
                 log = await self._inputs.partition(number, wanted_of(entries, self._run_mode, stretch))
-                entries = await self._judge(entries, log, verdict)  # noqa: PLW2901 - what is still open
+                entries = await self._judge(entries, log, result)  # noqa: PLW2901 - what is still open
                 if not entries:
                     break
-            self._give_up(entries, verdict)
-        return verdict
+            self._give_up(entries, result)
+        return result
 
-    async def _judge(self, entries: Sequence[AuditEntry], log: PartitionLog, verdict: VerificationResult) -> list[AuditEntry]:
-        """Judge what can be judged with the records in `log`; return what needs older ones, which the topic still holds."""
+    async def _judge(self, entries: Sequence[AuditEntry], log: PartitionLog, result: VerificationResult) -> list[AuditEntry]:
+        """Verify what `log` suffices for; return the entries that need older records, which the topic holds."""
         symbols: dict[str, list[AuditEntry]] = defaultdict(list)
         older: list[AuditEntry] = []
         for entry in entries:
             problem = self._of_references(entry, log)
             if problem is None or not self._absent(entry, log):
-                self._sort_out(entry, problem, symbols, verdict)
+                self._sort_out(entry, problem, symbols, result)
             elif log.more:
                 older.append(entry)
             else:
-                verdict.out_of_reach += 1
+                result.out_of_reach += 1
                 self._on_judged(1)
         for symbol, asked in sorted(symbols.items()):
-            older.extend(await self._of_prompts(symbol, asked, log, verdict))
+            older.extend(await self._of_prompts(symbol, asked, log, result))
         return older
 
-    def _sort_out(self, entry: AuditEntry, problem: str | None, symbols: dict[str, list[AuditEntry]], verdict: VerificationResult) -> None:
+    def _sort_out(self, entry: AuditEntry, problem: str | None, symbols: dict[str, list[AuditEntry]], result: VerificationResult) -> None:
         record = entry.record
         ours = record.config_version == self._version and record.prompt_version in {None, PROMPT_VERSION}
-        misnamed = self._of_ids(record)
+        wrong_ids = self._of_ids(record)
         if problem is None and ours:
-            problem = misnamed
+            problem = wrong_ids
         if problem is not None:
-            verdict.differing.append(_told(entry, problem))
-        elif record.prompt_hash is None and misnamed is None:
-            verdict.unasked[record.outcome.value] = verdict.unasked.get(record.outcome.value, 0) + 1
+            result.differing.append(_sentence(entry, problem))
+        elif record.prompt_hash is None and wrong_ids is None:
+            result.unasked[record.outcome.value] = result.unasked.get(record.outcome.value, 0) + 1
         elif not ours:
             made = record.config_version + (f", prompt {record.prompt_version}" if record.prompt_version else "")
-            verdict.other_settings[made] = verdict.other_settings.get(made, 0) + 1
+            result.other_settings[made] = result.other_settings.get(made, 0) + 1
         else:
             symbols[record.symbol].append(entry)
             return
         self._on_judged(1)
 
-    async def _of_prompts(self, symbol: str, entries: list[AuditEntry], log: PartitionLog, verdict: VerificationResult) -> list[AuditEntry]:
+    async def _of_prompts(self, symbol: str, entries: list[AuditEntry], log: PartitionLog, result: VerificationResult) -> list[AuditEntry]:
         records = log.symbols[symbol]
         open_: dict[int, AuditEntry] = {id(entry): entry for entry in entries}
         problems: dict[int, tuple[str, bool]] = {}
-        for telling in reference_histories(self._inputs.tables, symbol, records.market):
+        for history in reference_histories(self._inputs.reference, symbol, records.market):
             if not open_:
                 break
-            async for entry, rebuilt in self._rebuilder.rebuild(records, telling, list(open_.values())):
+            async for entry, rebuilt in self._rebuilder.rebuild(records, history, list(open_.values())):
                 if id(entry) not in open_:
                     continue
                 problem = problem_of(entry, rebuilt)
                 if problem is None:
                     del open_[id(entry)]
-                    verdict.matched += 1
+                    result.matched += 1
                     self._on_judged(1)
                 else:
                     problems.setdefault(id(entry), (problem, rebuilt.short))
         older = []
         for key, entry in open_.items():
-            problem, short = problems.get(key, (f"the log has no instrument {symbol}, or nothing to show at its as-of", False))
+            problem, short = problems.get(key, (f"the log has no instrument {symbol}, or no bars at the as-of", False))
             if short and log.more:
                 older.append(entry)
                 continue
             self._on_judged(1)
             if short and not log.whole:
-                verdict.out_of_reach += 1
+                result.out_of_reach += 1
             else:
-                verdict.differing.append(_told(entry, problem))
+                result.differing.append(_sentence(entry, problem))
         return older
 
-    def _give_up(self, entries: Sequence[AuditEntry], verdict: VerificationResult) -> None:
-        verdict.out_of_reach += len(entries)
+    def _give_up(self, entries: Sequence[AuditEntry], result: VerificationResult) -> None:
+        result.out_of_reach += len(entries)
         self._on_judged(len(entries))
 
     def _of_references(self, entry: AuditEntry, log: PartitionLog) -> str | None:
-        """Return what is wrong with what a record refers to, None when nothing is."""
+        """Return what is wrong with a record's references, None when nothing is."""
         record = entry.record
         for what, ref in _refs(entry):
             found = log.find(record.symbol, ref.topic, ref.offset, self._run_mode)
@@ -163,7 +163,7 @@ class AuditVerifier:
         return None
 
     def _of_ids(self, record: AuditRecord) -> str | None:
-        """Return what is wrong with a record's own names, None when nothing is."""
+        """Return what is wrong with a record's ids, None when nothing is."""
         ref = record.trigger
         if self._ids.of(ref.topic, ref.partition, ref.offset, record.trigger_kind) != record.trigger_id:
             return (
@@ -171,13 +171,13 @@ class AuditVerifier:
                 f"{self._rebuilder.settings.fusion.log_id!r} (fusion.log_id)"
             )
         if record.signal_id is not None and record.signal_id != uuid5(record.trigger_id, record.mode):
-            return f"signal_id {record.signal_id} is not the one that belongs to its trigger"
+            return f"signal_id {record.signal_id} does not belong to its trigger"
         if record.outcome is Outcome.PUBLISHED and record.signal_id is None:
-            return "published, and no signal_id is told"
+            return "outcome is published, but there is no signal_id"
         return None
 
     def _absent(self, entry: AuditEntry, log: PartitionLog) -> bool:
-        """Return whether a record refers to what lies before all that the log has of its symbol, and the log is not whole."""
+        """Return whether a record refers to offsets before the first that the log holds of its symbol, and the log is not complete."""
         if log.whole:
             return False
         held = log.symbols.get(entry.record.symbol)
@@ -191,7 +191,7 @@ class AuditVerifier:
 
 
 def wanted_of(entries: Iterable[AuditEntry], run_mode: RunMode, stretch: int = 1) -> PartitionRequest:
-    """Return what of a partition these records rest on, `stretch` times as far back as the calendars say that prompts may show."""
+    """Return the request for the records that these decisions used, `stretch` times as far back as the calendars require."""
     entries = list(entries)
     refs = [ref for entry in entries for _, ref in _refs(entry)]
     market = topic_name(Topic.MARKET_FEATURES, run_mode)
@@ -215,11 +215,11 @@ def _refs(entry: AuditEntry) -> list[tuple[str, OffsetRef]]:
 
 
 def problem_of(entry: AuditEntry, rebuilt: RebuiltPrompt) -> str | None:
-    """Return how a prompt that was built again is not the one that the record tells of, None when it is."""
+    """Return how a rebuilt prompt differs from the record, None when it matches."""
     record, prompt = entry.record, rebuilt.prompt
     if record.as_of is None:
-        return "a prompt is told of, and no as_of"
-    told = [
+        return "there is a prompt_hash, but no as_of"
+    compared = [
         ("prompt_hash", record.prompt_hash, prompt.hash),
         ("as_of.market", record.as_of.market, rebuilt.market_ref),
         ("as_of.vision", record.as_of.vision, rebuilt.vision_ref),
@@ -227,11 +227,11 @@ def problem_of(entry: AuditEntry, rebuilt: RebuiltPrompt) -> str | None:
         ("prompt_tokens", record.prompt_tokens, len(prompt.ids)),
         ("vision", record.vision, rebuilt.plan.vision.state),
     ]
-    wrong = [f"{name} is {said} in the audit and {found} from the log" for name, said, found in told if said != found]
+    wrong = [f"{name} is {said} in the audit and {found} from the log" for name, said, found in compared if said != found]
     return "; ".join(wrong) or None
 
 
-def _told(entry: AuditEntry, problem: str) -> str:
+def _sentence(entry: AuditEntry, problem: str) -> str:
     record = entry.record
     as_of = record.as_of
     rests = "" if as_of is None else f" (as of market {as_of.market.offset}, vision {as_of.vision.offset if as_of.vision else 'none'})"

@@ -46,7 +46,7 @@ def _source(audit: Path | str, config: Path | None = None) -> Source:
 
 def _matched(capsys: pytest.CaptureFixture[str]) -> int:
     """Return how many prompts are said to have been built, all of them right. How many were asked depends on the machine."""
-    found = re.search(r"(\d+) prompts built anew, every hash matches", capsys.readouterr().out)
+    found = re.search(r"(\d+) prompts rebuilt, every hash matches", capsys.readouterr().out)
     assert found is not None
     return int(found[1])
 
@@ -86,7 +86,7 @@ async def test_after_a_demo_one_damaged_byte_is_found_and_named_and_decisions_ar
     calibration = Calibration.from_file(Path("services/inference/data/calibration-h100.json"))
     async with Simulator(calibration, load_tokenizer(EngineSettings()), time_scale=0).serving() as url:
         await ask_command(_source(audit), url, None, 1)
-    assert "1 asked again: 1 with the same answer to the letter" in capsys.readouterr().out.replace("\n", " ")
+    assert "1 asked again: 1 identical answers" in capsys.readouterr().out.replace("\n", " ")
     at = lines[at_line].index(b'"prompt_hash":"') + 20
     lines[at_line] = lines[at_line][:at] + bytes([lines[at_line][at] ^ 1]) + lines[at_line][at + 1 :]
     audit.write_bytes(b"\n".join(lines) + b"\n")

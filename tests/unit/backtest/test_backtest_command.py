@@ -45,19 +45,19 @@ async def test_an_unfinished_run_is_not_given_up_unless_told_to(tmp_path: Path, 
     plan = await prepare(options)
     with RunFolder(tmp_path / "run", Checkpoint(plan.options, plan.fingerprint, steps=3)) as folder:
         folder.save()
-    with pytest.raises(RunFolderError, match=r"holds an unfinished run; go on with it by --resume"):
+    with pytest.raises(RunFolderError, match=r"holds an unfinished run; continue it with --resume"):
         await begin(options, tmp_path / "run", None, resume=False, restart=False)
     assert await begin(options, tmp_path / "run", None, resume=False, restart=True) == 0
 
 
 async def test_nothing_to_resume_and_data_that_have_changed_are_refused_in_a_sentence(tmp_path: Path, options: BacktestRequest) -> None:
-    with pytest.raises(RunFolderError, match="holds no run that could be resumed"):
+    with pytest.raises(RunFolderError, match="holds no run to resume"):
         await begin(options, tmp_path / "run", None, resume=True, restart=False)
     plan = await prepare(options)
     with RunFolder(tmp_path / "run", Checkpoint(plan.options, plan.fingerprint)) as folder:
         folder.save()
     _change(options)
-    with pytest.raises(RunFolderError, match="have changed since it was begun"):
+    with pytest.raises(RunFolderError, match="have changed since the run"):
         await begin(options, tmp_path / "run", None, resume=True, restart=False)
 
 
@@ -65,11 +65,11 @@ async def test_nothing_to_resume_and_data_that_have_changed_are_refused_in_a_sen
     ("changes", "sentence"),
     [
         ({"data": ("nowhere.csv",)}, "nowhere.csv: there is no such file"),
-        ({"intervals": "7m"}, "the first must be one that the data have: 1m"),
+        ({"intervals": "7m"}, "the first must be an interval of the data: 1m"),
         ({"intervals": "1m,90s"}, r"market.aggregate: 90s bars cannot be built from 1m bars"),
         ({"assignments": ("window=3",)}, r"--set 'window=3': expected section.key=value"),
-        ({"until_ms": 1}, "there is no bar in the time that was asked for"),
-        ({"since_ms": 4_000_000_000_000}, r"--since 2096-10-02 07:06: --data .* goes from .* to .*; choose a time before its end"),
+        ({"until_ms": 1}, "no bar lies between --since and --until"),
+        ({"since_ms": 4_000_000_000_000}, r"--since 2096-10-02 07:06: --data .* covers .* to .*; choose a time before its end"),
         ({"vision": "nowhere.gz"}, "cannot be read as recorded vision features"),
         ({"price_increment": "cents"}, "--price-increment"),
     ],

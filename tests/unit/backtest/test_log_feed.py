@@ -18,10 +18,10 @@ from tests.unit.replay.build import table_records
 
 
 def feed(records: Sequence[Record], since_ms: int | None = None) -> LogFeed:
-    tables = ReferenceData()
+    reference = ReferenceData()
     for one in table_records():
-        tables.take(one, build.MODE)
-    return LogFeed("log", build.MODE, tables, records, "1m", since_ms)
+        reference.take(one, build.MODE)
+    return LogFeed("log", build.MODE, reference, records, "1m", since_ms)
 
 
 def appended(*messages: tuple[int, Message]) -> list[Record]:

@@ -13,7 +13,7 @@ from schemas import Outcome, RunMode
 from services.backtest import runner
 from services.backtest.checkpoint import AUDIT, LOG
 from services.backtest.plan import worker_dependencies
-from services.backtest.runner import EngineGoneError
+from services.backtest.runner import EngineDownError
 from services.core import logs
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
@@ -116,7 +116,7 @@ async def test_an_engine_that_is_gone_ends_a_run_where_it_can_be_resumed(
 ) -> None:
     with monkeypatch.context() as patched:
         _with(patched, lambda _: Failing(40))
-        with pytest.raises(EngineGoneError, match=r"engine_unreachable: nobody is there.*--resume"):
+        with pytest.raises(EngineDownError, match=r"engine_unreachable: nobody is there.*--resume"):
             await run(plan(walk(BARS)), tmp_path)
     assert (await run(plan(walk(BARS)), tmp_path)).bytes() == unstopped.bytes()
 

@@ -210,5 +210,5 @@ def test_a_comparison_that_is_none_is_told(shell: Shell) -> None:
 def test_rolling_back_wants_a_reason_and_something_to_go_back_to(shell: Shell) -> None:
     assert shell.roll_back()[0] == 2
     status, said = shell.roll_back("--reason", "x")
-    assert (status, "nothing before it" in said) == (1, True)
+    assert (status, "there is no earlier one" in said) == (1, True)
     assert shell.roll_back("--reason", "x", "--to", "1") == (0, f"{shell.live} already has the text of version 1; nothing was changed.\n")

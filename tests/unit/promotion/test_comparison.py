@@ -97,7 +97,7 @@ def test_a_shadow_of_few_symbols_is_held_against_those_alone() -> None:
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "of_what"),
-    [([], [1], "live left no audit"), ([1], [], "shadow left no audit"), ([1, 2], [3, 4], "never decided at the same time")],
+    [([], [1], "live has no audit"), ([1], [], "shadow has no audit"), ([1, 2], [3, 4], "never had triggers at the same time")],
 )
 def test_where_there_is_nothing_to_compare_it_says_of_what(ours: list[int], theirs: list[int], of_what: str) -> None:
     with pytest.raises(NothingToCompareError, match=of_what):
@@ -113,7 +113,7 @@ def test_a_candidate_like_live_meets_every_criterion_and_one_alone_misses_each()
     assert against() == []
     assert against(replace(Criteria(), min_pairs=241)) == ["decided pairs"]
     assert against(replace(Criteria(), min_span_ms=240 * 60_000)) == ["span"]
-    assert against(source="simulator") == ["what answered the shadow"]
+    assert against(source="simulator") == ["source of the shadow's answers"]
     assert against(decision_ms=200.0) == ["p95, record to decision"]
     assert against(cached_tokens=840) == ["prefix hits"]
     assert against(config_version="9" * 16) == ["shadow runs its settings file"]
@@ -180,4 +180,4 @@ def test_a_comparison_is_stored_and_read_again_as_it_was_and_can_be_shown() -> N
     assert found.same_vision == 0.5
     out = io.StringIO()
     show(found, Console(file=out, width=140))
-    assert "Fit to be promoted." in out.getvalue()
+    assert "May be promoted." in out.getvalue()

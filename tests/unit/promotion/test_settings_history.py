@@ -50,7 +50,7 @@ def test_rolling_back_goes_one_back_each_time_and_ends_at_the_first(history: His
     promote(history, "three")
     assert [roll_back(history), history.file.read_text()] == [2, "two"]
     assert [roll_back(history), history.file.read_text()] == [1, "one"]
-    with pytest.raises(ServiceError, match="nothing before it"):
+    with pytest.raises(ServiceError, match="there is no earlier one"):
         roll_back(history)
     promote(history, "four")
     assert [roll_back(history), history.file.read_text()] == [1, "one"], "a promotion is undone to what was in effect when it came"
@@ -93,7 +93,7 @@ def test_a_promotion_cut_short_after_the_file_was_replaced_is_in_effect(history:
 
 
 def test_only_one_changes_a_file_at_a_time(history: History) -> None:
-    with history.locked(), pytest.raises(ServiceError, match="somebody else is changing"), History(history.file).locked():
+    with history.locked(), pytest.raises(ServiceError, match="another process is changing"), History(history.file).locked():
         pass
 
 
@@ -106,7 +106,7 @@ def test_a_version_that_was_tampered_with_is_not_brought_back(history: History) 
     with pytest.raises(ServiceError, match="has no version 9"):
         history.text(9)
     (history.folder / "0002.json").write_text("{}")
-    with pytest.raises(ServiceError, match="no record of a version"):
+    with pytest.raises(ServiceError, match="not a valid version record"):
         history.versions()
 
 

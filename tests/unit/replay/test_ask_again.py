@@ -19,18 +19,18 @@ async def _entry(answer: str = HOLD) -> AuditEntry:
 
 
 async def test_the_same_letters_are_the_same() -> None:
-    assert compare(await _entry(), HOLD).likeness == "same"
+    assert compare(await _entry(), HOLD).agreement == "identical"
 
 
 async def test_another_rationale_is_the_same_decision() -> None:
     again = compare(await _entry(), HOLD.replace("as it was", "as it is"))
-    assert (again.likeness, list(again.differences)) == ("same decision", [])
+    assert (again.agreement, list(again.differences)) == ("same decision", [])
 
 
 async def test_what_differs_is_named_with_both_values() -> None:
     buy = '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":""}'
     again = compare(await _entry(), buy)
-    assert again.likeness == "other"
+    assert again.agreement == "different"
     assert list(again.differences) == [
         "action hold -> buy",
         "conviction 40 -> 62",
@@ -41,5 +41,5 @@ async def test_what_differs_is_named_with_both_values() -> None:
 
 
 async def test_an_answer_that_does_not_parse_is_another_one_and_says_why() -> None:
-    assert list(compare(await _entry(), "certainly!").differences) == ["an answer then, answer_malformed now"]
-    assert list(compare(await _entry("what?"), HOLD).differences) == ["answer_malformed then, hold now"]
+    assert list(compare(await _entry(), "certainly!").differences) == ["an answer before, answer_malformed now"]
+    assert list(compare(await _entry("what?"), HOLD).differences) == ["answer_malformed before, hold now"]

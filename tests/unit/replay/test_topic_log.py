@@ -16,7 +16,7 @@ from services.core.clock import VirtualClock
 from services.core.topic_admin import ensure_topics
 from services.fusion.state.books import Books
 from services.replay.audit_trail import AuditTrail, read_trail_topic
-from services.replay.export_log import export_rests_on
+from services.replay.export_log import export_for_trail
 from services.replay.log_source import FileLog, LogSource, TopicLog
 from services.replay.prompt_rebuilder import PromptRebuilder
 from services.replay.verify_audit import AuditVerifier, VerificationResult
@@ -74,7 +74,7 @@ async def test_what_is_exported_of_a_span_is_enough_to_verify_it(bus: Bus, decid
     trail = await read_trail_topic(bus, RunMode.DEMO, TimeRange(middle_ms, middle_ms + 15 * MINUTE))
     inputs = TopicLog(bus, SMALL)
     await inputs.open()
-    count = await export_rests_on(trail, inputs, tmp_path / "some-log.jsonl.gz", lambda _, __: None)
+    count = await export_for_trail(trail, inputs, tmp_path / "some-log.jsonl.gz", lambda _, __: None)
     await inputs.close()
     assert 0 < len(trail.lines) < len(decided.audits)
     assert count > 0
