@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from services.core.clock import Clock
 from services.inference.engine import Chunk, EngineRequest
-from services.inference.sglang_client import SGLangEngine
+from services.inference.sglang_client import Generated, SGLangEngine
 
 _DECISION_END = re.compile(r',\s*"rationale"\s*:')
 
@@ -78,13 +78,13 @@ class RecordingEngine(SGLangEngine):
         finally:
             del self._flights[request.rid]
 
-    def _loads(self, payloads: list[bytes]) -> dict[str, Any] | None:
-        said = super()._loads(payloads)
-        call = self._flights.get(said["meta_info"].get("id", "")) if said is not None else None
-        if said is not None and call is not None:
-            tokens = int(said["meta_info"].get("completion_tokens") or 0)
+    def _generated(self, said: dict[str, Any], sent: int) -> Generated:
+        found = super()._generated(said, sent)
+        call = self._flights.get(said["meta_info"].get("id", ""))
+        if call is not None:
+            tokens = found.meta_info.completion_tokens or 0
             call.arrivals.append((time.time() * 1000, tokens))
-            call.meta, call.text = said["meta_info"], said.get("text") or ""
+            call.meta, call.text = said["meta_info"], found.text
             if call.decision_tokens is None and _DECISION_END.search(call.text):
                 call.decision_tokens = tokens
-        return said
+        return found

@@ -106,7 +106,7 @@ class EngineSettings(Section):
 
     kind: str = Field(
         "sglang",
-        description="`sglang` (also the simulator), `llamacpp`, `openai` for any other compatible server, `rules` for no model at all, or the name that an installed package registers under the entry point group `aquiline.engines`.",
+        description="`sglang` (also the simulator), `vllm`, `llamacpp`, `openai` for any other compatible server, `rules` for no model at all, or the name that an installed package registers under the entry point group `aquiline.engines`.",
     )
     urls: Annotated[list[str], Field(min_length=1)] = Field(
         ["http://127.0.0.1:30000"],
@@ -133,6 +133,11 @@ class EngineSettings(Section):
     tokenizer_file: Path | None = Field(None, description="The model's `tokenizer.json`; the simulator's own when absent.")
     chat_template: Literal["minicpm4", "chatml", "none"] = Field(
         "minicpm4", description="Chat template that wraps the prompt's head and tail; SmolLM2 and Qwen use `chatml`."
+    )
+
+    no_think: str | None = Field(
+        None,
+        description="Ends the prompt of every mode but `deep`, for models that stop thinking on a word such as ` /no_think` (`openai`).",
     )
 
     @field_validator("kind")

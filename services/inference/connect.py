@@ -12,6 +12,7 @@ from services.inference.openai_client import OpenAIEngine
 from services.inference.pool import EnginePool
 from services.inference.rules import RulesEngine
 from services.inference.sglang_client import SGLangEngine
+from services.inference.vllm_client import VllmEngine
 
 
 def connect(settings: EngineSettings, clock: Clock) -> Engine:
@@ -22,7 +23,7 @@ def connect(settings: EngineSettings, clock: Clock) -> Engine:
     if settings.kind == "rules":
         return RulesEngine(clock)
     guarded = [_guarded(settings, url, clock) for url in settings.urls]
-    return guarded[0] if len(guarded) == 1 else EnginePool(guarded, settings.urls)
+    return guarded[0] if len(guarded) == 1 else EnginePool(guarded, settings.urls, clock)
 
 
 def _guarded(settings: EngineSettings, url: str, clock: Clock) -> GuardedEngine:
@@ -31,8 +32,18 @@ def _guarded(settings: EngineSettings, url: str, clock: Clock) -> GuardedEngine:
     client: Engine
     if settings.kind == "llamacpp":
         client = LlamaCppEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms)
+    elif settings.kind == "vllm":
+        client = VllmEngine(url, clock, model=settings.model, api_key=api_key, connect_timeout_ms=timeout_ms)
     elif settings.kind == "openai":
-        client = OpenAIEngine(url, clock, model=settings.model, api_key=api_key, connect_timeout_ms=timeout_ms)
+        client = OpenAIEngine(
+            url,
+            clock,
+            model=settings.model,
+            api_key=api_key,
+            connect_timeout_ms=timeout_ms,
+            own_tokenizer=settings.tokenizer_file is not None,
+            no_think=settings.no_think,
+        )
     else:
         client = SGLangEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms)
     return GuardedEngine(

@@ -101,12 +101,14 @@ class Usage:
 class Chunk:
     """A piece of an answer: `text` is what came since the last chunk; `usage` is set on the last one.
 
-    `cached_tokens` is given as soon as the engine says it (SGLang: with the first token).
+    `text` of the first chunks may be empty. `cached_tokens` is given as soon as the engine says it (SGLang: with the first token).
     """
 
     text: str
     cached_tokens: int | None = None
     usage: Usage | None = None
+    engine: EngineInfo | None = None
+    """Which engine answers, on the first chunk; of several behind one address list the one that was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ class Scores:
 
     logprobs: NDArray[np.float64]
     usage: Usage
+    engine: EngineInfo | None = None
+    """Which engine answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,8 +205,8 @@ class GuardedEngine:
                 log.warning("engine breaker", engine=self.name, before=before, after=after)
 
     def _judge(self, error: EngineError, call: _Call, waited_ms: int) -> CallResult:
-        if error.reason == "engine_refused":
-            return "answered"  # it lives, and does not like what was sent
+        if error.reason in {"engine_refused", "prompt_cut"}:
+            return "answered"  # it lives, and cannot take what was sent
         if error.reason == "engine_timeout" and (call.heard or waited_ms < self._patience_ms):
             return "unknown"
         return "failed"

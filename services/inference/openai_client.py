@@ -1,146 +1,183 @@
-"""Any OpenAI-compatible server (vLLM, Ollama, llama.cpp, CPM.cu): chat completions, streamed, the prompt as text.
+"""Any OpenAI-compatible server (Ollama, LM Studio, routers): chat completions, streamed, the prompt as text.
 
-Such servers take no token ids and have no call to abort by: closing the connection is what they notice.
+Such servers take no token ids and have no call to abort by: closing the connection is what they notice. Those that cut a long prompt
+say so in their last event only, so an answer is held back until a prompt of its length is known to be read whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Final
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Final
 
 import orjson
+import structlog
+from pydantic import Field
 
 from services.core.clock import Clock
-from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
-from services.inference.sse import DONE
-from services.inference.wire import Deadline, Wire, error_words, refusal
+from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Scores, TokenIds, Usage
+from services.inference.http_engine import TextEngine, dumps, listed_model, v1_prefix
+from services.inference.reply import Counts, Name, Objects, Reply, Table, Text, parse
+from services.inference.thoughts import Thoughts
+from services.inference.wire import Deadline
+
+_log = structlog.get_logger()
 
 CAPABILITIES: Final = Capabilities(token_ids=False, prewarm=False, abort="by closing", grammar=True, logprobs=False, cached_tokens=True)
 
+_CONTEXT_STEP: Final = 512
+"""Contexts are whole multiples of this many tokens: what read 4,090 tokens whole reads 4,096 whole."""
+_ALIKE: Final = 0.98
+"""With the model's own tokenizer, a server reads at least this share of our count; its chat template adds tokens."""
+_ROUGHLY: Final = 0.8
+"""With the shipped tokenizer, which is not the model's, this share: it cuts bars into fewer tokens than the models' own do."""
 
-class OpenAIEngine:
+
+class _Delta(Reply):
+    content: Text = ""
+    reasoning_content: Text = ""
+    reasoning: Text = ""
+
+
+class _Choice(Reply):
+    delta: Annotated[_Delta, Table] = Field(default_factory=_Delta)
+    finish_reason: Name = None
+
+
+class _ChatEvent(Reply):
+    choices: Annotated[tuple[_Choice, ...], Objects] = ()
+    usage: Annotated[Counts, Table] = Field(default_factory=Counts)
+
+
+class OpenAIEngine(TextEngine):
     """One OpenAI-compatible server; its address may end in `/v1` or not."""
 
+    kind = "openai"
+    capabilities = CAPABILITIES
+
     def __init__(
-        self, url: str, clock: Clock, *, model: str | None = None, api_key: str | None = None, connect_timeout_ms: int = 1_000
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        connect_timeout_ms: int = 1_000,
+        own_tokenizer: bool = False,
+        no_think: str | None = None,
     ) -> None:
-        """Prepare for the server at `url`; without `model` the first one that it lists is asked. Raise ValueError for a bad address."""
-        self._wire = Wire(url, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
-        self._v1 = "" if self._wire.path.endswith("/v1") else "/v1"
-        self._clock = clock
+        """Prepare for the server at `url`; without `model` the first one that it lists is asked. Raise ValueError for a bad address.
+
+        `own_tokenizer`: `EngineRequest.input_ids` are the model's own. `no_think` ends the user's message in every mode but `deep`.
+        """
+        super().__init__(url, clock, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
+        self._v1 = v1_prefix(self._wire)
         self._model = model
-        self._info: EngineInfo | None = None
-
-    @property
-    def name(self) -> str:
-        """Return `openai@host:port`."""
-        return f"openai@{self._wire.where}"[:64]
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Return what any such server can do; whether it counts cached tokens differs."""
-        return CAPABILITIES
-
-    async def info(self) -> EngineInfo:
-        """Return the model, and its context length where the server lists it (vLLM does); raise EngineError."""
-        if self._info is None:
-            said = await self._wire.get(f"{self._v1}/models")
-            listed = said.get("data") if isinstance(said, dict) else None
-            models = {str(one["id"]): one for one in listed or [] if isinstance(one, dict) and "id" in one}
-            model = self._model or next(iter(models), None)
-            if model is None:
-                raise EngineError("engine_refused", f"{self._wire.where} lists no model; name one in engine.model")
-            if models and model not in models:
-                raise EngineError("engine_refused", f"{self._wire.where} has no model {model!r}, but {', '.join(list(models)[:5])}")
-            length = models.get(model, {}).get("max_model_len")
-            self._info = EngineInfo(self.name, "llm", model, context_tokens=length if isinstance(length, int) else None)
-        return self._info
+        self._least = _ALIKE if own_tokenizer else _ROUGHLY
+        self._no_think = no_think
+        self._template_options = True
+        """Whether the server takes `chat_template_kwargs`; strict ones refuse what they do not know."""
+        self._read_whole = 0
+        """The most prompt tokens that the server is known to have read whole, by our count, up to a whole step."""
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError.
 
         Where the server leaves usage out, the prompt's tokens are those of `input_ids` and the output's the pieces that came.
         """
-        model = self._model or (await self.info()).model
         deadline = Deadline(request.deadline_ms, self._clock)
-        finish: str | None = None
-        usage: Mapping[str, Any] = {}
-        pieces = 0
-        events = self._wire.events(
-            f"{self._v1}/chat/completions", _body(request, model), deadline, {"X-Request-Id": request.rid, **request.trace_headers}
-        )
-        try:
-            async for payloads in events:
-                for payload in payloads:
-                    if payload == DONE:
-                        continue
-                    said = self._loads(payload)
-                    usage = said.get("usage") or usage
-                    for choice in said.get("choices") or []:
-                        finish = choice.get("finish_reason") or finish
-                        if text := (choice.get("delta") or {}).get("content"):
-                            pieces += 1
-                            yield Chunk(text)
-        finally:
-            await events.aclose()
-        if finish is None:
-            raise EngineError("engine_broke", f"{self._wire.where} ended the stream after {pieces} pieces without a finish reason")
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        yield Chunk(
-            "",
-            cached,
-            Usage(
-                prompt_tokens=usage.get("prompt_tokens", request.input_ids.size),
-                output_tokens=usage.get("completion_tokens", pieces),
-                cached_tokens=cached,
-                finish_reason=finish,
-            ),
-        )
-
-    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
-        """Do nothing: ids cannot be sent."""
-        del rid, affinity
-        return Usage(prompt_tokens=input_ids.size, output_tokens=0)
+        while True:
+            with_options = self._template_options
+            try:
+                async with contextlib.aclosing(self._answer(request, deadline, with_options=with_options)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except EngineError as error:
+                if not with_options or error.reason != "engine_refused" or "chat_template_kwargs" not in error.detail:
+                    raise
+                self._template_options = False
+                _log.warning("engine_takes_no_template_options", engine=self.name, detail=error.detail)
+            else:
+                return
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Raise EngineError: chat completions score no given tokens."""
         del request, labels
         raise EngineError("engine_refused", f"{self.name} gives no log-probabilities of given tokens")
 
-    async def load(self, affinity: str | None = None) -> EngineLoad | None:
-        """Return None: the API does not say."""
-        del affinity
-        return None
+    async def _answer(self, request: EngineRequest, deadline: Deadline, *, with_options: bool) -> AsyncGenerator[Chunk]:
+        model = self._model or (await self.info()).model
+        sent = request.input_ids.size
+        path = f"{self._v1}/chat/completions"
+        body = dumps(self._body(request, model, with_options=with_options))
+        thoughts = Thoughts(thinking=request.mode == "deep")
+        held: list[str] | None = None if sent <= self._read_whole else []
+        finish: str | None = None
+        counts = Counts()
+        pieces = 0
+        headers = {"X-Request-Id": request.rid, **request.trace_headers}
+        answering: EngineInfo | None = None
+        async with contextlib.aclosing(self._events(path, body, deadline, headers)) as events:
+            async for info, batch in events:
+                for event in batch:
+                    said = parse(_ChatEvent, event, self._wire.where)
+                    if said.usage.prompt_tokens is not None or said.usage.completion_tokens is not None:
+                        counts = said.usage
+                    for choice in said.choices:
+                        finish = choice.finish_reason or finish
+                        delta = choice.delta
+                        pieces += bool(delta.content)
+                        text = thoughts.feed(delta.reasoning_content or delta.reasoning, delta.content)
+                        if held is not None:
+                            held.append(text)
+                            text = ""
+                        if text or answering is None:
+                            yield Chunk(text, engine=None if answering else info)
+                            answering = info
+        if finish is None:
+            raise EngineError("engine_broke", f"{self._wire.where} ended the stream after {pieces} pieces without a finish reason")
+        self._check(counts.prompt_tokens, sent)
+        cached = counts.prompt_tokens_details.cached_tokens
+        usage = Usage(
+            prompt_tokens=sent if counts.prompt_tokens is None else counts.prompt_tokens,
+            output_tokens=pieces if counts.completion_tokens is None else counts.completion_tokens,
+            cached_tokens=cached,
+            finish_reason=finish,
+        )
+        yield Chunk("".join(held or ()) + thoughts.finish(), cached, usage)
 
-    async def watch(self) -> None:
-        """Do nothing: whoever guards the address watches over it."""
+    def _check(self, read: int | None, sent: int) -> None:
+        """Learn how long a prompt the server reads whole; raise EngineError, `prompt_cut`."""
+        if read is None:
+            return
+        if read < self._least * sent:
+            raise EngineError("prompt_cut", f"{self._wire.where} read {read:,} of the prompt's {sent:,} tokens: raise its context length")
+        upper = -(-read // _CONTEXT_STEP) * _CONTEXT_STEP
+        self._read_whole = max(self._read_whole, sent * upper // max(1, read))
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._wire.close()
+    def _lost(self) -> None:
+        super()._lost()
+        self._read_whole = 0
 
-    def _loads(self, payload: bytes) -> dict[str, Any]:
-        try:
-            said = orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise EngineError("engine_broke", f"{self._wire.where} sent what is not JSON: {payload[:80]!r}") from error
-        if not isinstance(said, dict) or "error" in said:
-            code = said["error"].get("code") if isinstance(said, dict) and isinstance(said["error"], dict) else None
-            raise refusal(code if isinstance(code, int) else 500, error_words(payload), self._wire.where)
-        return said
+    async def _read_info(self) -> EngineInfo:
+        return await listed_model(self._wire, self._v1, self._model, self.name)
 
-
-def _body(request: EngineRequest, model: str) -> bytes:
-    system, user = request.text()
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
-        "max_tokens": request.sampling.max_new_tokens,
-        "temperature": request.sampling.temperature,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if request.sampling.json_schema is not None:
-        schema = {"name": "answer", "strict": True, "schema": orjson.Fragment(request.sampling.json_schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return orjson.dumps(body)
+    def _body(self, request: EngineRequest, model: str, *, with_options: bool) -> dict[str, Any]:
+        system, user = request.text()
+        thinking = request.mode == "deep"
+        if not thinking and self._no_think is not None:
+            user = f"{user}{self._no_think}"
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
+            "max_tokens": request.sampling.max_new_tokens,
+            "temperature": request.sampling.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if with_options:
+            body["chat_template_kwargs"] = {"enable_thinking": thinking}
+        if request.sampling.json_schema is not None:
+            schema = {"name": "answer", "strict": True, "schema": orjson.Fragment(request.sampling.json_schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body

@@ -9,9 +9,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Final
 
+import structlog
+
+from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
 from services.inference.guarded import GuardedEngine
+
+_log = structlog.get_logger()
+
+_NEXT: Final = frozenset({"engine_unreachable", "engine_broke", "engine_open", "engine_overloaded"})
+"""What another engine of the pool may do better."""
 
 
 def ranked(affinity: str, addresses: Sequence[str]) -> list[int]:
@@ -26,8 +36,12 @@ def ranked(affinity: str, addresses: Sequence[str]) -> list[int]:
 class EnginePool:
     """Engines that serve the same model, one an address."""
 
-    def __init__(self, engines: Sequence[GuardedEngine], addresses: Sequence[str]) -> None:
-        """Take the engines and their addresses, in the same order; the addresses' names decide who serves what."""
+    def __init__(self, engines: Sequence[GuardedEngine], addresses: Sequence[str], clock: Clock) -> None:
+        """Take the engines and their addresses, in the same order; the addresses' names decide who serves what.
+
+        `clock` is the one that deadlines are on.
+        """
+        self._clock = clock
         self._engines = engines
         self._addresses = addresses
 
@@ -68,13 +82,24 @@ class EnginePool:
         )
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
-        """Yield the answer of the symbol's engine; raise EngineError, `engine_open` when all are left alone."""
-        chunks = self._serving(request.affinity).stream(request)
-        try:
-            async for chunk in chunks:
-                yield chunk
-        finally:
-            await chunks.aclose()
+        """Yield the answer of the symbol's engine, of the next one while nothing has come and time is left; raise EngineError.
+
+        `engine_open` is raised when all are left alone.
+        """
+        order = self._order(request.affinity)
+        for engine, more in zip(order, [*order[1:], None], strict=True):
+            heard = False
+            try:
+                async with aclosing(engine.stream(request)) as chunks:
+                    async for chunk in chunks:
+                        heard = True
+                        yield chunk
+            except EngineError as error:
+                if heard or more is None or error.reason not in _NEXT or self._clock.now_ms() >= request.deadline_ms:
+                    raise
+                _log.warning("engine_passed_over", engine=engine.name, next=more.name, reason=error.reason, detail=error.detail)
+            else:
+                return
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Have the symbol's engine prefill `input_ids`; raise EngineError."""
@@ -82,7 +107,15 @@ class EnginePool:
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Return how likely each of `labels` is, says the symbol's engine; raise EngineError."""
-        return await self._serving(request.affinity).score(request, labels)
+        order = self._order(request.affinity)
+        for engine in order[:-1]:
+            try:
+                return await engine.score(request, labels)
+            except EngineError as error:
+                if error.reason not in _NEXT or self._clock.now_ms() >= request.deadline_ms:
+                    raise
+                _log.warning("engine_passed_over", engine=engine.name, reason=error.reason, detail=error.detail)
+        return await order[-1].score(request, labels)
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return how busy the symbol's engine is, or all those together that are not left alone; raise EngineError."""
@@ -107,5 +140,9 @@ class EnginePool:
         await asyncio.gather(*(engine.close() for engine in self._engines))
 
     def _serving(self, affinity: str) -> GuardedEngine:
+        return self._order(affinity)[0]
+
+    def _order(self, affinity: str) -> list[GuardedEngine]:
+        """Return the engines that may be asked, the symbol's own first; its own alone when all are left alone."""
         order = [self._engines[position] for position in ranked(affinity, self._addresses)]
-        return next((engine for engine in order if engine.available), order[0])
+        return [engine for engine in order if engine.available] or order[:1]

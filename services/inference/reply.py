@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from services.inference.engine import EngineError
 
@@ -39,6 +39,10 @@ def _table(value: object) -> object:
     return value if isinstance(value, dict) else {}
 
 
+def _objects(value: object) -> object:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 Count = Annotated[int | None, BeforeValidator(_count)]
 Number = Annotated[float | None, BeforeValidator(_number)]
 Name = Annotated[str | None, BeforeValidator(_name)]
@@ -46,11 +50,26 @@ Text = Annotated[str, BeforeValidator(_text)]
 Table = BeforeValidator(_table)
 """For a nested reply: an empty one where the server put something else."""
 
+Objects = BeforeValidator(_objects)
+"""For a list of replies: what is no object is left out."""
+
 
 class Reply(BaseModel):
     """A reply or a part of one; what is not named is ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Details(Reply):
+    cached_tokens: Count = None
+
+
+class Counts(Reply):
+    """`usage` of OpenAI's APIs."""
+
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    prompt_tokens_details: Annotated[_Details, Table] = Field(default_factory=_Details)
 
 
 R = TypeVar("R", bound=Reply)

@@ -86,7 +86,8 @@ class RulesEngine:
         if late_ms >= 0:
             raise EngineError("engine_timeout", f"the deadline had passed {late_ms} ms before the rules were asked")
         text = orjson.dumps(decide(request.view)).decode()
-        yield Chunk(text, None, Usage(prompt_tokens=request.input_ids.size, output_tokens=0, finish_reason="stop"))
+        usage = Usage(prompt_tokens=request.input_ids.size, output_tokens=0, finish_reason="stop")
+        yield Chunk(text, None, usage, await self.info())
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Do nothing."""

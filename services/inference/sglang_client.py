@@ -6,20 +6,23 @@ The simulator speaks the same API. Field names are those of sglang 0.5.17, `mana
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, NoReturn
 
 import numpy as np
-import orjson
 import structlog
 
 from services.core import metrics
 from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
-from services.inference.sse import DONE
-from services.inference.wire import Deadline, Wire, error_words, refusal
+from services.inference.http_engine import HttpEngine, dumps
+from services.inference.reply import Count, Number, Reply, Text, parse
+from services.inference.wire import Deadline, refusal
 
 log = structlog.get_logger()
+
+CAPABILITIES: Final = Capabilities(token_ids=True, prewarm=True, abort="by id", grammar=True, logprobs=True, cached_tokens=True)
 
 _ABORT_S = 1.0
 _WARM_S = 60.0
@@ -46,87 +49,90 @@ _INFO_KEYS = (
 """What of /server_info is kept: the whole holds all of the server's arguments, its api_key among them."""
 
 
-CAPABILITIES: Final = Capabilities(token_ids=True, prewarm=True, abort="by id", grammar=True, logprobs=True, cached_tokens=True)
+class Meta(Reply):
+    """What SGLang says of a call beside its text."""
+
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    cached_tokens: Count = None
+    spec_accept_length: Number = None
+    queue_time: Number = None
+    finish_reason: Any = None
+    output_token_ids_logprobs: Any = None
+
+    @property
+    def finish(self) -> Mapping[str, Any] | None:
+        """Return why the answer ended, None while it goes on."""
+        if isinstance(self.finish_reason, str):
+            return {"type": self.finish_reason}
+        return self.finish_reason if isinstance(self.finish_reason, dict) else None
+
+    def usage(self, sent: int) -> Usage:
+        """Return the usage of a call that was sent `sent` prompt tokens."""
+        kind = (self.finish or {}).get("type")
+        return Usage(
+            prompt_tokens=sent if self.prompt_tokens is None else self.prompt_tokens,
+            output_tokens=self.completion_tokens or 0,
+            cached_tokens=self.cached_tokens,
+            accept_length=self.spec_accept_length,
+            queue_ms=None if self.queue_time is None else self.queue_time * 1000,
+            finish_reason=kind if isinstance(kind, str) else None,
+        )
 
 
-class SGLangEngine:
+class Generated(Reply):
+    """An event of a stream, or a whole answer."""
+
+    text: Text = ""
+    meta_info: Meta
+
+
+class SGLangEngine(HttpEngine):
     """One SGLang server, or the simulator."""
 
+    kind = "sglang"
+    capabilities = CAPABILITIES
+
     def __init__(self, url: str, clock: Clock, *, api_key: str | None = None, connect_timeout_ms: int = 1_000) -> None:
-        """Prepare for the server at `url`; nothing is opened before the first call. Raise ValueError for a bad address."""
-        self._wire = Wire(url, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
-        self._clock = clock
-        self._info: EngineInfo | None = None
+        """Prepare for the server at `url`; raise ValueError for a bad address."""
+        super().__init__(url, clock, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
         self._flying: set[str] = set()
         self._aborts: set[asyncio.Task[None]] = set()
 
-    @property
-    def name(self) -> str:
-        """Return `sglang@host:port`."""
-        return f"sglang@{self._wire.where}"[:64]
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Return what SGLang can do, which is all there is."""
-        return CAPABILITIES
-
-    async def info(self) -> EngineInfo:
-        """Return what the server says of itself, asked once; raise EngineError."""
-        if self._info is None:
-            said = await self._wire.get("/server_info")
-            if not isinstance(said, dict):
-                raise EngineError("engine_broke", f"{self._wire.where}/server_info answered {str(said)[:80]!r}; expected an object")
-            if said.get("incremental_streaming_output"):
-                raise EngineError(
-                    "engine_refused",
-                    f"{self._wire.where} runs with --incremental-streaming-output, where text is not cumulative: start without it",
-                )
-            self._info = EngineInfo(
-                name=self.name,
-                source="simulator" if said.get("simulator") is True else "llm",
-                model=str(said.get("served_model_name") or said.get("model_path") or "unknown"),
-                # Without --context-length the server says only how long an input may be, which is a few tokens less.
-                context_tokens=_int(said, "context_length") or _int(said, "max_req_input_len"),
-                kv_capacity_tokens=_int(said, "max_total_num_tokens") or _int(said, "max_total_tokens"),
-                raw={key: said[key] for key in _INFO_KEYS if key in said},
-            )
-        return self._info
-
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError."""
+        sent = request.input_ids.size
+        self._fits(sent)
         body = generate_body(request)
         deadline = Deadline(request.deadline_ms, self._clock)
         self._flying.add(request.rid)
+        first = True
         told_cached = False
         seen = 0
         ended = False
-        events = self._wire.events("/generate", body, deadline, request.trace_headers)
         try:
-            async for payloads in events:
-                if ended:
-                    continue  # to the stream's own end, so that the connection can be used again
-                # The text is cumulative: of several events that came at once, the last says all.
-                said = self._loads([payload for payload in payloads if payload != DONE])
-                if said is None:
-                    break
-                meta = said["meta_info"]
-                text = said.get("text") or ""
-                delta, seen = text[seen:], max(seen, len(text))
-                finish = meta.get("finish_reason")
-                ended = finish is not None
-                cached = None if told_cached else meta.get("cached_tokens")
-                told_cached = told_cached or cached is not None
-                yield Chunk(delta, cached, self._usage(meta, request.input_ids.size) if ended else None)
+            async with contextlib.aclosing(self._events("/generate", body, deadline, request.trace_headers)) as events:
+                async for info, batch in events:
+                    if ended:
+                        continue  # to the stream's own end, so that the connection can be used again
+                    # The text is cumulative: of several events that came at once, the last says all.
+                    said = self._generated(batch[-1], sent)
+                    meta = said.meta_info
+                    delta, seen = said.text[seen:], max(seen, len(said.text))
+                    ended = meta.finish is not None
+                    cached = None if told_cached else meta.cached_tokens
+                    told_cached = told_cached or cached is not None
+                    yield Chunk(delta, cached, meta.usage(sent) if ended else None, info if first else None)
+                    first = False
             if not ended:
                 self._fail_cut_off(seen)
         except EngineError as error:
             if ended:
                 return
             # What was never sent, or what the server itself has ended, needs no abort; what ran out of time, or was cut, does.
-            ended = error.reason not in {"engine_timeout", "engine_broke"} or deadline.total_ms <= 0
+            ended = error.reason not in {"engine_timeout", "engine_broke", "prompt_cut"} or deadline.total_ms <= 0
             raise
         finally:
-            await events.aclose()
             # `close` has taken the call over when it is no longer among those in flight.
             if request.rid in self._flying and not ended:
                 self._abort(request.rid)
@@ -140,19 +146,20 @@ class SGLangEngine:
         """
         del affinity
         body = _dumps(rid, input_ids, {"max_new_tokens": 0, "temperature": 0.0}, stream=False)
-        return self._usage(await self._whole(rid, body, _WARM_S), input_ids.size)
+        return (await self._generate(rid, body, _WARM_S, input_ids.size)).usage(input_ids.size)
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Return how likely each of `labels` is right after the prompt; raise EngineError."""
+        sent = request.input_ids.size
         sampling = {"max_new_tokens": 1, "temperature": 0.0}
         body = _dumps(request.rid, request.input_ids, sampling, stream=False, return_logprob=True, token_ids_logprob=labels)
-        meta = await self._whole(request.rid, body, Deadline(request.deadline_ms, self._clock).left_s())
+        meta = await self._generate(request.rid, body, Deadline(request.deadline_ms, self._clock).left_s(), sent)
         try:
-            by_id = {int(number): float(logprob) for logprob, number, *_ in meta["output_token_ids_logprobs"][0]}
+            by_id = {int(number): float(logprob) for logprob, number, *_ in meta.output_token_ids_logprobs[0]}
             logprobs = np.array([by_id[label] for label in labels.tolist()])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineError("engine_broke", f"{self._wire.where} sent no log-probabilities of the label tokens") from error
-        return Scores(logprobs, self._usage(meta, request.input_ids.size))
+        return Scores(logprobs, meta.usage(sent), await self._answering())
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return how busy the server is, over all its data-parallel ranks, None when it has no /v1/loads; raise EngineError."""
@@ -166,14 +173,12 @@ class SGLangEngine:
         ranks = said.get("loads") if isinstance(said, dict) else None
         if not isinstance(ranks, list):
             return None
+        parsed = [parse(_Rank, rank, self._wire.where) for rank in ranks]
         return EngineLoad(
-            running=sum(rank.get("num_running_reqs", 0) for rank in ranks),
-            waiting=sum(rank.get("num_waiting_reqs", 0) for rank in ranks),
-            waiting_uncached_tokens=sum(rank.get("num_waiting_uncached_tokens", 0) for rank in ranks),
+            running=sum(rank.num_running_reqs or 0 for rank in parsed),
+            waiting=sum(rank.num_waiting_reqs or 0 for rank in parsed),
+            waiting_uncached_tokens=sum(rank.num_waiting_uncached_tokens or 0 for rank in parsed),
         )
-
-    async def watch(self) -> None:
-        """Do nothing: whoever guards the address watches over it."""
 
     async def close(self) -> None:
         """Abort what is in flight, wait for it no longer than 1 s, and close the connections; calls in flight raise EngineError."""
@@ -185,11 +190,31 @@ class SGLangEngine:
             await asyncio.wait(self._aborts)
         await self._wire.close()
 
-    async def _whole(self, rid: str, body: bytes, timeout_s: float) -> dict[str, Any]:
-        """Return the `meta_info` of an answer that is not streamed."""
+    async def _read_info(self) -> EngineInfo:
+        said = await self._wire.get("/server_info")
+        if not isinstance(said, dict):
+            raise EngineError("engine_broke", f"{self._wire.where}/server_info answered {str(said)[:80]!r}; expected an object")
+        if said.get("incremental_streaming_output"):
+            raise EngineError(
+                "engine_refused",
+                f"{self._wire.where} runs with --incremental-streaming-output, where text is not cumulative: start without it",
+            )
+        return EngineInfo(
+            name=self.name,
+            source="simulator" if said.get("simulator") is True else "llm",
+            model=str(said.get("served_model_name") or said.get("model_path") or "unknown"),
+            # Without --context-length the server says only how long an input may be, which is a few tokens less.
+            context_tokens=_int(said, "context_length") or _int(said, "max_req_input_len"),
+            kv_capacity_tokens=_int(said, "max_total_num_tokens") or _int(said, "max_total_tokens"),
+            raw={key: said[key] for key in _INFO_KEYS if key in said},
+        )
+
+    async def _generate(self, rid: str, body: bytes, timeout_s: float, sent: int) -> Meta:
+        """Return what the server says of an answer that is not streamed."""
+        self._fits(sent)
         ended = False
         try:
-            answer = await self._wire.post("/generate", body, timeout_s)
+            said = await self._whole("/generate", body, timeout_s)
             ended = True
         except EngineError as error:
             ended = error.reason != "engine_timeout"
@@ -197,11 +222,7 @@ class SGLangEngine:
         finally:
             if not ended:
                 self._abort(rid)
-        said = self._loads([answer])
-        if said is None:
-            raise EngineError("engine_broke", f"{self._wire.where} answered nothing")
-        meta: dict[str, Any] = said["meta_info"]
-        return meta
+        return self._generated(said, sent).meta_info
 
     def _abort(self, rid: str) -> None:
         # In a task of its own: the caller has no time left, or is being cancelled, and must not wait for a hung server.
@@ -211,7 +232,7 @@ class SGLangEngine:
 
     async def _send_abort(self, rid: str) -> None:
         try:
-            await self._wire.post("/abort_request", orjson.dumps({"rid": rid}), _ABORT_S)
+            await self._wire.post("/abort_request", dumps({"rid": rid}), _ABORT_S)
         except EngineError as error:
             metrics.ENGINE_ABORTS.labels(self.name, "lost").inc()
             log.warning("abort not delivered", engine=self.name, rid=rid, reason=error.reason, detail=error.detail)
@@ -221,33 +242,20 @@ class SGLangEngine:
     def _fail_cut_off(self, characters: int) -> NoReturn:
         raise EngineError("engine_broke", f"{self._wire.where} ended the stream after {characters} characters without a finish reason")
 
-    def _loads(self, payloads: list[bytes]) -> dict[str, Any] | None:
-        if not payloads:
-            return None
-        try:
-            said = orjson.loads(payloads[-1])
-        except orjson.JSONDecodeError as error:
-            raise EngineError("engine_broke", f"{self._wire.where} sent what is not JSON: {payloads[-1][:80]!r}") from error
-        if not isinstance(said, dict) or not isinstance(said.get("meta_info"), dict):
-            code = said["error"].get("code") if isinstance(said, dict) and isinstance(said.get("error"), dict) else None
-            raise refusal(code if isinstance(code, int) else 500, error_words(payloads[-1]), self._wire.where)
-        finish = said["meta_info"].get("finish_reason")
-        if isinstance(finish, dict) and isinstance(finish.get("status_code"), int):
+    def _generated(self, said: dict[str, Any], sent: int) -> Generated:
+        """Return an event; raise EngineError for the server's own error, and when it read less than `sent` tokens."""
+        found = parse(Generated, said, self._wire.where)
+        finish = found.meta_info.finish
+        if finish is not None and isinstance(finish.get("status_code"), int):
             raise refusal(finish["status_code"], str(finish.get("message")), self._wire.where)
-        return said
+        self._whole_prompt(found.meta_info.prompt_tokens, sent)
+        return found
 
-    @staticmethod
-    def _usage(meta: Mapping[str, Any], prompt_tokens: int) -> Usage:
-        finish = meta.get("finish_reason")
-        queue_s = meta.get("queue_time")
-        return Usage(
-            prompt_tokens=meta.get("prompt_tokens", prompt_tokens),
-            output_tokens=meta.get("completion_tokens", 0),
-            cached_tokens=meta.get("cached_tokens"),
-            accept_length=meta.get("spec_accept_length"),
-            queue_ms=None if queue_s is None else queue_s * 1000,
-            finish_reason=finish.get("type") if isinstance(finish, dict) else None,
-        )
+
+class _Rank(Reply):
+    num_running_reqs: Count = None
+    num_waiting_reqs: Count = None
+    num_waiting_uncached_tokens: Count = None
 
 
 def generate_body(request: EngineRequest) -> bytes:
@@ -261,10 +269,7 @@ def generate_body(request: EngineRequest) -> bytes:
 
 
 def _dumps(rid: str, input_ids: TokenIds, sampling: Mapping[str, Any], *, stream: bool, **more: Any) -> bytes:
-    return orjson.dumps(
-        {"rid": rid, "input_ids": np.ascontiguousarray(input_ids), "sampling_params": sampling, "stream": stream, **more},
-        option=orjson.OPT_SERIALIZE_NUMPY,
-    )
+    return dumps({"rid": rid, "input_ids": np.ascontiguousarray(input_ids), "sampling_params": sampling, "stream": stream, **more})
 
 
 def _int(said: Mapping[str, Any], key: str) -> int | None:

@@ -33,6 +33,11 @@ class Slots:
         self._slots = [_Slot() for _ in range(count)]
         self._serial = 0
 
+    @property
+    def count(self) -> int:
+        """Return how many slots there are."""
+        return len(self._slots)
+
     def take(self, owner: str, ids: TokenIds, *, ahead: bool = False) -> int | None:
         """Return the slot for `ids`, a prompt of `owner`; hand it back through `release`.
 

@@ -57,6 +57,8 @@ class Wire:
         self._keep_alive = keep_alive
         self._session: aiohttp.ClientSession | None = None
         self._waits: set[asyncio.Timeout] = set()
+        self.opened = 0
+        """Connections opened so far."""
         self._closing = False
 
     @property
@@ -84,6 +86,7 @@ class Wire:
     async def events(self, path: str, body: bytes, deadline: Deadline, headers: Mapping[str, str]) -> AsyncGenerator[list[bytes]]:
         """Send `body` and yield what comes as lists of event payloads, as many as came at once; raise EngineError.
 
+        The first list is empty and comes with the answer's headers, before any token.
         Ends where the server ends the stream; closing it early closes the connection.
         """
         if self._closing:
@@ -98,6 +101,7 @@ class Wire:
                 async with self._waiting(deadline.at):
                     response = await self._open().post(self._at(path), data=body, headers=self._headers | dict(headers))
                     await self._raise_for(response)
+            yield []
             while True:
                 with self._translated(waited):
                     async with self._waiting(deadline.at):
@@ -136,6 +140,8 @@ class Wire:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_create_end.append(self._count)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
                 if self._keep_alive
@@ -143,8 +149,12 @@ class Wire:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),
                 read_bufsize=1 << 20,
+                trace_configs=[trace],
             )
         return self._session
+
+    async def _count(self, *_: object) -> None:
+        self.opened += 1
 
     @contextlib.asynccontextmanager
     async def _waiting(self, until: float) -> AsyncIterator[None]:

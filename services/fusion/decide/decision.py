@@ -25,7 +25,7 @@ from services.fusion.observe.spans import TriggerTrace
 from services.fusion.prompt.builder import Plan, PromptBuilder
 from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
-from services.inference.engine import Engine, EngineError, EngineRequest, Usage
+from services.inference.engine import Engine, EngineError, EngineInfo, EngineRequest, Usage
 
 _log = structlog.get_logger()
 
@@ -184,10 +184,6 @@ class Decision:
         using, result = self._with, self._result
         prompt = result.prompt
         assert prompt is not None  # noqa: S101 - set by the caller
-        result.engine = await engine.info()
-        forbidden = forbidden_engine(using.settings.run_mode, result.engine)
-        if forbidden is not None:
-            raise EngineError("engine_refused", forbidden)
         fusion, mode = using.settings.fusion, self._trigger.lane.mode
         request = EngineRequest(
             rid=uuid4().hex,
@@ -222,10 +218,13 @@ class Decision:
         """Read one answer, handing the signal over as soon as its decision part is there."""
         result = self._result
         result.usage = None
+        result.engine = None
         reader = AnswerReader(thinking=request.mode == "deep")
         first_at = 0.0
         async with aclosing(engine.stream(request)) as chunks:
             async for chunk in chunks:
+                if result.engine is None:
+                    self._answered_by(chunk.engine or await engine.info())
                 if not first_at and chunk.text:
                     first_at = self._with.clock.elapsed_s()
                     watch.lap("first_token")
@@ -246,6 +245,13 @@ class Decision:
         if reader.decision is None:
             watch.lap("decision")
             await self._decide(answer, snapshot, degraded=degraded)
+
+    def _answered_by(self, engine: EngineInfo) -> None:
+        """Take the engine that answers into the audit; raise EngineError when its answers must not be acted on."""
+        self._result.engine = engine
+        forbidden = forbidden_engine(self._with.settings.run_mode, engine)
+        if forbidden is not None:
+            raise EngineError("engine_refused", forbidden)
 
     def _used(self, usage: Usage, first_at: float) -> None:
         self._result.usage = usage

@@ -38,7 +38,7 @@ class InstantSimulator:
         answer = self._author.answer(request.input_ids)
         tokens = min(answer.ids.size, request.sampling.max_new_tokens)
         finish = "stop" if tokens == answer.ids.size else "length"
-        yield Chunk(answer.text_at(tokens), None, Usage(request.input_ids.size, tokens, finish_reason=finish))
+        yield Chunk(answer.text_at(tokens), None, Usage(request.input_ids.size, tokens, finish_reason=finish), await self.info())
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Do nothing: there is no cache."""

@@ -224,7 +224,7 @@ class Simulator:
         if flight.labels is not None and flight.call.produced:
             scores = self._author.scores(flight.call.input_ids, flight.labels)
             meta["output_token_ids_logprobs"] = [
-                [[score, label, None] for score, label in zip(scores, flight.labels.tolist(), strict=True)]
+                [[score, label, None] for score, label in zip(scores.tolist(), flight.labels.tolist(), strict=True)]
             ]
         return {
             "text": flight.answer.text_at(flight.call.produced),

@@ -121,25 +121,10 @@ async def test_labels_are_scored_over_the_whole_vocabulary(engine: LlamaCppEngin
     assert np.isclose(sum(np.exp(list(by_id.values()))), 1, atol=1e-3)
 
 
-async def test_closing_the_stream_ends_the_call_on_the_server(engine: LlamaCppEngine, server: LocalEngine) -> None:
-    chunks = engine.stream(request(bars("abort "), most=1_000, left_ms=120_000, affinity="ABORT"))
-    async for chunk in chunks:
-        if chunk.text:
-            break
-    await chunks.aclose()
-    await idle(server)
-
-
 async def test_a_deadline_ends_the_call_on_the_server(engine: LlamaCppEngine, server: LocalEngine) -> None:
     with pytest.raises(EngineError, match="engine_timeout"):
         await ask(engine, request(bars("late "), most=1_800, left_ms=1_500, affinity="LATE"))
     await idle(server)
-
-
-async def test_a_prompt_past_the_context_is_refused_in_the_servers_words(engine: LlamaCppEngine) -> None:
-    with pytest.raises(EngineError, match="engine_refused") as caught:
-        await ask(engine, request(np.full(3_000, 300, np.int32), most=2))
-    assert "context" in caught.value.detail
 
 
 async def test_the_products_ids_are_the_servers_own(server: LocalEngine) -> None:
@@ -147,17 +132,3 @@ async def test_the_products_ids_are_the_servers_own(server: LocalEngine) -> None
     for text, ids in zip(texts, tokenizer().encode_batch(texts), strict=True):
         said = await page(server, "/tokenize", {"content": text, "parse_special": False})
         assert ids.tolist() == said["tokens"]
-
-
-async def test_after_a_restart_the_engine_is_asked_again_what_it_is() -> None:
-    async with running(symbols=1) as server, asking(server) as engine:
-        ids = bars("restart ")
-        assert (await engine.info()).raw["total_slots"] == 3
-        await ask(engine, request(ids, most=2, left_ms=120_000))
-        await server.kill()
-        with pytest.raises(EngineError, match=r"engine_unreachable|engine_broke"):
-            await ask(engine, request(ids, most=2))
-        await server.start()
-        usage = (await ask(engine, request(ids, most=2, left_ms=120_000)))[2]
-        assert usage.cached_tokens == 0
-        assert usage.prompt_tokens == ids.size

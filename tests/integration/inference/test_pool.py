@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
 
-from services.core.clock import VirtualClock
+from services.core.clock import SystemClock, VirtualClock
 from services.core.settings import EngineSettings
 from services.inference.connect import connect
-from services.inference.engine import Engine, EngineError, EngineRequest
+from services.inference.engine import Engine, EngineError, EngineInfo, EngineRequest
 from services.inference.pool import ranked
 from services.inference.simulator.server import Simulator
 
@@ -67,15 +70,14 @@ async def test_each_symbol_stays_at_its_engine_and_all_have_some() -> None:
         await engine.close()
 
 
-async def test_the_next_best_engine_serves_a_symbol_while_its_own_is_left_alone() -> None:
+async def test_a_dead_engines_call_goes_to_the_next_one_before_and_after_its_breaker_opens() -> None:
     clock = VirtualClock()
     async with simulated() as (server, alive):
         urls = [f"http://127.0.0.1:{free_port()}", alive]
         engine = connect(EngineSettings(urls=urls, breaker_failures=2, breaker_open_ms=1_000), clock)
         symbol = next(f"S{number}" for number in range(100) if ranked(f"S{number}", urls)[0] == 0)
-        assert [await outcome(engine, clock, symbol) for _ in range(2)] == ["engine_unreachable"] * 2
-        assert [await outcome(engine, clock, symbol) for _ in range(3)] == ["answered"] * 3
-        assert server.totals.calls == 3
+        assert [await outcome(engine, clock, symbol) for _ in range(5)] == ["answered"] * 5
+        assert server.totals.calls == 5
         assert (await engine.info()).source == "simulator"
         warmed = await engine.warm("w" * 32, symbol, prompt(200))
         assert warmed.prompt_tokens == prompt(200).size
@@ -111,4 +113,52 @@ async def test_closing_a_stream_of_the_pool_early_aborts_it_on_its_engine_and_sp
             assert len(first.gpu.running) + len(second.gpu.running) == 1
             await chunks.aclose()
             await until(lambda: first.gpu.idle() and second.gpu.idle())
+        await engine.close()
+
+
+async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what is sent and never answer, as a hung engine does."""
+    while await reader.read(1 << 16):
+        pass
+    writer.close()
+
+
+async def test_a_hung_engine_stalls_no_symbol_but_its_own_and_each_answer_names_its_engine() -> None:
+    clock = VirtualClock()
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    hung = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with simulated() as (_, one), simulated() as (_, two):
+        urls = [hung, one, two]
+        engine = connect(EngineSettings(urls=urls), clock)
+        for number in range(20):
+            home = ranked(f"S{number}", urls)[0]
+            if home:
+                asked = replace(request(affinity=f"S{number}"), deadline_ms=clock.now_ms() + 3_000)
+                async with contextlib.aclosing(engine.stream(asked)) as stream:
+                    answering = [chunk.engine async for chunk in stream if chunk.engine is not None]
+                assert [info.name for info in answering] == [f"sglang@{urls[home].removeprefix('http://')}"]
+        await engine.close()
+    server.close()
+
+
+async def answering(engine: Engine) -> EngineInfo | None:
+    """Return which engine a call's first chunk names."""
+    chunks = [chunk async for chunk in engine.stream(request())]
+    return chunks[0].engine
+
+
+async def test_another_engine_that_takes_the_address_is_noticed_with_its_first_answer() -> None:
+    other = CALIBRATION.model_copy(update={"model": "another model"})
+    async with simulated() as (_, url):
+        engine = connect(EngineSettings(urls=[url]), SystemClock())
+        first = await answering(engine)
+        assert first is not None
+        assert first == await engine.info()
+        port = int(url.rpartition(":")[2])
+    async with Simulator(other, TOKENIZER, time_scale=0.0).serving(port=port):
+        # No call has failed: the idle connection was closed by the server that is gone.
+        second = await answering(engine)
+        assert second is not None
+        assert second.model == "simulator of another model"
+        assert second == await engine.info()
         await engine.close()

@@ -98,7 +98,7 @@ class ScriptedEngine:
             for step in script:
                 match step:
                     case str():
-                        yield Chunk(step, cached_tokens=7)
+                        yield Chunk(step, cached_tokens=7, engine=self._info)
                     case asyncio.Event():
                         await step.wait()
                     case EngineError():

@@ -10,7 +10,7 @@ from schemas import Action, CancelReason, Outcome, Signal, Topic
 from services.core.bus import BusError
 from services.core.metrics import REGISTRY
 from services.fusion.deliver.publisher import Publisher
-from services.inference.engine import EngineError
+from services.inference.engine import EngineError, EngineInfo
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument, seen, split
 from tests.unit.fusion.desk import ABSTAIN, BUY, EXIT, HOLD, NONSENSE, NOW, SELL, Desk, ScriptedEngine
 
@@ -219,6 +219,30 @@ async def test_an_engine_that_says_strange_things_of_itself_still_gets_its_outco
     async with desk.running():
         await asked(desk)
     assert await desk.outcomes() == [(Outcome.FAILED, "answer_malformed")]
+
+
+class SeveralEngines(ScriptedEngine):
+    """Several addresses of which one hangs: asked what all of them are, they never answer."""
+
+    async def info(self) -> EngineInfo:
+        raise EngineError("engine_timeout", "b:2 had not answered")
+
+
+async def test_a_decision_waits_for_no_engine_but_the_one_that_answers_and_the_audit_names_that_one() -> None:
+    desk = await desk_with(SeveralEngines([BUY], name="sglang@a:1", model="one"))
+    async with desk.running():
+        await asked(desk)
+    (audit,), (signal,) = await desk.audit(), await desk.signals()
+    assert (audit.outcome, audit.engine, audit.model) == (Outcome.PUBLISHED, "sglang@a:1", "one")
+    assert (signal.engine, signal.model, signal.source) == ("sglang@a:1", "one", "llm")
+
+
+async def test_a_cut_prompt_is_failed_by_its_own_name() -> None:
+    desk = await desk_with(ScriptedEngine([EngineError("prompt_cut", "gpu:1 read 4,096 of the prompt's 6,162 tokens")]))
+    async with desk.running():
+        await asked(desk)
+    (audit,) = await desk.audit()
+    assert (audit.outcome, audit.reason) == (Outcome.FAILED, "prompt_cut")
 
 
 async def test_what_is_halted_is_not_asked() -> None:
