@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.harness import Measured, run_alone, say
 from schemas import Instrument, InstrumentEvent, MarketFeatures, RunMode
+from services.core.bus import Record
 from services.core.calendar import SessionCalendar
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
@@ -179,7 +180,7 @@ async def epochs(
     sending = asyncio.create_task(prewarmer.run())
     hits = Hits()
     for bar in feed:
-        book = books.get_or_create(bar.symbol, 0)
+        book = books.get_or_create(bar.symbol, Record("market-features", 0, 0, bar.ts_close_ms, None, None))
         assert isinstance(book, Book)
         book.fold_market(bar)
         if len(book.bars[INTERVAL]) < WINDOW_BARS:

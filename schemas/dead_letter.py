@@ -25,6 +25,7 @@ class DeadLetterReason(StrEnum):
     LATE = "late"
     FUTURE = "future"
     TOO_MANY_SYMBOLS = "too_many_symbols"
+    WRONG_PARTITION = "wrong_partition"
 
 
 @dataclass(frozen=True, slots=True)

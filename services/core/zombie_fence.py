@@ -80,10 +80,11 @@ class FencedProducer:
         value: bytes | None,
         headers: Headers = (),
         timestamp_ms: int | None = None,
+        partition: int | None = None,
     ) -> Awaitable[Position]:
         """Hand a record over; raise FencedError."""
         self._fence.check()
-        return await self._inner.send(topic, key=key, value=value, headers=headers, timestamp_ms=timestamp_ms)
+        return await self._inner.send(topic, key=key, value=value, headers=headers, timestamp_ms=timestamp_ms, partition=partition)
 
     async def flush(self) -> None:
         """Return once every record handed over is acknowledged or has failed."""

@@ -309,7 +309,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         partitions=partitions,
         publisher=publisher,
         ledger=ledger,
-        folder=BatchFolder(partitions, instruments, intake, ledger=ledger, counter=counter, spans=spans),
+        folder=BatchFolder(consumer, partitions, instruments, intake, ledger=ledger, counter=counter, spans=spans),
         dispatcher=dispatcher,
         ownership=Ownership(consumer, Recovery(bus, settings, clock, intake, books), partitions, handover, partition_count),
     )

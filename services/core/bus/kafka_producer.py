@@ -51,6 +51,7 @@ class _PendingRecord:
     value: bytes | None
     headers: Headers
     timestamp_ms: int
+    partition: int | None
     deadline: float
     acknowledgement: asyncio.Future[Position]
     inner: AIOKafkaProducer | None = None
@@ -95,6 +96,7 @@ class KafkaProducer:
         value: bytes | None,
         headers: Headers = (),
         timestamp_ms: int | None = None,
+        partition: int | None = None,
     ) -> Awaitable[Position]:
         """Hand a record over and return its acknowledgement; waits only while `MAX_QUEUED` records do."""
         loop = asyncio.get_running_loop()
@@ -105,7 +107,7 @@ class KafkaProducer:
         if self._closed:
             raise BusError(closed("producer", self._client_id))
         at_ms = self._clock.now_ms() if timestamp_ms is None else timestamp_ms
-        pending = _PendingRecord(topic, key, value, headers, at_ms, deadline, loop.create_future())
+        pending = _PendingRecord(topic, key, value, headers, at_ms, partition, deadline, loop.create_future())
         self._queue.append(pending)
         self._waiting.append(pending)
         self._queued.set()
@@ -228,6 +230,7 @@ class KafkaProducer:
                     pending.topic,
                     _NULL_VALUE if pending.value is None else pending.value,
                     pending.key,
+                    partition=pending.partition,
                     timestamp_ms=pending.timestamp_ms,
                     headers=list(pending.headers),
                 )

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiokafka.partitioner import DefaultPartitioner
 
-from services.core.bus.error_text import closed, not_read, too_large
+from services.core.bus.error_text import closed, not_read, too_large, unknown_partition
 from services.core.bus.memory_group import Group, MemoryConsumer
 from services.core.bus.memory_log import Cursor, TopicLog, Topics, Waker, poll
 from services.core.bus.port import BusError, Headers, NewTopic, Position, Record, TopicInfo, TopicPartition
@@ -40,19 +40,22 @@ class MemoryProducer:
         value: bytes | None,
         headers: Headers = (),
         timestamp_ms: int | None = None,
+        partition: int | None = None,
     ) -> Awaitable[Position]:
         """Append a record and return its acknowledgement."""
         if self._closed:
             raise BusError(closed("producer", self._client_id))
-        found = self._keyed.get((topic, key)) or self._place(topic, key)
-        log, partition = found
+        log, hashed = self._keyed.get((topic, key)) or self._place(topic, key)
+        at = hashed if partition is None else partition
+        if not 0 <= at < len(log.partitions):
+            raise BusError(unknown_partition(TopicPartition(topic, at), len(log.partitions)))
         acknowledgement: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         size = len(key or b"") + len(value or b"") + sum(len(name) + len(content) for name, content in headers)
         if size > log.max_message_bytes:
             acknowledgement.set_exception(BusError(too_large(topic, size, log.max_message_bytes)))
             return acknowledgement
         at_ms = timestamp_ms if log.create_time and timestamp_ms is not None else self._clock.now_ms()
-        acknowledgement.set_result(log.partitions[partition].append(key, value, headers, at_ms))
+        acknowledgement.set_result(log.partitions[at].append(key, value, headers, at_ms))
         log.grown.wake()
         return acknowledgement
 

@@ -99,9 +99,11 @@ class Producer(Protocol):
         value: bytes | None,
         headers: Headers = (),
         timestamp_ms: int | None = None,
+        partition: int | None = None,
     ) -> Awaitable[Position]:
         """Hand a record over and return an awaitable of its acknowledgement.
 
+        It goes to `partition`, or where a hash of its key says: Kafka's own (murmur2), which other clients may not use.
         Records of one key keep their order. The acknowledgement raises BusError when the broker did not take the record
         within the producer's delivery timeout; it may have been appended all the same.
         """

@@ -109,9 +109,14 @@ class FoldingService(ABC, Generic[D]):
         return self._spans.made(record, self._target)
 
     async def send(self, record: Record, message: Message, headers: Headers) -> Awaitable[Position]:
-        """Send a message made from `record`, with the key and timestamp of `record`."""
+        """Send a message made from `record`, with its key and timestamp, to its partition, however its producer hashes keys."""
         return await self._producer.send(
-            self._target, key=record.key, value=message.encode(), headers=headers, timestamp_ms=record.timestamp_ms
+            self._target,
+            key=record.key,
+            value=message.encode(),
+            headers=headers,
+            timestamp_ms=record.timestamp_ms,
+            partition=record.partition,
         )
 
     def stop(self) -> None:

@@ -98,17 +98,29 @@ class Decision:
         late_ms = now_ms - (result.deadline_ms or 0)
         if late_ms > 0:
             return self._end(Outcome.STALE, "deadline", f"its turn came {late_ms} ms after the deadline")
-        await self._ask()
+        try:
+            await self._ask()
+        except Exception as error:
+            if self._publishing is None:
+                raise
+            # The signal is on its way: its outcome is what the broker says of it, whatever fails in reading the rationale.
+            _log.exception("failed_after_hand_over", symbol=trigger.lane.symbol, trigger_id=str(trigger.trigger_id))
+            result.detail = f"after the signal was published: {type(error).__name__}: {error}"
         if self._publishing is not None:
             await self._published(self._publishing)
         return result
+
+    def failed(self, error: Exception) -> TriggerResult:
+        """Return how a trigger ended whose decision raised `error`: as the broker said once it has acknowledged the signal."""
+        if self._result.outcome is Outcome.PUBLISHED:
+            return self._result
+        return self._end(Outcome.FAILED, "internal_error", f"{type(error).__name__}: {error}")
 
     def _stop_before_asking(self) -> Rejection | None:
         """Take the book as it is now, and return why it is not asked about."""
         using, book, trigger, result = self._with, self._book, self._trigger, self._result
         market = book.market_ref
         assert market is not None  # noqa: S101 - a trigger comes from a folded record
-        fusion = using.settings.fusion
         result.as_of = AsOf(market=market, vision=book.vision_ref)
         result.control_offset = using.control.offset
         halted = using.control.halted(trigger.lane.symbol)
@@ -120,11 +132,18 @@ class Decision:
             metrics.EVENT_LAG_SECONDS.observe(lag_ms / 1000)
             rejection = using.guard.on_book(book, trigger.lane.interval, lag_ms, using.control.state.resumed_ms(trigger.lane.symbol))
         if rejection is None:
-            result.deadline_ms = self._valid_until() - fusion.delivery_reserve_ms
+            result.deadline_ms = self._deadline()
         return rejection
 
+    def _deadline(self) -> int:
+        """Return the last moment on the worker's clock to hand the signal over; records and validity are timed by the broker's."""
+        deadline_ms = self._valid_until() - self._with.settings.fusion.delivery_reserve_ms
+        # A record that was folded before it was appended shows that the worker's clock is behind, also before any acknowledgement.
+        skew_ms = min(self._with.publisher.skew.skew_ms, self._trigger.made_ms - self._trigger.origin.ts_ms)
+        return deadline_ms + skew_ms
+
     def _valid_until(self) -> int:
-        """Return the last instant to open a position: as-of plus the interval's validity, capped at the session's close."""
+        """Return the last instant to open a position, on the broker's clock: as-of plus the validity, capped at the session's close."""
         market = self._book.market_ref
         assert market is not None  # noqa: S101
         until_ms = market.ts_ms + self._with.settings.fusion.entry_validity(self._trigger.lane.interval)
@@ -240,7 +259,7 @@ class Decision:
                     watch.lap("decision")
                     await self._decide(reader.decision, snapshot, degraded=degraded)
                     if self._publishing is None:
-                        return  # rejectioned or stale: closing the stream ends the call on the engine
+                        return  # blocked or stale: closing the stream ends the call on the engine
         answer = reader.finish(result.usage.finish_reason if result.usage else None)
         if reader.decision is None:
             watch.lap("decision")
@@ -282,8 +301,9 @@ class Decision:
         if rejection is not None:
             self._end(Outcome.BLOCKED, rejection.rule, rejection.detail)
             return
-        if now_ms > (result.deadline_ms or 0):
-            self._end(Outcome.STALE, "deadline", f"the decision came {now_ms - (result.deadline_ms or 0)} ms after the deadline")
+        late_ms = now_ms - min(result.deadline_ms or 0, self._deadline())  # the skew may have been measured anew
+        if late_ms > 0:
+            self._end(Outcome.STALE, "deadline", f"the decision came {late_ms} ms after the deadline")
             return
         if self._book.version != snapshot.version:
             self._end(Outcome.STALE, "rewritten", "bars that the decision rests on were revised or rescaled while it was made")
@@ -323,6 +343,10 @@ class Decision:
         except BusError as error:
             self._end(Outcome.FAILED, "publish_unacknowledged", str(error))
             return
+        except Exception:  # noqa: BLE001 - see below
+            # Acknowledged; what failed is the bookkeeping around it.
+            _log.exception("failed_after_acknowledgement", trigger_id=str(self._trigger.trigger_id))
+            publish_ms = 0.0
         stages_ms = self._result.stages_ms
         stages_ms["publish"] = publish_ms
         self._result.outcome, self._result.reason = Outcome.PUBLISHED, None

@@ -72,7 +72,7 @@ class Dispatcher:
         if owned is None or watermark is None or trigger.trigger_id in owned.history.ended:
             return
         self._ledger.open(trigger, watermark, record)
-        signal = owned.history.signals.get(trigger.trigger_id)
+        signal = owned.history.unaudited.get(trigger.trigger_id)
         if signal is not None:
             # Published before a crash that came ahead of its audit record: that is its outcome, and asking again could change it.
             detail = "published before a restart"
@@ -164,7 +164,7 @@ class Dispatcher:
                 raise
             except Exception as error:  # noqa: BLE001 - one symbol's error must not end the others' decisions
                 _log.exception("decision_failed", symbol=lane.symbol, trigger_id=str(trigger.trigger_id))
-                result = TriggerResult(Outcome.FAILED, "internal_error", f"{type(error).__name__}: {error}")
+                result = decision.failed(error)
             finally:
                 self.lanes.finish(trigger)
         self._ledger.close(trigger, result)

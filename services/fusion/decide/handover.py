@@ -53,16 +53,27 @@ class WorkHandover:
         self._guard = guard
         self._dispatcher = dispatcher
 
+    def assigned(self) -> None:
+        """Say that the worker is ready once every partition it was assigned is rebuilt: at once when it was assigned none.
+
+        A group with more members than partitions leaves some idle. They stand by, and a roll-out must not wait for them.
+        """
+        self._health.set("assigned")
+        if self._partitions.rebuilt:
+            self._health.set("rebuilt")
+        else:
+            self._health.clear("rebuilt", "books are being rebuilt")
+
     def taken_over(self, partition: int) -> None:
         """Restore guard state and open signals, cancel those that are halted, and send the partition's prefixes ahead."""
         owned = self._partitions.owned(partition)
         if owned is None:
             return
-        for signal in owned.history.signals.values():
-            if signal.signal_id not in owned.history.cancelled:
-                self._publisher.restore(signal)
-            self._guard.published(signal.symbol, signal.action, signal.as_of.market.ts_event_ms, signal.ts_decided_ms)
-        self._health.set("assigned")
+        for signal in owned.history.open.values():
+            self._publisher.restore(signal)
+        for action in owned.history.actions:
+            self._guard.published(*action)
+        owned.history.restored()
         if self._partitions.rebuilt:
             self._health.set("rebuilt")
         symbols = sorted(self._books.symbols(partition))

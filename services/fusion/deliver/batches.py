@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from services.core.bus import Record, TopicPartition
+from services.core.bus import Consumer, Record, TopicPartition
 from services.core.decode import Refused
 from services.core.instruments import Instruments
 from services.fusion.deliver.accounts import RecordCounter
@@ -32,6 +32,7 @@ class BatchFolder:
 
     def __init__(
         self,
+        consumer: Consumer,
         partitions: Partitions,
         instruments: Instruments,
         intake: Intake,
@@ -40,7 +41,8 @@ class BatchFolder:
         counter: RecordCounter,
         spans: TriggerSpans,
     ) -> None:
-        """Fold records of owned `partitions` through `intake`; `instruments` are read on for records that await them."""
+        """Fold what `consumer` returned of owned `partitions`; `instruments` are read on for records that await them."""
+        self._position = consumer.position
         self._partitions = partitions
         self._instruments = instruments
         self._intake = intake
@@ -56,15 +58,14 @@ class BatchFolder:
                 continue  # handed back between fetch and here; its next owner reads it again
             folded, traced = 0, self._spans.enabled
             for record in batch:
-                watermark.seen(record.offset)
                 taken = self._intake.take(record, sink, may_wait=True)
                 if taken == "awaits_tables":
-                    watermark.hold(record.offset)
                     await self._read_tables()
                     if self._partitions.reading(watermark.partition) is not watermark:
                         break  # handed back meanwhile; its next owner reads the record again
                     taken = self._intake.take(record, sink)
-                    watermark.release(record.offset)
+                # After the fold: a commit must not pass a record that ended the worker.
+                watermark.seen(record.offset)
                 if taken == "folded":
                     folded += 1
                     if traced and record.headers:
@@ -75,7 +76,7 @@ class BatchFolder:
                 else:
                     self._counter.count(topic, taken)
             self._counter.count(topic, "folded", folded)
-        self._partitions.polled(empty=not records)
+        self._partitions.folded_up_to(self._position)
         self._counter.flush()
 
     async def _read_tables(self) -> None:

@@ -31,6 +31,10 @@ class PartitionsChangedError(ServiceError):
 class Handover(Protocol):
     """What happens to a partition's work when the partition comes or goes: `services.fusion.decide.handover`."""
 
+    def assigned(self) -> None:
+        """Note that the group has assigned this member its partitions, which may be none."""
+        ...
+
     def taken_over(self, partition: int) -> None:
         """Restore the work of a partition whose books are rebuilt."""
         ...
@@ -68,6 +72,7 @@ class Ownership:
                 owned = self._partitions.add(number)
                 self._consumer.pause(self._partitions.of(number))
                 self._waiting.put_nowait((number, owned))
+        self._handover.assigned()
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Drain, commit and forget."""

@@ -5,18 +5,14 @@ A partition number is owned, read and handed back in both input topics at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
 from services.core import metrics
 from services.core.bus import Position, TopicPartition
 from services.fusion.deliver.history import PartitionHistory
 from services.fusion.deliver.recovery import Takeover
 from services.fusion.deliver.watermark import PartitionWatermark, Watermarks
-
-_POLLS_AT_END: Final = 5
-"""Polls in a row without a record after which a log's last offsets are taken to carry none (compaction, transactions)."""
 
 
 @dataclass(slots=True)
@@ -40,7 +36,6 @@ class Partitions:
         self.watermarks = Watermarks()
         self._outputs = outputs
         self._owned: dict[int, OwnedPartition] = {}
-        self._empty_polls = 0
 
     def owned(self, number: int) -> OwnedPartition | None:
         """Return a partition, None when it is not owned."""
@@ -69,6 +64,8 @@ class Partitions:
             inherited = (takeover.outputs_read_from, takeover.ends[tp])
             self.watermarks.assign(PartitionWatermark(tp, takeover.start[tp], takeover.output_ends, inherited))
         owned.taken_over = True
+        if not owned.behind:
+            owned.history.caught_up()
 
     def reading(self, tp: TopicPartition) -> PartitionWatermark | None:
         """Return the watermark of a partition whose records are folded, None when it is not owned or is being handed back."""
@@ -92,17 +89,17 @@ class Partitions:
         """Return those of `assigned` whose books are rebuilt."""
         return [tp for tp in assigned if tp.partition in self._owned and self._owned[tp.partition].taken_over]
 
-    def polled(self, *, empty: bool) -> None:
-        """Note a poll: the log may have been read up to its end at the takeover by now."""
-        self._empty_polls = self._empty_polls + 1 if empty else 0
-        at_end = self._empty_polls >= _POLLS_AT_END
+    def folded_up_to(self, position: Callable[[TopicPartition], int | None]) -> None:
+        """Note that every record below each partition's `position` is folded.
+
+        The position, not the last record's offset, is compared with the log's end at the takeover: the log's last offsets may carry no
+        record (compaction, transactions). Empty polls say nothing: a slow broker returns them in the middle of a log.
+        """
         for owned in self._owned.values():
-            if owned.behind and owned.taken_over:
-                owned.behind = (
-                    {}
-                    if at_end  # offsets that carry no record end a log as well
-                    else {tp: end for tp, end in owned.behind.items() if (held := self.watermarks.get(tp)) and held.next_offset < end}
-                )
+            if owned.behind and not owned.leaving:
+                owned.behind = {tp: end for tp, end in owned.behind.items() if (at := position(tp)) is None or at < end}
+                if not owned.behind:
+                    owned.history.caught_up()
 
     def acknowledged(self, position: Position) -> None:
         """Note an acknowledged signal or audit record, so that commits name where outcomes are found."""

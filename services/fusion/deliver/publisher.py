@@ -1,6 +1,7 @@
 """What the worker publishes: signals in time or not at all, cancels until acknowledged, audit records, dead letters.
 
 Signals have a producer of their own whose timeout is below the delivery reserve, so that no signal leaves a buffer after its time.
+Outputs go to the partition of the records they rest on: recovery looks for them there, and the inputs' producers may hash keys otherwise.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ class SkewMeter:
             self.skew_ms = 0
         metrics.CLOCK_SKEW_SECONDS.set(self.skew_ms / 1000)
 
+    def on_broker(self, worker_ms: int) -> int:
+        """Return a time on the worker's clock as the broker's clock shows it."""
+        return worker_ms - self.skew_ms
+
 
 @dataclass(frozen=True, slots=True)
 class SentSignal:
@@ -89,10 +94,11 @@ class Publisher:
     async def hand_over(self, signal: Signal, headers: Headers = ()) -> SentSignal:
         """Hand a signal to the producer. The caller has just checked its deadline."""
         self._in_flight[signal.signal_id] = signal
+        partition = signal.as_of.market.partition
         at_ms = self._clock.now_ms()
         try:
             acknowledgement = await self._signals.send(
-                self.signals_topic, key=signal.symbol.encode(), value=signal.encode(), headers=headers
+                self.signals_topic, key=signal.symbol.encode(), value=signal.encode(), headers=headers, partition=partition
             )
         except BaseException:
             self._end_flight(signal)
@@ -111,11 +117,11 @@ class Publisher:
             raise
         withdrawn = self._end_flight(signal)
         self._on_position(position)
-        now_ms = self._clock.now_ms()
-        self.skew.seen(sent.at_ms, position.timestamp_ms, now_ms)
+        self.skew.seen(sent.at_ms, position.timestamp_ms, self._clock.now_ms())
         metrics.SIGNALS.labels(signal.action.value, signal.source, signal.vision).inc()
-        if now_ms > signal.valid_until_ms:
-            self.cancel(signal, CancelReason.LATE_ACK, f"acknowledged {now_ms - signal.valid_until_ms} ms after its validity")
+        late_ms = position.timestamp_ms - signal.valid_until_ms
+        if late_ms > 0:
+            self.cancel(signal, CancelReason.LATE_ACK, f"appended {late_ms} ms after its validity")
         elif withdrawn is not None:
             self.cancel(signal, *withdrawn)
         elif signal.action in _OPENABLE:
@@ -147,7 +153,8 @@ class Publisher:
             reason=reason,
             detail=detail[:500],
         )
-        task = asyncio.create_task(self._until_acknowledged(message), name=f"cancel-{signal.signal_id}")
+        partition = signal.as_of.market.partition
+        task = asyncio.create_task(self._until_acknowledged(message, partition), name=f"cancel-{signal.signal_id}")
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
         metrics.CANCELS.labels(reason.value).inc()
@@ -185,8 +192,15 @@ class Publisher:
     async def audit(self, record: AuditRecord, headers: Headers = ()) -> None:
         """Write a trigger's outcome; return once it is acknowledged, and raise BusError when it is not."""
         at_ms = self._clock.now_ms()
-        acknowledgement = await self._others.send(self.audit_topic, key=record.symbol.encode(), value=record.encode(), headers=headers)
-        position = await acknowledgement
+        position = await (
+            await self._others.send(
+                self.audit_topic,
+                key=record.symbol.encode(),
+                value=record.encode(),
+                headers=headers,
+                partition=record.trigger.partition,
+            )
+        )
         self._on_position(position)
         # Also where no signal leaves: one that is blocked for its clock's sake would never learn that the clock has been mended.
         self.skew.seen(at_ms, position.timestamp_ms, self._clock.now_ms())
@@ -200,10 +214,11 @@ class Publisher:
         self._in_flight.pop(signal.signal_id, None)
         return self._withdrawn.pop(signal.signal_id, None)
 
-    async def _until_acknowledged(self, message: Cancel) -> None:
+    async def _until_acknowledged(self, message: Cancel, partition: int) -> None:
         while True:
             try:
-                await (await self._others.send(self.signals_topic, key=message.symbol.encode(), value=message.encode()))
+                key, value = message.symbol.encode(), message.encode()
+                await (await self._others.send(self.signals_topic, key=key, value=value, partition=partition))
             except BusError as error:
                 _log.warning("cancel_failed", signal_id=str(message.signal_id), error=str(error))
                 await self._clock.sleep_until(self._clock.now_ms() + _RETRY_MS)
@@ -211,7 +226,7 @@ class Publisher:
                 return
 
     def _unexpired(self, symbol: str) -> list[Signal]:
-        now_ms = self._clock.now_ms()
+        now_ms = self.skew.on_broker(self._clock.now_ms())
         return [signal for signal in self._open.get(symbol, ()) if signal.valid_until_ms > now_ms]
 
     def _supersede(self, signal: Signal) -> None:

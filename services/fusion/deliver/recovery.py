@@ -74,7 +74,7 @@ class Recovery:
             start = {tp: self._start(committed.get(tp), begins[tp], ends[tp]) for tp in inputs}
             self._refuse_lost(start, begins, ends, committed)
             await self._rebuild(reader, partition, begins, start)
-            history, read_from, output_ends = await self._read_outputs(reader, partition, [committed.get(tp) for tp in inputs])
+            history, read_from, output_ends = await self._read_outputs(reader, partition, start, [committed.get(tp) for tp in inputs])
             return Takeover(partition, start, ends, read_from, output_ends, history)
         finally:
             await reader.close()
@@ -143,7 +143,7 @@ class Recovery:
         )
 
     async def _read_outputs(
-        self, reader: Reader, partition: int, committed: Sequence[Committed | None]
+        self, reader: Reader, partition: int, start: Mapping[TopicPartition, int], committed: Sequence[Committed | None]
     ) -> tuple[PartitionHistory, tuple[int, int], tuple[int, int]]:
         """Read signals and audit from where the commits point; signals also from as far back as one may still be open.
 
@@ -156,10 +156,12 @@ class Recovery:
         from_audit = [begins[audit] if at is None else at.audit for at in named]
         read_from = (min([ends[signals], *from_signals]), min([ends[audit], *from_audit]))
         first = {signals: read_from[0], audit: read_from[1]}
-        recent = (await reader.offsets_for_times({signals: max(0, self._clock.now_ms() - self._memory_ms())}))[signals]
+        now_ms = self._clock.now_ms()
+        since_ms = max(0, now_ms - self._memory_ms())
+        recent = (await reader.offsets_for_times({signals: since_ms}))[signals]
         if recent is not None:
             first[signals] = min(first[signals], recent)
-        history = PartitionHistory()
+        history = PartitionHistory(start, now_ms - self._settings.fusion.max_skew_ms, since_ms)
         async for record in read_offsets(reader, {tp: range(max(begins[tp], offset), ends[tp]) for tp, offset in first.items()}):
             self._note(record, history)
         return history, read_from, (ends[signals], ends[audit])

@@ -112,11 +112,9 @@ class Prewarmer:
                 try:
                     await self._send_next()
                 except EngineError as error:
-                    # Decisions report the state of the engine. What was not sent is computed when a decision needs it.
+                    # Decisions report the state of the engine. This prefix is computed when a decision needs it; the others are tried,
+                    # since another engine may serve them, or the same one again.
                     _log.info("prewarm_failed", reason=error.reason)
-                    self._current.clear()
-                    self._opening.clear()
-                    self._queue.clear()
                 except CalendarError as error:
                     _log.warning("prewarm_without_calendar", error=str(error))
             self._idle.set()

@@ -104,9 +104,13 @@ def offset_ref(record: Record, ts_event_ms: int) -> OffsetRef:
 class Book:
     """The folded state of one symbol."""
 
-    def __init__(self, instrument: Instrument, settings: FusionSettings, calendar: SessionCalendar) -> None:
-        """`calendar` is the instrument's."""
+    def __init__(
+        self, instrument: Instrument, settings: FusionSettings, calendar: SessionCalendar, partition: int = 0, since_ms: int = 0
+    ) -> None:
+        """`calendar` is the instrument's; the first record came from `partition` with the timestamp `since_ms`."""
         self.instrument = instrument
+        self.partition = partition
+        self.since_ms = since_ms
         self.calendar = calendar
         self.decimals = len(instrument.price_increment.partition(".")[2])
         self.bars = {interval: Bars(kept_bars(settings, interval)) for interval in settings.intervals}

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from schemas import DeadLetterReason, Instrument, InstrumentEvent, interval_ms
 from services.core import metrics
+from services.core.bus import Record
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.decode import Refused
 from services.core.settings import FusionSettings
@@ -60,11 +61,27 @@ class Books:
                 oldest_ms = min(oldest_ms, _slots_back(calendar, interval, bars_to_rebuild(self._settings, interval), now_ms))
         return oldest_ms
 
-    def get_or_create(self, symbol: str, partition: int) -> Book | Refused:
-        """Return the book of `symbol`, made now when it is new, or why there is none."""
+    def get_or_create(self, symbol: str, record: Record) -> Book | Refused:
+        """Return the book that a record of `symbol` belongs to, made now when it is new, or why there is none.
+
+        A symbol has one partition: the one with its earliest record. That rule gives the same partition in whatever order partitions are
+        rebuilt. A second one comes of producers that hash keys differently; its bars would be missing from the book, or mixed into it.
+        """
         book = self.by_symbol.get(symbol)
         if book is not None:
-            return book
+            if book.partition == record.partition:
+                return book
+            if record.timestamp_ms >= book.since_ms:
+                return Refused(
+                    DeadLetterReason.WRONG_PARTITION,
+                    f"{symbol} came on partition {record.partition} and has partition {book.partition}; have every producer of market "
+                    "and vision features use one partitioner",
+                )
+            self._partitions[book.partition].discard(symbol)
+            del self.by_symbol[symbol]
+        return self._create(symbol, record)
+
+    def _create(self, symbol: str, record: Record) -> Book | Refused:
         instrument = self._instruments.get(symbol)
         if instrument is None:
             return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, f"topic 'instruments' has no record of {symbol}; publish one first")
@@ -82,10 +99,10 @@ class Books:
             calendar = SessionCalendar.of(instrument.calendar)
         except CalendarError as error:
             return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, f"the instrument {symbol} cannot be used: {error}")
-        book = self.by_symbol[symbol] = Book(instrument, self._settings, calendar)
+        book = self.by_symbol[symbol] = Book(instrument, self._settings, calendar, record.partition, record.timestamp_ms)
         for split in self._instruments.splits(symbol):
             book.add_split(split)
-        self._partitions.setdefault(partition, set()).add(symbol)
+        self._partitions.setdefault(record.partition, set()).add(symbol)
         metrics.SYMBOLS.set(len(self.by_symbol))
         return book
 

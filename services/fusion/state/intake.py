@@ -108,7 +108,7 @@ class Intake:
             metrics.UNKNOWN_FIELDS.inc(len(bar.__pydantic_extra__))
         interval = bar.interval
         book = self._book_of(bar.symbol)
-        if book is None or interval not in book.bars:
+        if book is None or interval not in book.bars or book.partition != record.partition:
             made = self._book(bar.symbol, interval, record, may_wait=may_wait)
             if not isinstance(made, Book):
                 return made
@@ -210,11 +210,13 @@ class Intake:
     def _book(self, symbol: str, interval: str, record: Record, *, may_wait: bool) -> Book | Refused | Taken:
         if interval not in self._intervals or (self._symbols and symbol not in self._symbols):
             return "filtered"
-        book = self._books.get(symbol)
-        if book is not None:
-            return book
-        created = self._books.get_or_create(symbol, record.partition)
+        held = self._books.get(symbol)
+        created = self._books.get_or_create(symbol, record)
+        if created is held:
+            return held
         if isinstance(created, Book):
+            if held is not None:
+                self._policy.forget(symbol)  # the symbol's partition turned out to be another one
             for early in self._early.pop(record.partition, symbol):
                 self.take(early, NullSink())
         elif created.reason is DeadLetterReason.UNKNOWN_INSTRUMENT:

@@ -37,6 +37,31 @@ async def test_a_partition_with_neither_commit_nor_seek_is_not_read_until_it_is_
     assert [record.value for record in await take(member, 2)] == [b"1", b"2"]
 
 
+async def test_a_members_position_is_the_next_offset_and_passes_what_was_polled(site: Site) -> None:
+    topic = await site.topic(partitions=1)
+    await site.fill(topic, 5)
+    one = TopicPartition(topic, 0)
+    listener = Listener(starts={one: 2})
+    member = await site.member([topic], listener)
+    await poll_until(lambda: len(listener.assigned) == 1, member)
+    await site.fill(topic, 1)
+    await poll_until(lambda: member.position(one) == 6, member)
+
+
+async def test_a_member_for_whom_no_partition_is_left_is_told_so(site: Site) -> None:
+    topic = await site.topic(partitions=1)
+    listeners = [Listener(), Listener()]
+    members = [await site.member([topic], listener, client_id=f"member-{number}") for number, listener in enumerate(listeners)]
+    await poll_until(lambda: sorted(len(listener.assigned[-1]) if listener.assigned else -1 for listener in listeners) == [0, 1], *members)
+
+
+async def test_a_record_goes_to_the_partition_that_its_sender_names(site: Site) -> None:
+    topic = await site.topic(partitions=4)
+    producer = await site.producer()
+    positions = [await (await producer.send(topic, key=b"k", value=b"v", partition=number)) for number in range(4)]
+    assert [position.partition for position in positions] == [0, 1, 2, 3]
+
+
 async def test_seeking_in_the_listener_wins_over_the_commit(site: Site) -> None:
     topic = await site.topic()
     await site.fill(topic, 5)

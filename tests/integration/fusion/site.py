@@ -67,8 +67,8 @@ class Site:
         """Where the inputs ended when the history stood: what comes from here on triggers."""
         self._producer: Producer
 
-    async def open(self, *, symbols: Sequence[str] = SYMBOLS, history: int = HISTORY_BARS) -> None:
-        """Empty the topics, publish instruments and a history that nobody is asked about."""
+    async def open(self, *, symbols: Sequence[str] = SYMBOLS, history: int = HISTORY_BARS, producer: Producer | None = None) -> None:
+        """Empty the topics, publish instruments and a history that nobody is asked about, with `producer` or the bus's own."""
         admin = await self.bus.admin()
         try:
             new = await ensure_topics(admin, self.run_mode, PARTITIONS, overrides=_KEPT)
@@ -76,7 +76,7 @@ class Site:
                 await admin.truncate(old)
         finally:
             await admin.close()
-        self._producer = await self.bus.producer(client_id="feed")
+        self._producer = producer or await self.bus.producer(client_id="feed")
         await self.logs.open()
         await self.publish(Topic.INSTRUMENTS, [instrument(symbol, self.run_mode) for symbol in symbols])
         await self.feed(symbols, history)

@@ -26,7 +26,7 @@ from schemas import (
 from services.core.bus import Record, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.bus.memory_group import Group, MemoryConsumer
-from services.core.clock import VirtualClock
+from services.core.clock import Clock, VirtualClock
 from services.core.health import Health
 from services.core.settings import Settings
 from services.core.topic_admin import ensure_topics
@@ -146,6 +146,8 @@ class Desk:
 
     def __init__(self, engine: ScriptedEngine | None = None, fallback: ScriptedEngine | None = None, **fusion: object) -> None:
         self.clock = VirtualClock(NOW)
+        self.worker_clock: Clock = self.clock
+        """The worker's own, where it is to differ from the broker's."""
         self.bus = MemoryBus(self.clock)
         self.settings: Settings = build.settings(**fusion)
         self.engine = engine or ScriptedEngine()
@@ -199,7 +201,7 @@ class Desk:
             WorkerDependencies(
                 bus=self.bus,
                 settings=self.settings,
-                clock=self.clock,
+                clock=self.worker_clock,
                 health=self.health,
                 engine=self.engine,
                 fallback=self.fallback,

@@ -27,7 +27,14 @@ class _RefusingProducer:
         self._left = left
 
     async def send(
-        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers = (), timestamp_ms: int | None = None
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
     ) -> Awaitable[Position]:
         if topic == self._topic:
             self._left -= 1
@@ -35,7 +42,7 @@ class _RefusingProducer:
                 refused: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
                 refused.set_exception(BusError("the broker did not take the record; see its log"))
                 return refused
-        return await self._inner.send(topic, key=key, value=value, headers=headers, timestamp_ms=timestamp_ms)
+        return await self._inner.send(topic, key=key, value=value, headers=headers, timestamp_ms=timestamp_ms, partition=partition)
 
     async def flush(self) -> None:
         await self._inner.flush()

@@ -12,6 +12,7 @@ from services.core.metrics import REGISTRY
 from services.fusion.deliver.publisher import Publisher
 from services.inference.engine import EngineError, EngineInfo
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument, seen, split
+from tests.unit.fusion.clock import SkewedClock
 from tests.unit.fusion.desk import ABSTAIN, BUY, EXIT, HOLD, NONSENSE, NOW, SELL, Desk, ScriptedEngine
 
 DEADLINE_MS = 2_500
@@ -409,3 +410,62 @@ async def test_each_decision_shows_how_late_its_bar_came() -> None:
     async with desk.running():
         await asked(desk, 5)
     assert observed() == before + 1
+
+
+def _breaks() -> None:
+    raise TypeError("unsupported operand: None")
+
+
+async def test_a_signal_whose_reading_broke_after_hand_over_ends_as_the_broker_said() -> None:
+    head, tail = BUY.split("a rise")
+    desk = await desk_with(ScriptedEngine([head, _breaks, tail]))
+    async with desk.running():
+        await asked(desk)
+    (signal,) = await desk.signals()
+    (audit,) = await desk.audit()
+    assert (audit.outcome, audit.reason, audit.signal_id) == (Outcome.PUBLISHED, None, signal.signal_id)
+    assert "TypeError" in audit.detail
+
+
+async def test_a_reading_that_broke_before_hand_over_is_failed() -> None:
+    desk = await desk_with(ScriptedEngine([BUY[:20], _breaks, BUY[20:]]))
+    async with desk.running():
+        await asked(desk)
+    assert await desk.outcomes() == [(Outcome.FAILED, "internal_error")]
+    assert await desk.said() == []
+
+
+async def test_bookkeeping_that_breaks_after_the_acknowledgement_leaves_the_outcome_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(self: Publisher, signal: Signal) -> None:
+        del self, signal
+        raise KeyError("lost")
+
+    monkeypatch.setattr(Publisher, "_supersede", breaks)
+    desk = await desk_with(ScriptedEngine([BUY]))
+    async with desk.running():
+        await asked(desk)
+    assert await desk.outcomes() == [(Outcome.PUBLISHED, None)]
+    assert len(await desk.signals()) == 1
+
+
+@pytest.mark.parametrize("skew_ms", [-1_900, 1_900])
+@pytest.mark.parametrize(("late_ms", "outcome"), [(0, Outcome.PUBLISHED), (1, Outcome.STALE)])
+async def test_no_signal_is_handed_over_past_its_deadline_by_the_brokers_clock(skew_ms: int, late_ms: int, outcome: Outcome) -> None:
+    """The second decision: the acknowledgements of the first have shown by how much the worker's clock is wrong."""
+    desk = await desk_with(ScriptedEngine([]))
+    desk.worker_clock = SkewedClock(desk.clock, skew_ms)
+    desk.engine.scripts = [[HOLD], [BUY[:20], lambda: desk.clock.advance_to(NOW + DEADLINE_MS + late_ms), BUY[20:]]]
+    async with desk.running():
+        await asked(desk)
+        await asked(desk, 6)
+    assert [one for one, _ in await desk.outcomes()] == [Outcome.PUBLISHED, outcome]
+
+
+async def test_the_first_decision_of_a_worker_whose_clock_is_behind_meets_the_brokers_deadline_too() -> None:
+    desk = await desk_with(ScriptedEngine([]))
+    desk.worker_clock = SkewedClock(desk.clock, -1_900)
+    desk.engine.scripts = [[BUY[:20], lambda: desk.clock.advance_to(NOW + DEADLINE_MS + 1), BUY[20:]]]
+    async with desk.running():
+        await asked(desk)
+    assert await desk.outcomes() == [(Outcome.STALE, "deadline")]
+    assert await desk.said() == []

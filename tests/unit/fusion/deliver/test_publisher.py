@@ -31,9 +31,16 @@ class HeldProducer:
     held: list[asyncio.Future[Position]] = field(default_factory=list)
 
     async def send(
-        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers = (), timestamp_ms: int | None = None
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
     ) -> Awaitable[Position]:
-        del key, headers, timestamp_ms
+        del key, headers, timestamp_ms, partition
         if self.fails:
             self.fails -= 1
             raise BusError("no broker")
@@ -173,3 +180,29 @@ async def test_audit_records_show_skew_and_its_end_also_while_no_signal_leaves(o
     office.others.ahead_ms = 0
     await office.publisher.audit(outcome)
     assert office.publisher.skew.skew_ms == 0
+
+
+async def test_the_append_time_decides_whether_an_acknowledgement_is_late(office: Office) -> None:
+    """One that reaches the worker late tells of a signal that consumers have had in time, and the other way round."""
+    office.signals.holds = True
+    in_time, late = signal(1, symbol=SYMBOL), signal(2, symbol=ETH)
+    for one, appended_ms in ((in_time, START + 3_000), (late, START + 3_001)):
+        sent = await office.publisher.hand_over(one)
+        settling = asyncio.create_task(office.publisher.acknowledged(sent))
+        await asyncio.sleep(0)
+        office.signals.held[-1].set_result(Position("demo.strategy-signals", 0, 0, appended_ms))
+        office.clock.advance_to(START + 10_000)
+        await settling
+    assert [cancel.signal_id for _, cancel in await office.cancels()] == [late.signal_id]
+
+
+async def test_a_halt_cancels_what_is_still_valid_by_the_brokers_clock(office: Office) -> None:
+    office.signals.ahead_ms = -1_900
+    await office.publish(signal())
+    assert office.publisher.skew.skew_ms == 1_900
+    office.clock.advance_to(START + 4_500)
+    assert office.publisher.cancel_open(SYMBOL, CancelReason.HALTED, "halt") == 1
+    office.clock.advance_to(START + 5_000)
+    await office.publish(signal(2))
+    office.clock.advance_to(START + 9_000)
+    assert office.publisher.cancel_open(SYMBOL, CancelReason.HALTED, "halt") == 0
