@@ -57,7 +57,8 @@ def resume(
 ) -> None:
     """Publish signals again, of one symbol or of all. Cancelled signals stay cancelled.
 
-    Resuming everything does not resume symbols that were halted by name, and a symbol stays halted while everything is.
+    Resuming everything does not resume symbols that were halted by name, and a symbol stays halted while everything is. Resuming a symbol
+    by name also accepts the price jumps that its bars show: it ends `suspected_split`.
 
         aquiline resume --reason "exchange is back"
     """

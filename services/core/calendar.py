@@ -17,6 +17,7 @@ from services.core.calendar_data import ALWAYS_OPEN, FX, CalendarError, Int64, S
 __all__ = ["ALWAYS_OPEN", "FX", "CalendarError", "SessionCalendar"]
 
 _DAY_MS: Final = 86_400_000
+_52_WEEKS_MS: Final = 364 * _DAY_MS
 # 1970-01-01 was a Thursday: ISO weeks, which begin on Mondays, are counted from 1970-01-05.
 _MONDAY: Final = 4
 
@@ -133,6 +134,19 @@ class SessionCalendar:
         """
         first = self._closed_by(interval, after_ms)
         return [self._close_of(interval, number) for number in range(first, first + count)]
+
+    def nth_close(self, interval: str, after_ms: int, count: int) -> int:
+        """Return `ts_close_ms` of the `count`-th bar of `interval` that closes after `after_ms`.
+
+        Beyond the calendar's end, about a year ahead, the sessions of the 52 weeks before are taken to come again: a view of 99 weeks
+        ends on a day that no exchange has announced.
+        """
+        shift_ms = 0
+        if not self.always_open:
+            first_ms, end_ms = int(self._opens[0]), int(self._closes[-1])
+            while self.slots_between(interval, after_ms - shift_ms, end_ms) < count and after_ms - shift_ms > first_ms:
+                shift_ms += _52_WEEKS_MS
+        return self.next_closes(interval, after_ms - shift_ms, count)[-1] + shift_ms
 
     def _session_at(self, ts_ms: int) -> int | None:
         session = int(self._opens.searchsorted(ts_ms, "right")) - 1

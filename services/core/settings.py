@@ -185,7 +185,8 @@ class FusionSettings(Section):
     )
     max_jump: Annotated[float, Field(gt=1)] = Field(
         1.8,
-        description="A close that is this many times the last one, or the inverse, without a split, blocks as `suspected_split`.",
+        description="A close that is more than this many times the one before, or the inverse, without a split, blocks as `suspected_split` "
+        "until a split or a correction explains it or an operator resumes the symbol by name.",
     )
     max_symbols: Positive = Field(2_000, description="Symbols beyond this many are dead-lettered (`too_many_symbols`).")
     trigger_on_closed_bar: bool = Field(True, description="Ask on every closed bar of a trigger interval.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,3 +84,13 @@ def test_a_backtest_shows_the_increment_that_it_found_and_refuses_one_that_does_
     assert isinstance(refused.exception, SettingsError)
     assert "0.01 does not fit" in str(refused.exception)
     assert str(refused.exception).endswith("use 0.00000001")
+
+
+def test_an_unadjusted_split_blocks_to_the_end_of_the_file(tmp_path: Path) -> None:
+    asked = ["--data", str(FOLDER / "unadjusted_split.csv"), "--symbol", "ACME.XNAS", "--interval", "1h", "--price-increment", "0.01"]
+    done = CliRunner().invoke(app, [*asked, "--engine", "rules", "--folder", str(tmp_path)], env={"COLUMNS": "300"})
+    assert done.exit_code == 0, done.output
+    reasons = [json.loads(line).get("reason") for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert reasons.index("suspected_split") == 60
+    assert set(reasons[60:]) == {"suspected_split"}
+    assert len(reasons) == 90

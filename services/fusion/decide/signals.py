@@ -61,7 +61,7 @@ def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer
         abstain_reason=answer.reason if isinstance(answer, Abstain) else None,
         conviction=None if view is None else view.conviction / 100,
         horizon_bars=None if view is None else view.horizon,
-        horizon_end_ms=None if view is None else book.calendar.next_closes(lane.interval, snapshot.last_close_ms, view.horizon)[-1],
+        horizon_end_ms=None if view is None else book.calendar.nth_close(lane.interval, snapshot.last_close_ms, view.horizon),
         ref_price=on_tick(snapshot.close, instrument.price_increment),
         entry_type=priced.entry_type if priced else None,
         entry=priced.entry if priced else None,

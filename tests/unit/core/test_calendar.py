@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -250,3 +251,15 @@ def test_a_calendar_is_made_once() -> None:
 def test_an_unknown_calendar_is_refused_with_what_to_use() -> None:
     with pytest.raises(CalendarError, match=r"'NOPE' is none of '24x7', 'FX' and the exchange calendars; use .*XNYS"):
         SessionCalendar.of("NOPE")
+
+
+def test_a_horizon_of_99_weeks_ends_though_the_calendar_ends_before() -> None:
+    calendar = SessionCalendar.of("XNYS")
+    last_ms = calendar.next_closes("1w", int(calendar._closes[-1]) - 60 * 7 * DAY, 1)[0]
+    with pytest.raises(CalendarError):
+        calendar.next_closes("1w", last_ms, 99)
+    end_ms = calendar.nth_close("1w", last_ms, 99)
+    assert abs(end_ms - last_ms - 99 * 7 * DAY) <= 2 * DAY
+    ends = [calendar.nth_close("1d", last_ms, count) for count in range(1, 500)]
+    assert all(a < b for a, b in pairwise(ends))
+    assert ends[:50] == calendar.next_closes("1d", last_ms, 50)

@@ -13,6 +13,7 @@ from schemas import CancelReason, DeadLetterReason, Outcome, RunMode, Signal, To
 from services.core.bus import BusError, Committed, TopicPartition
 from services.core.clock import VirtualClock
 from services.core.health import Health
+from services.core.instruments import Instruments
 from services.core.lifecycle import explain
 from services.core.settings import SettingsError
 from services.core.topic_admin import ensure_topics
@@ -114,6 +115,21 @@ async def test_instruments_that_cannot_be_used_and_symbols_beyond_the_limit_are_
         await desk.bars(bar(0, symbol=ETH), bar(2))
         await desk.until(lambda: sum(desk.worker.accounts.records.values()) == 6)
     assert desk.worker.accounts.dead_letters == {"unknown_instrument": 2, "too_many_symbols": 1}
+
+
+async def test_a_bar_that_overtakes_its_instrument_waits_for_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing follows the tables here: only a record that asks for them has them read on."""
+
+    async def follow(_: Instruments) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Instruments, "follow", follow)
+    desk = await Desk.open()
+    async with desk.running():
+        await desk.instruments(instrument(ETH))
+        await desk.bars(bar(0, symbol=ETH))
+        await desk.until(lambda: sum(desk.worker.accounts.records.values()) == 1)
+        assert desk.worker.accounts.records["folded"] == 1
 
 
 async def test_a_poisoned_stream_stops_the_worker_with_a_sentence() -> None:

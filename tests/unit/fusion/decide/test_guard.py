@@ -59,6 +59,79 @@ def test_rules_on_the_book(rule: str | None, bars: list[MarketFeatures], lag_ms:
     assert (block.rule if block else None) == rule
 
 
+JUMPED = [bar(slot, 400.0 if slot < 30 else 100.0) for slot in range(60)]
+"""An unadjusted split of 4:1, long enough ago that the last `min_bars` bars show nothing of it."""
+
+
+def suspicion(held: Book, accepted_ms: int = 0) -> str | None:
+    rejection = guard().on_book(held, "1m", 0, accepted_ms)
+    return None if rejection is None else rejection.rule
+
+
+def test_an_unadjusted_split_blocks_for_as_long_as_its_jump_is_among_the_bars() -> None:
+    assert suspicion(book(*JUMPED)) == "suspected_split"
+    settings = build.settings(window_bars=16, epoch_slots=8)
+    aged = Book(instrument(), settings.fusion, SessionCalendar.of("24x7"))
+    for one in [*JUMPED, *(bar(slot) for slot in range(60, 64))]:
+        aged.fold_market(one)
+    assert len(aged.bars["1m"]) == 64, "more bars are held than any prompt may show"
+    assert suspicion(aged) is None
+
+
+def test_the_jump_in_a_slower_interval_blocks_the_faster_one_too() -> None:
+    held = Book(instrument(), build.settings(intervals=["1m", "5m"]).fusion, SessionCalendar.of("24x7"))
+    for slot in range(20):
+        held.fold_market(bar(slot))
+    for slot, price in enumerate((400.0, 400.0, 100.0, 100.0)):
+        held.fold_market(bar(slot, price, interval="5m"))
+    assert suspicion(held) == "suspected_split"
+
+
+def test_a_split_event_ends_the_suspicion() -> None:
+    held = book(*JUMPED)
+    held.add_split(build.split(START + 30 * MINUTE, 4.0))
+    assert suspicion(held) is None
+
+
+def test_revisions_end_the_suspicion_once_the_last_of_them_has_come() -> None:
+    held = book(*JUMPED)
+    for slot in range(29, -1, -1):
+        assert suspicion(held) in {"suspected_split", "no_atr"}
+        held.fold_market(bar(slot, 100.0, revision=1))
+    held.fold_market(bar(59, revision=1))
+    held.fold_market(bar(60))
+    assert suspicion(held) is None
+
+
+def test_an_operators_resume_of_the_symbol_accepts_the_jumps_before_it_and_no_later_one() -> None:
+    state = ControlState(RunMode.SHADOW)
+    word = Control(
+        schema_version=1,
+        run_mode=RunMode.SHADOW,
+        scope=SYMBOL,
+        state=HaltState.ACTIVE,
+        reason="merger",
+        actor="test",
+        ts_ms=START + 60 * MINUTE,
+    )
+    assert state.resumed_ms(SYMBOL) == 0
+    state.apply(word.model_copy(update={"scope": "global"}))
+    assert state.resumed_ms(SYMBOL) == 0, "resuming everything says nothing of one symbol's price"
+    state.apply(word)
+    held = book(*JUMPED)
+    assert suspicion(held, state.resumed_ms(SYMBOL)) is None
+    held.fold_market(bar(60, 25.0))
+    assert suspicion(held, state.resumed_ms(SYMBOL)) == "suspected_split"
+
+
+def test_an_average_range_above_every_range_holds_a_jump_that_is_gone_from_the_bars() -> None:
+    calm = [bar(slot) for slot in range(40)]
+    held = book(*calm, bar_at(START + 40 * MINUTE, atr=18.0))
+    assert suspicion(held) == "suspected_split"
+    held.fold_market(bar(41))
+    assert suspicion(held) is None
+
+
 @pytest.mark.parametrize(("skew_ms", "blocked"), [(0, False), (2_000, False), (2_001, True), (-2_001, True)])
 def test_the_rule_on_clocks(skew_ms: int, *, blocked: bool) -> None:
     assert (guard().on_clock(skew_ms) is not None) == blocked

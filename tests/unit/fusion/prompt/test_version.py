@@ -32,7 +32,7 @@ def test_a_whole_prompt_is_as_its_golden_file_has_it(case: str) -> None:
         (wording, "GAP_ROW", "-- none\n"),
         (wording, "PARTIAL", "open "),
         (wording, "bars_heading", lambda interval, digits: f"Bars of {interval}, {digits}:\n"),
-        (wording, "vision_row", lambda vision, interval: f"Chart of {interval}: {vision.state}.\n"),
+        (wording, "vision_row", lambda vision, interval, p_up: f"Chart of {interval}: {vision.state} {p_up}.\n"),
         (lines, "compact", lambda value: f"{value:.0f}"),
         (layout, "fact_texts", lambda values, decimals, digits: [f"{decimals} {digits}", *values]),
         (version, "PAGE_BARS", 8),
