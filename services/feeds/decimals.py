@@ -48,7 +48,7 @@ def decimal_mark(cells: Iterable[Any], delimiter: str) -> str:
 
 def number(cell: Any, mark: str) -> float:
     """Return the number in a cell; raise ValueError with the end of a sentence that begins with the cell."""
-    if isinstance(cell, str):
+    if isinstance(cell, str) and (mark == "," or not _PLAIN.fullmatch(cell)):
         text = _SPACES.sub("", cell).strip(_SIGNS)
         factor = 1.0
         if text and text[-1].upper() in _LARGE:

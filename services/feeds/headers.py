@@ -122,9 +122,11 @@ def find_columns(table: Table) -> list[Columns]:
         header = max(table.rows[:leading], key=lambda row: len(row.cells))
     data = _checked_rows(table, table.rows[leading:], len(header.cells))
     if not data:
-        wanted = "the file holds no rows after its header"
-        first = f"no row holds a time and four prices; the first is {', '.join(table.rows[0].cells)[:80]!r}"
-        raise FileError(f"{table.path}: {wanted if _price_names(header.cells) else first}")
+        if _price_names(header.cells) >= _HEADER_PRICES:
+            raise FileError(f"{table.path}: the file holds no rows after its header")
+        if not any(_NUMBER.match(cell) for cell in header.cells):
+            _uses(table, header.cells, range(len(header.cells)))
+        raise FileError(f"{table.path}: no row holds a time and four prices; the first is {', '.join(table.rows[0].cells)[:80]!r}")
     names = list(header.cells)
     width = [row for row in table.rows[:leading] if row is not header and len(row.cells) == len(names)]
     tickers = next((row for row in width if not _price_names(row.cells) and _names_tickers(row.cells)), None)

@@ -98,7 +98,7 @@ class Placer:
 
     def _zone_of(self, bars: Sequence[RawBar]) -> dt.tzinfo:
         """Return the zone of times that name none: the one under which more of them lie in sessions, and near them."""
-        if self._options.calendar == ALWAYS_OPEN or not any(interval_ms(bar.interval) < DAY_MS for bar in bars):
+        if self._options.calendar == ALWAYS_OPEN:
             return dt.UTC
         counts = {zone: self._inside(bars, zone) for zone in (self._home, dt.UTC)}
         ours, utc = counts[self._home], counts[dt.UTC]
@@ -118,7 +118,10 @@ class Placer:
                 at_ms = bar.moment.instant_ms(zone) - last
             except ValueError:
                 continue
-            if calendar.is_open(at_ms):
+            if interval_ms(bar.interval) >= DAY_MS:
+                opens, closes = calendar.bar_bounds("1d", at_ms), calendar.bar_bounds("1d", at_ms - 1)
+                inside += (opens is not None and opens[0] == at_ms) or (closes is not None and closes[1] == at_ms + last)
+            elif calendar.is_open(at_ms):
                 inside += 1
             elif calendar.next_open_ms(at_ms) - at_ms <= _PRE_MARKET_MS or calendar.is_open(at_ms - _AFTER_MARKET_MS):
                 near += 1

@@ -65,6 +65,7 @@ class RowReader:
         self._options = options
         self._symbols = self._checked(Symbols.of, options.symbol)
         self._mark = "."
+        self._price_columns = [layout.columns.uses[use] for use in PRICES]
         self.left_out: Counter[str] = Counter()
         self.notes = list(layout.notes)
         self.time_name = ""
@@ -74,7 +75,7 @@ class RowReader:
         """Return the rows that are bars, in the file's order; raise FileError."""
         columns, table = self._columns, self._table
         rows = list(columns.rows)
-        self._mark = decimal_mark((columns.cell(row, use) for row in rows for use in PRICES), table.delimiter)
+        self._mark = decimal_mark((row.cells[column] for row in rows for column in self._price_columns), table.delimiter)
         if self._mark == ",":
             self.notes.append("numbers have decimal commas")
         cells, moments = self._own_moments(rows) if columns.has("open_ms", "close_ms") else self._moments(rows)
@@ -82,7 +83,7 @@ class RowReader:
         other: FileError | None = None
         names: dict[str | None, str | FileError] = {}
         for row, cell, moment in zip(rows, cells, moments, strict=False):
-            if all(is_empty(columns.cell(row, use)) for use in PRICES):
+            if all(is_empty(row.cells[column]) for column in self._price_columns):
                 self.left_out["without prices"] += 1
                 continue
             name = self._symbol_name(row)

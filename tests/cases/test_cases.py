@@ -9,7 +9,9 @@ from typing import Any, Final
 import pytest
 from typer.testing import CliRunner
 
+from schemas import AuditRecord
 from services.cli.backtest import app
+from services.cli.replay import app as replay
 from services.core.settings import SettingsError
 from services.feeds.files import FileError, read_candles
 from services.feeds.options import utc
@@ -73,6 +75,32 @@ def test_a_file_is_refused_in_its_owners_words(file: str, given: dict[str, Any],
 @pytest.mark.parametrize(("file", "increment"), [("shib_1h.csv", "0.00000001"), ("eurusd_1h.csv", "0.00001")])
 def test_a_price_has_as_many_digits_as_it_has(file: str, increment: str) -> None:
     assert infer_increment(read_candles(FOLDER / file, options(BTC)).candles).text == increment
+
+
+def run(folder: Path, *arguments: str) -> list[AuditRecord]:
+    """Run a backtest with fixed rules and return its audit."""
+    asked = ["--engine", "rules", "--folder", str(folder), *arguments]
+    done = CliRunner().invoke(app, asked, env={"COLUMNS": "300"})
+    assert done.exit_code == 0, done.output
+    return [AuditRecord.decode(line) for line in (folder / "audit.jsonl").read_bytes().splitlines()]
+
+
+def test_a_prompt_shows_no_daily_bar_that_is_not_over(tmp_path: Path) -> None:
+    data = ["--data", str(FOLDER / "lookahead_1h.csv"), "--data", str(FOLDER / "lookahead_1d_21z.csv"), "--symbol", "EUR-USD.FX"]
+    span = ["--since", "2024-06-06T00:00", "--until", "2024-06-06T12:00", "--set", "fusion.epoch_slots=2"]
+    last = run(tmp_path, *data, *span, "--price-increment", "0.00001")[-1]
+    asked = ["--audit", str(tmp_path / "audit.jsonl"), "--log", str(tmp_path / "log.jsonl.gz"), "--show", str(last.trigger_id)]
+    shown = CliRunner().invoke(replay, asked)
+    assert shown.exit_code == 0, shown.output
+    assert "1.04357" in shown.output
+    assert "1.09665" not in shown.output
+
+
+def test_nothing_is_decided_on_prices_that_hold_an_unadjusted_split(tmp_path: Path) -> None:
+    audit = run(tmp_path, "--data", str(FOLDER / "unadjusted_split.csv"), "--symbol", "BTC-USD.CBSE", "--interval", "1h")
+    reasons = [one.reason for one in audit]
+    assert reasons.count("suspected_split") == 30
+    assert set(reasons[reasons.index("suspected_split") :]) == {"suspected_split"}
 
 
 def test_a_backtest_shows_the_increment_that_it_found_and_refuses_one_that_does_not_fit(tmp_path: Path) -> None:
