@@ -32,7 +32,7 @@ from services.fusion.prompt.layout import tail_text
 from services.fusion.prompt.lines import Rows, digits_for
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.wording import RULES, bars_heading, instrument_block
+from services.fusion.prompt.wording import QUESTION, RULES, bars_heading, instrument_block
 from services.fusion.service import load_tokenizer
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
@@ -222,7 +222,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
 
 def _tail(book: Book) -> str:
     vision = book.current_vision(INTERVAL)
-    return tail_text(book, INTERVAL, book.frozen(INTERVAL), vision, facts(book, INTERVAL, vision))
+    return tail_text(book, INTERVAL, book.frozen(INTERVAL), vision, facts(book, INTERVAL, vision), question=QUESTION)
 
 
 def _remembering(tokenizer: Tokenizer) -> Callable[[str], TokenIds]:

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from schemas.base import DecimalPrice, Interval, Label, Message, Part, Symbol, TimeMs, Unit
 
-Mode = Literal["fast", "deep"]
+Mode = Literal["flash", "fast", "deep"]
 Vision = Literal["fresh", "stale", "absent"]
 Source = Literal["llm", "rules", "simulator"]
 
@@ -60,7 +60,7 @@ class _About(Message):
 
     symbol: Symbol
     interval: Interval
-    mode: Mode = Field(description="How the model was asked: `fast`, or `deep` (thinking).")
+    mode: Mode = Field(description="How the model was asked: `flash` (one token), `fast` (a short answer), or `deep` (thinking).")
     signal_id: UUID = Field(strict=False, description="Identity of the signal; a second body with the same one is a redelivery.")
     ts_decided_ms: TimeMs
 
@@ -79,7 +79,13 @@ class Signal(_About):
     abstain_reason: Annotated[str, Field(max_length=200)] | None = Field(
         default=None, description="Why there is no view; only with `abstain`."
     )
-    conviction: Unit | None = Field(default=None, description="An ordinal from 0 to 1, not a probability; absent when abstaining.")
+    conviction: Unit | None = Field(
+        default=None,
+        description="An ordinal from 0 to 1, not a probability; in mode `flash` the probability of `action`. Absent when abstaining.",
+    )
+    probabilities: dict[Literal["buy", "sell", "exit", "hold"], Unit] | None = Field(
+        default=None, description="How likely the model finds each action, summing to 1; mode `flash` alone."
+    )
     horizon_bars: Annotated[int, Field(ge=1, le=1000)] | None = Field(default=None, description="Number of bars that the view is for.")
     horizon_end_ms: TimeMs | None = Field(default=None, description="Event time at which the view ends.")
     ref_price: DecimalPrice = Field(description="The last close that the prices are measured from.")

@@ -194,6 +194,26 @@ class FusionSettings(Section):
     trigger_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Ask when a forming bar has moved by this many ATR since the last trigger."
     )
+    mode: Literal["flash", "fast"] = Field(
+        "fast",
+        description="How to ask: `flash` for one token with the probabilities of the actions, `fast` for a short answer with prices.",
+    )
+    flash_min_margin: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="Mode `flash`: abstain when the likeliest action leads the next one by less probability than this."
+    )
+    flash_temperature: Annotated[float, Field(gt=0, le=100)] = Field(
+        1.0, description="Mode `flash`: divides the log-probabilities of the actions; above 1 flattens them."
+    )
+    flash_horizon_bars: Annotated[int, Field(ge=1, le=99)] = Field(5, description="Mode `flash`: for how many bars a view holds.")
+    flash_entry_tenths_atr: Annotated[int, Field(ge=0, le=98)] = Field(
+        2, description="Mode `flash`: the worst entry, in tenths of one ATR beyond the last close."
+    )
+    flash_stop_tenths_atr: Annotated[int, Field(ge=1, le=99)] = Field(
+        15, description="Mode `flash`: the stop, in tenths of one ATR behind the last close."
+    )
+    flash_target_tenths_atr: Annotated[int, Field(ge=1, le=99)] = Field(
+        25, description="Mode `flash`: the target, in tenths of one ATR beyond the last close."
+    )
     min_gap_ms: NotNegative = Field(0, description="Minimum event time between two triggers of a lane.")
     deep_every_bars: NotNegative = Field(0, description="Ask in mode `deep` too on every n-th slot; 0 for never.")
     deep_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
@@ -210,7 +230,7 @@ class FusionSettings(Section):
     producer_timeout_ms: Positive = Field(
         400, description="Delivery timeout of the signals' producer; must be below `delivery_reserve_ms`."
     )
-    permits: Positive = Field(3, description="Concurrent engine calls in mode `fast`.")
+    permits: Positive = Field(3, description="Concurrent engine calls in mode `flash` or `fast`.")
     deep_permits: Positive = Field(1, description="Concurrent engine calls in mode `deep`.")
     max_unfinished: Positive = Field(10_000, description="Above this many unfinished records the oldest waiting trigger ends `stale`.")
     pause_at_unfinished: Positive = Field(
@@ -272,6 +292,10 @@ class FusionSettings(Section):
         if self.producer_timeout_ms >= self.delivery_reserve_ms:
             raise ValueError(
                 f"fusion.producer_timeout_ms ({self.producer_timeout_ms}) must be below fusion.delivery_reserve_ms ({self.delivery_reserve_ms}), or a stale signal could leave from the producer's buffer"
+            )
+        if self.flash_target_tenths_atr <= self.flash_entry_tenths_atr:
+            raise ValueError(
+                f"fusion.flash_target_tenths_atr ({self.flash_target_tenths_atr}) must be above fusion.flash_entry_tenths_atr ({self.flash_entry_tenths_atr}), or the worst entry would lie beyond the target"
             )
         if self.min_bars > self.window_bars:
             raise ValueError(f"fusion.min_bars ({self.min_bars}) must not be above fusion.window_bars ({self.window_bars})")

@@ -27,7 +27,7 @@ async def longest_prompt(settings: Settings, tokenizer: Tokenizer) -> PromptFact
     builder = PromptBuilder(settings.fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
     interval = min(settings.fusion.trigger_interval_set, key=interval_ms)
     book = _full_book(settings, interval)
-    mode: Mode = "deep" if settings.fusion.deep_every_bars or settings.fusion.deep_on_move_atr is not None else "fast"
+    mode: Mode = "deep" if settings.fusion.deep_every_bars or settings.fusion.deep_on_move_atr is not None else settings.fusion.mode
     plan = builder.plan(book, interval, mode)
     prompt = await builder.build(plan)
     return PromptFacts(prompt.ids.size, prompt.prefix_tokens)

@@ -242,6 +242,8 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         prompts = PromptBuilder(fusion, dependencies.tokenizer, template, store, settings.redis.local_bytes)
     except ValueError as error:
         raise SettingsError(f"engine.chat_template = {template!r}: {error}") from error
+    if fusion.mode == "flash":
+        _check_flash(dependencies.engine, prompts)
     prewarmer = Prewarmer(settings, clock, dependencies.engine, prompts, books)
 
     # Delivery.
@@ -337,6 +339,20 @@ async def _check_topics(bus: Bus, run_mode: RunMode) -> int:
         return await check_topics(admin, run_mode)
     finally:
         await admin.close()
+
+
+def _check_flash(engine: Engine, prompts: PromptBuilder) -> None:
+    """Raise SettingsError when engine or tokenizer cannot do what mode `flash` asks of them."""
+    if not engine.capabilities.logprobs:
+        raise SettingsError(
+            f'fusion.mode = "flash" needs the log-probabilities of labels, which {engine.name} does not give: '
+            'set fusion.mode = "fast", or take an engine of kind sglang, vllm or llamacpp'
+        )
+    try:
+        labels = prompts.labels
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    _log.info("flash_labels", labels=list(labels.texts.values()), ids=labels.ids.tolist())
 
 
 async def _check_engine(engine: Engine, run_mode: RunMode) -> int | None:

@@ -71,7 +71,7 @@ class EngineRequest:
 
     rid: str
     affinity: str
-    mode: Literal["fast", "deep"]
+    mode: Literal["flash", "fast", "deep"]
     input_ids: TokenIds
     sampling: Sampling
     deadline_ms: int

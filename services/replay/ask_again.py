@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import uuid4
 
+import orjson
+
 from services.core.clock import Clock
 from services.fusion.decide.answer import Answer, AnswerError, AnswerReader, sampling
+from services.fusion.decide.flash import flash_answer
 from services.inference.engine import Engine, EngineRequest
 from services.replay.audit_trail import AuditEntry
 from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt
@@ -45,6 +48,10 @@ async def ask_again(entry: AuditEntry, rebuilt: RebuiltPrompt, rebuilder: Prompt
         text=lambda: rebuilder.prompts.text(rebuilt.plan),
         view=rebuilt.plan.facts,
     )
+    if record.mode == "flash":
+        labels = rebuilder.prompts.labels
+        scores = await engine.score(request, labels.ids)
+        return compare(entry, flash_answer(scores.logprobs, labels, rebuilder.settings.fusion).text)
     text = ""
     async with aclosing(engine.stream(request)) as chunks:
         async for chunk in chunks:
@@ -57,12 +64,24 @@ def compare(entry: AuditEntry, text: str) -> NewAnswer:
     before = entry.record.answer or ""
     if text == before:
         return NewAnswer(entry, text, "identical", ())
+    if entry.record.mode == "flash":
+        return _compare_flash(entry, text)
     thinking = entry.record.mode == "deep"
     then, now = _read(before, thinking=thinking), _read(text, thinking=thinking)
     if isinstance(then, str) or isinstance(now, str):
         return NewAnswer(entry, text, "different", [f"{then if isinstance(then, str) else 'an answer'} before, {_action(now)} now"])
     found = list(_differences(then, now))
     return NewAnswer(entry, text, "different" if found else "same decision", found)
+
+
+def _compare_flash(entry: AuditEntry, text: str) -> NewAnswer:
+    """Compare action and margin with those in the audit; another margin of the same action is the same decision."""
+    try:
+        then, now = orjson.loads(entry.record.answer or ""), orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return NewAnswer(entry, text, "different", ["no answer before, an answer now"])
+    found = [f"{name} {then.get(name)} -> {now.get(name)}" for name in ("action", "margin") if then.get(name) != now.get(name)]
+    return NewAnswer(entry, text, "different" if then.get("action") != now.get("action") else "same decision", found)
 
 
 def _read(text: str, *, thinking: bool) -> Answer | str:

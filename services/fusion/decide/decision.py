@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -17,12 +17,14 @@ from services.core.clock import Clock
 from services.core.settings import Settings
 from services.fusion.decide.answer import Answer, AnswerError, AnswerReader, Entry, action_of, prices, sampling
 from services.fusion.decide.control import ControlTable
+from services.fusion.decide.flash import flash_answer
 from services.fusion.decide.guard import Guard, Rejection, forbidden_engine
 from services.fusion.decide.signals import SignalBasis, Snapshot, make_signal
 from services.fusion.deliver.publisher import Publisher, SentSignal
 from services.fusion.observe.result import TriggerResult
 from services.fusion.observe.spans import TriggerTrace
 from services.fusion.prompt.builder import Plan, PromptBuilder
+from services.fusion.prompt.labels import LabelAction
 from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
 from services.inference.engine import Engine, EngineError, EngineInfo, EngineRequest, Usage
@@ -215,6 +217,9 @@ class Decision:
             view=plan.facts,
             trace_headers=self._trace.call,
         )
+        if mode == "flash" and engine.capabilities.logprobs:
+            await self._score(engine, request, snapshot, watch, degraded=degraded)
+            return
         try:
             await self._read(engine, request, snapshot, watch, degraded=degraded)
         except AnswerError as error:
@@ -272,6 +277,22 @@ class Decision:
         if forbidden is not None:
             raise EngineError("engine_refused", forbidden)
 
+    async def _score(self, engine: Engine, request: EngineRequest, snapshot: Snapshot, watch: _Stopwatch, *, degraded: bool) -> None:
+        """Ask for one token with the labels' log-probabilities, and hand the signal over."""
+        using, result = self._with, self._result
+        result.engine = None
+        scores = await engine.score(request, using.prompts.labels.ids)
+        self._answered_by(scores.engine or await engine.info())
+        watch.lap("first_token")
+        self._used(scores.usage, 0.0)
+        flash = flash_answer(scores.logprobs, using.prompts.labels, using.settings.fusion)
+        result.answer = flash.text
+        watch.lap("decision")
+        try:
+            await self._decide(flash.answer, snapshot, degraded=degraded, probabilities=flash.probabilities)
+        except AnswerError as error:
+            self._end(Outcome.FAILED, error.reason, error.detail)
+
     def _used(self, usage: Usage, first_at: float) -> None:
         self._result.usage = usage
         purpose = "repair" if self._repaired else "decision"
@@ -285,7 +306,9 @@ class Decision:
         if first_at:
             metrics.DECODE_SECONDS.inc(self._with.clock.elapsed_s() - first_at)
 
-    async def _decide(self, answer: Answer, snapshot: Snapshot, *, degraded: bool) -> None:
+    async def _decide(
+        self, answer: Answer, snapshot: Snapshot, *, degraded: bool, probabilities: Mapping[LabelAction, float] | None = None
+    ) -> None:
         """Guard the decision and hand its signal over."""
         using, result, symbol = self._with, self._result, self._trigger.lane.symbol
         action = action_of(answer)
@@ -318,6 +341,7 @@ class Decision:
             degraded,
             now_ms,
             result.stages_ms,
+            probabilities,
         )
         signal = make_signal(self._trigger, self._book, basis, answer, priced)
         # Remembered before the hand-over: two decisions on one symbol must not pass the same rule while the producer makes them wait.

@@ -49,7 +49,7 @@ class Dispatcher:
     ) -> None:
         """Nothing runs yet. `consumer` is paused while too much is unfinished."""
         fusion = dependencies.settings.fusion
-        self.lanes = Lanes({"fast": fusion.permits, "deep": fusion.deep_permits}, fusion.max_staleness_ms)
+        self.lanes = Lanes({fusion.mode: fusion.permits, "deep": fusion.deep_permits}, fusion.max_staleness_ms)
         self.running: dict[asyncio.Task[None], Trigger] = {}
         self._dependencies = dependencies
         self._clock = dependencies.clock

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas import AsOf, RunMode, Signal
-from services.fusion.decide.answer import Abstain, Answer, Prices, action_of, on_tick
+from services.fusion.decide.answer import Abstain, Answer, Entry, Prices, Stand, action_of, on_tick
 from services.fusion.prompt.builder import Prompt
+from services.fusion.prompt.labels import LabelAction
 from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.book import Book, CurrentVision
 from services.fusion.state.triggers import Trigger
@@ -40,6 +41,8 @@ class SignalBasis:
     degraded: bool
     decided_ms: int
     stages_ms: Mapping[str, float]
+    probabilities: Mapping[LabelAction, float] | None = None
+    """Of the actions, in mode `flash`."""
 
 
 def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer, priced: Prices | None) -> Signal:
@@ -59,7 +62,8 @@ def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer
         valid_until_ms=snapshot.valid_until_ms,
         action=action_of(answer),
         abstain_reason=answer.reason if isinstance(answer, Abstain) else None,
-        conviction=None if view is None else view.conviction / 100,
+        conviction=_conviction(view, basis.probabilities),
+        probabilities=None if basis.probabilities is None else dict(basis.probabilities),
         horizon_bars=None if view is None else view.horizon,
         horizon_end_ms=None if view is None else book.calendar.nth_close(lane.interval, snapshot.last_close_ms, view.horizon),
         ref_price=on_tick(snapshot.close, instrument.price_increment),
@@ -81,3 +85,9 @@ def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer
         cached_tokens=basis.cached_tokens,
         latency_ms={**basis.stages_ms, "record_to_decision": float(basis.decided_ms - trigger.origin.ts_ms)},
     )
+
+
+def _conviction(view: Entry | Stand | None, probabilities: Mapping[LabelAction, float] | None) -> float | None:
+    if view is None:
+        return None
+    return view.conviction / 100 if probabilities is None else probabilities[view.action]

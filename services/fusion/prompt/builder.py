@@ -18,10 +18,12 @@ import numpy as np
 from schemas import Mode
 from services.core.settings import FusionSettings
 from services.core.tokenizer import Tokenizer
+from services.fusion.prompt import wording
 from services.fusion.prompt.blocks import Block, Encoder, Run, chain, runs
 from services.fusion.prompt.cache import BlockCache
 from services.fusion.prompt.chat import TEMPLATES
 from services.fusion.prompt.facts import facts
+from services.fusion.prompt.labels import Labels, labels_of, question
 from services.fusion.prompt.layout import PAGE_BARS, Base, Layout, tail_text
 from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
 from services.fusion.prompt.store import PrefixStore
@@ -103,6 +105,7 @@ class PromptBuilder:
         self.template = TEMPLATES[template]
         self._layout = Layout(self.template, settings.window_bars, settings.slow_window_bars)
         self._encoder = Encoder(tokenizer, self.template)
+        self._tokenizer = tokenizer
         self._root = fingerprint(tokenizer, template).encode()
         self._store = store
         self._prefixes: OrderedDict[tuple[str, str], EpochPrefix] = OrderedDict()
@@ -111,6 +114,11 @@ class PromptBuilder:
         self._cache = BlockCache(self._encoder, store, local_bytes // 2)
         self.version = config_version(settings, tokenizer, template)
 
+    @cached_property
+    def labels(self) -> Labels:
+        """Return the labels of mode `flash`; raise ValueError when the tokenizer has none."""
+        return labels_of(self._tokenizer)
+
     def plan(self, book: Book, interval: str, mode: Mode) -> Plan:
         """Return the plan of a prompt that asks about the book as it is now."""
         prefix, boundary = self._current(book, interval)
@@ -118,7 +126,9 @@ class PromptBuilder:
         vision = book.current_vision(interval)
         values = facts(book, interval, vision)
         rows = self._layout.since(book, interval, frozen, book.entered(interval), boundary)
-        return Plan(prefix, rows, tail_text(book, interval, frozen, vision, values), mode, vision, values)
+        asked = question(self.labels) if mode == "flash" else wording.QUESTION
+        tail = tail_text(book, interval, frozen, vision, values, question=asked)
+        return Plan(prefix, rows, tail, mode, vision, values)
 
     async def build(self, plan: Plan) -> Prompt:
         """Return the prompt of `plan`."""

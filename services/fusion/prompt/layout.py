@@ -83,7 +83,7 @@ class Layout:
         return head
 
 
-def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, values: Mapping[str, float]) -> str:
+def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, values: Mapping[str, float], *, question: str) -> str:
     """Return the tail: time and session, open bars, facts, vision features, the question. Not cached: keep it short."""
     bars, calendar = book.bars[interval], book.calendar
     last_ms = bars.last_close_ms
@@ -98,7 +98,7 @@ def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, 
             parts.append(_rows(book, slow.interval, frozen).open_bar(forming))
     parts.append(wording.facts_row(fact_texts(values, book.decimals, _digits(frozen, interval))))
     parts.append(wording.vision_row(vision, interval, values.get("p_up")))
-    parts.append(wording.QUESTION)
+    parts.append(question)
     return "".join(parts)
 
 

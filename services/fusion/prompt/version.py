@@ -9,6 +9,8 @@ import hashlib
 from datetime import UTC, date, datetime
 from typing import Final
 
+import numpy as np
+
 from schemas import Instrument, MarketFeatures, RunMode, VisionFeatures, interval_ms
 from schemas.vision import Detector, Image, Pattern, Skill
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
@@ -16,6 +18,7 @@ from services.core.settings import FusionSettings
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate, Piece
 from services.fusion.prompt.facts import FACTS, facts
+from services.fusion.prompt.labels import CANDIDATES, Labels, question
 from services.fusion.prompt.layout import PAGE_BARS, Layout, tail_text
 from services.fusion.state.book import Book
 
@@ -37,7 +40,7 @@ def specimen(template: ChatTemplate, *, vision: str = "fresh") -> list[Piece]:
     frozen, entered = book.frozen("1m"), book.entered("1m")
     base = layout.base(book, "1m", frozen, entered, boundary)
     seen = book.current_vision("1m")
-    tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen))
+    tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen), question=wording.QUESTION)
     return [*base.pieces, *layout.since(book, "1m", frozen, entered, boundary), tail, *template.fast_tail]
 
 
@@ -45,6 +48,7 @@ def prompt_version() -> str:
     """Return `aq-` and the first 10 hex digits of the hash."""
     day = date(2024, 7, 1)
     content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.REPAIR, wording.BREAK_ROW]
+    content += [question(Labels(texts, np.zeros(len(texts), dtype=np.int32))) for texts in CANDIDATES]
     content += [wording.day_row(day), wording.year_row(day), wording.until("13:00"), [wording.bars_heading("1m", n) for n in range(3)]]
     content += [wording.now_row(_NOW, SessionCalendar.of("FX"), close) for close in (None, _NOW)]
     content += [specimen(TEMPLATES["none"], vision=vision) for vision in ("fresh", "stale", "unskilled", "absent")]

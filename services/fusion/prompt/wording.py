@@ -54,6 +54,8 @@ RULES: Final = (
 
 QUESTION: Final = "What should be held now? Answer with the JSON object.\n"
 
+FLASH_QUESTION: Final = "What should be held now? This time answer with one word alone: {labels}.\n"
+
 REPAIR: Final = "That was not the one JSON object asked for. Answer again with it alone.\n"
 
 

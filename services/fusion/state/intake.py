@@ -201,7 +201,7 @@ class Intake:
         completes = sink.vision_arrived(features.symbol, features.interval, features.window_end_ms)
         bars = book.bars[features.interval]
         if len(bars) and book.last_market is not None:
-            lane = LaneKey(features.symbol, features.interval, "fast")
+            lane = LaneKey(features.symbol, features.interval, self._policy.mode)
             made = self._policy.on_vision(lane, features.window_end_ms, bars.close[-1], bars.ts_open[-1], completes_wait=completes)
             for kind, _ in made:
                 sink.trigger(self._trigger(kind, lane, record, features.window_end_ms, book), 0, record)

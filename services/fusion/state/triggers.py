@@ -81,27 +81,30 @@ class TriggerPolicy:
         self._settings = settings
         self._intervals = settings.trigger_interval_set
         self._last: dict[LaneKey, _Last] = {}
+        self.mode: Mode = settings.mode
+        """How triggers of bars, moves and vision features ask."""
         self.uses_forming = settings.trigger_on_move_atr is not None
         """Whether a bar that is still forming can make a trigger."""
 
     def on_market(self, seen: Observation) -> list[tuple[str, Mode]]:
         """Return (kind, mode) of each trigger that a folded market record makes."""
         settings = self._settings
+        mode = self.mode
         if seen.interval not in self._intervals:
             return []
         made: list[tuple[str, Mode]] = []
         if seen.closed:
-            if settings.trigger_on_closed_bar and self._allowed(seen, "fast"):
-                made.append(("closed_bar", "fast"))
+            if settings.trigger_on_closed_bar and self._allowed(seen, mode):
+                made.append(("closed_bar", mode))
             if self._wants_deep(seen) and self._allowed(seen, "deep"):
                 made.append(("deep", "deep"))
         elif settings.trigger_on_move_atr is not None and seen.atr:
-            last = self._last.get(LaneKey(seen.symbol, seen.interval, "fast"))
+            last = self._last.get(LaneKey(seen.symbol, seen.interval, mode))
             moved = last is not None and abs(seen.price - last.price) >= settings.trigger_on_move_atr * seen.atr
-            if moved and self._allowed(seen, "fast"):
-                made.append(("move", "fast"))
-        for _, mode in made:
-            self._last[LaneKey(seen.symbol, seen.interval, mode)] = _Last(seen.ts_event_ms, seen.price, seen.ts_open_ms)
+            if moved and self._allowed(seen, mode):
+                made.append(("move", mode))
+        for _, asked in made:
+            self._last[LaneKey(seen.symbol, seen.interval, asked)] = _Last(seen.ts_event_ms, seen.price, seen.ts_open_ms)
         return made
 
     def on_vision(self, key: LaneKey, ts_event_ms: int, price: float, ts_open_ms: int, *, completes_wait: bool) -> list[tuple[str, Mode]]:

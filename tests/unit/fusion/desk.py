@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from schemas import (
     AuditRecord,
@@ -75,6 +77,10 @@ class ScriptedEngine:
         self.most_running = 0
         self.finish_reason = "stop"
         self.closed = False
+        self.logprobs: list[float] | None = None
+        """Of the labels, in mode flash."""
+        self.scored: list[TokenIds] = []
+        self.can_score = True
         self._info = EngineInfo(name, source, model)
 
     @property
@@ -83,7 +89,7 @@ class ScriptedEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return CAPABILITIES
+        return replace(CAPABILITIES, logprobs=self.can_score)
 
     async def info(self) -> EngineInfo:
         return self._info
@@ -119,7 +125,11 @@ class ScriptedEngine:
         return Usage(len(input_ids), 1, 0)
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
-        raise EngineError("engine_refused", f"{request.rid}: no log-probabilities of {labels.size} labels here")
+        if self.logprobs is None:
+            raise EngineError("engine_refused", f"{request.rid}: no log-probabilities of {labels.size} labels here")
+        self.requests.append(request)
+        self.scored.append(labels)
+        return Scores(np.array(self.logprobs), Usage(len(request.input_ids), 1, 7))
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         del affinity

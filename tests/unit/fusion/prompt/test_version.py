@@ -26,6 +26,7 @@ def test_a_whole_prompt_is_as_its_golden_file_has_it(case: str) -> None:
         (wording, "RULES", wording.RULES.replace("systematic", "careful")),
         (wording, "QUESTION", "And now?\n"),
         (wording, "REPAIR", "Once more.\n"),
+        (wording, "FLASH_QUESTION", "One of {labels}?\n"),
         (wording, "BREAK_ROW", "-- pause\n"),
         (wording, "day_row", lambda day: f"-- {day}\n"),
         (wording, "until", lambda clock: f" to {clock}"),
