@@ -128,7 +128,7 @@ class PaperPosition:
                 "ts_stands_ms": span.stands_ms,
                 "ts_from_ms": span.from_ms,
                 "ts_until_ms": until_ms,
-                "tick": str(tick) if tick else None,
+                "tick": f"{tick:f}" if tick else None,  # str() of a small Decimal has an exponent
                 "cost_bps": rules.cost_bps,
                 "slippage_bps": rules.slippage_bps,
                 "fee": rules.fee,
