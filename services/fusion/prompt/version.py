@@ -6,7 +6,7 @@ Derived, so that a change of wording cannot be forgotten; `tests/unit/fusion/pro
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -50,7 +50,7 @@ def prompt_version() -> str:
     content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.REPAIR, wording.BREAK_ROW]
     content += [question(Labels(texts, np.zeros(len(texts), dtype=np.int32))) for texts in CANDIDATES]
     content += [wording.day_row(day), wording.year_row(day), wording.until("13:00"), [wording.bars_heading("1m", n) for n in range(3)]]
-    content += [wording.now_row(_NOW, SessionCalendar.of("FX"), close) for close in (None, _NOW)]
+    content += [wording.now_row(_NOW, SessionCalendar.of("FX"), close) for close in (None, _NOW, _NOW + timedelta(days=1))]
     content += [specimen(TEMPLATES["none"], vision=vision) for vision in ("fresh", "stale", "unskilled", "absent")]
     return f"aq-{hashlib.blake2b(repr(content).encode(), digest_size=5).hexdigest()}"
 

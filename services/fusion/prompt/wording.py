@@ -92,7 +92,11 @@ def until(clock: str) -> str:
 
 def now_row(at: datetime, calendar: SessionCalendar, close: datetime | None) -> str:
     """Return the row that says when the last bar closed, and until when the market is open then, both in the exchange's zone."""
-    session = "trades at all hours" if calendar.always_open else f"open until {close:%H:%M}" if close is not None else "closed"
+    session = "closed"
+    if calendar.always_open:
+        session = "trades at all hours"
+    elif close is not None:
+        session = f"open until {close:%H:%M}" if close.date() == at.date() else f"open until {close:%a %H:%M}"
     return f"Now {at:%a %Y-%m-%d %H:%M}, session {session}.\n"
 
 
