@@ -42,7 +42,7 @@ LEFT_OUT = "FB.XNAS"
 TOKENIZER = Path(__file__).resolve().parents[2] / "services" / "inference" / "data" / "tokenizer.json"
 
 
-def settings_for(url: str, *, grammar: bool, window_bars: int, epoch_slots: int) -> Settings:
+def settings_for(url: str, *, mode: str, grammar: bool, window_bars: int, epoch_slots: int) -> Settings:
     """Return the demo's settings, but for the window, deadlines that a slow answer can meet, and no limit on signals a minute.
 
     An answer that cannot be used is not asked for again: of random weights, the second one is no better than the first.
@@ -62,6 +62,8 @@ def settings_for(url: str, *, grammar: bool, window_bars: int, epoch_slots: int)
                 "permits": 3,
                 "entry_validity_ms": {"1d": 5_000},
                 "rate_limit_per_min": 100_000,
+                "mode": mode,
+                "flash_min_margin": 0.0,
                 "grammar": grammar,
                 "repair": False,
             },
@@ -199,13 +201,15 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     lengths = None
     if arguments.lengths_from is not None:
         lengths = [Length(*pair) for pair in json.loads(arguments.results.read_text())[arguments.lengths_from]["lengths"]["pairs"]]
-    settings = settings_for(arguments.url, grammar=lengths is None, window_bars=arguments.window_bars, epoch_slots=arguments.epoch_slots)
+    settings = settings_for(
+        arguments.url, mode=arguments.mode, grammar=lengths is None, window_bars=arguments.window_bars, epoch_slots=arguments.epoch_slots
+    )
     logs.configure(settings.log.model_copy(update={"level": "warning"}), service="record_to_signal")
     name, site = arguments.name, Site(settings, lengths)
     began_s = time.perf_counter()
     await site.start()
     start = {
-        "fusion": {key: getattr(settings.fusion, key) for key in ("intervals", "window_bars", "epoch_slots", "permits", "grammar")},
+        "fusion": {key: getattr(settings.fusion, key) for key in ("mode", "intervals", "window_bars", "epoch_slots", "permits", "grammar")},
         "ready_s": round(time.perf_counter() - began_s, 1),
         "sent_ahead": sent_ahead_by(site.worker),
     }
@@ -243,6 +247,7 @@ def main() -> None:
     parser.add_argument(
         "--rates", nargs="+", default=["1:30", "2:25", "4:25", "6:20", "8:15"], help="bars a second over all symbols:seconds"
     )
+    parser.add_argument("--mode", choices=["flash", "fast"], default="fast")
     parser.add_argument("--window-bars", type=int, default=880)
     parser.add_argument("--epoch-slots", type=int, default=92, help="days: 92 of them hold some 64 sessions")
     parser.add_argument("--lengths-from", help="name of the part of the results whose answers' lengths are used")
