@@ -20,12 +20,14 @@ serve() {
 python3 -m benchmarks.gpu.models --model "$GPU_ROOT/long" --draft "$GPU_ROOT/long-draft" --longrope
 serve fused 30001
 sleep 20 # each reads the card's free memory some 20 s after its start: not two at once
-SGLANG_SIMULATE_ACC_LEN=2.5 SGLANG_SIMULATE_ACC_TOKEN_MODE=real-draft-token serve forced 30002
+# Not by the launcher, which warms the grammar: forced tokens bypass it, and the engine ends such a call.
+SGLANG_SIMULATE_ACC_LEN=2.5 SGLANG_SIMULATE_ACC_TOKEN_MODE=real-draft-token start forced 30002 "${EAGLE_ARGS[@]}" \
+  --model-path "$GPU_ROOT/long" --attention-backend fa3 --max-total-tokens 420000
 sleep 20
 AQUILINE_FUSED_LONGROPE=0 serve stock 30003
 ready fused 30001 $(( $(left) - 200 )) || exit 1
 warm_up() { while [ ! -e "$OUT/$1.ready" ] && [ "$(left)" -gt 150 ]; do sleep 1; done; say "$1 is warm"; }
-warm_up fused; warm_up stock; warm_up forced
+warm_up fused; warm_up stock; ready forced 30002 60
 
 worker() { python3 -m benchmarks.gpu.record_to_signal --results "$OUT/flash.json" "$@"; }
 worker --url http://127.0.0.1:30001 --name flash --mode flash --rates 4:25 12:15
