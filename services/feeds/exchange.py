@@ -46,8 +46,9 @@ class Exchange:
         except ImportError as error:
             raise SettingsError("aquiline feed ccxt needs ccxt; install it with: pip install 'aquiline[feeds]'") from error
         if name not in ccxt.exchanges:
-            near = [one for one in ccxt.exchanges if name[:4] in one][:5]
-            raise SettingsError(f"--exchange {name!r} is none that ccxt knows{f'; did you mean {chr(44).join(near)}?' if near else ''}")
+            near = ", ".join(one for one in ccxt.exchanges if one.startswith(name[:4]))
+            hint = f"; did you mean {near}?" if near else ", by its ccxt name such as binance or kraken"
+            raise SettingsError(f"--exchange {name!r} is not an exchange of ccxt{hint}")
         self._ccxt = ccxt
         self._name = name
         self.run_mode = run_mode

@@ -40,6 +40,7 @@ class Placer:
         self._table = table
         self._options = options
         self._time_name = time_name
+        self._layout = layout.name
         self._calendar = SessionCalendar.of(options.calendar)
         self._home = exchange_zone(options.calendar)
         self._zone: dt.tzinfo | None = None
@@ -82,6 +83,11 @@ class Placer:
             if not any(span.inside for span in spans):
                 problem = f"lies in no session of calendar {self._calendar.name}{_read_as(naive, zone)}, and neither does any other row"
                 raise self._error(bars[0], f"{problem}; give the file's own clock with --time-zone, or another --calendar")
+            if naive and self._zone is None and self._layout.startswith("MetaTrader"):
+                first = next(bar for bar, span in zip(bars, spans, strict=True) if not span.inside)
+                raise self._error(
+                    first, f"lies in no session{_read_as(naive, zone)}; give the broker's server time with --time-zone, such as EET"
+                )
             # With trades after the session in the file, the last bar of a session may hold some of them too.
             spans = self._read(bars, zone, whole=True)
         return [self._not_before_its_end(bar, span) for bar, span in zip(bars, spans, strict=True)]
