@@ -1,4 +1,4 @@
-"""What was found of what the report asks for, whichever way it came."""
+"""Selects what the report needs from outcomes, bars and signals, whether they come from files or topics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SHOWN: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class OutcomeFilter:
-    """Which outcomes are wanted: those that ended from `since_ms` to before `until_ms`, of `symbols` (of all when empty)."""
+    """Selects outcomes that ended from `since_ms` to before `until_ms`, of `symbols` (all when empty)."""
 
     since_ms: int | None
     until_ms: int | None
     symbols: frozenset[str]
 
-    def outcome(self, outcome: SignalOutcome) -> bool:
-        """Return whether this one is."""
+    def accepts(self, outcome: SignalOutcome) -> bool:
+        """Return whether the outcome is selected."""
         return (
             (self.since_ms is None or outcome.ts_exit_ms >= self.since_ms)
             and (self.until_ms is None or outcome.ts_exit_ms < self.until_ms)
@@ -32,10 +32,10 @@ class OutcomeFilter:
 
 
 class SelectedOutcomes:
-    """The outcomes wanted, and what of the other topics belongs to them."""
+    """The selected outcomes, and which bars and signals belong to them."""
 
     def __init__(self, outcomes: Sequence[SignalOutcome]) -> None:
-        """Take those that are wanted, in the order in which they were published."""
+        """Take the selected outcomes in order of publication."""
         self.all = outcomes
         self._ids = {outcome.signal_id for outcome in outcomes}
         self._series = {(outcome.symbol, outcome.interval) for outcome in outcomes}
@@ -44,20 +44,20 @@ class SelectedOutcomes:
         self.start_ms = min(starts, default=0)
         self.end_ms = max((outcome.ts_exit_ms for outcome in outcomes), default=0)
 
-    def bar(self, bar: Candle) -> bool:
-        """Return whether this is a closed bar of theirs."""
+    def needs_bar(self, bar: Candle) -> bool:
+        """Return whether this is a closed bar of the outcomes' symbols, intervals and time."""
         return bar.closed and (bar.symbol, bar.interval) in self._series and self.start_ms <= bar.ts_close_ms <= self.end_ms
 
-    def signal(self, signal: Signal) -> bool:
-        """Return whether one of the outcomes is this signal's."""
+    def has_signal(self, signal: Signal) -> bool:
+        """Return whether one of the outcomes belongs to this signal."""
         return signal.signal_id in self._ids
 
 
 class ClosedBars:
-    """Closed bars by symbol; of several bodies of one the highest revision is kept, and of equal ones the first."""
+    """Closed bars by symbol. Of several versions of a bar the highest revision is kept, and the first of equal ones."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._bars: dict[str, dict[tuple[str, int], tuple[int, ReportBar]]] = {}
 
     def add(self, bar: Candle) -> None:
@@ -68,21 +68,21 @@ class ClosedBars:
             of_symbol[key] = (bar.revision, ReportBar(bar.symbol, bar.interval, bar.ts_close_ms, bar.close))
 
     def by_symbol(self) -> dict[str, list[ReportBar]]:
-        """Return them."""
+        """Return the bars by symbol."""
         return {symbol: [bar for _, bar in of_symbol.values()] for symbol, of_symbol in self._bars.items()}
 
 
 class SignalFacts:
-    """What the signals say of themselves and the outcomes do not: who answered, asked how."""
+    """Facts that only signals carry: engine, model and prompt version."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._seen: set[UUID] = set()
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in ("Engine", "Model", "Prompt version")}
         self._degraded = 0
 
     def add(self, signal: Signal) -> None:
-        """Add one, unless it was there already."""
+        """Add a signal, unless it was added before."""
         if signal.signal_id in self._seen:
             return
         self._seen.add(signal.signal_id)
@@ -91,20 +91,20 @@ class SignalFacts:
         self._degraded += signal.degraded
 
     def facts(self, outcomes: int) -> dict[str, str]:
-        """Return rows for the report's head, out of so many distinct outcomes."""
+        """Return rows for the report's head; `outcomes` is the count of distinct ones."""
         if not self._seen:
-            return {"Engine and model": "not known: outcomes do not name them, and their signals were not found"}
-        facts = {name: _told(counts) for name, counts in self._counts.items()}
+            return {"Engine and model": "unknown: outcomes do not name them, and no signals were given"}
+        facts = {name: _counted(counts) for name, counts in self._counts.items()}
         if self._degraded:
-            facts["Degraded"] = f"{self._degraded:,} signals are a stand-in's, for an engine that did not answer"
+            facts["Degraded"] = f"{self._degraded:,} signals came from the fallback, as the engine did not answer"
         if len(self._seen) < outcomes:
-            facts["Signals found"] = f"{len(self._seen):,} of {outcomes:,}; engine and model are theirs"
+            facts["Signals found"] = f"{len(self._seen):,} of {outcomes:,}; engine and model are those of the signals found"
         return facts
 
 
 @dataclass(frozen=True, slots=True)
 class ReportSources:
-    """What the report is made from. `notes` are told to whoever asked."""
+    """Everything that the report is built from. `notes` are printed as warnings."""
 
     outcomes: Sequence[SignalOutcome]
     bars: dict[str, list[ReportBar]]
@@ -114,11 +114,11 @@ class ReportSources:
 
 
 def distinct(outcomes: Iterable[SignalOutcome]) -> int:
-    """Return how many signals these are the outcomes of."""
+    """Return the number of signals that these outcomes belong to."""
     return len({outcome.signal_id for outcome in outcomes})
 
 
-def _told(counts: Counter[str]) -> str:
+def _counted(counts: Counter[str]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     most = [f"{name} ({count:,})" for name, count in counts.most_common(_SHOWN)]

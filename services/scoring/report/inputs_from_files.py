@@ -1,4 +1,4 @@
-"""What the report is made from, out of files with a message a line. Every error names the file, the line and what is wrong there."""
+"""Reads the report's inputs from files with one message a line. Every error names the file, the line and the problem."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ M = TypeVar("M")
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files; all but the outcomes may be missing."""
+    """The input files; all but the outcomes are optional."""
 
     outcomes: Path
     bars: tuple[Path, ...]
@@ -35,31 +35,31 @@ class Files:
     signals: Path | None
 
 
-def read_files(files: Files, wanted: OutcomeFilter, progress: Progress) -> ReportSources:
-    """Return what the files hold of what is wanted; raise ServiceError."""
-    outcomes = SelectedOutcomes([one for one in _messages(files.outcomes, SignalOutcome.decode, progress) if wanted.outcome(one)])
+def read_files(files: Files, selected: OutcomeFilter, progress: Progress) -> ReportSources:
+    """Return the selected inputs; raise ServiceError."""
+    outcomes = SelectedOutcomes([one for one in _messages(files.outcomes, SignalOutcome.decode, progress) if selected.accepts(one)])
     bars, signals = ClosedBars(), SignalFacts()
     splits = [] if files.splits is None else list(_messages(files.splits, InstrumentEvent.decode, progress))
     for file in files.bars:
         for bar in _log(file, progress) if _is_log(file) else _messages(file, Candle.decode, progress):
             if isinstance(bar, InstrumentEvent):
                 splits.append(bar)
-            elif outcomes.bar(bar):
+            elif outcomes.needs_bar(bar):
                 bars.add(bar)
     if files.signals is not None:
         for message in _messages(files.signals, decode_signal_message, progress):
-            if isinstance(message, Signal) and outcomes.signal(message):
+            if isinstance(message, Signal) and outcomes.has_signal(message):
                 signals.add(message)
     named = [files.outcomes, *files.bars, *(file for file in (files.splits, files.signals) if file is not None)]
     facts = {"Read from": ", ".join(file.name for file in named), **signals.facts(distinct(outcomes.all))}
-    notes = [] if outcomes.all else [f"no outcome in {files.outcomes} is of the symbols and the time asked for"]
+    notes = [] if outcomes.all else [f"{files.outcomes} holds no outcome of these symbols and this time"]
     if outcomes.all and not bars.by_symbol():
-        notes.append("there are no closed bars of the outcomes' symbols, intervals and time (--bars): nothing to compare with")
+        notes.append("--bars holds no closed bar of the outcomes' symbols, intervals and time; the report has no baselines")
     return ReportSources(outcomes.all, bars.by_symbol(), splits, facts, notes)
 
 
 def _is_log(file: Path) -> bool:
-    """Return whether the file is a log that `aquiline replay export` or the demo wrote."""
+    """Return whether the file is an exported log."""
     first = next(_lines(file), (1, b""))[1]
     return first.startswith(b'{"aquiline_log"')
 
@@ -94,8 +94,8 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
             for number, line in enumerate(lines, 1):
                 yield number, line
     except (OSError, EOFError, zlib.error) as error:
-        told = getattr(error, "strerror", None) or error
-        raise ServiceError(f"{file} cannot be read{f' after line {number}' if number else ''}: {told}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ServiceError(f"{file} cannot be read{f' after line {number}' if number else ''}: {reason}") from error
 
 
 def _decoded(file: Path, number: int, line: bytes, decode: Callable[[bytes], M]) -> M:

@@ -1,7 +1,7 @@
-"""What the report is made from, out of the topics: outcomes first, then the bars, splits and signals that belong to them.
+"""Reads the report's inputs from the topics: outcomes first, then the bars, splits and signals that belong to them.
 
-Times asked for are the market's. No record is appended before its own market time, so that reading can begin at the first one
-appended since; where it has to end, append times cannot say, as recorded data are appended years later.
+Times are market times. No record is appended before its market time, so reading starts at the first record appended since then. It
+ends at the end of the topic, as recorded data may be appended years later.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from services.scoring.report.input_selection import ClosedBars, OutcomeFilter, R
 
 _CLIENT: Final = "aquiline-score-report"
 _SKEW_MS: Final = 3_600_000
-"""How far a producer's clock may be ahead of the broker's and its records still be found."""
+"""How far a producer's clock may be ahead of the broker's without its records being missed."""
 M = TypeVar("M", bound=Message)
 
 
-async def read_topics(bus: Bus, settings: Settings, wanted: OutcomeFilter, progress: Progress) -> ReportSources:
-    """Return what the topics of the settings' run mode hold of what is wanted; raise BusError."""
+async def read_topics(bus: Bus, settings: Settings, selected: OutcomeFilter, progress: Progress) -> ReportSources:
+    """Return the selected inputs from the topics of the settings' run mode; raise BusError."""
     reader = await bus.reader(client_id=_CLIENT)
     try:
-        return await _Reading(bus, reader, settings, progress).found(wanted)
+        return await _Reading(bus, reader, settings, progress).read(selected)
     finally:
         await reader.close()
 
@@ -41,28 +41,28 @@ class _Reading:
         self._progress = progress
         self._refused: dict[str, tuple[int, str]] = {}
 
-    async def found(self, wanted: OutcomeFilter) -> ReportSources:
+    async def read(self, selected: OutcomeFilter) -> ReportSources:
         outcomes = SelectedOutcomes(
-            [one async for one in self._messages(Topic.SIGNAL_OUTCOMES, SignalOutcome, wanted.since_ms) if wanted.outcome(one)]
+            [one async for one in self._messages(Topic.SIGNAL_OUTCOMES, SignalOutcome, selected.since_ms) if selected.accepts(one)]
         )
         notes = []
         bars, splits, signals = ClosedBars(), [], SignalFacts()
         if outcomes.all:
             async for bar in self._messages(Topic.MARKET_FEATURES, MarketFeatures, outcomes.start_ms):
-                if outcomes.bar(bar):
+                if outcomes.needs_bar(bar):
                     bars.add(bar)
             splits = [one async for one in self._messages(Topic.INSTRUMENT_EVENTS, InstrumentEvent, None) if one.symbol in outcomes.symbols]
-            async for record in self._records(Topic.STRATEGY_SIGNALS, None if wanted.since_ms is None else outcomes.start_ms):
+            async for record in self._records(Topic.STRATEGY_SIGNALS, None if selected.since_ms is None else outcomes.start_ms):
                 self._add(signals, outcomes, record)
         else:
             notes.append(
-                f"topic {self._name(Topic.SIGNAL_OUTCOMES)!r} on {self._bus.address} has no outcome of the symbols and the time asked for; "
-                "is `python -m services.scoring` running, and run_mode the one that it writes in?"
+                f"topic {self._name(Topic.SIGNAL_OUTCOMES)!r} on {self._bus.address} has no outcome of these symbols and this time; "
+                "check that `python -m services.scoring` runs, in this run_mode"
             )
         if outcomes.all and not bars.by_symbol():
-            notes.append(f"topic {self._name(Topic.MARKET_FEATURES)!r} no longer has the outcomes' bars: there is nothing to compare with")
+            notes.append(f"topic {self._name(Topic.MARKET_FEATURES)!r} no longer holds the outcomes' bars; the report has no baselines")
         notes += [
-            f"{count:,} records of topic {topic!r} could not be read and are left out; the first: {detail}"
+            f"{count:,} records of topic {topic!r} could not be read and are skipped; the first: {detail}"
             for topic, (count, detail) in self._refused.items()
         ]
         facts = {
@@ -80,7 +80,7 @@ class _Reading:
         except ValueError as error:
             self._refuse(record, str(error).partition("\n")[0])
             return
-        if isinstance(message, Signal) and outcomes.signal(message):
+        if isinstance(message, Signal) and outcomes.has_signal(message):
             signals.add(message)
 
     async def _messages(self, topic: Topic, model: type[M], since_ms: int | None) -> AsyncIterator[M]:
@@ -97,7 +97,7 @@ class _Reading:
         self._refused[record.topic] = (count + 1, first)
 
     async def _records(self, topic: Topic, since_ms: int | None) -> AsyncIterator[Record]:
-        """Yield the records appended since, less the clocks' skew, to where the topic ends now."""
+        """Yield the records appended since then, less the tolerated clock skew, to the present end of the topic."""
         name = self._name(topic)
         times = TimeRange(None if since_ms is None else max(0, since_ms - _SKEW_MS))
         offsets = await offsets_within(self._reader, await partitions_of(self._bus, name), times)

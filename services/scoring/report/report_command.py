@@ -1,4 +1,4 @@
-"""Gathers what the report is made from, makes it, prints it, and writes the page."""
+"""Runs `aquiline score report`: reads the inputs, builds the report, prints it, and writes the HTML page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Files", "ReportRequest", "run"]
 
 @dataclass(frozen=True, slots=True)
 class ReportRequest:
-    """What the command line asks for."""
+    """The options of the command."""
 
     since_ms: int | None
     until_ms: int | None
@@ -39,7 +39,7 @@ class ReportRequest:
 
 
 async def run(asked: ReportRequest, files: Files | None) -> None:
-    """Make the report; raise SettingsError, BusError, ServiceError."""
+    """Build and print the report; raise SettingsError, BusError, ServiceError."""
     settings = load(asked.config, {} if asked.bus is None else {"bus": {"url": asked.bus}})
     wanted = _wanted(asked)
     if asked.out is not None:
@@ -51,7 +51,7 @@ async def run(asked: ReportRequest, files: Files | None) -> None:
     for note in found.notes:
         err.print(f"aquiline score report: {note}", style="yellow", markup=False, highlight=False)
     cost_bps = settings.scoring.cost_bps + settings.scoring.slippage_bps if asked.cost_bps is None else asked.cost_bps
-    with err.status("judging"):
+    with err.status("computing the baselines"):
         report = build(
             ReportInput(
                 title=_title(found, wanted),
@@ -69,28 +69,28 @@ async def run(asked: ReportRequest, files: Files | None) -> None:
             asked.out.write_text(page, encoding="utf-8")
         except OSError as error:
             raise ServiceError(f"--out {str(asked.out)!r} cannot be written: {error.strerror}") from error
-        err.print(f"The page is in {asked.out}", markup=False, highlight=False)
+        err.print(f"wrote {asked.out}", markup=False, highlight=False)
 
 
 def _wanted(asked: ReportRequest) -> OutcomeFilter:
     for symbol in asked.symbols:
         if re.match(SYMBOL_PATTERN, symbol) is None:
-            raise SettingsError(f"--symbol {symbol!r} is no symbol with its venue, such as AAPL.XNAS")
+            raise SettingsError(f"--symbol {symbol!r} is not a symbol with its venue, such as AAPL.XNAS")
     if asked.since_ms is not None and asked.until_ms is not None and asked.since_ms >= asked.until_ms:
         raise SettingsError("--since must be before --until")
     return OutcomeFilter(asked.since_ms, asked.until_ms, asked.symbols)
 
 
 def _check(out: Path) -> None:
-    """Raise, before anything is read, when the page could not be made or written."""
+    """Raise before anything is read when the page cannot be built or written."""
     need_page()
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise SettingsError(f"--out {str(out)!r} cannot be written: it has to be a file's name in a folder that exists")
+        raise SettingsError(f"--out {str(out)!r} cannot be written: name a file in an existing folder")
 
 
 async def _from_topics(settings: Settings, wanted: OutcomeFilter, progress: Progress) -> ReportSources:
     if settings.bus.url.startswith("memory:"):
-        raise SettingsError("memory:// lives inside one process, so nothing of it is left to read; name a kafka:// bus, or --outcomes")
+        raise SettingsError("bus.url is memory://, which no other process can read; name a kafka:// bus, or --outcomes")
     bus = connect(settings.bus, SystemClock())
     try:
         return await read_topics(bus, settings, wanted, progress)
