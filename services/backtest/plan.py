@@ -47,11 +47,12 @@ class BacktestPlan(NamedTuple):
     fingerprint: str
     """A hash of everything that the results depend on, except the engine's answers."""
     data_notes: Sequence[str] = ()
-    """What was found in the files, and taken from them."""
+    """Notes on the files: their layout, and what was derived from them."""
 
 
 async def prepare(options: BacktestRequest) -> BacktestPlan:
     """Return the plan for `options`; raise SettingsError, LogFileError or BusError."""
+    data_notes: Sequence[str] = ()
     if len(options.data) == 1 and (options.data[0] == TOPIC or options.data[0].endswith(_LOG_ENDS)):
         feed, settings = await _log(options)
     else:

@@ -57,6 +57,13 @@ def replay(
     ] = None,
     last: Annotated[int, typer.Option(min=1, help="Number of decisions that `--ask` asks again.")] = 20,
     log: LogOption = None,
+    signals: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Signals that `--verify` compares with an audit file. [default: `NAME-signals.jsonl` beside `NAME-audit.jsonl`]",
+        ),
+    ] = None,
     since: SinceOption = None,
     until: UntilOption = None,
     config: ConfigOption = None,
@@ -66,7 +73,8 @@ def replay(
     A prompt is a pure function of the log: symbol, interval, mode, as-of and configuration version give the same token ids on any
     machine, as long as the log is kept.
 
-    **Verify every prompt of a demo.** Each difference and each damaged record is named; the exit status is 1 unless all match:
+    **Verify a demo.** Every prompt is rebuilt and its hash compared, and the audit is compared with the signals that were published. Each
+    difference and each damaged record is named; the exit status is 1 unless all match:
 
         aquiline replay --verify demo-audit.jsonl
 
@@ -90,7 +98,7 @@ def replay(
     # Imports take a second, which `--help` need not wait for.
     from services.replay.replay_command import Source, ask_command, show_command, verify_command  # noqa: PLC0415
 
-    source = Source(verify or audit, log, epoch_ms(since), epoch_ms(until), config)
+    source = Source(verify or audit, log, epoch_ms(since), epoch_ms(until), config, signals)
     if verify is not None:
         raise typer.Exit(0 if asyncio.run(verify_command(source)) else 1)
     if ask is not None:
@@ -101,13 +109,13 @@ def replay(
 
 @app.command("export")
 def export(
-    name: Annotated[str, typer.Argument(help="Name of the two files: NAME-audit.jsonl and NAME-log.jsonl.gz.")],
+    name: Annotated[str, typer.Argument(help="Name of the files: NAME-audit.jsonl, NAME-signals.jsonl and NAME-log.jsonl.gz.")],
     *,
     since: SinceOption = None,
     until: UntilOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write a span of the audit topic, and the part of the log that its decisions used, to two files.
+    """Write a time range of the audit topic, its signals, and the part of the log that its decisions used, to three files.
 
     The log reaches back as far as the prompts do, and contains the settings that shape prompts: `aquiline replay --verify
     NAME-audit.jsonl` needs nothing else.

@@ -26,6 +26,7 @@ from services.replay.audit_trail import AuditTrail, read_trail_file, read_trail_
 from services.replay.export_log import export_for_trail
 from services.replay.log_source import FileLog, LogSource, TopicLog
 from services.replay.prompt_rebuilder import PromptRebuilder
+from services.replay.published_signals import PublishedSignals, contradictions, read_signals_file, read_signals_topic, signals_of
 from services.replay.show_decision import rebuilt_of, show
 from services.replay.verify_audit import AuditVerifier, VerificationResult
 
@@ -33,6 +34,7 @@ _MOST_NAMED: Final = 20
 """Records that are named one by one; further ones are counted."""
 _AUDIT_END: Final = "audit.jsonl"
 _LOG_END: Final = "log.jsonl.gz"
+_SIGNALS_END: Final = "signals.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Source:
     since_ms: int | None
     until_ms: int | None
     config: Path | None
+    signals: Path | None = None
 
     @property
     def times(self) -> TimeRange:
@@ -53,6 +56,7 @@ class Source:
 
 class _Opened(NamedTuple):
     trail: AuditTrail
+    signals: PublishedSignals | None
     inputs: LogSource
     rebuilder: PromptRebuilder
 
@@ -60,18 +64,22 @@ class _Opened(NamedTuple):
 async def verify_command(source: Source) -> bool:
     """Verify a trail and print the result; return whether every record matches."""
     err = Console(stderr=True)
-    async with _opened(source) as (trail, inputs, rebuilder):
+    async with _opened(source) as (trail, signals, inputs, rebuilder):
         with _progress(err) as progress:
             task = progress.add_task("audit records", total=len(trail.lines))
             verifier = AuditVerifier(rebuilder, inputs, lambda more: progress.advance(task, more))
             result = await verifier.verify(trail)
+        if signals is not None:
+            result.signals = len(signals.by_id)
+            result.contradicting.extend(contradictions(trail.entries, signals))
+            result.damaged.extend(signals.damaged)
         _print_result(Console(), result, trail.name, inputs.name, rebuilder.prompts.version)
     return result.all_match
 
 
 async def show_command(source: Source, wanted: str) -> bool:
     """Show one decision; return whether its rebuilt prompt has the hash in the audit."""
-    async with _opened(source) as (trail, inputs, rebuilder):
+    async with _opened(source) as (trail, _, inputs, rebuilder):
         entry = trail.one(wanted)
         rebuilt = await rebuilt_of(entry, rebuilder, inputs)
         show(Console(), entry, rebuilt, rebuilder.tokenizer)
@@ -81,7 +89,7 @@ async def show_command(source: Source, wanted: str) -> bool:
 async def ask_command(source: Source, url: str, wanted: str | None, last: int) -> None:
     """Ask an engine again, and print how its answers differ."""
     console, clock = Console(), SystemClock()
-    async with _opened(source) as (trail, inputs, rebuilder):
+    async with _opened(source) as (trail, _, inputs, rebuilder):
         answered = [entry for entry in trail.entries if entry.record.answer and entry.record.prompt_hash]
         entries = [trail.one(wanted)] if wanted is not None else answered[-last:]
         if not entries:
@@ -107,21 +115,23 @@ async def ask_command(source: Source, url: str, wanted: str | None, last: int) -
 
 
 async def export_command(source: Source, name: str) -> None:
-    """Write a span of the topics to two files."""
-    audit, log = Path(f"{name}-{_AUDIT_END}"), Path(f"{name}-{_LOG_END}")
+    """Write a time range of the topics to three files."""
+    audit, log, published = (Path(f"{name}-{end}") for end in (_AUDIT_END, _LOG_END, _SIGNALS_END))
     err = Console(stderr=True)
-    async with _opened(source) as (trail, inputs, _):
-        assert isinstance(inputs, TopicLog)  # noqa: S101 - `topic` was asked for
+    async with _opened(source) as (trail, signals, inputs, _):
+        assert isinstance(inputs, TopicLog) and signals is not None  # noqa: S101, PT018 - `topic` was asked for
         if not trail.lines:
             raise ServiceError(f"{trail.name} has no audit record in this time range; there is nothing to export")
         try:
             write_lines(audit, (line.value for line in trail.lines))
+            lines = signals_of(trail.entries, signals)
+            write_lines(published, lines)
             with _progress(err) as progress:
                 task = progress.add_task("log records", total=None)
                 count = await export_for_trail(trail, inputs, log, lambda done, total: progress.update(task, completed=done, total=total))
         except OSError as error:
             raise ServiceError(f"{error.filename} cannot be written: {error.strerror}") from error
-    err.print(f"wrote {audit} ({len(trail.lines)} records) and {log} ({count} records)")
+    err.print(f"wrote {audit} ({len(trail.lines)} records), {published} ({len(lines)} records) and {log} ({count} records)")
     err.print(f"to verify them: aquiline replay --verify {audit}")
 
 
@@ -132,6 +142,7 @@ async def _opened(source: Source) -> AsyncIterator[_Opened]:
     file = _log_file(source)
     settings = load(source.config) if source.config is not None or file is None else None
     inputs: LogSource
+    signals: PublishedSignals | None
     async with contextlib.AsyncExitStack() as stack:
         if settings is not None and TOPIC in {source.audit, source.log}:
             if settings.bus.url == "memory://":
@@ -147,9 +158,11 @@ async def _opened(source: Source) -> AsyncIterator[_Opened]:
             inputs = FileLog(file, settings)
         if source.audit == TOPIC:
             trail = await read_trail_topic(bus, inputs.settings.run_mode, source.times)
+            signals = await read_signals_topic(bus, inputs.settings.run_mode, source.times)
         else:
             trail = read_trail_file(Path(source.audit))
-        yield _Opened(trail, inputs, _rebuilder(inputs.settings))
+            signals = _signals_of_file(source)
+        yield _Opened(trail, signals, inputs, _rebuilder(inputs.settings))
 
 
 def _rebuilder(settings: Settings) -> PromptRebuilder:
@@ -175,6 +188,15 @@ def _log_file(source: Source) -> Path | None:
     return beside
 
 
+def _signals_of_file(source: Source) -> PublishedSignals | None:
+    """Return the signals of an audit file, None when none are named and no file is beside it."""
+    if source.signals is not None:
+        return read_signals_file(source.signals)
+    audit = Path(source.audit)
+    beside = audit.with_name(audit.name.removesuffix(_AUDIT_END) + _SIGNALS_END)
+    return read_signals_file(beside) if audit.name.endswith(_AUDIT_END) and beside.is_file() else None
+
+
 def _progress(console: Console) -> Progress:
     return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
 
@@ -183,7 +205,11 @@ def _print_result(console: Console, result: VerificationResult, trail: str, log:
     def out(text: str, style: str = "") -> None:
         console.print(Text(text, style), soft_wrap=True)
 
-    for title, sentences in (("damaged", result.damaged), ("different from the log", result.differing)):
+    for title, sentences in (
+        ("damaged", result.damaged),
+        ("different from the log", result.differing),
+        ("contradicting the signals", result.contradicting),
+    ):
         if sentences:
             out(f"{len(sentences)} {'record is' if len(sentences) == 1 else 'records are'} {title}:", "bold red")
             for sentence in sentences[:_MOST_NAMED]:
@@ -201,10 +227,13 @@ def _print_result(console: Console, result: VerificationResult, trail: str, log:
     if result.out_of_reach:
         out(f"{result.out_of_reach} records rest on records that {log} does not hold; they are not verified", "yellow")
     unasked = ", ".join(f"{count} {outcome}" for outcome, count in sorted(result.unasked.items()))
+    if result.signals is None:
+        out("the signals were not compared: name their file with --signals", "yellow")
+    compared = "" if result.signals is None else f", {result.signals} signals compared"
     head = f"{result.records} audit records of {result.triggers} triggers in {trail}, against {log}"
     hashes = "every hash matches" if result.all_match else "their hashes match" if result.matched else "nothing is verified"
     tail = f"; {unasked} without a prompt" if unasked else ""
-    out(f"{head}: {result.matched} prompts rebuilt, {hashes}{tail}", "bold green" if result.all_match else "")
+    out(f"{head}: {result.matched} prompts rebuilt, {hashes}{tail}{compared}", "bold green" if result.all_match else "")
 
 
 def _print_answer(console: Console, again: NewAnswer, *, whole: bool) -> None:

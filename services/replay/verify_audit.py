@@ -40,13 +40,17 @@ class VerificationResult:
     """Records that rest on records that the log does not hold."""
     differing: list[str] = field(default_factory=list)
     """A sentence for each record that differs from the log."""
+    signals: int | None = None
+    """Signals that were compared with the audit; None when there were none to compare with."""
+    contradicting: list[str] = field(default_factory=list)
+    """A sentence for each trigger of which audit and signals say different things."""
     damaged: list[str] = field(default_factory=list)
     """A sentence for each damaged record of audit or log."""
 
     @property
     def all_match(self) -> bool:
         """Return whether every record could be verified, and matches."""
-        return not (self.differing or self.damaged or self.other_settings or self.out_of_reach)
+        return not (self.differing or self.contradicting or self.damaged or self.other_settings or self.out_of_reach)
 
 
 class AuditVerifier:

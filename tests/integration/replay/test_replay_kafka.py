@@ -17,7 +17,7 @@ from services.cli.config import as_toml
 from services.core.bus import BusError
 from services.core.settings import EngineSettings
 from services.demo.log_output import LogOutput
-from services.demo.report import AUDIT
+from services.demo.report import AUDIT, SIGNALS
 from services.demo.run import run_demo
 from services.demo.setup import set_up
 from services.fusion.service import load_tokenizer
@@ -79,7 +79,7 @@ async def test_after_a_demo_one_damaged_byte_is_found_and_named_and_decisions_ar
     at_line, record = next((n, record) for n, line in enumerate(lines) if (record := AuditRecord.decode(line)).answer is not None)
     assert await show_command(_source(audit), str(record.trigger_id)[:8])
     shown = capsys.readouterr().out
-    assert "the hash is the one in the audit" in shown
+    assert "the hash matches the audit" in shown
     assert "You are the decision step of a systematic trading desk" in shown
     assert record.answer is not None
     assert record.answer in shown
@@ -87,6 +87,14 @@ async def test_after_a_demo_one_damaged_byte_is_found_and_named_and_decisions_ar
     async with Simulator(calibration, load_tokenizer(EngineSettings()), time_scale=0).serving() as url:
         await ask_command(_source(audit), url, None, 1)
     assert "1 asked again: 1 identical answers" in capsys.readouterr().out.replace("\n", " ")
+    signals = tmp_path / SIGNALS
+    published = signals.read_bytes().splitlines()
+    dropped = next(n for n, line in enumerate(published) if b'"kind":"signal"' in line)
+    signals.write_bytes(b"\n".join(published[:dropped] + published[dropped + 1 :]) + b"\n")
+    assert not await verify_command(_source(audit))
+    assert "its outcome is published, but demo-signals.jsonl has no signal" in capsys.readouterr().out
+    signals.write_bytes(b"\n".join(published) + b"\n")
+    assert await verify_command(_source(audit))
     at = lines[at_line].index(b'"prompt_hash":"') + 20
     lines[at_line] = lines[at_line][:at] + bytes([lines[at_line][at] ^ 1]) + lines[at_line][at + 1 :]
     audit.write_bytes(b"\n".join(lines) + b"\n")

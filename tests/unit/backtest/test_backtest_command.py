@@ -41,6 +41,14 @@ async def test_a_file_of_candles_becomes_a_report(tmp_path: Path, options: Backt
     assert checkpoint.done
 
 
+async def test_the_log_of_a_backtest_can_be_backtested(tmp_path: Path, options: BacktestRequest) -> None:
+    assert await begin(options, tmp_path / "run", None, resume=False, restart=False) == 0
+    of_log = dataclasses.replace(options, data=(str(tmp_path / "run" / "log.jsonl.gz"),), assignments=(), intervals=None)
+    plan = await prepare(of_log)
+    assert [one.symbol for one in plan.feed.instruments] == sorted({candle.symbol for candle in walk(40)})
+    assert sum(step.size for step in plan.feed.steps()) == plan.feed.total > 40
+
+
 async def test_an_unfinished_run_is_not_given_up_unless_told_to(tmp_path: Path, options: BacktestRequest) -> None:
     plan = await prepare(options)
     with RunFolder(tmp_path / "run", Checkpoint(plan.options, plan.fingerprint, steps=3)) as folder:

@@ -157,7 +157,7 @@ def test_records_that_cannot_be_read_are_counted_and_told(world: World) -> None:
     found = from_topics({Topic.SIGNAL_OUTCOMES: [*records(outcomes), ("AAPL.XNAS", b"{"), *records([strange])]})
     assert len(found.outcomes) == len(outcomes)
     assert any("2 records of topic 'shadow.signal-outcomes' could not be read" in note for note in found.notes)
-    assert any("no longer has the outcomes' bars" in note for note in found.notes)
+    assert any("no longer holds the outcomes' bars" in note for note in found.notes)
 
 
 def test_splits_of_the_outcomes_symbols_are_found(world: World) -> None:
