@@ -157,7 +157,7 @@ class Book:
             self._close(bars, bar)
         elif fold is REVISED:
             bars.revise(bar)
-            self.version += 1
+            self._start_new_epochs()
         elif fold is DUPLICATE:
             bars.note_revision(bar)
         return fold
@@ -304,5 +304,9 @@ class Book:
         self.applied.append(split)
         changed = sum([bars.rescale(split.effective_ms, split.ratio) for bars in self.bars.values()])
         if changed:
-            self.version += 1
+            self._start_new_epochs()
         return changed > 0
+
+    def _start_new_epochs(self) -> None:
+        """Have every prompt's prefix laid out anew: bars that it shows have changed. What is frozen stays, by reference."""
+        self.version += 1
