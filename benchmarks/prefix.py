@@ -120,7 +120,7 @@ class Shelf:
     def get(self, symbol: str) -> Instrument | None:
         return self._instruments.get(symbol)
 
-    def splits(self, symbol: str) -> list[InstrumentEvent]:
+    def restatements(self, symbol: str) -> list[InstrumentEvent]:
         return [split for split in self._splits if split.symbol == symbol]
 
 
@@ -160,7 +160,7 @@ def by_time(shelf: Shelf, last: int | None) -> Iterator[MarketFeatures]:
     for symbol, candles in load_stocks(MODE).items():
         instrument = shelf.get(symbol)
         assert instrument is not None
-        book = MarketBook(instrument, shelf.splits(symbol), {})
+        book = MarketBook(instrument, shelf.restatements(symbol), {})
         bars = [bar for number, candle in enumerate(candles) for bar in book.take(candle, number).out]
         made.extend(bars if last is None else bars[-WINDOW_BARS - last :])
     return iter(sorted(made, key=lambda bar: (bar.ts_close_ms, bar.symbol)))
@@ -206,8 +206,8 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
         book = books.get(bar.symbol)
         if book is None:
             book = books[bar.symbol] = Book(instrument, settings, SessionCalendar.of(instrument.calendar))
-            for split in shelf.splits(bar.symbol):
-                book.add_split(split)
+            for split in shelf.restatements(bar.symbol):
+                book.add_restatement(split)
         book.fold_market(bar)
         bars = book.bars[INTERVAL]
         if len(bars) < WINDOW_BARS:

@@ -63,7 +63,7 @@ def _pieces(
     market = MarketBook(instrument, splits, {INTERVAL: ["1w"]})
     book = Book(instrument, SETTINGS, SessionCalendar.of(instrument.calendar))
     for split in splits:
-        book.add_split(split)
+        book.add_restatement(split)
     prompts = _prompts()
     whole_every, tail_every = len(candles) // WHOLE_PROMPTS, max(1, len(candles) // TAILS)
     for at, candle in enumerate(candles):

@@ -126,7 +126,9 @@ class Dividend(Message):
 
     symbol: Symbol
     event: Literal["dividend"] = Field(description="Tells it from other events.")
-    amount: Annotated[float, Field(gt=0, lt=1e12, allow_inf_nan=False, description="Paid for each unit, in the instrument's currency.")]
+    amount: Annotated[
+        float, Field(gt=0, lt=1e12, allow_inf_nan=False, description="Paid for each unit of that session, in the instrument's currency.")
+    ]
     effective_ms: TimeMs = Field(
         description="The ex-date: the open of its session. Bars that open then or later trade without the dividend."
     )
@@ -141,7 +143,9 @@ class SymbolChange(Message):
     effective_ms: TimeMs = Field(description="When the new symbol's first session opens.")
 
 
-CorporateEvent = InstrumentEvent | Dividend | SymbolChange
+Restatement = InstrumentEvent | Dividend
+"""An event after which the bars before it may have to be restated to be comparable with those after it."""
+CorporateEvent = Restatement | SymbolChange
 _corporate_event: TypeAdapter[CorporateEvent] = TypeAdapter(Annotated[CorporateEvent, Field(discriminator="event")])
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from schemas import SignalOutcome
+from schemas import InstrumentEvent, SignalOutcome
 from services.backtest.checkpoint import FILES, OUTCOMES, Checkpoint, RunFolder, RunFolderError, read_checkpoint
 from services.backtest.feed import Step
 from services.backtest.plan import BacktestPlan, prepare
@@ -123,7 +123,7 @@ def _report(plan: BacktestPlan, course: BacktestRunner, folder: RunFolder) -> Re
         bars=course.bars,
         cost_bps=scoring.cost_bps + scoring.slippage_bps,
         facts=dict(_facts(plan, course, folder.checkpoint)),
-        splits=plan.feed.splits,
+        splits=[event for event in plan.feed.restatements if isinstance(event, InstrumentEvent)],
     )
     return build(given)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
-from schemas import Candle, Instrument, InstrumentEvent, MarketFeatures, RunMode, Topic, VisionFeatures, topic_name
+from schemas import Candle, Instrument, MarketFeatures, Restatement, RunMode, Topic, VisionFeatures, topic_name
 from services.core.folding.bar_fold import REFUSALS, Fold
 from services.feeds.replay import in_event_time
 from services.market.book import Book, Plan
@@ -60,8 +60,8 @@ class Feed(Protocol):
         ...
 
     @property
-    def splits(self) -> Sequence[InstrumentEvent]:
-        """Return the splits."""
+    def restatements(self) -> Sequence[Restatement]:
+        """Return the splits and dividends."""
         ...
 
     @property
@@ -81,7 +81,7 @@ class CandleFeed:
     name: str
     fingerprint: str
     instruments: Sequence[Instrument]
-    splits: Sequence[InstrumentEvent]
+    restatements: Sequence[Restatement]
     candles: Sequence[Candle]
     charts: Mapping[tuple[str, int], VisionFeatures]
     """Vision features by symbol and window end; each is played with the bar that ends its window."""
@@ -104,8 +104,8 @@ class CandleFeed:
         """Yield the features of each instant's candles, as the market service makes them."""
         self.left_out.clear()
         market, vision = topic_name(Topic.MARKET_FEATURES, MODE), topic_name(Topic.VISION_FEATURES, MODE)
-        splits = {one.symbol: [split for split in self.splits if split.symbol == one.symbol] for one in self.instruments}
-        books = {one.symbol: Book(one, splits[one.symbol], self.plan) for one in self.instruments}
+        events = {one.symbol: [event for event in self.restatements if event.symbol == one.symbol] for one in self.instruments}
+        books = {one.symbol: Book(one, events[one.symbol], self.plan) for one in self.instruments}
         for at_ms, together in groupby(self.candles, key=lambda candle: candle.ts_close_ms):
             step = Step(at_ms, [], [], 0, history=self.since_ms is not None and at_ms < self.since_ms)
             charts: list[VisionFeatures] = []

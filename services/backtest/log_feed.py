@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from schemas import Instrument, InstrumentEvent, MarketFeatures, RunMode, Topic, VisionFeatures, interval_ms, topic_name
+from schemas import Instrument, MarketFeatures, Restatement, RunMode, Topic, VisionFeatures, interval_ms, topic_name
 from services.backtest.feed import MODE, FeedRecord, Step
 from services.core.bus import Record
 from services.replay.log_source import ReferenceData
@@ -69,10 +69,10 @@ class LogFeed:
         return [one.model_copy(update={"run_mode": MODE}) for one in latest if one is not None]
 
     @property
-    def splits(self) -> list[InstrumentEvent]:
-        """Return every split, known from the start."""
-        told = (one.split for _, of_symbol in sorted(self.reference.splits.items()) for one in of_symbol)
-        return [split.model_copy(update={"run_mode": MODE}) for split in told if split is not None]
+    def restatements(self) -> list[Restatement]:
+        """Return every split and dividend, known from the start."""
+        events = (one.restatement for _, of_symbol in sorted(self.reference.restatements.items()) for one in of_symbol)
+        return [event.model_copy(update={"run_mode": MODE}) for event in events if event is not None]
 
     @property
     def has_charts(self) -> bool:

@@ -133,7 +133,7 @@ def _candle_feed(options: BacktestRequest) -> tuple[Feed, Settings, list[str]]:
         name=name,
         fingerprint=hashlib.sha256(content + chart_bytes).hexdigest()[:16],
         instruments=instruments,
-        splits=samples.load_splits(MODE) if demo else [],
+        restatements=samples.load_splits(MODE) if demo else [],
         candles=candles,
         charts=charts,
         plan=settings.market.aggregate,

@@ -40,7 +40,7 @@ class BacktestRunner:
         self._folder = folder
         self._on_step = on_step
         self._wanted = wanted
-        self.judges = SignalJudges(plan.settings.scoring, plan.feed.instruments, plan.feed.splits)
+        self.judges = SignalJudges(plan.settings.scoring, plan.feed.instruments, plan.feed.restatements)
         self.bars: dict[str, list[ReportBar]] = {}
         """Closed bars of the intervals that trigger, by symbol: the prices for the report's baselines."""
         self._loading = True
@@ -58,7 +58,7 @@ class BacktestRunner:
             return True
         desk = VirtualWorker(first.at_ms)
         try:
-            await desk.open(self._plan.feed.instruments, self._plan.feed.splits)
+            await desk.open(self._plan.feed.instruments, self._plan.feed.restatements)
             if self._folder.checkpoint.judges is None:
                 self._folder.write_log([header_line(Header(self._plan.settings, whole=True))])
             ahead = await self._load(desk, first, steps)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from schemas import Cancel, Instrument, InstrumentEvent, MarketFeatures, Signal, SignalOutcome
+from schemas import Cancel, Instrument, MarketFeatures, Restatement, Signal, SignalOutcome
 from services.core.calendar import SessionCalendar
+from services.core.restatement import restates
 from services.core.settings import ScoringSettings
 from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
@@ -15,11 +16,13 @@ from services.scoring.judge import Judge
 class SignalJudges:
     """One judge a symbol."""
 
-    def __init__(self, settings: ScoringSettings, instruments: Sequence[Instrument], splits: Iterable[InstrumentEvent]) -> None:
+    def __init__(self, settings: ScoringSettings, instruments: Sequence[Instrument], restatements: Iterable[Restatement]) -> None:
         """Fill by `settings` and what instruments say; raise CalendarError when an instrument's calendar is not known."""
         self._judges = {one.symbol: Judge(FillRules.of(settings, one), SessionCalendar.of(one.calendar)) for one in instruments}
-        for split in splits:
-            self._judges[split.symbol].split(split)
+        known = {one.symbol: one for one in instruments}
+        for event in restatements:
+            if restates(event, known[event.symbol]):
+                self._judges[event.symbol].restatement(event)
 
     def bars(self, closed: Iterable[MarketFeatures]) -> list[SignalOutcome]:
         """Take the closed bars of an instant; return the outcomes that they decide."""

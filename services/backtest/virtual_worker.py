@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from schemas import Instrument, InstrumentEvent, Topic, topic_name
+from schemas import Instrument, Restatement, Topic, topic_name
 from services.backtest.feed import MODE, Step
 from services.core.bus import Producer, Reader, Record, TopicPartition
 from services.core.bus.memory import MemoryBus
@@ -49,13 +49,13 @@ class VirtualWorker:
         self.appended: list[Record] = []
         """Appended records except signals, for the run's log; whoever writes them clears the list."""
 
-    async def open(self, instruments: Sequence[Instrument], splits: Sequence[InstrumentEvent]) -> None:
-        """Create the topics, and publish instruments and splits."""
+    async def open(self, instruments: Sequence[Instrument], restatements: Sequence[Restatement]) -> None:
+        """Create the topics, and publish instruments, splits and dividends."""
         admin = await self.bus.admin()
         # One partition, so that records of an instant are read in the order of the data.
         await ensure_topics(admin, MODE, 1)
         self._producer = await self.bus.producer(client_id=_CLIENT)
-        for topic, messages in ((Topic.INSTRUMENTS, instruments), (Topic.INSTRUMENT_EVENTS, splits)):
+        for topic, messages in ((Topic.INSTRUMENTS, instruments), (Topic.INSTRUMENT_EVENTS, restatements)):
             for message in messages:
                 await self._append(topic_name(topic, MODE), message.symbol.encode(), message.encode())
 

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from pydantic import ValidationError
 
-from schemas import Instrument, InstrumentEvent, RunMode, Topic, topic_name
+from schemas import CorporateEvent, Instrument, Restatement, RunMode, SymbolChange, Topic, decode_corporate_event, topic_name
 from services.core.bus import Bus, BusError, Record
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import Clock
@@ -30,15 +30,16 @@ class Instruments:
         self._events_topic = topic_name(Topic.INSTRUMENT_EVENTS, run_mode)
         self._tables = GlobalTables(bus, clock, [self._instruments_topic, self._events_topic], self._fold, client_id)
         self._instruments: dict[str, Instrument] = {}
-        self._splits: dict[str, list[InstrumentEvent]] = {}
-        self.on_split: Callable[[InstrumentEvent], None] | None = None
-        """Called with each split as it arrives."""
+        self._restatements: dict[str, list[Restatement]] = {}
+        self._changes: dict[str, SymbolChange] = {}
+        self.on_restatement: Callable[[Restatement], None] | None = None
+        """Called with each split and dividend as it arrives."""
         self._refreshed_s = float("-inf")
 
     async def start(self) -> None:
         """Read both topics in full; raise BusError when one does not exist."""
         await self._tables.start()
-        _log.info("instruments_read", instruments=len(self._instruments), splits=sum(map(len, self._splits.values())))
+        _log.info("instruments_read", instruments=len(self._instruments), restatements=sum(map(len, self._restatements.values())))
 
     async def follow(self) -> None:
         """Take in what arrives from now on; cancel to end."""
@@ -70,16 +71,19 @@ class Instruments:
         await self._tables.close()
 
     def get(self, symbol: str) -> Instrument | None:
-        """Return the instrument, None when it is not known or was deleted."""
-        return self._instruments.get(symbol)
+        """Return the instrument, None when it is not known or was deleted. It expires at the latest when another symbol replaces it."""
+        instrument, change = self._instruments.get(symbol), self._changes.get(symbol)
+        if instrument is None or change is None or (instrument.expiry_ms or change.effective_ms) < change.effective_ms:
+            return instrument
+        return instrument.model_copy(update={"expiry_ms": change.effective_ms})
 
     def symbols(self) -> list[str]:
         """Return every symbol that is known, in order."""
         return sorted(self._instruments)
 
-    def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
-        """Return the symbol's splits in order of time."""
-        return self._splits.get(symbol, ())
+    def restatements(self, symbol: str) -> Sequence[Restatement]:
+        """Return the symbol's splits and dividends in order of time: a view that later ones appear in."""
+        return self._restatements.setdefault(symbol, [])
 
     def calendars(self) -> set[str]:
         """Return the names of all calendars in use."""
@@ -96,7 +100,7 @@ class Instruments:
     def _fold(self, record: Record) -> None:
         try:
             if record.topic == self._events_topic:
-                self._fold_event(InstrumentEvent.decode(record.value or b""))
+                self._fold_event(decode_corporate_event(record.value or b""))
             elif record.value is None:
                 self._instruments.pop((record.key or b"").decode(errors="replace"), None)
             else:
@@ -106,11 +110,15 @@ class Instruments:
             # This is not the feed: one bad record must not stop the symbols whose records are good.
             _log.error("instrument_record_invalid", topic=record.topic, offset=record.offset, problem=error.errors()[0]["msg"])
 
-    def _fold_event(self, event: InstrumentEvent) -> None:
-        known = self._splits.setdefault(event.symbol, [])
-        if any(split.effective_ms == event.effective_ms for split in known):
+    def _fold_event(self, event: CorporateEvent) -> None:
+        if isinstance(event, SymbolChange):
+            self._changes[event.symbol] = event
+            return
+        known = self._restatements.setdefault(event.symbol, [])
+        if any((one.event, one.effective_ms) == (event.event, event.effective_ms) for one in known):
             return
         known.append(event)
-        known.sort(key=lambda split: split.effective_ms)
-        if self.on_split is not None:
-            self.on_split(event)
+        # A dividend is paid for the units of its session: a split on the same day comes first.
+        known.sort(key=lambda one: (one.effective_ms, one.event != "split"))
+        if self.on_restatement is not None:
+            self.on_restatement(event)

@@ -279,7 +279,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         upkeep=upkeep,
     )
     opened.callback(dispatcher.stop)
-    instruments.on_split = partial(intake.add_split, sink=dispatcher)
+    instruments.on_restatement = partial(intake.add_restatement, sink=dispatcher)
     handover = WorkHandover(
         fusion,
         health,

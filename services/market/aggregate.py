@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from schemas import interval_ms
 from services.core.calendar import SessionCalendar
+from services.core.restatement import Factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +98,15 @@ def merge(lower: Iterable[Ohlcv], bounds: tuple[int, int]) -> Ohlcv | None:
     return bar
 
 
-def scaled(bar: Ohlcv, ratio: float) -> Ohlcv:
-    """Return `bar` in the units after a split of `ratio` new units for each old one."""
+def restated(bar: Ohlcv, by: Factors) -> Ohlcv:
+    """Return `bar` with its prices divided and its volume multiplied by these factors."""
     return replace(
         bar,
-        open=bar.open / ratio,
-        high=bar.high / ratio,
-        low=bar.low / ratio,
-        close=bar.close / ratio,
-        volume=bar.volume * ratio,
+        open=bar.open / by.price,
+        high=bar.high / by.price,
+        low=bar.low / by.price,
+        close=bar.close / by.price,
+        volume=bar.volume * by.volume,
     )
 
 

@@ -1,14 +1,15 @@
-"""A symbol's folded state: a series an interval, the higher intervals built from them, and the splits that restate both. Pure."""
+"""The folded state of one symbol: a series for each interval, higher intervals built from lower ones, splits and dividends. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas import Candle, Instrument, InstrumentEvent, MarketFeatures, RunMode, interval_ms
+from schemas import Candle, Instrument, MarketFeatures, Restatement, RunMode, interval_ms
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
-from services.market.aggregate import Aggregator, HigherBar, Ohlcv, check_multiple, scaled
+from services.core.restatement import restates
+from services.market.aggregate import Aggregator, HigherBar, Ohlcv, check_multiple
 from services.market.series import Folded, Series
 
 Plan = Mapping[str, Sequence[str]]
@@ -35,24 +36,24 @@ def check_plan(plan: Plan) -> None:
 
 
 class Book:
-    """One symbol. Feeding it the same candles, instrument and splits gives the same features, on any worker."""
+    """One symbol. The same candles, instrument, splits and dividends give the same features on any worker."""
 
-    def __init__(self, instrument: Instrument, splits: Sequence[InstrumentEvent], plan: Plan) -> None:
+    def __init__(self, instrument: Instrument, restatements: Sequence[Restatement], plan: Plan) -> None:
         """Start empty; raise CalendarError when the instrument's calendar is not known.
 
-        `splits` may grow later; each series is restated when its first bar in the new units comes. `plan` must have passed
+        `restatements` may grow later; each series is restated when the first bar after an event comes. `plan` must have passed
         `check_plan`.
         """
-        self._symbol = instrument.symbol
+        self._instrument = instrument
         self._calendar = SessionCalendar.of(instrument.calendar)
         self._plan = plan
         self._series: dict[str, Series] = {}
         self._higher: dict[str, list[Aggregator]] = {}
         self._built: set[str] = set()
         self._run_mode = RunMode.SHADOW
-        self._splits = splits if instrument.price_adjustment == "none" else ()
-        self._applied: dict[str, dict[int, float]] = {}
-        """By interval, the ratio of each split that its series was restated for, by effective time."""
+        self._restatements = restatements
+        self._applied: dict[str, set[tuple[str, int]]] = {}
+        """By interval, the kind and effective time of the events that its series was restated for."""
 
     def take(self, candle: Candle, offset: int) -> Taken:
         """Fold a candle that came from the record at `offset`; give its features, then those of the higher bars it changed."""
@@ -81,18 +82,17 @@ class Book:
     def _put(self, interval: str, bar: Ohlcv, *, closed: bool, offset: int, out: list[MarketFeatures]) -> Folded:
         if (series := self._series.get(interval)) is None:
             series = self._begin(interval)
-        self._apply_splits(interval, series, bar.ts_open_ms)
+        self._apply_restatements(interval, series, bar.ts_open_ms)
         folded = series.fold(bar, offset) if closed else series.form(bar)
         if folded.features is not None:
             out.append(self._features(interval, bar, folded.features, closed=closed))
         if folded.newest is not None:
             # Decisions rest on the newest bar's features, and the corrected bar enters into them.
             newest, features = folded.newest
-            newest = self._in_units_of(interval, newest, (newest.ts_open_ms, newest.ts_close_ms))
-            out.append(self._features(interval, newest, features, closed=True))
+            out.append(self._features(interval, series.as_published(newest, newest.ts_open_ms), features, closed=True))
         if closed and folded.fold is Fold.FOLDED:
             for aggregator in self._higher[interval]:
-                for higher in aggregator.add(self._in_units_of(interval, bar, aggregator.bounds(bar.ts_open_ms))):
+                for higher in aggregator.add(series.as_published(bar, _opened_ms(aggregator, bar))):
                     first = series.offset_of(higher.bar.ts_open_ms, offset)
                     self._put(aggregator.interval, higher.bar, closed=higher.closed, offset=first, out=out)
         elif folded.fold is Fold.REVISED:
@@ -108,14 +108,7 @@ class Book:
             return None
         # A bar between sessions lies within a week's bounds and is no part of it.
         parts = (part for part in series.between(*bounds) if aggregator.bounds(part.ts_open_ms) == bounds)
-        return aggregator.revise(bounds, (self._in_units_of(interval, part, bounds) for part in parts))
-
-    def _in_units_of(self, interval: str, bar: Ohlcv, bounds: tuple[int, int] | None) -> Ohlcv:
-        """Return `bar`, in today's units, in those of the higher bar's open, which by contract says what units a bar is in."""
-        for effective_ms, ratio in self._applied[interval].items():
-            if bounds is not None and effective_ms > bounds[0]:
-                bar = scaled(bar, 1 / ratio)
-        return bar
+        return aggregator.revise(bounds, (series.as_published(part, bounds[0]) for part in parts))
 
     def _begin(self, interval: str) -> Series:
         highers = self._plan.get(interval, ())
@@ -123,22 +116,23 @@ class Book:
         keep = 2 * max((interval_ms(higher) // interval_ms(interval) for higher in highers), default=0)
         self._higher[interval] = [Aggregator(interval, higher, self._calendar) for higher in highers]
         self._built.update(highers)
-        self._applied[interval] = {}
+        self._applied[interval] = set()
         series = self._series[interval] = Series(keep)
         return series
 
-    def _apply_splits(self, interval: str, series: Series, ts_open_ms: int) -> None:
+    def _apply_restatements(self, interval: str, series: Series, ts_open_ms: int) -> None:
         applied = self._applied[interval]
-        for split in self._splits:
-            if split.effective_ms <= ts_open_ms and split.effective_ms not in applied:
-                applied[split.effective_ms] = split.ratio
-                series.rescale(split.effective_ms, split.ratio)
+        for event in self._restatements:
+            key = (event.event, event.effective_ms)
+            if event.effective_ms <= ts_open_ms and key not in applied and restates(event, self._instrument):
+                applied.add(key)
+                series.restate(event)
 
     def _features(self, interval: str, bar: Ohlcv, features: dict[str, float], *, closed: bool) -> MarketFeatures:
         return MarketFeatures(
             schema_version=1,
             run_mode=self._run_mode,
-            symbol=self._symbol,
+            symbol=self._instrument.symbol,
             interval=interval,
             ts_open_ms=bar.ts_open_ms,
             ts_close_ms=bar.ts_close_ms,
@@ -151,3 +145,9 @@ class Book:
             revision=bar.revision,
             features=features,
         )
+
+
+def _opened_ms(aggregator: Aggregator, bar: Ohlcv) -> int:
+    """Return when the higher bar opened that `bar` is part of, or the bar itself when it is part of none."""
+    bounds = aggregator.bounds(bar.ts_open_ms)
+    return bar.ts_open_ms if bounds is None else bounds[0]

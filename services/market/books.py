@@ -69,7 +69,7 @@ class Books:
     def _book(self, symbol: str) -> Book | Refused:
         if (known := self._books.get(symbol)) is not None:
             return known
-        book = new_book(self._instruments, symbol, lambda instrument: Book(instrument, self._instruments.splits(symbol), self._plan))
+        book = new_book(self._instruments, symbol, lambda instrument: Book(instrument, self._instruments.restatements(symbol), self._plan))
         if not isinstance(book, Refused):
             self._books[symbol] = book
         return book

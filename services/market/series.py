@@ -11,8 +11,10 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from schemas import Restatement
 from services.core.folding.bar_fold import Fold
-from services.market.aggregate import Ohlcv, scaled
+from services.core.restatement import Factors, factors
+from services.market.aggregate import Ohlcv, restated
 from services.market.indicators import RECURSIVE, WARM_UP_BARS, Bar, Indicators
 
 _SLACK: Final = 64
@@ -42,7 +44,8 @@ class Series:
         self._values = tuple(array("d") for _ in range(5))
         self._revisions = array("q")
         self._offsets = array("q")
-        self._splits: list[tuple[int, float]] = []
+        self._factors: dict[int, Factors] = {}
+        """By effective time, the factors that bars which opened before it are restated by."""
         self.trimmed = False
 
     def __len__(self) -> int:
@@ -63,7 +66,7 @@ class Series:
         held = self._at(index)
         if held.ts_close_ms != bar.ts_close_ms:
             return Folded(Fold.LATE, f"closed at {bar.ts_close_ms}; the last bar closed at {self._times[1][-1]}")
-        given = self._rescaled(bar)
+        given = self._restated(bar)
         if _same(held, given):
             return Folded(Fold.DUPLICATE)
         if bar.revision <= held.revision:
@@ -85,14 +88,25 @@ class Series:
         self._forming = bar
         return Folded(Fold.FOLDED, features=self._indicators.peek(_numbers(bar)))
 
-    def rescale(self, effective_ms: int, ratio: float) -> None:
-        """Restate the bars that opened before `effective_ms` in the units after a split of `ratio` new for each old one."""
-        self._splits.append((effective_ms, ratio))
+    def restate(self, event: Restatement) -> None:
+        """Restate the bars that opened before `event` took effect, so that they compare with later ones."""
+        effective_ms = event.effective_ms
         count = bisect_left(self._times[0], effective_ms)
+        since = math.prod(by.price for later_ms, by in self._factors.items() if later_ms > effective_ms)
+        by = factors(event, self._values[3][count - 1] if count else None, since)
+        held = self._factors.get(effective_ms, Factors(1.0, 1.0))
+        self._factors[effective_ms] = Factors(held.price * by.price, held.volume * by.volume)
         for index in range(count):
-            self._put(index, scaled(self._at(index), ratio))
+            self._put(index, restated(self._at(index), by))
         if count:
             self._rebuild()
+
+    def as_published(self, bar: Ohlcv, opened_ms: int) -> Ohlcv:
+        """Return `bar`, as it is held, in the units of the time `opened_ms`: a message's prices are in those of its bar's open."""
+        for effective_ms, by in self._factors.items():
+            if effective_ms > opened_ms:
+                bar = restated(bar, Factors(1 / by.price, 1 / by.volume))
+        return bar
 
     def between(self, open_ms: int, close_ms: int) -> Iterator[Ohlcv]:
         """Yield the closed bars that open in `[open_ms, close_ms)`, oldest first."""
@@ -147,10 +161,10 @@ class Series:
         self._indicators = Indicators()
         return [self._indicators.add(_numbers(self._at(index))) for index in range(len(self))]
 
-    def _rescaled(self, bar: Ohlcv) -> Ohlcv:
-        for effective_ms, ratio in self._splits:
+    def _restated(self, bar: Ohlcv) -> Ohlcv:
+        for effective_ms, by in self._factors.items():
             if bar.ts_open_ms < effective_ms:
-                bar = scaled(bar, ratio)
+                bar = restated(bar, by)
         return bar
 
     def _at(self, index: int) -> Ohlcv:
@@ -172,7 +186,7 @@ def _numbers(bar: Ohlcv) -> Bar:
 
 
 def _same(one: Ohlcv, other: Ohlcv) -> bool:
-    # Bars rescaled by several splits differ in the last bit by the order of the divisions.
+    # Bars restated by several factors differ in the last bit by the order of the divisions.
     return one.ts_open_ms == other.ts_open_ms and all(
         math.isclose(mine, theirs, rel_tol=1e-12) for mine, theirs in zip(_values(one), _values(other), strict=True)
     )

@@ -1,4 +1,4 @@
-"""The log that prompts are rebuilt from: each symbol's market and vision records, and every version of its instrument and splits.
+"""The log that prompts are rebuilt from: each symbol's market and vision records, and its instrument, splits and dividends.
 
 It is read from an exported log, which is held in memory, or from the topics, one partition at a time.
 """
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from schemas import Instrument, InstrumentEvent, RunMode, Topic, topic_name
+from schemas import Instrument, Restatement, RunMode, SymbolChange, Topic, decode_corporate_event, topic_name
 from services.core.bus import Bus, Reader, Record, TopicPartition
 from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets, read_within
 from services.core.exported_log import Line, LogFileError, read_log
@@ -25,26 +25,27 @@ _OFFSET: Final = attrgetter("offset")
 
 
 class VersionedRecord(NamedTuple):
-    """One version of an instrument, or one split, with its append time."""
+    """One version of an instrument, or one split or dividend, with its append time."""
 
     appended_ms: int
     instrument: Instrument | None = None
-    split: InstrumentEvent | None = None
+    restatement: Restatement | None = None
 
 
 @dataclass(slots=True)
 class ReferenceData:
-    """Every version of every instrument, and every split, in order of offset."""
+    """Every version of every instrument, and every split and dividend, in order of offset."""
 
     instruments: dict[str, list[VersionedRecord]] = field(default_factory=dict)
-    splits: dict[str, list[VersionedRecord]] = field(default_factory=dict)
+    restatements: dict[str, list[VersionedRecord]] = field(default_factory=dict)
 
     def take(self, record: Record, run_mode: RunMode) -> None:
         """Add a record of either topic; unreadable ones are skipped, as the worker does."""
         try:
             if record.topic == topic_name(Topic.INSTRUMENT_EVENTS, run_mode):
-                event = InstrumentEvent.decode(record.value or b"")
-                self.splits.setdefault(event.symbol, []).append(VersionedRecord(record.timestamp_ms, split=event))
+                event = decode_corporate_event(record.value or b"")
+                if not isinstance(event, SymbolChange):
+                    self.restatements.setdefault(event.symbol, []).append(VersionedRecord(record.timestamp_ms, restatement=event))
             elif record.value is not None:
                 instrument = Instrument.decode(record.value)
                 self.instruments.setdefault(instrument.symbol, []).append(VersionedRecord(record.timestamp_ms, instrument=instrument))
@@ -175,12 +176,12 @@ class TopicLog:
         self.reference = ReferenceData()
         self.damaged: list[str] = []
         self.reference_records: list[Record] = []
-        """Every record of the topics of instruments and splits."""
+        """Every record of the topics of instruments and corporate events."""
         self._bus = bus
         self._reader: Reader
 
     async def open(self) -> None:
-        """Read all instruments and splits; raise BusError."""
+        """Read all instruments and corporate events; raise BusError."""
         self._reader = await self._bus.reader(client_id="aquiline-replay")
         for topic in (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS):
             async for record in read_within(self._bus, self._reader, topic_name(topic, self.settings.run_mode), TimeRange()):
@@ -241,8 +242,8 @@ class _Latest:
         versions = self._reference.instruments.get(symbol)
         return versions[-1].instrument if versions else None
 
-    def splits(self, symbol: str) -> list[InstrumentEvent]:
-        return [version.split for version in self._reference.splits.get(symbol, ()) if version.split is not None]
+    def restatements(self, symbol: str) -> list[Restatement]:
+        return [version.restatement for version in self._reference.restatements.get(symbol, ()) if version.restatement is not None]
 
     def calendars(self) -> set[str]:
         return {one.calendar for symbol in self._reference.instruments if (one := self.get(symbol)) is not None}

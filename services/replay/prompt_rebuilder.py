@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef
+from schemas import Instrument, MarketFeatures, OffsetRef, Restatement
 from services.core.bus import Record
 from services.core.clock import VirtualClock
 from services.core.settings import Settings
@@ -35,7 +35,7 @@ class ReferenceHistory(NamedTuple):
     """A symbol's instrument, the splits known from the start, and those that became known later."""
 
     instrument: Instrument
-    known: tuple[InstrumentEvent, ...]
+    known: tuple[Restatement, ...]
     late: tuple[VersionedRecord, ...] = ()
 
 
@@ -52,23 +52,23 @@ class RebuiltPrompt(NamedTuple):
 
 def reference_histories(reference: ReferenceData, symbol: str, market: Sequence[Record]) -> list[ReferenceHistory]:
     """Return the possible histories of a symbol's reference data, the likeliest first; none without an instrument."""
-    versions = reference.splits.get(symbol, [])
-    splits = tuple(sorted((one.split for one in versions if one.split is not None), key=lambda split: split.effective_ms))
-    late = tuple(one for one in versions if one.split is not None and _bar_beyond(market, one.split, one.appended_ms))
-    early = tuple(split for split in splits if split not in [one.split for one in late])
+    versions = reference.restatements.get(symbol, [])
+    events = tuple(sorted((one.restatement for one in versions if one.restatement is not None), key=lambda event: event.effective_ms))
+    late = tuple(one for one in versions if one.restatement is not None and _bar_beyond(market, one.restatement, one.appended_ms))
+    early = tuple(event for event in events if event not in [one.restatement for one in late])
     instruments = list(
         dict.fromkeys(one.instrument for one in reversed(reference.instruments.get(symbol, ())) if one.instrument is not None)
     )
     found = []
     for instrument in instruments:
-        found.append(ReferenceHistory(instrument, splits))
+        found.append(ReferenceHistory(instrument, events))
         if late:
             found.append(ReferenceHistory(instrument, early, late))
     return found
 
 
-def _bar_beyond(market: Iterable[Record], split: InstrumentEvent, published_ms: int) -> bool:
-    """Return whether a bar that closed after a split was appended before the split was published."""
+def _bar_beyond(market: Iterable[Record], event: Restatement, published_ms: int) -> bool:
+    """Return whether a bar that closed after a split or dividend was appended before that event was published."""
     for record in market:
         if record.timestamp_ms >= published_ms:
             return False
@@ -76,7 +76,7 @@ def _bar_beyond(market: Iterable[Record], split: InstrumentEvent, published_ms: 
             bar = MarketFeatures.decode(record.value or b"")
         except ValidationError:
             continue
-        if bar.closed and bar.ts_close_ms > split.effective_ms:
+        if bar.closed and bar.ts_close_ms > event.effective_ms:
             return True
     return False
 
@@ -120,7 +120,7 @@ class PromptRebuilder:
                 left.extend(group)
                 continue
             for record in market.up_to(market_offset):
-                fold.split_before(record.timestamp_ms)
+                fold.restate_before(record.timestamp_ms)
                 fold.take(record)
             for record in vision.up_to(vision_offset):
                 fold.take(record)
@@ -129,7 +129,7 @@ class PromptRebuilder:
             asked = list(group)
             async for found in self._ask(fold.book(symbol), asked):
                 yield found
-            if fold.split_before(market.next_ms):
+            if fold.restate_before(market.next_ms):
                 async for found in self._ask(fold.book(symbol), asked):
                     yield found
 
@@ -160,16 +160,16 @@ class _Fold:
     def book(self, symbol: str) -> Book | None:
         return self._books.get(symbol)
 
-    def split_before(self, at_ms: int) -> bool:
-        """Give the book the splits published before a time; return whether they changed it."""
+    def restate_before(self, at_ms: int) -> bool:
+        """Give the book the splits and dividends published before a time; return whether they changed it."""
         changed = False
         while self._late and self._late[0].appended_ms <= at_ms:
-            split = self._late.pop(0).split
-            if split is not None:
-                self._known.append(split)
+            event = self._late.pop(0).restatement
+            if event is not None:
+                self._known.append(event)
                 self._known.sort(key=lambda one: one.effective_ms)
-                book = self._books.get(split.symbol)
-                changed |= book is not None and book.add_split(split)
+                book = self._books.get(event.symbol)
+                changed |= book is not None and book.add_restatement(event)
         return changed
 
     # The lookup that `Books` needs.
@@ -177,7 +177,7 @@ class _Fold:
     def get(self, symbol: str) -> Instrument | None:
         return self._history.instrument if symbol == self._history.instrument.symbol else None
 
-    def splits(self, symbol: str) -> list[InstrumentEvent]:
+    def restatements(self, symbol: str) -> list[Restatement]:
         del symbol
         return self._known
 

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from typing import Any, Final
 from uuid import UUID
 
-from schemas import Action, Cancel, CancelReason, ExitReason, InstrumentEvent, MarketFeatures, Order, RunMode, Signal, SignalOutcome
+from schemas import Action, Cancel, CancelReason, Dividend, ExitReason, MarketFeatures, Order, Restatement, RunMode, Signal, SignalOutcome
 from services.core.calendar import SessionCalendar
 from services.scoring.fill_rules import FillRules
 from services.scoring.paper_position import Bar, Key, PaperPosition, PositionEnd, missing_fields
@@ -55,6 +55,7 @@ class Judge:
         self._cancels: dict[str, int] = {}
         """Wall time of each cancel whose signal has not come."""
         self._splits: list[tuple[int, float]] = []
+        self._dividends: list[tuple[int, float]] = []
 
     @property
     def open_signals(self) -> int:
@@ -144,12 +145,17 @@ class Judge:
         series.bars[index] = new
         return self._again([paper for paper in papers if paper.from_ms < new.ts_close_ms])
 
-    def split(self, event: InstrumentEvent) -> list[SignalOutcome]:
-        """Take a split: bars that open at `effective_ms` or later are on another scale than signals that stand before it."""
-        found = (event.effective_ms, event.ratio)
-        if any(effective_ms == event.effective_ms for effective_ms, _ in self._splits):
+    def restatement(self, event: Restatement) -> list[SignalOutcome]:
+        """Take a split or dividend that the symbol's prices have to be restated for; return the outcomes that it brings about.
+
+        Bars that open at `effective_ms` or later are on another scale than signals that stand before a split. Signals that stand before a
+        dividend are judged as if the price had not gone ex: a position is paid what it holds, and stops and targets move with the price.
+        """
+        known, value = (self._dividends, event.amount) if isinstance(event, Dividend) else (self._splits, event.ratio)
+        if any(effective_ms == event.effective_ms for effective_ms, _ in known):
             return []
-        self._splits = sorted([*self._splits, found])
+        known.append((event.effective_ms, value))
+        known.sort()
         return self._again([paper for paper in self._open.values() if paper.key[0] <= event.effective_ms])
 
     def dump(self) -> dict[str, Any]:
@@ -162,6 +168,7 @@ class Judge:
             "open": [{name: getattr(paper, name) for name in PaperPosition.__slots__} for paper in self._open.values()],
             "cancels": dict(self._cancels),
             "splits": [list(split) for split in self._splits],
+            "dividends": [list(dividend) for dividend in self._dividends],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -174,6 +181,7 @@ class Judge:
         self._open = {paper.signal_id: paper for paper in papers}
         self._cancels = dict(state["cancels"])
         self._splits = [(effective_ms, ratio) for effective_ms, ratio in state["splits"]]
+        self._dividends = [(effective_ms, amount) for effective_ms, amount in state.get("dividends", ())]
 
     def _again(self, papers: list[PaperPosition]) -> list[SignalOutcome]:
         """Play these from their beginning, as far as the bars kept reach back to it; what was played of older ones stays."""
@@ -199,11 +207,20 @@ class Judge:
 
     def _scaled(self, bar: Bar, paper: PaperPosition) -> Bar:
         """Return `bar` on the scale of the signal's prices."""
-        if not self._splits:
+        if not (self._splits or self._dividends):
             return bar
+        stands_ms = paper.key[0]
         # A bar that spans a split is on the old scale as a whole, and what is decided after it on the new one.
-        ratio = math.prod(ratio for effective_ms, ratio in self._splits if paper.key[0] <= effective_ms <= bar.ts_open_ms)
-        return bar._replace(open=bar.open * ratio, high=bar.high * ratio, low=bar.low * ratio, close=bar.close * ratio)
+        ratio = self._ratio(stands_ms, bar.ts_open_ms)
+        paid = sum(amount * self._ratio(stands_ms, at_ms) for at_ms, amount in self._dividends if stands_ms <= at_ms <= bar.ts_open_ms)
+        if ratio == 1.0 and not paid:
+            return bar
+        opened, high, low, close = (price * ratio + paid for price in (bar.open, bar.high, bar.low, bar.close))
+        return bar._replace(open=opened, high=high, low=low, close=close)
+
+    def _ratio(self, after_ms: int, until_ms: int) -> float:
+        """Return the product of the ratios of the splits that took effect from `after_ms` to `until_ms`."""
+        return math.prod(ratio for effective_ms, ratio in self._splits if after_ms <= effective_ms <= until_ms)
 
 
 def _before_fill_rules(paper: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from services.core.decode import Refused, decode
 from services.core.errors import ServiceError
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.disposition import Disposition, RecordResult
+from services.core.restatement import restates
 from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
 from services.scoring.paper_position import missing_fields
@@ -78,7 +79,7 @@ class Scorer:
             return _refused(refused)
         if isinstance(message, Signal) and message.action in {Action.HOLD, Action.ABSTAIN}:
             return Scored(Disposition.FILTERED, None, message.unknown_fields(), message.symbol)
-        outcomes = self._splits(judge, message.symbol)
+        outcomes = self._restate(judge, message.symbol)
         outcomes += judge.cancel(message) if isinstance(message, Cancel) else judge.signal(message)
         return Scored(Disposition.FOLDED, None, message.unknown_fields(), message.symbol, outcomes)
 
@@ -97,7 +98,7 @@ class Scorer:
         if isinstance(judge, Refused):
             # There is no signal on it either, and the worker has put the record aside.
             return Scored(Disposition.FILTERED, judge, unknown, bar.symbol)
-        return Scored(Disposition.FOLDED, None, unknown, bar.symbol, self._splits(judge, bar.symbol) + judge.bar(bar))
+        return Scored(Disposition.FOLDED, None, unknown, bar.symbol, self._restate(judge, bar.symbol) + judge.bar(bar))
 
     def dump(self, symbol: str) -> bytes:
         """Return the state of a symbol's judge as JSON."""
@@ -130,12 +131,13 @@ class Scorer:
                 "anew with one count, and name a scoring.group that is new as well"
             )
 
-    def _splits(self, judge: Judge, symbol: str) -> list[SignalOutcome]:
-        """Tell the judge the splits that it may not know, where prices are not adjusted for them already."""
+    def _restate(self, judge: Judge, symbol: str) -> list[SignalOutcome]:
+        """Pass the splits and dividends on to the judge that prices have to be restated for."""
         instrument = self._known.get(symbol)
-        if instrument is None or instrument.price_adjustment != "none":
+        if instrument is None:
             return []
-        return [outcome for split in self._known.splits(symbol) for outcome in judge.split(split)]
+        events = [event for event in self._known.restatements(symbol) if restates(event, instrument)]
+        return [outcome for event in events for outcome in judge.restatement(event)]
 
 
 def _is_cancel(record: Record, max_bytes: int) -> bool:

@@ -13,10 +13,12 @@ from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from schemas import Candle, Instrument, InstrumentEvent, RunMode
+from schemas import Candle, Instrument, Restatement, RunMode
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
+from services.core.restatement import factors, restates
 from services.vision.render import CLOSE, COLUMNS, VOLUME, ChartSpec, Floats
 
 
@@ -100,14 +102,14 @@ class ChartBook:
         """Return `ts_close_ms` of the last bar; raise IndexError without any."""
         return self._bars[-1].candle.ts_close_ms
 
-    def window(self, splits: Sequence[InstrumentEvent]) -> Window | Refusal:
-        """Return the window that the last bar ends, or why there is no image; raise IndexError without any bar.
+    def window(self, restatements: Sequence[Restatement]) -> Window | Refusal:
+        """Return the window that ends with the last bar, or why it is not drawn; raise IndexError without any bar.
 
-        Slots that the calendar has and the log lacks, and those before the first bar, are NaN. `splits` are the symbol's, in
-        order of time; bars that opened before one that is in force are brought to the last bar's scale.
+        Scheduled bars that the log lacks, and those before the first bar, are NaN. `restatements` are the symbol's, in order of time; bars
+        that opened before one that is in force are restated to compare with the last bar.
         """
         rules = self._rules
-        rows = self._adjusted(splits)
+        rows = self._restated(restatements)
         first = self._bars[-1].slot - rules.spec.history + 1
         if self._bars[0].slot > first + rules.spec.history - rules.spec.bars:
             return Refusal.TOO_FEW_BARS
@@ -119,7 +121,8 @@ class ChartBook:
                 closes.append(row[CLOSE])
         if any(max(after / before, before / after) > rules.max_jump for before, after in pairwise(closes)):
             return Refusal.SUSPECTED_SPLIT
-        if int(np.isnan(placed[-rules.spec.bars :, CLOSE]).sum()) > rules.max_gap_bars:
+        missing = np.isnan(placed[-rules.spec.bars :, CLOSE])
+        if (_longest_run(missing) if self._instrument.sparse else int(missing.sum())) > rules.max_gap_bars:
             return Refusal.GAPS
         return Window(self._instrument.symbol, self._interval, self.window_end_ms, placed, self._bars[-1].candle.run_mode)
 
@@ -128,18 +131,25 @@ class ChartBook:
             return 0
         last = self._bars[-1]
         # A bar that the calendar does not schedule still takes a column of its own.
-        return last.slot + max(1, self._calendar.slots_between(self._interval, last.candle.ts_close_ms, candle.ts_close_ms))
+        return last.slot + 1 + self._calendar.slots_between(self._interval, last.candle.ts_close_ms, candle.ts_open_ms)
 
-    def _adjusted(self, splits: Sequence[InstrumentEvent]) -> list[list[float]]:
+    def _restated(self, restatements: Sequence[Restatement]) -> list[list[float]]:
         rows = [list(bar.values) for bar in self._bars]
-        if self._instrument.price_adjustment != "none":
-            return rows
-        newest_ms = self._bars[-1].candle.ts_open_ms
-        for split in splits:
-            if split.effective_ms > newest_ms:
+        opens = [bar.candle.ts_open_ms for bar in self._bars]
+        for event in restatements:
+            before = bisect_left(opens, event.effective_ms)
+            if before == len(rows) or not before or not restates(event, self._instrument):
                 continue
-            for bar, row in zip(self._bars, rows, strict=True):
-                if bar.candle.ts_open_ms < split.effective_ms:
-                    row[:VOLUME] = [price / split.ratio for price in row[:VOLUME]]
-                    row[VOLUME] *= split.ratio
+            by = factors(event, rows[before - 1][CLOSE])
+            for row in rows[:before]:
+                row[:VOLUME] = [price / by.price for price in row[:VOLUME]]
+                row[VOLUME] *= by.volume
         return rows
+
+
+def _longest_run(missing: NDArray[np.bool_]) -> int:
+    longest = run = 0
+    for gap in missing.tolist():
+        run = run + 1 if gap else 0
+        longest = max(longest, run)
+    return longest

@@ -90,7 +90,7 @@ class Books:
         return self._drawn(candle.symbol, candle.interval)
 
     def _drawn(self, symbol: str, interval: str) -> Due:
-        return Due(symbol, interval, self._books[symbol, interval].window(self._known.splits(symbol)))
+        return Due(symbol, interval, self._books[symbol, interval].window(self._known.restatements(symbol)))
 
     def _book(self, symbol: str, interval: str) -> ChartBook | Refused:
         if (known := self._books.get((symbol, interval))) is not None:

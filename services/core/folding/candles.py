@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from schemas import Candle, DeadLetterReason, Instrument, InstrumentEvent, RunMode
+from schemas import Candle, DeadLetterReason, Instrument, Restatement, RunMode
 from services.core.bus import Record
 from services.core.calendar import CalendarError
 from services.core.decode import Refused
@@ -21,8 +21,8 @@ class KnownInstruments(Protocol):
         """Return the instrument, None when it is not known."""
         ...
 
-    def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
-        """Return the symbol's splits in order of time: a view that shows later ones too."""
+    def restatements(self, symbol: str) -> Sequence[Restatement]:
+        """Return the symbol's splits and dividends in order of time: a view that later ones appear in."""
         ...
 
 

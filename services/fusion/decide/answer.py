@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from schemas import Action, Mode
+from schemas import Action, Instrument, Mode
 from services.core.settings import FusionSettings
 from services.inference.engine import Sampling
 
@@ -196,36 +196,37 @@ class Prices:
     target: str
 
 
-def prices(answer: Entry, close: float, atr: float, tick: str) -> Prices:
+def prices(answer: Entry, close: float, atr: float, instrument: Instrument) -> Prices:
     """Return the prices that `answer` means.
 
     They are rounded so that none becomes more generous: entry towards the last close's worse side never passes what was said, the
     stop is rounded away from the entry and the target towards it. Raises AnswerError when they collapse, fall to zero or leave the
     range of prices.
     """
-    increment, one = Decimal(tick), Decimal(10)
-    last, unit = Decimal(repr(close)), Decimal(repr(atr)) / one
+    last, unit = Decimal(repr(close)), Decimal(repr(atr)) / 10
     up, down = ROUND_CEILING, ROUND_FLOOR
     buy = answer.action == "buy"
     said = [last + offset * unit for offset in (answer.entry, answer.stop, answer.target)]
     if max(map(abs, said)) >= _MAX_PRICE:
         raise AnswerError("answer_invalid", f"prices leave the range below {_MAX_PRICE} (close {close}, atr {atr})")
-    entry, stop, target = (_on_tick(price, increment, down if buy else up) for price in said)
+    entry, stop, target = (_on_tick(price, instrument, down if buy else up) for price in said)
     side = 1 if buy else -1
     if min(entry, stop, target) <= 0 or not side * stop < side * entry < side * target:
         raise AnswerError(
             "answer_invalid",
-            f"prices collapse on the tick {tick}: entry {entry}, stop {stop}, target {target} (close {close}, atr {atr})",
+            f"prices collapse on the tick {instrument.increment_at(last)}: entry {entry}, stop {stop}, target {target} "
+            f"(close {close}, atr {atr})",
         )
     return Prices("market" if side * answer.entry >= 0 else "limit", f"{entry:f}", f"{stop:f}", f"{target:f}")
 
 
-def on_tick(price: float, tick: str) -> str:
-    """Return `price` on the nearest tick, as a decimal string."""
-    return f"{_on_tick(Decimal(repr(price)), Decimal(tick), ROUND_HALF_EVEN):f}"
+def on_tick(price: float, instrument: Instrument) -> str:
+    """Return `price` on the instrument's nearest tick, as a decimal string."""
+    return f"{_on_tick(Decimal(repr(price)), instrument, ROUND_HALF_EVEN):f}"
 
 
-def _on_tick(price: Decimal, tick: Decimal, rounding: str) -> Decimal:
+def _on_tick(price: Decimal, instrument: Instrument, rounding: str) -> Decimal:
+    tick = instrument.increment_at(price)
     return ((price / tick).to_integral_value(rounding) * tick).quantize(tick)
 
 

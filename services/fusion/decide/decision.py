@@ -312,7 +312,7 @@ class Decision:
         """Guard the decision and hand its signal over."""
         using, result, symbol = self._with, self._result, self._trigger.lane.symbol
         action = action_of(answer)
-        priced = prices(answer, snapshot.close, snapshot.atr, self._book.instrument.price_increment) if isinstance(answer, Entry) else None
+        priced = prices(answer, snapshot.close, snapshot.atr, self._book.instrument) if isinstance(answer, Entry) else None
         now_ms = using.clock.now_ms()
         halted = using.control.halted(symbol)
         result.control_offset = using.control.offset

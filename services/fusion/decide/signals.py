@@ -66,7 +66,7 @@ def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer
         probabilities=None if basis.probabilities is None else dict(basis.probabilities),
         horizon_bars=None if view is None else view.horizon,
         horizon_end_ms=None if view is None else book.calendar.nth_close(lane.interval, snapshot.last_close_ms, view.horizon),
-        ref_price=on_tick(snapshot.close, instrument.price_increment),
+        ref_price=on_tick(snapshot.close, instrument),
         entry_type=priced.entry_type if priced else None,
         entry=priced.entry if priced else None,
         stop=priced.stop if priced else None,

@@ -13,9 +13,10 @@ from statistics import median_low
 
 import numpy as np
 
-from schemas import MarketFeatures
+from schemas import Dividend, MarketFeatures, Restatement
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, Fold
-from services.fusion.state.scale import scaled_bar, scaled_features
+from services.core.restatement import Factors, factors
+from services.fusion.state.scale import restated_bar, restated_features
 
 _SLACK = 64
 
@@ -25,6 +26,7 @@ class Bars:
 
     __slots__ = (
         "close",
+        "factors",
         "features",
         "forming",
         "gap",
@@ -37,7 +39,6 @@ class Bars:
         "rendered_as",
         "revision",
         "rsi",
-        "scaled",
         "sequence",
         "total",
         "ts_close",
@@ -68,8 +69,8 @@ class Bars:
         self.features: dict[str, float] = {}
         """Of the last closed bar."""
         self.forming: MarketFeatures | None = None
-        self.scaled: set[tuple[int, float]] = set()
-        """Splits (effective_ms, ratio) that these bars are already on the scale of."""
+        self.factors: dict[tuple[int, str], Factors] = {}
+        """By effective time and kind of event, the factors that bars which open before it are restated by."""
         self.last_close_ms = 0
         """When the last closed bar closed, 0 when there is none."""
         self.total = 0
@@ -83,7 +84,7 @@ class Bars:
         forming, ts_close_ms = self.forming, bar.ts_close_ms
         if ts_close_ms <= self.last_close_ms:
             return DUPLICATE
-        if self.scaled:
+        if self.factors:
             bar = self._on_scale(bar)
         if forming is not None and ts_close_ms <= (forming_ms := forming.ts_close_ms):
             if ts_close_ms < forming_ms:
@@ -160,26 +161,30 @@ class Bars:
         index = bisect_left(self.ts_close, bar.ts_close_ms)
         self.revision[index] = max(self.revision[index], bar.revision)
 
-    def rescale(self, effective_ms: int, ratio: float) -> int:
-        """Put bars that open before `effective_ms` on the scale after a split of `ratio` new for each old; return how many.
+    def restate(self, event: Restatement) -> int:
+        """Restate the bars that open before `event` took effect, so that they compare with later ones; return how many there are.
 
-        A bar counts as on the old scale as a whole. Applying the same split twice changes nothing.
+        A bar that spans the event is restated as a whole. Applying the same event twice changes nothing.
         """
-        if (effective_ms, ratio) in self.scaled:
+        key = (event.effective_ms, event.event)
+        if key in self.factors:
             return 0
-        self.scaled.add((effective_ms, ratio))
-        count = bisect_left(self.ts_open, effective_ms)
+        count = bisect_left(self.ts_open, event.effective_ms)
+        if not count and isinstance(event, Dividend):
+            return 0  # what it restates by follows from the last close before it
+        since = math.prod(by.price for (later_ms, _), by in self.factors.items() if later_ms > event.effective_ms)
+        by = self.factors[key] = factors(event, self.close[count - 1] if count else None, since)
         for index in range(count):
-            self.open[index] /= ratio
-            self.high[index] /= ratio
-            self.low[index] /= ratio
-            self.close[index] /= ratio
-            self.volume[index] *= ratio
+            self.open[index] /= by.price
+            self.high[index] /= by.price
+            self.low[index] /= by.price
+            self.close[index] /= by.price
+            self.volume[index] *= by.volume
             self.rendered[index] = None
         if count and count == len(self):
-            self.features = scaled_features(self.features, ratio)
-        if self.forming is not None and self.forming.ts_open_ms < effective_ms:
-            self.forming = scaled_bar(self.forming, ratio)
+            self.features = restated_features(self.features, by)
+        if self.forming is not None and self.forming.ts_open_ms < event.effective_ms:
+            self.forming = restated_bar(self.forming, by)
         return count
 
     def opens_at_or_after(self, at_ms: int) -> bool:
@@ -229,20 +234,20 @@ class Bars:
 
     def on_scale_at(self, ts_open_ms: int) -> float:
         """Return by what the prices of a bar that opens then are divided to be on the scale of these bars."""
-        return math.prod(ratio for effective_ms, ratio in self.scaled if ts_open_ms < effective_ms)
+        return math.prod(by.price for (effective_ms, _), by in self.factors.items() if ts_open_ms < effective_ms)
 
     def _same(self, index: int, bar: MarketFeatures) -> bool:
         held = (self.close[index], self.open[index], self.high[index], self.low[index], self.volume[index])
         given = (bar.close, bar.open, bar.high, bar.low, bar.volume)
-        if self.scaled:
+        if self.factors:
             return all(math.isclose(one, other, rel_tol=1e-9) for one, other in zip(held, given, strict=True))
         return held == given
 
     def _on_scale(self, bar: MarketFeatures) -> MarketFeatures:
         """Return `bar` on the scale of these bars: a record is on the scale that was in force at its bar's open."""
-        for effective_ms, ratio in sorted(self.scaled):
-            if bar.ts_open_ms < effective_ms:
-                bar = scaled_bar(bar, ratio)
+        for key in sorted(self.factors):
+            if bar.ts_open_ms < key[0]:
+                bar = restated_bar(bar, self.factors[key])
         return bar
 
     def _trim(self, count: int) -> None:

@@ -9,10 +9,11 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Vision, VisionFeatures, interval_ms
+from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Restatement, Vision, VisionFeatures, interval_ms
 from services.core.bus import Record
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, REVISED, Fold
+from services.core.restatement import restates
 from services.core.settings import FusionSettings
 from services.fusion.state.bars import Bars
 from services.fusion.state.epochs import Epochs
@@ -112,7 +113,7 @@ class Book:
         self.partition = partition
         self.since_ms = since_ms
         self.calendar = calendar
-        self.decimals = len(instrument.price_increment.partition(".")[2])
+        self.decimals = instrument.price_decimals
         self.bars = {interval: Bars(kept_bars(settings, interval)) for interval in settings.intervals}
         self.vision: dict[str, list[VisionFeatures]] = {}
         self.last_market: tuple[Record, int] | None = None
@@ -125,11 +126,11 @@ class Book:
         self._epochs = {i: Epochs(instrument.symbol, i, settings.epoch_slots) for i in settings.trigger_interval_set}
         self._frozen: dict[str, _EpochState] = {}
         self._closed = 0
-        self._splits: list[InstrumentEvent] = []
-        self._ahead: list[InstrumentEvent] = []
-        """Splits before whose first bar the book still is."""
-        self.applied: list[InstrumentEvent] = []
-        """Splits that the book is on the scale of, in the order in which they were applied."""
+        self._restatements: list[Restatement] = []
+        self._ahead: list[Restatement] = []
+        """Splits and dividends before whose first bar the book still is."""
+        self.applied: list[Restatement] = []
+        """Splits and dividends that the book is restated for, in the order in which they were applied."""
 
     @property
     def market_ref(self) -> OffsetRef | None:
@@ -166,7 +167,7 @@ class Book:
         """Fold a bar that is still open."""
         fold = self.bars[bar.interval].form(bar)
         if fold is FOLDED and self._ahead:
-            self._apply_splits(bar.ts_open_ms)
+            self._apply_restatements(bar.ts_open_ms)
         return fold
 
     def fold_vision(self, features: VisionFeatures) -> Fold:
@@ -185,19 +186,19 @@ class Book:
         del kept[:-_KEPT_VISION]
         return Fold.FOLDED
 
-    def add_split(self, event: InstrumentEvent) -> bool:
-        """Apply a split, now when a bar on the new scale is there and with the first such bar otherwise; return whether bars changed."""
-        if self.instrument.price_adjustment != "none" or event in self._splits:
+    def add_restatement(self, event: Restatement) -> bool:
+        """Apply a split or dividend, now if a later bar is there, else with the first one; return whether bars changed."""
+        if not restates(event, self.instrument) or event in self._restatements:
             return False
-        self._splits.append(event)
+        self._restatements.append(event)
         if any(bars.opens_at_or_after(event.effective_ms) for bars in self.bars.values()):
-            return self._rescale(event)
+            return self._restate(event)
         self._ahead.append(event)
         return False
 
     def expects_split(self, ts_open_ms: int) -> bool:
         """Return whether the first bar on the scale after a known split opens at `ts_open_ms` or before."""
-        return any(split.effective_ms <= ts_open_ms for split in self._ahead)
+        return any(isinstance(event, InstrumentEvent) and event.effective_ms <= ts_open_ms for event in self._ahead)
 
     def current_vision(self, interval: str) -> CurrentVision:
         """Return the newest vision features of a window that ends with or before the last closed bar."""
@@ -266,17 +267,17 @@ class Book:
         last = bars.last_close_ms
         gap = self._missing(bar, last) if last else 0
         if self._ahead:
-            self._apply_splits(bar.ts_open_ms)
+            self._apply_restatements(bar.ts_open_ms)
         if bar.interval in self._epochs:
             self._enter(bar)
         self._closed += 1
         bars.append(bar, gap, self._closed)
 
-    def _apply_splits(self, ts_open_ms: int) -> None:
+    def _apply_restatements(self, ts_open_ms: int) -> None:
         """Put everything on the scale of a bar that opens at `ts_open_ms`."""
-        for split in [split for split in self._ahead if split.effective_ms <= ts_open_ms]:
-            self._ahead.remove(split)
-            self._rescale(split)
+        for event in [event for event in self._ahead if event.effective_ms <= ts_open_ms]:
+            self._ahead.remove(event)
+            self._restate(event)
 
     def _missing(self, bar: MarketFeatures, last_ms: int) -> int:
         """Return how many scheduled bars close after the last one did and before `bar` opens."""
@@ -299,10 +300,10 @@ class Book:
         elif epoch > held.epoch:
             held.current, held.entered, held.epoch = held.entered, self.now(bar.interval), epoch
 
-    def _rescale(self, split: InstrumentEvent) -> bool:
-        """Put all intervals on the scale after `split` at once, so that no prompt shows two; return whether that changed a bar."""
-        self.applied.append(split)
-        changed = sum([bars.rescale(split.effective_ms, split.ratio) for bars in self.bars.values()])
+    def _restate(self, event: Restatement) -> bool:
+        """Restate all intervals for `event` at once, so that no prompt shows two scales; return whether that changed a bar."""
+        self.applied.append(event)
+        changed = sum([bars.restate(event) for bars in self.bars.values()])
         if changed:
             self._start_new_epochs()
         return changed > 0

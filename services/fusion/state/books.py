@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final, Protocol
 
-from schemas import DeadLetterReason, Instrument, InstrumentEvent, interval_ms
+from schemas import DeadLetterReason, Instrument, Restatement, interval_ms
 from services.core import metrics
 from services.core.bus import Record
 from services.core.calendar import CalendarError, SessionCalendar
@@ -25,8 +25,8 @@ class KnownInstruments(Protocol):
         """Return the instrument, None when it is not known."""
         ...
 
-    def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
-        """Return the symbol's splits in order of time."""
+    def restatements(self, symbol: str) -> Sequence[Restatement]:
+        """Return the symbol's splits and dividends in order of time."""
         ...
 
     def calendars(self) -> set[str]:
@@ -100,8 +100,8 @@ class Books:
         except CalendarError as error:
             return Refused(DeadLetterReason.UNKNOWN_INSTRUMENT, f"the instrument {symbol} cannot be used: {error}")
         book = self.by_symbol[symbol] = Book(instrument, self._settings, calendar, record.partition, record.timestamp_ms)
-        for split in self._instruments.splits(symbol):
-            book.add_split(split)
+        for event in self._instruments.restatements(symbol):
+            book.add_restatement(event)
         self._partitions.setdefault(record.partition, set()).add(symbol)
         metrics.SYMBOLS.set(len(self.by_symbol))
         return book

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from schemas import CancelReason, DeadLetterReason, InstrumentEvent, MarketFeatures, Topic, VisionFeatures, topic_name
+from schemas import CancelReason, DeadLetterReason, InstrumentEvent, MarketFeatures, Restatement, Topic, VisionFeatures, topic_name
 from services.core import metrics
 from services.core.bus import Record
 from services.core.clock import Clock
@@ -92,12 +92,12 @@ class Intake:
             return self._market(record, sink, may_wait=may_wait)
         return self._vision(record, sink, may_wait=may_wait)
 
-    def add_split(self, event: InstrumentEvent, sink: Sink) -> None:
-        """Take in a split that was published while the worker runs."""
+    def add_restatement(self, event: Restatement, sink: Sink) -> None:
+        """Take in a split or dividend that was published while the worker runs."""
         book = self._books.get(event.symbol)
         if book is not None:
             applied, version = len(book.applied), book.version
-            book.add_split(event)
+            book.add_restatement(event)
             self._note_changes(book, applied, version, CancelReason.SPLIT, sink)
 
     def _market(self, record: Record, sink: Sink, *, may_wait: bool) -> Taken | Refused:
@@ -146,10 +146,14 @@ class Intake:
         return fold
 
     def _note_changes(self, book: Book, applied: int, version: int, reason: CancelReason, sink: Sink) -> None:
-        """Pass on what a fold changed beside its own bar, `applied` splits and `version` being those before it."""
+        """Pass on what a fold changed beside its own bar, `applied` events and `version` being those before it."""
         symbol = book.instrument.symbol
-        for split in book.applied[applied:]:
-            self._policy.rescale(symbol, split.effective_ms, split.ratio)
+        events = book.applied[applied:]
+        for event in events:
+            if isinstance(event, InstrumentEvent):
+                self._policy.rescale(symbol, event.effective_ms, event.ratio)
+        if events and not any(isinstance(event, InstrumentEvent) for event in events):
+            reason = CancelReason.REVISED  # a dividend
         if book.version != version:
             sink.bars_changed(symbol, reason)
 

@@ -49,6 +49,9 @@ async def test_a_replay_goes_on_where_an_earlier_one_stopped_even_between_two_st
     known = Instruments(bus, clock, MODE, "look")
     await known.start()
     assert known.symbols() == sorted(SYMBOLS.values())
-    assert {symbol: len(known.splits(symbol)) for symbol in known.symbols() if known.splits(symbol)} == {"AAPL.XNAS": 2, "MSFT.XNAS": 1}
+    assert {symbol: len(known.restatements(symbol)) for symbol in known.symbols() if known.restatements(symbol)} == {
+        "AAPL.XNAS": 2,
+        "MSFT.XNAS": 1,
+    }
     await known.close()
     await bus.close()

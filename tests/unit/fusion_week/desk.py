@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import uuid4
 
-from schemas import CancelReason, InstrumentEvent
+from schemas import CancelReason, Restatement
 from services.core.bus import Bus, Committed, Reader, Record, TopicPartition
 from services.core.clock import VirtualClock
 from services.core.decode import Refused
@@ -122,7 +122,7 @@ class Desk:
         fusion = settings.fusion
         self._bus, self._settings, self._clock, self._engine, self.told = bus, settings, clock, engine, told
         self._instruments = Instruments(bus, clock, settings.run_mode, "week")
-        self._instruments.on_split = self._on_split
+        self._instruments.on_restatement = self._on_restatement
         self.books = Books(fusion, self._instruments)
         self._policy = TriggerPolicy(fusion)
         self.intake = Intake(settings, clock, self.books, self._policy)
@@ -229,8 +229,8 @@ class Desk:
         del reason
         self.prewarmer.warm_current([symbol])
 
-    def _on_split(self, event: InstrumentEvent) -> None:
-        self.intake.add_split(event, self)
+    def _on_restatement(self, event: Restatement) -> None:
+        self.intake.add_restatement(event, self)
 
 
 @functools.cache

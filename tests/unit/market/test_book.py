@@ -6,14 +6,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from schemas import Candle, MarketFeatures, RunMode
+from schemas import Candle, Dividend, MarketFeatures, RunMode
 from services.core.folding.bar_fold import Fold
 from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.market.aggregate import Ohlcv
 from services.market.book import Book, check_plan
 from services.market.indicators import RECURSIVE, WARM_UP_BARS
 from services.market.series import KEPT_BARS, Series
-from tests.unit.market.build import HOUR, MINUTE, MONDAY, candle, instrument, ms, split
+from tests.unit.market.build import HOUR, MINUTE, MODE, MONDAY, SYMBOL, candle, instrument, ms, split
 
 PLAN = {"1m": ["15m", "1h"]}
 
@@ -163,6 +163,23 @@ def test_a_split_restates_the_past_so_that_features_do_not_jump() -> None:
     assert found[0].features["atr"] < expected[0].features["atr"] * 1.5
     # The hour in which the split fell keeps the units of its open until it is over; the next one is in the new units.
     assert halved.take(candle(MONDAY + 150 * MINUTE, 8), 150).out[1].high < 9
+
+
+@pytest.mark.parametrize("returns", ["total", "price"])
+def test_a_dividend_leaves_no_step_in_the_features_where_returns_are_total(returns: str) -> None:
+    ex_ms, total = MONDAY + 40 * MINUTE, returns == "total"
+    shape = [10 + number * 3 % 7 / 10 for number in range(60)]
+    gone = 1 - 0.2 / shape[39]
+    paid = Dividend(schema_version=1, run_mode=MODE, symbol=SYMBOL, event="dividend", amount=0.2, effective_ms=ex_ms)
+    one, even = Book(instrument().model_copy(update={"returns": returns}), [paid], {"1m": ["1h"]}), book({})
+    for number, price in enumerate(shape):
+        traded = price if number < 40 else price * gone
+        out = one.take(candle(MONDAY + number * MINUTE, traded), number).out
+        expected = even.take(candle(MONDAY + number * MINUTE, price * gone), number).out[0].features
+        assert out[0].close == traded, "a message has the price that was traded"
+        if number >= 40:
+            assert (out[0].features == pytest.approx(expected, rel=1e-6, abs=1e-9)) == total
+    assert out[1].close == pytest.approx(shape[59] if total else shape[59] * gone), "an hour is in the terms of its open"
 
 
 def test_the_hour_of_a_split_stays_in_the_units_of_its_open() -> None:

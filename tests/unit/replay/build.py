@@ -61,7 +61,7 @@ async def decide(rng: random.Random, logs: Logs, settings: Settings = SMALL, spl
             event = told.pop(0)[1]
             folder.instruments._fold_event(event)
             if (held := folder.books.get(event.symbol)) is not None:
-                held.add_split(event)
+                held.add_restatement(event)
         folder.feed([record])
         if rng.random() < 0.15:
             audit = await _audit(folder, (record.key or b"").decode())

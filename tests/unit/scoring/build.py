@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
-from schemas import Cancel, CancelReason, InstrumentEvent, MarketFeatures, RunMode, Signal, SignalOutcome, interval_ms
+from schemas import Cancel, CancelReason, Dividend, InstrumentEvent, MarketFeatures, RunMode, Signal, SignalOutcome, interval_ms
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
 from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
@@ -20,7 +20,7 @@ START = 1_719_792_000_000
 FREE = FillRules(cost_bps=0.0, slippage_bps=0.0)
 NAMESPACE = UUID(int=2)
 
-Move = Signal | Cancel | MarketFeatures | InstrumentEvent
+Move = Signal | Cancel | MarketFeatures | InstrumentEvent | Dividend
 
 
 def at(minute: float) -> int:
@@ -119,6 +119,10 @@ def split(effective_ms: int, ratio: float) -> InstrumentEvent:
     return InstrumentEvent(schema_version=1, run_mode=MODE, symbol=SYMBOL, event="split", ratio=ratio, effective_ms=effective_ms)
 
 
+def dividend(effective_ms: int, amount: float) -> Dividend:
+    return Dividend(schema_version=1, run_mode=MODE, symbol=SYMBOL, event="dividend", amount=amount, effective_ms=effective_ms)
+
+
 def judge(costs: FillRules = FREE, calendar: str = ALWAYS_OPEN) -> Judge:
     return Judge(costs, SessionCalendar.of(calendar))
 
@@ -128,7 +132,7 @@ def take(one: Judge, move: Move) -> list[SignalOutcome]:
         return one.signal(move)
     if isinstance(move, Cancel):
         return one.cancel(move)
-    return one.bar(move) if isinstance(move, MarketFeatures) else one.split(move)
+    return one.bar(move) if isinstance(move, MarketFeatures) else one.restatement(move)
 
 
 def feed(one: Judge, moves: Iterable[Move]) -> list[SignalOutcome]:

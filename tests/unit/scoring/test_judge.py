@@ -11,7 +11,7 @@ import pytest
 from schemas import CancelReason, ExitReason, SignalOutcome
 from services.scoring.fill_rules import FillRules
 from services.scoring.judge import KEPT_BARS
-from tests.unit.scoring.build import FREE, MINUTE, Move, at, bar, bars, cancel, feed, judge, only, signal, split
+from tests.unit.scoring.build import FREE, MINUTE, Move, at, bar, bars, cancel, dividend, feed, judge, only, signal, split
 
 FLAT = "100 100.2 99.8 100"
 TEN_BPS = FillRules(cost_bps=10.0, slippage_bps=0.0)
@@ -383,6 +383,32 @@ CASES = [
     Case(
         "a bar that spans the split is on the old scale as a whole",
         [signal(horizon_bars=2), split(at(0.5), 2.0), bar(0, FLAT), bar(1, "50 50.5 49.9 50.5")],
+        ExitReason.HORIZON,
+        exit_at=2,
+        entry_at=0,
+        entry="100.00",
+        exit="101.00",
+        net=0.01,
+        best=0.01,
+        worst=-0.002,
+        held=2,
+    ),
+    Case(
+        "a dividend of 1 while it is open: it is paid, and the target moves with the price",
+        [BUY, dividend(at(1), 1.0), bar(0, FLAT), bar(1, "99.1 101.2 98.9 100.5")],
+        ExitReason.TARGET,
+        exit_at=2,
+        entry_at=0,
+        entry="100.00",
+        exit="102.00",
+        net=0.02,
+        best=0.02,
+        worst=-0.002,
+        held=2,
+    ),
+    Case(
+        "a dividend before a split is paid in the units of its day",
+        [signal(horizon_bars=2), dividend(at(1), 1.0), split(at(1), 2.0), bar(0, FLAT), bar(1, "49 49.5 48.9 49.5")],
         ExitReason.HORIZON,
         exit_at=2,
         entry_at=0,

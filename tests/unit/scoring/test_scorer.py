@@ -29,7 +29,7 @@ class Known:
     def get(self, symbol: str) -> Instrument | None:
         return self.found if symbol == SYMBOL else None
 
-    def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
+    def restatements(self, symbol: str) -> Sequence[InstrumentEvent]:
         return self.events if symbol == SYMBOL else ()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import Candle, Instrument, RunMode
+from schemas import Candle, Dividend, Instrument, RunMode
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
 from services.vision.book import ChartBook, Refusal, Window, WindowRules
@@ -120,6 +120,24 @@ def test_a_split_announced_for_later_changes_nothing_yet() -> None:
     window = one.window([split(START + 9 * MINUTE, 2.0)])
     assert isinstance(window, Window)
     assert set(window.bars[:, CLOSE]) == {100.0}
+
+
+@pytest.mark.parametrize(("returns", "before"), [("total", 98.0), ("price", 100.0)])
+def test_a_dividend_restates_the_bars_before_it_where_returns_are_total(returns: str, before: float) -> None:
+    of = instrument().model_copy(update={"returns": returns})
+    paid = Dividend(schema_version=1, run_mode=RunMode.DEMO, symbol=SYMBOL, event="dividend", amount=2.0, effective_ms=START + 6 * MINUTE)
+    window = book([candle(slot, 100.0 if slot < 6 else 98.0, volume=4.0) for slot in range(9)], of=of).window([paid])
+    assert isinstance(window, Window)
+    assert window.bars[:, CLOSE] == pytest.approx([before] * 6 + [98.0] * 3)
+    assert set(window.bars[:, VOLUME]) == {4.0}
+
+
+def test_a_sparse_instrument_may_lack_bars_here_and_there_and_not_many_in_a_row() -> None:
+    sparse = instrument().model_copy(update={"sparse": True})
+    slots = [0, 1, 2, 3, 5, 7, 10]
+    assert book([candle(slot) for slot in slots]).window(()) is Refusal.GAPS
+    assert isinstance(book([candle(slot) for slot in slots], of=sparse).window(()), Window)
+    assert book([candle(slot) for slot in [*slots, 14]], of=sparse).window(()) is Refusal.GAPS
 
 
 def test_prices_that_come_adjusted_are_left_alone() -> None:

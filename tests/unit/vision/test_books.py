@@ -30,7 +30,7 @@ class Reference:
     def get(self, symbol: str) -> Instrument | None:
         return instrument() if symbol == SYMBOL else None
 
-    def splits(self, symbol: str) -> Sequence[InstrumentEvent]:
+    def restatements(self, symbol: str) -> Sequence[InstrumentEvent]:
         assert symbol == SYMBOL
         return self._splits
 

@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from schemas import TickStep
 from services.fusion.decide.answer import ANSWER_SCHEMA, Abstain, Answer, AnswerError, AnswerReader, Entry, Stand, on_tick, prices
+from tests.unit.fusion.build import instrument
 
 BUY = '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":"a rise"}'
 HOLD = '{"action":"hold","conviction":40,"horizon":5,"rationale":"no edge"}'
@@ -44,7 +46,7 @@ def test_prices_lie_on_the_tick_and_on_the_right_side_and_are_never_more_generou
     side = 1 if answer.action == "buy" else -1
     atr = close * atr_share
     try:
-        found = prices(answer, close, atr, tick)
+        found = prices(answer, close, atr, instrument(tick=tick))
     except AnswerError as error:
         assert error.reason == "answer_invalid"  # noqa: PT017 - either way is right, depending on the tick
         return
@@ -69,15 +71,23 @@ def test_prices_lie_on_the_tick_and_on_the_right_side_and_are_never_more_generou
 def test_prices_that_collapse_fall_to_zero_or_leave_the_range_are_refused(close: float, atr: float, tick: str) -> None:
     answer = Entry(action="buy", conviction=1, horizon=1, entry=0, stop=-50, target=50)
     with pytest.raises(AnswerError, match="prices") as caught:
-        prices(answer, close, atr, tick)
+        prices(answer, close, atr, instrument(tick=tick))
     assert caught.value.reason == "answer_invalid"
 
 
 def test_prices_on_a_small_tick_are_written_without_exponent() -> None:
     answer = Entry(action="sell", conviction=1, horizon=1, entry=0, stop=10, target=-10)
-    found = prices(answer, 0.0000002, 0.0000001, "0.00000001")
+    found = prices(answer, 0.0000002, 0.0000001, instrument(tick="0.00000001"))
     assert (found.entry, found.stop, found.target) == ("0.00000020", "0.00000030", "0.00000010")
-    assert on_tick(0.00000012, "0.00000001") == "0.00000012"
+    assert on_tick(0.00000012, instrument(tick="0.00000001")) == "0.00000012"
+
+
+def test_each_price_lies_on_the_tick_of_its_own_level() -> None:
+    steps = [TickStep(from_price="1000", increment="0.5"), TickStep(from_price="3000", increment="1")]
+    tokyo = instrument(tick="0.1").model_copy(update={"tick_table": steps})
+    found = prices(Entry(action="sell", conviction=1, horizon=1, entry=0, stop=30, target=-30), 1000.3, 5.0, tokyo)
+    assert (found.entry, found.stop, found.target) == ("1000.5", "1015.5", "985.3")
+    assert [on_tick(price, tokyo) for price in (999.94, 1000.3, 2999.9, 3000.4)] == ["999.9", "1000.5", "3000.0", "3000"]
 
 
 def chunked(text: str, cuts: Sequence[int]) -> list[str]:

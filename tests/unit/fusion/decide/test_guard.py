@@ -89,7 +89,7 @@ def test_the_jump_in_a_slower_interval_blocks_the_faster_one_too() -> None:
 
 def test_a_split_event_ends_the_suspicion() -> None:
     held = book(*JUMPED)
-    held.add_split(build.split(START + 30 * MINUTE, 4.0))
+    held.add_restatement(build.split(START + 30 * MINUTE, 4.0))
     assert suspicion(held) is None
 
 

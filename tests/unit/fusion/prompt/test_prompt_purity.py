@@ -221,7 +221,7 @@ async def test_a_split_rescales_every_interval_and_a_bar_that_spans_it(*, known_
             offset += 1
     book = folder.book(SYMBOL)
     version = book.version
-    assert book.add_split(event) is not known_ahead
+    assert book.add_restatement(event) is not known_ahead
     assert book.version == version + (not known_ahead)
     for interval in ("1m", "5m"):
         assert set(book.bars[interval].close) == {100.0}

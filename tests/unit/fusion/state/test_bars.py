@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from schemas import MarketFeatures
+from schemas import Dividend, MarketFeatures, Restatement
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
 from services.fusion.state.bars import _SLACK, Bars
 from services.fusion.state.book import Book
 from tests.unit.fusion import build
-from tests.unit.fusion.build import MINUTE, START, bar, bar_at, instrument, seen
+from tests.unit.fusion.build import MINUTE, MODE, START, SYMBOL, bar, bar_at, instrument, seen
 
 KEEP = 10
 
@@ -125,10 +126,10 @@ def test_the_same_split_twice_changes_nothing_more(prices: list[float], effectiv
     bars = Bars(100)
     for slot, price in enumerate(prices):
         bars.append(bar(slot, price), 0)
-    changed = bars.rescale(START + effective * MINUTE, ratio)
+    changed = bars.restate(build.split(START + effective * MINUTE, ratio))
     assert changed == min(len(prices), max(0, effective))
     once = list(bars.close)
-    assert bars.rescale(START + effective * MINUTE, ratio) == 0
+    assert bars.restate(build.split(START + effective * MINUTE, ratio)) == 0
     assert list(bars.close) == once
     for slot, price in enumerate(prices):
         assert once[slot] == (price / ratio if slot < effective else price)
@@ -136,9 +137,52 @@ def test_the_same_split_twice_changes_nothing_more(prices: list[float], effectiv
         assert bars.place(bar(slot, price + 1)) is Fold.CONFLICT
 
 
+def dividend(effective_ms: int, amount: float) -> Dividend:
+    return Dividend(schema_version=1, run_mode=MODE, symbol=SYMBOL, event="dividend", amount=amount, effective_ms=effective_ms)
+
+
+def held_after(*events: Restatement, returns: str = "total", adjustment: str = "none") -> Book:
+    """Return a book of closes 100, 100, 98 and 98, where each event was known beforehand."""
+    of = instrument(adjustment=adjustment).model_copy(update={"returns": returns})
+    book = Book(of, build.settings().fusion, SessionCalendar.of("24x7"))
+    for event in events:
+        book.add_restatement(event)
+    for slot, price in enumerate([100.0, 100.0, 98.0, 98.0]):
+        book.fold_market(bar(slot, price))
+    return book
+
+
+@pytest.mark.parametrize(
+    ("returns", "adjustment", "closes"),
+    [
+        ("total", "none", [98.0, 98.0, 98.0, 98.0]),
+        ("total", "split", [98.0, 98.0, 98.0, 98.0]),
+        ("total", "split_dividend", [100.0, 100.0, 98.0, 98.0]),
+        ("price", "none", [100.0, 100.0, 98.0, 98.0]),
+    ],
+)
+def test_a_dividend_restates_prices_alone_where_returns_are_total_and_candles_not_adjusted_for_it(
+    returns: str, adjustment: str, closes: list[float]
+) -> None:
+    book = held_after(dividend(START + 2 * MINUTE, 2.0), returns=returns, adjustment=adjustment)
+    assert list(book.bars["1m"].close) == pytest.approx(closes)
+    assert list(book.bars["1m"].volume) == [1_000.0] * 4
+    assert book.fold_market(bar(0, 100.0)) is Fold.DUPLICATE
+
+
+def test_a_dividend_that_arrives_late_restates_what_one_known_beforehand_does() -> None:
+    events: list[Restatement] = [dividend(START + 2 * MINUTE, 2.0), build.split(START + 3 * MINUTE, 4.0), dividend(START + MINUTE, 1.0)]
+    known = held_after(*sorted(events, key=lambda event: event.effective_ms))
+    late = held_after()
+    added = [late.add_restatement(event) for event in events]
+    assert added == [True] * 3
+    assert list(late.bars["1m"].close) == pytest.approx(list(known.bars["1m"].close))
+    assert list(known.bars["1m"].close) == pytest.approx([100 / 4 * 0.98 * 0.99, 100 / 4 * 0.98, 98 / 4, 98])
+
+
 def test_a_bar_that_spans_a_split_counts_as_on_the_scale_of_its_open() -> None:
     bars = Bars(100)
-    bars.rescale(START + 30_000, 2.0)
+    bars.restate(build.split(START + 30_000, 2.0))
     bars.append(bar(0, 200.0), 0)
     bars.append(bar(1, 100.0), 0)
     assert list(bars.close) == [100.0, 100.0]

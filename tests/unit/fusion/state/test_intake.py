@@ -48,7 +48,7 @@ def publish(folder: Folder, message: Instrument | InstrumentEvent, sink: Heard) 
         folder.instruments._instruments[message.symbol] = message
     else:
         folder.instruments._fold_event(message)
-        folder.intake.add_split(message, sink)
+        folder.intake.add_restatement(message, sink)
 
 
 def unsplit(slot: int, at: int, *, closed: bool = True) -> Message:

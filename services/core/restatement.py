@@ -1,0 +1,37 @@
+"""By what factors a split or a dividend restates the bars before it, so that they compare with the bars after it. Pure.
+
+A split changes the unit: prices are divided and volumes multiplied by its ratio. A dividend leaves the price: earlier prices are divided
+by `close / (close - amount)`, `close` the last one before the ex-date, so that returns count it.
+Source: the adjusted close of CRSP and of most data vendors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from schemas import Dividend, Instrument, Restatement
+
+
+class Factors(NamedTuple):
+    """Earlier prices are divided by `price`, and earlier volumes multiplied by `volume`."""
+
+    price: float
+    volume: float
+
+
+def restates(event: Restatement, instrument: Instrument) -> bool:
+    """Return whether candles of `instrument` are restated for `event`: they are not adjusted for it yet, and returns count it."""
+    if isinstance(event, Dividend):
+        return instrument.returns == "total" and instrument.price_adjustment != "split_dividend"
+    return instrument.price_adjustment == "none"
+
+
+def factors(event: Restatement, close: float | None, price_since: float = 1.0) -> Factors:
+    """Return the factors for bars before `event`, the last of which closed at `close`; None when there are none.
+
+    `price_since` is by what that close was divided already for later events. A dividend of no less than the close restates nothing.
+    """
+    if not isinstance(event, Dividend):
+        return Factors(event.ratio, event.ratio)
+    amount = event.amount / price_since
+    return Factors(close / (close - amount) if close is not None and amount < close else 1.0, 1.0)
