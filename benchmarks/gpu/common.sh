@@ -45,15 +45,17 @@ begin() {
   exec > >(tee -a "$OUT/run.log") 2>&1
   trap 'stop_all' EXIT
   trap 'exit 143' TERM INT
-  say "commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || cat "$REPO/.gpu/commit" 2>/dev/null || echo unknown), $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no GPU')"
+  say "commit $(cat "$REPO/.gpu/commit" 2>/dev/null || git -C "$REPO" rev-parse --short HEAD 2>/dev/null || echo unknown), $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no GPU')"
   if [ ! -e "$SITE/.complete" ]; then
-    # Wheels that the worker and the command need and the host's image lacks, the unpacker's own among them.
-    mkdir -p "$SITE" "$GPU_ROOT/parts"
+    mkdir -p "$SITE" "$GPU_ROOT/parts" "$GPU_ROOT/tools"
     cp "$REPO"/.gpu/site.* "$REPO"/.gpu/fa3.* "$GPU_ROOT/parts/" 2>/dev/null
+    # Apart from the site, which holds one too: a library that is in use must not be written over.
+    for wheel in "$REPO"/.gpu/wheels/zstandard-*.whl; do python3 -m zipfile -e "$wheel" "$GPU_ROOT/tools"; done
+    PYTHONPATH=$GPU_ROOT/tools python3 "$HERE/unpack.py" "$GPU_ROOT/parts" "$SITE" || { say "the packed site could not be unpacked"; exit 1; }
+    # Wheels that the worker and the command need and the host's image lacks.
     for wheel in "$REPO"/.gpu/wheels/*.whl; do
       [ -e "$wheel" ] && python3 -m zipfile -e "$wheel" "$SITE"
     done
-    PYTHONPATH=$SITE python3 "$HERE/unpack.py" "$GPU_ROOT/parts" "$SITE" || { say "the packed site could not be unpacked"; exit 1; }
     if [ -e "$REPO/.gpu/kernels.tar.xz" ]; then
       # Kernels that an earlier run on the same kind of card compiled: flashinfer takes them from here without nvcc.
       mkdir -p "$SITE/flashinfer/data/aot"
