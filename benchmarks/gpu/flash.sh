@@ -23,11 +23,14 @@ sleep 20 # each reads the card's free memory some 20 s after its start: not two 
 # Not by the launcher, which warms the grammar: forced tokens bypass it, and the engine ends such a call.
 SGLANG_SIMULATE_ACC_LEN=2.5 SGLANG_SIMULATE_ACC_TOKEN_MODE=real-draft-token start forced 30002 "${EAGLE_ARGS[@]}" \
   --model-path "$GPU_ROOT/long" --attention-backend fa3 --max-total-tokens 420000
-sleep 20
-AQUILINE_FUSED_LONGROPE=0 serve stock 30003
+if [ "${STOCK:-1}" = 1 ]; then
+  sleep 20
+  AQUILINE_FUSED_LONGROPE=0 serve stock 30003
+fi
 ready fused 30001 $(( $(left) - 200 )) || exit 1
 warm_up() { while [ ! -e "$OUT/$1.ready" ] && [ "$(left)" -gt 150 ]; do sleep 1; done; say "$1 is warm"; }
-warm_up fused; warm_up stock; ready forced 30002 60
+warm_up fused; ready forced 30002 60
+[ "${STOCK:-1}" = 1 ] && warm_up stock
 
 worker() { python3 -m benchmarks.gpu.record_to_signal --results "$OUT/flash.json" "$@"; }
 worker --url http://127.0.0.1:30001 --name flash --mode flash --rates 4:25 12:15

@@ -98,12 +98,14 @@ class SGLangEngine(HttpEngine):
         super().__init__(url, clock, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
         self._flying: set[str] = set()
         self._aborts: set[asyncio.Task[None]] = set()
+        self._scores = False
+        """Whether log-probabilities of labels have been asked for."""
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError."""
         sent = request.input_ids.size
         self._fits(sent)
-        body = generate_body(request)
+        body = generate_body(request, beside_scores=self._scores)
         deadline = Deadline(request.deadline_ms, self._clock)
         self._flying.add(request.rid)
         first = True
@@ -145,11 +147,12 @@ class SGLangEngine(HttpEngine):
         request ends with its prefill, and without speculation not even a token is sampled.
         """
         del affinity
-        body = _dumps(rid, input_ids, {"max_new_tokens": 0, "temperature": 0.0}, stream=False)
+        body = _dumps(rid, input_ids, {"max_new_tokens": 0, "temperature": 0.0}, stream=False, **_BESIDE_SCORES)
         return (await self._generate(rid, body, _WARM_S, input_ids.size)).usage(input_ids.size)
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Return how likely each of `labels` is right after the prompt; raise EngineError."""
+        self._scores = True
         sent = request.input_ids.size
         sampling = {"max_new_tokens": 1, "temperature": 0.0}
         body = _dumps(request.rid, request.input_ids, sampling, stream=False, return_logprob=True, token_ids_logprob=labels)
@@ -258,14 +261,22 @@ class _Rank(Reply):
     num_waiting_uncached_tokens: Count = None
 
 
-def generate_body(request: EngineRequest) -> bytes:
-    """Return the JSON of `POST /generate` for `request`; 32K ids take about 0.4 ms."""
+_BESIDE_SCORES: Final[dict[str, Any]] = {"return_logprob": True, "token_ids_logprob": [0]}
+"""What a call asks for that may be prefilled together with one that is scored: stock SGLang 0.5.17 ends on a batch in which some calls ask
+for log-probabilities of given ids and others do not (`'list' object has no attribute 'tolist'`, batch_result_processor.py)."""
+
+
+def generate_body(request: EngineRequest, *, beside_scores: bool = False) -> bytes:
+    """Return the JSON of `POST /generate` for `request`; 32K ids take about 0.4 ms.
+
+    `beside_scores` is for servers that also score: see `_BESIDE_SCORES`.
+    """
     sampling: dict[str, Any] = {"max_new_tokens": request.sampling.max_new_tokens, "temperature": request.sampling.temperature}
     if request.sampling.json_schema is not None:
         sampling["json_schema"] = request.sampling.json_schema
     if request.sampling.ignore_eos:
         sampling["ignore_eos"] = True
-    return _dumps(request.rid, request.input_ids, sampling, stream=True)
+    return _dumps(request.rid, request.input_ids, sampling, stream=True, **(_BESIDE_SCORES if beside_scores else {}))
 
 
 def _dumps(rid: str, input_ids: TokenIds, sampling: Mapping[str, Any], *, stream: bool, **more: Any) -> bytes:
