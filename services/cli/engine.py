@@ -13,8 +13,10 @@ from rich.console import Console
 from services.cli.engine_local import local
 from services.core import redis
 from services.core import settings as core_settings
+from services.core.chat_template import TemplateError
 from services.core.clock import SystemClock
 from services.core.tokenizer import Tokenizer
+from services.doctor.longest_prompt import id_difference
 from services.fusion.decide.answer import ANSWER_SCHEMA
 from services.fusion.prompt.builder import fingerprint
 from services.fusion.prompt.store import PrefixStore
@@ -83,6 +85,10 @@ def serve(
         extra=ctx.args,
         python=str(python),
     )
+    own_tokenizer = planned.model_path / "tokenizer.json"
+    difference = asyncio.run(_id_difference(own_tokenizer)) if own_tokenizer.is_file() else None
+    if difference is not None:
+        planned.refused.append(f"the model was trained on other ids than the settings make: {difference}")
     for sentence in planned.notes:
         typer.echo(f"note: {sentence}", err=True)
     for sentence in planned.refused:
@@ -251,3 +257,15 @@ def _numbers(text: str) -> list[int]:
 def _fail(sentence: str) -> NoReturn:
     typer.echo(f"refused: {sentence}", err=True)
     raise typer.Exit(2)
+
+
+async def _id_difference(tokenizer_file: Path) -> str | None:
+    """Return how prompts' ids differ from the model's own, None where they do not or the model brings nothing to compare with."""
+    try:
+        settings = core_settings.load()
+        return await id_difference(settings, Tokenizer.from_file(tokenizer_file), tokenizer_file)
+    except TemplateError as error:
+        _say(f"prompt ids are not compared with the model's own: {error}")
+    except ValueError as error:
+        return str(error)
+    return None

@@ -1,7 +1,8 @@
 """A model's tokenizer, made context-free: what a text encodes to depends on that text alone.
 
 Prompts are concatenations of blocks that were tokenized apart, so nothing may be put before, after or inside a block: no BOS, no
-dummy prefix, and no special token that a text only spells. Special tokens are inserted by id.
+dummy prefix, and no special token that a text only spells. Special tokens are inserted by id. Only the chat template's own text, which
+stands between them, is encoded as the model was trained on it: some tokenizers put a space before what follows a special token.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import orjson
 import tokenizers
 from numpy.typing import NDArray
+
+_RULES: Final = b"/template text after special tokens"
 
 
 class Tokenizer:
@@ -23,14 +26,16 @@ class Tokenizer:
     def __init__(self, definition: bytes, where: str) -> None:
         """Load `definition`, the file's bytes; `where` names it in errors. Raise ValueError when it is no tokenizer."""
         try:
-            edited = _context_free(orjson.loads(definition))
-            self._hf = tokenizers.Tokenizer.from_str(orjson.dumps(edited).decode())
+            parsed = orjson.loads(definition)
+            trained = parsed | {"post_processor": None, "truncation": None, "padding": None}
+            self._trained = tokenizers.Tokenizer.from_str(orjson.dumps(trained).decode())
+            self._hf = tokenizers.Tokenizer.from_str(orjson.dumps(_context_free(parsed)).decode())
         except Exception as error:  # tokenizers raises bare Exception
             raise ValueError(f"{where} is not a Hugging Face tokenizer.json: {error}") from error
         self._hf.encode_special_tokens = True
         self._where = where
-        self.fingerprint = hashlib.sha256(definition).hexdigest()[:16]
-        """The first 16 hex digits of the file's SHA-256."""
+        self.fingerprint = hashlib.sha256(definition + _RULES).hexdigest()[:16]
+        """The first 16 hex digits of the SHA-256 of the file and of the rules that ids are made by here."""
         self.vocab_size: int = self._hf.get_vocab_size(with_added_tokens=True)
         """How many ids there are, special tokens included."""
 
@@ -50,6 +55,19 @@ class Tokenizer:
         """Return the ids of each of `texts`, each on its own, on several cores."""
         encoded = self._hf.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(one.ids, dtype=np.int32) for one in encoded]
+
+    def encode_after(self, special: str, text: str) -> NDArray[np.int32]:
+        """Return the ids of a chat template's own `text` right after the special token `special`, shape (tokens,).
+
+        The tokenizer's rule for text after a special token holds, and tokens that the text spells, such as `<think>`, are those tokens.
+        """
+        first = self.special_id(special)
+        ids = self._trained.encode(special + text, add_special_tokens=False).ids
+        if ids[:1] != [first]:
+            raise ValueError(
+                f"the tokenizer {self._where} does not find its token {special!r} in text; is it the model's own tokenizer.json?"
+            )
+        return np.array(ids[1:], dtype=np.int32)
 
     def decode(self, ids: NDArray[np.int32] | Sequence[int]) -> str:
         """Return the text of `ids`, special tokens spelt out; ids outside the vocabulary are left out."""

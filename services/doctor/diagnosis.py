@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 from redis.exceptions import AuthenticationError, RedisError
@@ -16,13 +17,15 @@ from services.core.bus import Bus, BusError, NewTopic, TopicPartition
 from services.core.bus.connect import connect as connect_bus
 from services.core.bus.kafka_cluster import ClusterState
 from services.core.calendar import CalendarError, SessionCalendar
+from services.core.chat_template import TemplateError
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.settings import Settings, SettingsError
+from services.core.tokenizer import Tokenizer
 from services.doctor.engine_findings import PromptFacts, engine_findings
 from services.doctor.finding import Finding, fail, ok, skipped
 from services.doctor.kafka_connection import check_connection
-from services.doctor.longest_prompt import longest_prompt
+from services.doctor.longest_prompt import id_difference, longest_prompt
 from services.doctor.redis_findings import RedisFacts, redis_findings
 from services.doctor.topic_findings import TopicFacts, look_back, topic_findings
 from services.doctor.worker_findings import halt_findings, instrument_findings, offset_findings, skew_finding
@@ -68,7 +71,18 @@ class Diagnosis:
         except ValueError as error:
             return [fail("tokenizer", str(error), "set engine.chat_template to the model's, or engine.tokenizer_file to its file")]
         which = engine.tokenizer_file or "the simulator's"
-        return [ok("tokenizer", f"{which}, {tokenizer.vocab_size} tokens, fits the chat template {engine.chat_template!r}")]
+        fits = ok("tokenizer", f"{which}, {tokenizer.vocab_size} tokens, fits the chat template {engine.chat_template!r}")
+        return [fits] if engine.tokenizer_file is None else [fits, await self._prompt_ids(tokenizer, engine.tokenizer_file)]
+
+    async def _prompt_ids(self, tokenizer: Tokenizer, file: Path) -> Finding:
+        try:
+            difference = await id_difference(self._settings, tokenizer, file)
+        except TemplateError as error:
+            return skipped("prompt ids", f"not compared with the model's own: {error}")
+        if difference is not None:
+            fix = "set engine.chat_template to the model's, and engine.tokenizer_file to its own file"
+            return fail("prompt ids", f"the model was trained on other ids: {difference}", fix)
+        return ok("prompt ids", "a whole prompt has the ids that the model's own chat template and tokenizer give")
 
     # --- Kafka ------------------------------------------------------------------------------------------------------------
 

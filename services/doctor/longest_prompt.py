@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from schemas import Detector, Image, Instrument, MarketFeatures, Mode, Pattern, Skill, VisionFeatures, interval_ms
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
+from services.core.chat_template import reference_ids
 from services.core.clock import SystemClock
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
 from services.doctor.engine_findings import PromptFacts
-from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.builder import Prompt, PromptBuilder
 from services.fusion.prompt.facts import FACTS
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.book import Book
@@ -23,14 +28,40 @@ _PRICES: Final = (98_765.43, 99_876.54, 87_654.32, 91_234.56)
 
 async def longest_prompt(settings: Settings, tokenizer: Tokenizer) -> PromptFacts:
     """Return the sizes of a prompt at the end of an epoch with full windows; raise ValueError when the tokenizer lacks a token."""
+    deep = settings.fusion.deep_every_bars or settings.fusion.deep_on_move_atr is not None
+    prompt, _ = await _built(settings, tokenizer, "deep" if deep else settings.fusion.mode)
+    return PromptFacts(prompt.ids.size, prompt.prefix_tokens)
+
+
+async def id_difference(settings: Settings, tokenizer: Tokenizer, tokenizer_file: Path) -> str | None:
+    """Return where a whole prompt's ids differ from what the model's own chat template and tokenizer give, None when they do not.
+
+    The template lies beside `tokenizer_file`. Raises TemplateError when there is none, ValueError when the tokenizer lacks a token.
+    """
+    for mode in (settings.fusion.mode, "deep"):
+        prompt, (system, user) = await _built(settings, tokenizer, mode)
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        expected = await asyncio.to_thread(reference_ids, tokenizer_file, messages, thinking=mode == "deep")
+        # In mode deep the thought is opened for the model, which a template may leave to it.
+        ours = prompt.ids[: expected.size] if mode == "deep" else prompt.ids
+        if not np.array_equal(ours, expected):
+            shared = min(ours.size, expected.size)
+            at = int(np.argmax(np.append(ours[:shared] != expected[:shared], True)))
+            near = slice(max(0, at - 2), at + 4)
+            return (
+                f"token {at:,} of a prompt in mode {mode} is {tokenizer.decode(ours[near])!r} {ours[near].tolist()}, and the model's own "
+                f"chat template gives {tokenizer.decode(expected[near])!r} {expected[near].tolist()}"
+            )
+    return None
+
+
+async def _built(settings: Settings, tokenizer: Tokenizer, mode: Mode) -> tuple[Prompt, tuple[str, str]]:
+    """Return a prompt at the end of an epoch with full windows, and the same as (system, user) text."""
     store = PrefixStore(None, settings.redis, SystemClock(), "doctor")
     builder = PromptBuilder(settings.fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
     interval = min(settings.fusion.trigger_interval_set, key=interval_ms)
-    book = _full_book(settings, interval)
-    mode: Mode = "deep" if settings.fusion.deep_every_bars or settings.fusion.deep_on_move_atr is not None else settings.fusion.mode
-    plan = builder.plan(book, interval, mode)
-    prompt = await builder.build(plan)
-    return PromptFacts(prompt.ids.size, prompt.prefix_tokens)
+    plan = builder.plan(_full_book(settings, interval), interval, mode)
+    return await builder.build(plan), builder.text(plan)
 
 
 def _full_book(settings: Settings, interval: str) -> Book:

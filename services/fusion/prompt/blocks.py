@@ -61,11 +61,17 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         """Look up the template's special tokens at once; raise ValueError naming one that the tokenizer lacks."""
         self._tokenizer = tokenizer
-        pieces = (*template.head, *template.middle, *template.fast_tail, *template.deep_tail, *template.next_user)
-        self._known: dict[Piece, TokenIds] = {
-            piece: np.array([tokenizer.special_id(piece.token)], dtype=np.int32) if isinstance(piece, Special) else tokenizer.encode(piece)
-            for piece in pieces
-        }
+        self._known: dict[Piece, TokenIds] = {}
+        for pieces in (template.head, template.middle, template.fast_tail, template.deep_tail, template.next_user):
+            before: Piece = ""
+            for piece in pieces:
+                if isinstance(piece, Special):
+                    ids = np.array([tokenizer.special_id(piece.token)], dtype=np.int32)
+                else:
+                    ids = tokenizer.encode_after(before.token, piece) if isinstance(before, Special) else tokenizer.encode(piece)
+                if not np.array_equal(self._known.setdefault(piece, ids), ids):
+                    raise ValueError(f"the chat template has {piece!r} after different tokens, where this tokenizer encodes it differently")
+                before = piece
 
     def encode(self, piece: Piece) -> TokenIds:
         """Return the ids of one piece."""

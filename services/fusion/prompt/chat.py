@@ -37,7 +37,12 @@ class ChatTemplate:
 
 _IM_START: Final = Special("<|im_start|>")
 _IM_END: Final = Special("<|im_end|>")
-_TO_ASSISTANT: Final = (_IM_END, "\n", _IM_START, "assistant\n")
+
+
+def _to_assistant(opening: str = "") -> tuple[Piece, ...]:
+    """Return what leads to the answer, whose first words `opening` is: one piece with what it follows, as the model was trained."""
+    return (_IM_END, "\n", _IM_START, f"assistant\n{opening}")
+
 
 _CHATML_HEAD: Final = (_IM_START, "system\n")
 _CHATML_MIDDLE: Final = (_IM_END, "\n", _IM_START, "user\n")
@@ -48,15 +53,15 @@ TEMPLATES: Final[dict[str, ChatTemplate]] = {
     "minicpm4": ChatTemplate(
         head=(Special("<s>"), *_CHATML_HEAD),
         middle=_CHATML_MIDDLE,
-        fast_tail=(*_TO_ASSISTANT, "<think>\n\n</think>\n\n"),
-        deep_tail=(*_TO_ASSISTANT, "<think>\n"),
+        fast_tail=_to_assistant("<think>\n\n</think>\n\n"),
+        deep_tail=_to_assistant("<think>\n"),
         next_user=_CHATML_NEXT,
     ),
     "chatml": ChatTemplate(
         head=_CHATML_HEAD,
         middle=_CHATML_MIDDLE,
-        fast_tail=_TO_ASSISTANT,
-        deep_tail=(*_TO_ASSISTANT, "<think>\n"),
+        fast_tail=_to_assistant(),
+        deep_tail=_to_assistant("<think>\n"),
         next_user=_CHATML_NEXT,
     ),
     "none": ChatTemplate(

@@ -1,4 +1,4 @@
-"""A Hugging Face `tokenizer.json` made of a GGUF file's vocabulary and merges, so that a prompt's ids are the model's own."""
+"""Hugging Face's tokenizer files made of what a GGUF file holds, so that a prompt's ids are the model's own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ _SPLITS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 """By llama.cpp's name, how text is cut before it is merged; a name says nothing of itself, so only these are known."""
+
+
+def tokenizer_config(file: Path) -> bytes:
+    """Return a `tokenizer_config.json` with the chat template of a GGUF file and the special tokens that it may name."""
+    import gguf  # noqa: PLC0415 - an extra
+
+    fields = gguf.GGUFReader(file).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for name in ("bos", "eos"):
+        if (field := fields.get(f"tokenizer.ggml.{name}_token_id")) is not None:
+            config[f"{name}_token"] = tokens[field.contents()]
+    if (template := fields.get("tokenizer.chat_template")) is not None:
+        config["chat_template"] = template.contents()
+    return orjson.dumps(config, option=orjson.OPT_INDENT_2)
 
 
 def tokenizer_json(file: Path) -> bytes:

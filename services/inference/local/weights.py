@@ -21,7 +21,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from services.inference.local.vocabulary import tokenizer_json
+from services.inference.local.vocabulary import tokenizer_config, tokenizer_json
 
 _ROOT: Final = Path(__file__).parents[3]
 _CHUNK_BYTES: Final = 1 << 20
@@ -52,7 +52,7 @@ class Lock(BaseModel):
 
 
 class Weights(BaseModel):
-    """What serves the model: its file for llama.cpp, and the tokenizer for whoever makes prompts."""
+    """What serves the model: its file for llama.cpp, and the tokenizer for whoever makes prompts, its chat template beside it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -101,6 +101,8 @@ def fetch(say: Say, folder: Path | None = None) -> Weights:
             partial = wanted.gguf.with_suffix(".partial")
             say(f"quantizing {original.name} to Q8_0, once (some 10 s)")
             _requantize(original, partial)
+            wanted.tokenizer.parent.mkdir(exist_ok=True)
+            wanted.tokenizer.with_name("tokenizer_config.json").write_bytes(tokenizer_config(original))
             wanted.tokenizer.write_bytes(tokenizer_json(original))
             partial.replace(wanted.gguf)
     except OSError as error:
@@ -113,7 +115,7 @@ def _weights(lock: Lock, folder: Path) -> Weights:
     return Weights(
         model=lock.model,
         gguf=folder / f"{lock.model}.Q8_0.gguf",
-        tokenizer=folder / f"{lock.model}.tokenizer.json",
+        tokenizer=folder / lock.model / "tokenizer.json",
         context_tokens=lock.context_tokens,
         chat_template=lock.chat_template,
     )

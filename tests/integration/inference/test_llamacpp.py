@@ -11,7 +11,11 @@ import numpy as np
 import orjson
 import pytest
 import pytest_asyncio
+import transformers
 
+from services.core.chat_template import reference_ids
+from services.core.settings import EngineSettings, FusionSettings, Settings
+from services.doctor.longest_prompt import id_difference
 from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader
 from services.inference.engine import Chunk, EngineError, EngineRequest, TokenIds, Usage
 from services.inference.llamacpp_client import LlamaCppEngine
@@ -132,3 +136,14 @@ async def test_the_products_ids_are_the_servers_own(server: LocalEngine) -> None
     for text, ids in zip(texts, tokenizer().encode_batch(texts), strict=True):
         said = await page(server, "/tokenize", {"content": text, "parse_special": False})
         assert ids.tolist() == said["tokens"]
+
+
+async def test_a_whole_prompt_has_the_ids_of_the_models_own_template_as_transformers_applies_it() -> None:
+    file = weights().tokenizer
+    engine = EngineSettings(tokenizer_file=file, chat_template="chatml")
+    settings = Settings(engine=engine, fusion=FusionSettings(intervals=["5m"], window_bars=40, epoch_slots=8))
+    assert await id_difference(settings, tokenizer(), file) is None
+    messages = [{"role": "system", "content": "You decide.\n"}, {"role": "user", "content": BARS}]
+    theirs = transformers.AutoTokenizer.from_pretrained(file.parent)
+    expected = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert reference_ids(file, messages, thinking=False).tolist() == list(expected)

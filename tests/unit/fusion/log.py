@@ -38,6 +38,7 @@ class RememberingTokenizer(Tokenizer):
     def __init__(self) -> None:
         shared = tokenizer()
         self._hf = shared._hf
+        self._trained = shared._trained
         self._where = shared._where
         self.fingerprint = shared.fingerprint
         self.vocab_size = shared.vocab_size
