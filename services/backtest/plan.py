@@ -23,7 +23,7 @@ from services.core.clock import SystemClock, VirtualClock
 from services.core.health import Health
 from services.core.settings import Settings, SettingsError, load
 from services.feeds import samples
-from services.feeds.describe import describe
+from services.feeds.file_instruments import instruments_for
 from services.feeds.files import FileError, Reading, ReadOptions, merged, read_all
 from services.fusion.service import connect_engine, load_tokenizer
 from services.fusion.worker import WorkerDependencies
@@ -183,7 +183,7 @@ def _charts(options: BacktestRequest) -> tuple[Mapping[tuple[str, int], VisionFe
 
 def _instruments(options: BacktestRequest, candles: Sequence[Candle]) -> list[Instrument]:
     try:
-        return describe(
+        return instruments_for(
             candles,
             run_mode=MODE,
             currency=options.currency,

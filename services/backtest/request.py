@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.feeds.slots import Stamp
+from services.feeds.stamp_rules import Stamp
 
 DEMO = "demo"
 """The data that ship with Aquiline."""

@@ -1,4 +1,4 @@
-"""`aquiline feed`: candles onto the bus as they come, from an exchange or from files that grow."""
+"""`aquiline feed`: publish live candles from an exchange or from growing files."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from services.core.clock import Clock
 from services.core.health import Health
 from services.core.lifecycle import Build, OnBus, Service, explain, serve
 from services.core.settings import Settings, SettingsError
-from services.feeds.exchange import Exchange, default_symbol
-from services.feeds.follow import FileFeed
-from services.feeds.live import ExchangeFeed, LiveFeed, Pause
-from services.feeds.options import ReadOptions
-from services.feeds.symbols import Symbols
+from services.feeds.ccxt_exchange import Exchange, default_symbol
+from services.feeds.exchange_feed import Backoff, ExchangeFeed, FeedRequest
+from services.feeds.file_feed import FileFeed
+from services.feeds.read_options import ReadOptions
+from services.feeds.symbol_names import Symbols
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Candles onto the bus as they come.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Publish live candles.")
 
 
 @app.callback()
 def feed() -> None:
-    """Candles onto the bus as they come."""
+    """Publish live candles."""
 
 
 @app.command("ccxt")
@@ -54,9 +54,9 @@ def from_exchange(
 ) -> None:
     """Publish an exchange's instruments and candles, forming and closed, until SIGTERM or Ctrl-C.
 
-    The instruments come from the exchange's own market data: tick, lot, least order value, taker fee. Candles begin where the topic
-    ends, so that a feed that was stopped or cut off fills what it missed and repeats nothing.
-    When the exchange does not answer, or asks to be left alone, the feed waits and tries again.
+    The instruments come from the exchange's own market data: tick, lot, least order value, taker fee. Candles start where the
+    topic ends, so that a feed that was interrupted fills its gap and publishes nothing twice.
+    When the exchange is unreachable or limits requests, the feed backs off and retries.
 
         aquiline feed ccxt --exchange binance --symbol BTC/USDT --symbol ETH/USDT --interval 1m
 
@@ -65,12 +65,12 @@ def from_exchange(
     named = _named(symbol, exchange)
     _checked_interval(interval)
     options = _ccxt_options(option or [])
-    live = LiveFeed(named, interval, history_bars, round(poll_seconds * 1_000))
+    live = FeedRequest(named, interval, history_bars, round(poll_seconds * 1_000))
 
     async def build(settings: Settings, clock: Clock, health: Health) -> Service:
         broker = connect(settings.bus, clock)
         source = Exchange(exchange, options, settings.run_mode, clock)
-        return OnBus(broker, ExchangeFeed(live, source, broker, clock, health=health, pause=Pause()))
+        return OnBus(broker, ExchangeFeed(live, source, broker, clock, health=health, pause=Backoff()))
 
     _serve(_settings(config, bus), build)
 
@@ -95,9 +95,9 @@ def from_files(
     bus: BusOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Publish what files hold that the topic does not, and with `--follow` what is appended to them.
+    """Publish the candles of files that the topic does not have, and with `--follow` those that are appended later.
 
-    A bar is published as forming until it has ended. A row that changes later comes as a correction.
+    A bar is published as forming until its end. A row that changes later is published as a correction.
 
         aquiline feed files --follow btc.csv --symbol BTC-USD.CBSE --interval 1m --price-increment 0.01
     """
@@ -141,7 +141,7 @@ def _checked_interval(interval: str) -> None:
 
 
 def _ccxt_options(texts: list[str]) -> dict[str, Any]:
-    """Return ccxt's options from `urls.api.public=http://…`: dots go into tables, values are JSON or text."""
+    """Parse ccxt options such as `urls.api.public=http://…`: dots separate tables, values are JSON or text."""
     options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -28,7 +28,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "topics": _Entry("services.cli.topics:app", "Create the topics, or compare them with the configuration that is needed."),
     "secrets": _Entry("services.cli.secrets:app", "Create random passwords as files."),
     "market": _Entry("services.cli.market:app", "Publish candles from files and from the samples."),
-    "feed": _Entry("services.cli.feed:app", "Publish candles as they come, from an exchange or from growing files."),
+    "feed": _Entry("services.cli.feed:app", "Publish live candles from an exchange or from growing files."),
     "engine": _Entry("services.cli.engine:app", "Start, tune, calibrate or simulate the inference engine."),
     "halt": _Entry("services.cli.halt_and_resume:halt_app", "Stop publishing signals and cancel open ones."),
     "resume": _Entry("services.cli.halt_and_resume:resume_app", "Publish signals again."),

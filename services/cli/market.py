@@ -20,7 +20,7 @@ from services.core.bus.connect import connect
 from services.core.calendar import ALWAYS_OPEN, CalendarError
 from services.core.clock import SystemClock
 from services.core.settings import Settings, SettingsError
-from services.feeds.describe import describe, increments
+from services.feeds.file_instruments import increments, instruments_for
 from services.feeds.files import FileError, Reading, ReadOptions, merged, read_all
 from services.feeds.replay import AsFastAsPossible, BarsPerSecond, Pace, RealTime, in_event_time, replay
 
@@ -114,7 +114,7 @@ def _pace(bars_per_second: float | None, speed: float | None) -> Pace:
 
 def _instruments(candles: list[Candle], price_increment: str, currency: str, calendar: str, settings: Settings) -> list[Instrument]:
     try:
-        return describe(
+        return instruments_for(
             candles,
             run_mode=settings.run_mode,
             currency=currency,

@@ -1,1 +1,1 @@
-"""Candles from files and samples onto a bus: reading, replay at a pace, and the five shipped stocks."""
+"""Candles from files, exchanges and the shipped samples: reading them, and publishing them live or at a chosen pace."""

@@ -1,6 +1,6 @@
-"""Candles from files: CSV and Parquet in the layouts of providers and platforms, each bar at its own time.
+"""Reads candles from CSV and Parquet files in the layouts of data providers and trading platforms.
 
-A bar is never known before it ended. What a file says in two ways, or does not say, is refused in the file's own words.
+A bar is never known before it ended. Ambiguous or incomplete files are refused, and errors use the file's own column names and values.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from schemas import Candle, interval_ms
 from services.core.calendar import SessionCalendar
+from services.feeds.bar_times import TimeAssigner, TimedBar
+from services.feeds.file_table import FileError, Table, read_table
 from services.feeds.headers import find_columns
 from services.feeds.layouts import Layout, recognise
-from services.feeds.options import Reading, ReadOptions, utc
-from services.feeds.placing import Placed, Placer
-from services.feeds.rows import RowReader
-from services.feeds.tables import FileError, Table, read_table
+from services.feeds.read_options import Reading, ReadOptions, utc
+from services.feeds.row_values import RowReader
 
 __all__ = ["FileError", "ReadOptions", "Reading", "candles_of", "merged", "read_all", "read_candles"]
 
 
 def read_candles(path: Path, options: ReadOptions) -> Reading:
-    """Read a file, whatever its layout; raise FileError with what is wrong and where, CalendarError."""
-    SessionCalendar.of(options.calendar)  # an unknown one is the same fault in every file
+    """Read a file of any known layout; raise FileError naming row, column and value, or CalendarError."""
+    SessionCalendar.of(options.calendar)  # raises for an unknown name, before any row is read
     return candles_of(read_table(path, growing=options.growing), options)
 
 
@@ -44,14 +44,14 @@ def candles_of(table: Table, options: ReadOptions) -> Reading:
 def _read(table: Table, layout: Layout, options: ReadOptions) -> Reading:
     reader = RowReader(table, layout, options)
     bars = reader.read()
-    placer = Placer(table, layout, options, reader.time_name)
-    candles = [_candle(one, options) for one in placer.place(bars)] if bars else []
+    assigner = TimeAssigner(table, layout, options, reader.time_name)
+    candles = [_candle(one, options) for one in assigner.assign(bars)] if bars else []
     forming = sum(not one.closed for one in candles)
-    notes = [*reader.notes, *placer.notes, *([f"{forming} still forming"] if forming else [])]
-    return Reading(table.path, layout.name, len(layout.columns.rows), candles, reader.left_out + placer.left_out, notes)
+    notes = [*reader.notes, *assigner.notes, *([f"{forming} still forming"] if forming else [])]
+    return Reading(table.path, layout.name, len(layout.columns.rows), candles, reader.left_out + assigner.left_out, notes)
 
 
-def _candle(one: Placed, options: ReadOptions) -> Candle:
+def _candle(one: TimedBar, options: ReadOptions) -> Candle:
     bar, span = one
     first, high, low, last = bar.prices
     return Candle(
@@ -72,7 +72,7 @@ def _candle(one: Placed, options: ReadOptions) -> Candle:
 
 
 def read_all(paths: Sequence[Path], options: ReadOptions) -> list[Reading]:
-    """Read several files; raise FileError as `read_candles` does, and when two of them give one bar different values."""
+    """Read several files; raise FileError also when two of them disagree on a bar."""
     readings = [read_candles(path, options) for path in paths]
     held: dict[tuple[str, str, int, int], tuple[Path, Candle]] = {}
     for reading in readings if len(readings) > 1 else ():
@@ -87,7 +87,7 @@ def read_all(paths: Sequence[Path], options: ReadOptions) -> list[Reading]:
 
 
 def merged(readings: Sequence[Reading]) -> list[Candle]:
-    """Return the candles of all files, each once."""
+    """Return the candles of all files without duplicates."""
     return list({_place(candle): candle for reading in readings for candle in reading.candles}.values())
 
 

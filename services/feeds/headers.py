@@ -1,4 +1,4 @@
-"""From the cells of a file to named columns: header rows of one to three lines, lines before the header, and no header at all."""
+"""Finds a table's header (one to three rows, after any comment lines, or none) and the column of each field."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.feeds.tables import FileError, Row, Table
+from services.feeds.file_table import FileError, Row, Table
 
 PRICES: Final = ("open", "high", "low", "close")
 
 _INDEXES: Final = ("index", "index_level_0", "unnamed_0")
-"""A column that pandas writes for an index without a name: the times, or the number of the row where another holds those."""
-# Each use of a column, and the names that providers give it, the surest first; case, spaces and punctuation do not count.
+"""Names of an unnamed pandas index: it has the times, or row numbers when another column has the times."""
+# Each field and the column names that providers use for it, most specific first; case, spaces and punctuation are ignored.
 _NAMES: Final = {
     "open": ("open", "o", "opening", "open_price", "eröffnung", "eroeffnung", "erster", "ouverture", "apertura", "otwarcie"),
     "high": ("high", "h", "max", "high_price", "hoch", "haut", "alto", "najwyzszy", "najwyższy"),
@@ -64,37 +64,37 @@ _NAMES: Final = {
     "date": ("date", "datum", "data", "fecha", "dtyyyymmdd", "trade_date", "day"),
 }
 _TEXT_ROWS: Final = 25
-"""So many lines before the data may be text: addresses, comments, header rows."""
+"""At most this many lines may precede the data: a URL, comments, header rows."""
 _HEADER_PRICES: Final = 3
-"""So many of the four prices make a header row: a fourth that is missing is then said to be missing."""
+"""A row with this many of the four price names is the header, so that a missing fourth can be named in the error."""
 _NUMBER: Final = re.compile(r"^[$€£¥+-]?[\d.,'\u00a0 ]*\d[\d.,]*([eE][+-]?\d+)?[KMB%]?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where what is in a table, and the rows that hold data."""
+    """The column of each field, and the data rows."""
 
     table: Table
     names: Sequence[str]
-    """As the file writes them; `column 1` and so on where it has no header."""
+    """As the file writes them; `column 1` and so on without a header."""
     header: bool
     uses: dict[str, int]
-    """Column by use: `open`, `high`, `low`, `close`, `volume`, `time`, `date`, `symbol` and so on, where there is one."""
+    """Column index by field: `open`, `high`, `low`, `close`, `volume`, `time`, `date`, `symbol` and so on."""
     rows: Sequence[Row]
     ticker: str | None = None
-    """The symbol that header rows name."""
+    """The symbol that a header row names."""
 
     def has(self, *uses: str) -> bool:
-        """Return whether all these are there."""
+        """Return whether the table has all these fields."""
         return all(use in self.uses for use in uses)
 
     def cell(self, row: Row, use: str) -> Any:
-        """Return a row's cell; None where there is no such column."""
+        """Return a row's cell, None without such a column."""
         column = self.uses.get(use)
         return None if column is None else row.cells[column]
 
     def name(self, use: str) -> str:
-        """Return the column's name as the user knows it."""
+        """Return the column's name as the file writes it."""
         column = self.uses[use]
         return self.names[column] if self.header else f"column {column + 1} ({use})"
 
@@ -105,9 +105,9 @@ def canonical(name: str) -> str:
 
 
 def find_columns(table: Table) -> list[Columns]:
-    """Return the columns by use; several where header rows name several symbols. Raise FileError when the header is not good.
+    """Return the columns; one entry per symbol when a header row names several. Raises FileError for a bad header.
 
-    Without a header row the uses are left empty: the shape of the rows says what they are (`services.feeds.layouts`).
+    Without a header the fields stay empty: `services.feeds.layouts` recognises the shape of the rows.
     """
     if table.names is not None:
         return _from_names(table, [str(name) for name in table.names])
@@ -138,7 +138,7 @@ def find_columns(table: Table) -> list[Columns]:
 
 
 def _from_names(table: Table, names: list[str]) -> list[Columns]:
-    """Return the columns of a table with names, which pandas may have made of pairs: `('Close', 'AAPL')`."""
+    """Return the columns of a table with names; pandas writes a two-level name as `('Close', 'AAPL')`."""
     pairs = [re.fullmatch(r"\('(.*?)', '(.*?)'\)", name) for name in names]
     if not any(pairs):
         return _by_ticker(table, names, None, table.rows)
@@ -165,7 +165,7 @@ _PRICE_LIKE: Final = {name for use in (*PRICES, "volume") for name in _NAMES[use
 
 
 def _uses(table: Table, names: Sequence[str], columns: Sequence[int]) -> dict[str, int]:
-    """Return the column of each use; raise FileError when two columns have one name, or a price is missing."""
+    """Return the column of each field; raise FileError for duplicate names and missing prices."""
     by_name: dict[str, list[int]] = {}
     for column in columns:
         by_name.setdefault(canonical(names[column]) or ("index" if column == 0 else ""), []).append(column)
@@ -176,7 +176,7 @@ def _uses(table: Table, names: Sequence[str], columns: Sequence[int]) -> dict[st
                 continue
             if len(by_name[name]) > 1:
                 written = " and ".join(f"{names[column]!r} (column {column + 1})" for column in by_name[name])
-                raise FileError(f"{table.path}: the header names {written}: it cannot be told which one holds the {use}; keep one")
+                raise FileError(f"{table.path}: the header names {written}: it is unclear which has the {use}; remove or rename one")
             uses.setdefault(use, by_name[name][0])
     # CryptoDataDownload writes `Volume BTC` before `Volume USDT`: the first is the base currency's.
     volumes = [held[0] for name, held in by_name.items() if name.startswith("volume_")]
@@ -202,7 +202,7 @@ def _without_header(table: Table) -> Columns:
 
 
 def _checked_rows(table: Table, rows: Sequence[Row], width: int) -> list[Row]:
-    """Return the rows of the header's width; those after the last such row that are text alone are left out."""
+    """Return the rows, which must have the header's width; text lines after the last data row are left out."""
     kept = list(rows)
     while kept and len(kept[-1].cells) != width and not _is_data(kept[-1]):
         kept.pop()
@@ -213,7 +213,7 @@ def _checked_rows(table: Table, rows: Sequence[Row], width: int) -> list[Row]:
 
 
 def _is_data(row: Row) -> bool:
-    """Return whether a row holds numbers: at least four, as prices are."""
+    """Return whether a row is data: it has at least four numbers, or a date and only missing values."""
     return sum(1 for cell in row.cells if _NUMBER.match(cell)) >= len(PRICES) or (
         len(row.cells) > len(PRICES)
         and sum(1 for cell in row.cells[1:] if cell.casefold() in {"", "nan", "null"}) >= len(PRICES)

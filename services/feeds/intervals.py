@@ -1,6 +1,6 @@
-"""The length of a file's bars: as a column, the command line or the layout names it, checked against how far rows lie apart.
+"""The interval of a file's bars, from a column, the command line or the layout, checked against the distance between rows.
 
-Rows that lie further apart than their interval are refused: such a bar would be taken for closed long before it was.
+Rows further apart than their interval are refused: such a bar would be treated as closed long before it was.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ _DAY_MS: Final = 86_400_000
 
 
 def normalized(text: str) -> str:
-    """Return an interval as Aquiline writes it, `1m`, from `1Min`, `60` (minutes), `H1` or `D`; raise ValueError when it is none."""
+    """Return an interval as Aquiline writes it, `1m`, from `1Min`, `60` (minutes), `H1` or `D`; raise ValueError for anything else."""
     name = text.strip()
     if re.fullmatch(r"\d+(\.0)?", name):
         return _shortest(int(float(name)), "m")
     if (match := re.fullmatch(r"([MHDW])(\d{1,3})", name)) is not None:
         return _shortest(int(match[2]), match[1].lower())
     if name == "1M" or name.lower() in {"1mo", "1mon", "month", "monthly", "1month"}:
-        raise ValueError(f"interval {text!r} is a month; bars of 1w are the longest that are read")
+        raise ValueError(f"interval {text!r} is a month; the longest supported interval is 1w")
     if (match := re.fullmatch(r"(\d*)\s*([A-Za-z]+?)(s?)", name)) is not None and (unit := _UNITS.get(match[2].lower())) is not None:
         return _shortest(int(match[1] or 1), unit)
     if name.lower() in {"daily", "weekly", "hourly"}:
@@ -81,23 +81,23 @@ def _shortest(count: int, unit: str) -> str:
 
 
 def spacing(opens_ms: Sequence[int]) -> str | None:
-    """Return the interval that rows with these opens have, None where they do not show it; raise ValueError for months."""
+    """Infer the interval from the distance between opens, None when it is unclear; raise ValueError for months."""
     gaps = Counter(after - before for before, after in pairwise(sorted(set(opens_ms))))
     if sum(gaps.values()) < _FEWEST - 1:
         return None
     if all(_MONTH_DAYS[0] * _DAY_MS <= gap <= _MONTH_DAYS[1] * _DAY_MS + _DAY_MS for gap in gaps):
-        raise ValueError("the rows lie a month apart; bars of 1w are the longest that are read")
+        raise ValueError("the rows are a month apart; the longest supported interval is 1w")
     least = min(gaps)
     return _BY_MS.get(least) if gaps[least] == max(gaps.values()) else None
 
 
 def check_spacing(opens_ms: Sequence[int], interval: str) -> None:
-    """Raise ValueError when rows lie regularly further apart than their interval, which then cannot be theirs."""
+    """Raise ValueError when rows are regularly further apart than `interval`."""
     opens = sorted(set(opens_ms))
     gaps = [after - before for before, after in pairwise(opens)]
     if len(gaps) < _FEWEST - 1:
         return
     least, length = min(gaps), interval_ms(interval)
-    # Minutes without trade leave gaps of any length; a longer interval leaves gaps that are all its multiples.
+    # Slots without trades leave irregular gaps; a longer interval leaves gaps that are all multiples of it.
     if least > length and all(gap % least == 0 or gap >= _DAY_MS for gap in gaps) and gaps.count(least) * 2 >= len(gaps):
-        raise ValueError(f"the rows lie {_BY_MS.get(least) or f'{least // 1000} s'} apart, and the interval is said to be {interval}")
+        raise ValueError(f"the rows are {_BY_MS.get(least) or f'{least // 1000} s'} apart, but the interval is {interval}")

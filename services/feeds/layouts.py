@@ -1,6 +1,6 @@
-"""The layouts of files, recognised by the names of their columns or, without a header, by the shape of their rows.
+"""Recognises the layout of a file by its column names or, without a header, by the shape of its rows.
 
-A layout says what its columns mean beyond their names: prices that are scaled, a close time that is part of the bar, a time zone.
+A layout adds what column names do not say, such as a price scale, a time zone or an interval.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from services.feeds.file_table import FileError
 from services.feeds.headers import PRICES, Columns, canonical
-from services.feeds.tables import FileError
 
 _DAY_MS: Final = 86_400_000
 _LEAST_FIXED_POINT: Final = 1_000_000
-"""A thousandth, in billionths; no price in whole numbers that Databento has is as large."""
+"""Fixed-point prices are at least this large (0.001 in units of 1e-9); plain integer prices are smaller."""
 _DATABENTO_RTYPES: Final = {"32": "1s", "33": "1m", "34": "1h", "35": "1d"}
 _INTEGER: Final = re.compile(r"\d+(\.0+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a file's columns mean."""
+    """A recognised layout and what it implies."""
 
     name: str
-    """As its users call it."""
+    """The name shown to users."""
     columns: Columns
     scale: float = 1.0
-    """What a price in the file is multiplied by."""
+    """The factor that prices are multiplied by."""
     zone: str | None = None
-    """The time zone of times that name none, where the layout fixes it."""
+    """The time zone of naive times, where the layout fixes it."""
     date: str | None = None
-    """The date of all rows, for files that hold times of day and have the date in their names."""
+    """The date of all rows, when the file has only times of day and its name has the date."""
     interval: str | None = None
     notes: Sequence[str] = field(default_factory=tuple)
 
 
 def recognise(columns: Columns) -> Layout:
-    """Return the layout of a table's columns; raise FileError when it has no header and no known shape."""
+    """Return the layout; raise FileError when there is no header and the shape is unknown."""
     if not columns.header:
         return _by_shape(columns)
     names = [canonical(name) for name in columns.names]
@@ -82,7 +82,7 @@ def _is_pandas(_: Sequence[str], columns: Columns) -> bool:
     return columns.names[0] in {"", "Unnamed: 0"} or "__index_level_0__" in columns.names
 
 
-# The first that fits is taken: the more telling ones stand first.
+# The first match wins, so more specific layouts come first.
 _SIGNATURES: Final[Sequence[tuple[str, Callable[[Sequence[str], Columns], bool]]]] = (
     ("Aquiline candles", _has("ts_open_ms", "ts_close_ms")),
     ("Databento", _has("ts_event")),
@@ -113,7 +113,7 @@ _SIGNATURES: Final[Sequence[tuple[str, Callable[[Sequence[str], Columns], bool]]
 def _refined(layout: Layout, names: Sequence[str]) -> Layout:
     columns, notes = layout.columns, list(layout.notes)
     if "adj_close" in names and canonical(columns.names[columns.uses["close"]]) != "adj_close":
-        notes.append("adjusted closes are not used: the prices are those of the columns open to close")
+        notes.append("adjusted closes are ignored; prices come from the open, high, low and close columns")
     if layout.name == "Databento":
         layout = replace(layout, scale=_fixed_point(columns), interval=_DATABENTO_RTYPES.get(_first(columns, "rtype")))
         if layout.scale != 1:
@@ -126,16 +126,16 @@ def _refined(layout: Layout, names: Sequence[str]) -> Layout:
 
 
 def _with_tick_volume(columns: Columns) -> tuple[Columns, list[str]]:
-    """Return the columns with the counts of price changes as volume, where no traded volume is there."""
+    """Return the columns with tick volume as volume when the file has no traded volume."""
     traded = columns.uses.get("volume")
     if "tick_volume" not in columns.uses or (traded is not None and any(str(row.cells[traded]) not in {"0", ""} for row in columns.rows)):
         return columns, []
     uses = {**columns.uses, "volume": columns.uses["tick_volume"]}
-    return replace(columns, uses=uses), ["volume is the number of price changes: the file has no traded volume"]
+    return replace(columns, uses=uses), ["volume is tick volume: the file has no traded volume"]
 
 
 def _fixed_point(columns: Columns) -> float:
-    """Return 1e-9 where prices are integers in units of a billionth, as Databento's files have them by default."""
+    """Return 1e-9 when prices are fixed-point integers, Databento's default, else 1."""
     cells = [str(columns.cell(row, use)) for row in columns.rows for use in PRICES]
     return 1e-9 if all(cell.isdigit() for cell in cells) and min(map(int, cells)) >= _LEAST_FIXED_POINT else 1.0
 
@@ -145,10 +145,10 @@ def _by_shape(columns: Columns) -> Layout:
     first, width, path = [str(cell) for cell in columns.rows[0].cells], len(columns.names), columns.table.path
     for name, uses, matches in _SHAPES:
         if width == len(uses) and matches(first):
-            placed = replace(columns, uses={use: column for column, use in enumerate(uses) if use})
-            layout = Layout(name, placed, notes=("the file has no header",))
+            timed = replace(columns, uses={use: column for column, use in enumerate(uses) if use})
+            layout = Layout(name, timed, notes=("the file has no header",))
             if name == "HistData":
-                return replace(layout, zone="Etc/GMT+5", notes=(*layout.notes, "times are New York's winter time all year"))
+                return replace(layout, zone="Etc/GMT+5", notes=(*layout.notes, "times are EST all year (UTC-5)"))
             return _lean(layout, path) if name == "LEAN" else layout
     raise FileError(
         f"{path}: the file has no header, and its {width} columns, {', '.join(map(str, first[:7]))}, are of no layout that is known; "
@@ -184,7 +184,7 @@ def _is_dated(first: Sequence[str]) -> bool:
 
 _OHLCV: Final = ("time", "open", "high", "low", "close", "volume")
 _SPLIT: Final = ("date", "time", "open", "high", "low", "close", "volume")
-# What each column holds (empty: nothing that is read), and what the first row of such a file looks like.
+# The field of each column (empty: ignored) and a test of the first row.
 _SHAPES: Final[Sequence[tuple[str, Sequence[str], Callable[[Sequence[str]], bool]]]] = (
     ("Binance klines", (*_OHLCV, "close_time", *[""] * 5), _is_binance),
     ("Binance klines", (*_OHLCV, "close_time", *[""] * 4), _is_binance),

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from schemas import RunMode
 from services.feeds.files import Reading, ReadOptions, read_candles
-from services.feeds.options import utc
-from services.feeds.ticks import infer_increment
+from services.feeds.price_increment import infer_increment
+from services.feeds.read_options import utc
 
 FOLDER: Final = Path(__file__).parent / "layouts"
 PAGE: Final = Path(__file__).parents[2] / "docs" / "feeds.md"

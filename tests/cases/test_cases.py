@@ -14,8 +14,8 @@ from services.cli.backtest import app
 from services.cli.replay import app as replay
 from services.core.settings import SettingsError
 from services.feeds.files import FileError, read_candles
-from services.feeds.options import utc
-from services.feeds.ticks import infer_increment
+from services.feeds.price_increment import infer_increment
+from services.feeds.read_options import utc
 from tests.cases.layouts import options
 
 FOLDER: Final = Path(__file__).parent

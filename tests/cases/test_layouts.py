@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from schemas import interval_ms
-from services.feeds.options import utc
+from services.feeds.read_options import utc
 from tests.cases.layouts import FILES, FOLDER, PAGE, LayoutFile, page, read
 
 

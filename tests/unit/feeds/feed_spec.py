@@ -14,13 +14,13 @@ from services.core.bus.topic_reader import TimeRange, read_within
 from services.core.health import Health
 from services.core.settings import SettingsError
 from services.core.topic_admin import ensure_topics
-from services.feeds.exchange import Exchange
-from services.feeds.live import ExchangeFeed, LiveFeed, Pause
+from services.feeds.ccxt_exchange import Exchange
+from services.feeds.exchange_feed import Backoff, ExchangeFeed, FeedRequest
 from tests.unit.feeds.fake_binance import MINUTE, FakeBinance, FastClock, final
 
 MODE = RunMode.DEMO
 SYMBOL = "BTC-USDT.BINANCE"
-LIVE = LiveFeed({"BTC/USDT": SYMBOL}, "1m", history_bars=20, poll_ms=10_000)
+LIVE = FeedRequest({"BTC/USDT": SYMBOL}, "1m", history_bars=20, poll_ms=10_000)
 
 
 async def records(bus: Bus, topic: Topic) -> list[bytes]:
@@ -48,10 +48,10 @@ async def until(bus: Bus, enough: Callable[[list[Candle]], bool]) -> list[Candle
 
 
 @contextlib.asynccontextmanager
-async def running(bus: Bus, server: FakeBinance, clock: FastClock, live: LiveFeed = LIVE) -> AsyncIterator[ExchangeFeed]:
+async def running(bus: Bus, server: FakeBinance, clock: FastClock, live: FeedRequest = LIVE) -> AsyncIterator[ExchangeFeed]:
     """Run a feed, and have it end by itself alone."""
     exchange = Exchange("binance", server.options, MODE, clock)
-    feed = ExchangeFeed(live, exchange, bus, clock, health=Health(), pause=Pause())
+    feed = ExchangeFeed(live, exchange, bus, clock, health=Health(), pause=Backoff())
     task = asyncio.ensure_future(feed.run())
     try:
         yield feed
@@ -122,10 +122,10 @@ class FeedSpec:
     async def test_a_market_or_interval_that_the_exchange_does_not_have_is_said(self, bus: Bus, clock: FastClock) -> None:
         async with FakeBinance(clock) as server:
             for live, problem in (
-                (LiveFeed({"BTC/EUR": SYMBOL}, "1m", 20, 1_000), "--symbol 'BTC/EUR' is no market of binance; it has BTC/USDT"),
-                (LiveFeed({"BTC/USDT": SYMBOL}, "7m", 20, 1_000), "--interval '7m' is none of binance; it has 1s, 1m"),
+                (FeedRequest({"BTC/EUR": SYMBOL}, "1m", 20, 1_000), "--symbol 'BTC/EUR' is not a market of binance; it has BTC/USDT"),
+                (FeedRequest({"BTC/USDT": SYMBOL}, "7m", 20, 1_000), "--interval '7m' is not an interval of binance; it has 1s, 1m"),
             ):
-                feed = ExchangeFeed(live, Exchange("binance", server.options, MODE, clock), bus, clock, health=Health(), pause=Pause())
+                feed = ExchangeFeed(live, Exchange("binance", server.options, MODE, clock), bus, clock, health=Health(), pause=Backoff())
                 with pytest.raises(SettingsError, match=problem):
                     await feed.run()
 

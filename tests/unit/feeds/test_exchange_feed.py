@@ -10,8 +10,8 @@ from services.core.bus import Bus
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings, SettingsError
-from services.feeds.exchange import Exchange, default_symbol
-from services.feeds.live import Pause
+from services.feeds.ccxt_exchange import Exchange, default_symbol
+from services.feeds.exchange_feed import Backoff
 from tests.unit.feeds.fake_binance import FastClock
 from tests.unit.feeds.feed_spec import MODE, FeedSpec, with_topics
 
@@ -50,7 +50,7 @@ def test_a_market_has_a_symbol_of_its_own(name: str, exchange: str, symbol: str)
 
 
 def test_pauses_grow_to_a_minute_and_are_as_long_as_the_other_side_asks_for() -> None:
-    pause = Pause(1_000)
+    pause = Backoff(1_000)
     pauses = [pause.next_ms() for _ in range(12)]
     assert all(500 * 2**at <= one <= 1_000 * 2**at for at, one in enumerate(pauses[:6]))
     assert all(30_000 <= one <= 60_000 for one in pauses[6:])

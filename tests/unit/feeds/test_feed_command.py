@@ -17,7 +17,7 @@ CCXT = ["ccxt", "--exchange", "binance", "--symbol", "BTC/USDT"]
         ([*CCXT, "--interval", "minute"], "--interval: interval 'minute' is not a number"),
         ([*CCXT, "--option", "proxy"], "--option 'proxy': expected KEY=VALUE"),
         ([*CCXT, "--symbol", "BTC/USDT"], "--symbol: BTC/USDT, BTC/USDT name one symbol twice"),
-        (["ccxt", "--exchange", "binance", "--symbol", "BTC/USDT=btc"], "--symbol 'btc' is no instrument with its venue"),
+        (["ccxt", "--exchange", "binance", "--symbol", "BTC/USDT=btc"], "--symbol 'btc' is not a symbol with its venue"),
         ([*CCXT, "--bus", "memory://"], "nobody would read what is published"),
         (["files", "a.csv", "--bus", "memory://"], "nobody would read what is published"),
     ],

@@ -17,8 +17,8 @@ from services.core.clock import SystemClock
 from services.core.errors import ServiceError
 from services.core.health import Health
 from services.core.settings import BusSettings
-from services.feeds.follow import FileFeed
-from services.feeds.options import ReadOptions
+from services.feeds.file_feed import FileFeed
+from services.feeds.read_options import ReadOptions
 from tests.unit.feeds.feed_spec import with_topics
 
 MODE = RunMode.DEMO

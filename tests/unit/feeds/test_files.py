@@ -14,9 +14,9 @@ import pytest
 
 from schemas import Candle, RunMode
 from services.feeds.files import FileError, Reading, ReadOptions, merged, read_all, read_candles
-from services.feeds.options import utc
+from services.feeds.read_options import utc
 from services.feeds.samples import BARS_FILE, load_stocks
-from services.feeds.slots import Stamp
+from services.feeds.stamp_rules import Stamp
 from tests.unit.market.build import MINUTE, ms
 
 NOW_MS = ms("2026-01-01T00:00")
@@ -74,8 +74,8 @@ def test_the_shipped_stocks_can_be_replayed_as_a_file() -> None:
         ("Time,Open,High,Low,Close\n1720009800,1,1,2,1\n", r"line 2: Open '1', High '1', Low '2', Close '1': Low and High do not enclose"),
         ("Time,Open,High,Low,Close\n1720009800,-1,1,-2,1\n", r"line 2: Open is '-1'; a price above 0"),
         ("Time,Open,High,Low,Close,Volume\n1720009800,1,1,1,1,-5\n", r"line 2: Volume is '-5'; a volume from 0"),
-        ("time,open,high,low,close\nsoon,1,1,1,1\n", r"line 2: time is 'soon', which is no time that can be read"),
-        ("time,open,high,low,close\n0,1,1,1,1\n", r"line 2: time is '0', which is no plausible time"),
+        ("time,open,high,low,close\nsoon,1,1,1,1\n", r"line 2: time is 'soon', which is not a time"),
+        ("time,open,high,low,close\n0,1,1,1,1\n", r"line 2: time is '0', which is not a plausible time"),
         ("ts_open_ms,ts_close_ms,open,high,low,close\ninf,1,1,1,1,1\n", r"line 2: ts_open_ms is 'inf'; a number is expected"),
         ("ts_open_ms,ts_close_ms,open,high,low,close\n0,90000,1,1,1,1\n", r"line 2: ts_close_ms is 90000 ms after ts_open_ms"),
         ("open,high,low,close\n1,1,1,1\n", r"there is no column for the time; the columns are open, high, low, close"),
@@ -92,15 +92,15 @@ def test_an_error_names_file_row_and_the_column_as_the_file_calls_it(tmp_path: P
 
 
 def test_a_day_without_a_session_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"date is '2024-07-04', which lies in no session of calendar XNYS"):
+    with pytest.raises(FileError, match=r"date is '2024-07-04', which is in no session of calendar XNYS"):
         read(tmp_path / "a.csv", "date,open,high,low,close\n2024-07-04,1,1,1,1\n", PLAIN)
 
 
 def test_what_neither_file_nor_options_say_is_asked_for(tmp_path: Path) -> None:
     text = "time,open,high,low,close\n1720009800,1,1,1,1\n"
-    with pytest.raises(FileError, match="no column names a symbol; give it with --symbol"):
+    with pytest.raises(FileError, match="no column has a symbol; set --symbol"):
         read(tmp_path / "a.csv", text, replace(BITS, symbol=None))
-    with pytest.raises(FileError, match="no column names the interval, and the rows do not show it; give it with --interval"):
+    with pytest.raises(FileError, match="no column has the interval, and the rows do not show it; set --interval"):
         read(tmp_path / "a.csv", text, replace(BITS, interval=None))
 
 
@@ -166,21 +166,21 @@ def test_rows_that_are_no_bars_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_two_rows_of_one_bar_with_other_values_are_refused(tmp_path: Path) -> None:
     text = "Date,Open,High,Low,Close\n2024-07-02,1,3,0.5,2\n2024-07-03,1,3,0.5,2\n2024-07-02,1,3,0.5,2.5\n"
-    with pytest.raises(FileError, match=r"line 4: Date is '2024-07-02', which is that of line 2 too, with other values"):
+    with pytest.raises(FileError, match=r"line 4: Date is '2024-07-02', which line 2 also has, with different values"):
         read(tmp_path / "a.csv", text, PLAIN)
 
 
 def test_rows_in_any_order_come_out_in_order_of_time(tmp_path: Path) -> None:
     got = reading(tmp_path / "a.csv", "time,open,high,low,close\n1720009920,1,1,1,1\n1720009800,1,1,1,1\n1720009860,1,1,1,1\n")
     assert [bar.ts_open_ms for bar in got.candles] == [1720009800000, 1720009860000, 1720009920000]
-    assert "rows were not in order of time" in got.notes
+    assert "rows were not in time order" in got.notes
 
 
 def test_bars_of_another_interval_than_is_said_are_refused(tmp_path: Path) -> None:
     hours = "time,open,high,low,close\n" + "".join(f"{1720008000 + 3600 * at},1,1,1,1\n" for at in range(5))
-    with pytest.raises(FileError, match="the rows lie 1h apart, and the interval is said to be 1m"):
+    with pytest.raises(FileError, match="the rows are 1h apart, but the interval is 1m"):
         read(tmp_path / "a.csv", hours)
-    with pytest.raises(FileError, match="is before the bar of 4h of line 2 ends; are these rows of another interval"):
+    with pytest.raises(FileError, match="is before the bar of 4h of line 2 ends; does the file mix intervals"):
         read(tmp_path / "a.csv", hours, replace(BITS, interval="4h"))
     assert {bar.interval for bar in read(tmp_path / "a.csv", hours, replace(BITS, interval=None))} == {"1h"}
 
@@ -221,21 +221,23 @@ def test_times_without_a_zone_are_the_exchanges_or_utc_whichever_lies_in_its_ses
 
 
 def test_times_that_may_be_in_two_zones_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"as many bars lie in sessions .* say which with --time-zone UTC or --time-zone America/New_York"):
+    with pytest.raises(FileError, match=r"as many bars are in sessions .* set --time-zone UTC or --time-zone America/New_York"):
         read(tmp_path / "a.csv", "time,open,high,low,close\n2024-07-01 14:30,1,1,1,1\n", replace(STOCK, interval="1h"))
 
 
 def test_a_brokers_server_time_is_asked_for_where_a_session_shows_that_it_is_not_utc(tmp_path: Path) -> None:
     text = "".join(f"2024.07.05,{hour:02d}:00,1,1,1,1,5\n" for hour in range(24))  # a Friday, whose session ends at 24:00 in EET
     fx = replace(BITS, symbol="EUR-USD.FX", interval="1h", calendar="FX")
-    with pytest.raises(FileError, match=r"line 22: .*'2024.07.05 21:00', which lies in no session .*server time with --time-zone"):
+    with pytest.raises(
+        FileError, match=r"line 22: .*'2024.07.05 21:00', which is in no session .*set --time-zone to the broker's server time"
+    ):
         read(tmp_path / "a.csv", text, fx)
     bars = read(tmp_path / "a.csv", text, replace(fx, time_zone="EET"))
     assert (len(bars), utc(bars[-1].ts_close_ms)) == (24, "2024-07-05T21:00Z")
 
 
 def test_no_row_in_any_session_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"line 2: time is '2024-07-01T02:30Z', which lies in no session of calendar XNYS, .*--time-zone"):
+    with pytest.raises(FileError, match=r"line 2: time is '2024-07-01T02:30Z', which is in no session of calendar XNYS, .*--time-zone"):
         read(tmp_path / "a.csv", "time,open,high,low,close\n2024-07-01T02:30Z,1,1,1,1\n", replace(STOCK, interval="1h"))
 
 
@@ -290,7 +292,7 @@ def test_a_week_is_that_of_its_first_or_last_day(tmp_path: Path, stamp: str, whi
 
 @pytest.mark.parametrize("stamp", ["2024-07-07", "2024-07-05", "2024-07-03"])
 def test_a_week_stamped_on_a_day_that_may_end_it_is_refused(tmp_path: Path, stamp: str) -> None:
-    with pytest.raises(FileError, match=r"which is not when a week begins; .*--stamp close"):
+    with pytest.raises(FileError, match=r"and does not start a week; .*--stamp close"):
         read(tmp_path / "a.csv", f"date,open,high,low,close\n{stamp},1,1,1,1\n", replace(PLAIN, interval="1w"))
 
 
@@ -313,9 +315,11 @@ def test_a_symbol_is_mapped_or_refused_and_never_passed_over(tmp_path: Path) -> 
     assert [(bar.symbol, bar.close) for bar in read(tmp_path / "a.csv", text, both)] == [("BTC-USDT.BINA", 1), ("ETH-USDT.BINA", 2)]
     with pytest.raises(FileError, match=r"line 2: symbol is 'BTC/USDT', and --symbol SOL-USDT.BINA names another"):
         read(tmp_path / "a.csv", text, replace(BITS, symbol="SOL-USDT.BINA"))
-    with pytest.raises(FileError, match=r"line 2: symbol is 'BTC/USDT', which names no venue; say .*--symbol 'BTC/USDT=BTC-USDT.VENUE'"):
+    with pytest.raises(
+        FileError, match=r"line 2: symbol is 'BTC/USDT', which has no venue; map it with --symbol 'BTC/USDT=BTC-USDT.VENUE'"
+    ):
         read(tmp_path / "a.csv", text, replace(BITS, symbol=None))
-    with pytest.raises(FileError, match=r"--symbol 'btc' is no instrument with its venue"):
+    with pytest.raises(FileError, match=r"--symbol 'btc' is not a symbol with its venue"):
         read(tmp_path / "a.csv", text, replace(BITS, symbol="btc"))
 
 
@@ -359,7 +363,7 @@ def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
     (bar,) = read_candles(path, BITS).candles
     assert (bar.ts_open_ms, bar.high, bar.volume) == (ms("2024-07-03T12:30"), 2.0, 3.0)
     for damaged in (b"not parquet", path.read_bytes()[:-20], path.read_bytes()[:40]):
-        with pytest.raises(FileError, match=r"b\.parquet is damaged or no Parquet file"):
+        with pytest.raises(FileError, match=r"b\.parquet is damaged or not a Parquet file"):
             read(tmp_path / "b.parquet", damaged)
 
 

@@ -21,12 +21,12 @@ def test_help_shows_whole_commands_to_copy() -> None:
     [
         (["--speed", "2", "--bars-per-second", "3"], 2, "--bars-per-second and --speed are two paces; give one"),
         (["--bus", "memory://"], 2, "nobody would read what is replayed"),
-        (["--bus", "kafka://127.0.0.1:1"], 1, "a.csv: no column names a symbol; give it with --symbol"),
+        (["--bus", "kafka://127.0.0.1:1"], 1, "a.csv: no column has a symbol; set --symbol"),
         (["--bus", "kafka://127.0.0.1:1", "--calendar", "NOPE"], 1, "calendar 'NOPE' is none of"),
         (
             ["--bus", "kafka://127.0.0.1:1", "--symbol", "A.X1", "--interval", "1m", "--price-increment", "a cent"],
             2,
-            "--price-increment of A.X1: 'a cent' is no decimal number",
+            "--price-increment of A.X1: 'a cent' is not a decimal number",
         ),
     ],
 )

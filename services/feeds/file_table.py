@@ -1,6 +1,6 @@
-"""Files as tables of cells: CSV in any dialect, Parquet, and either one compressed. A file's content says what it is, not its name.
+"""Reads CSV (any delimiter and encoding) and Parquet files, also compressed, as tables of cells. The content decides, not the file name.
 
-CSV is read with the standard library, so that a plain installation reads it; Parquet takes the extra `parquet`.
+CSV needs only the standard library, so that a plain installation reads it; Parquet needs the extra `parquet`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Row:
     """One row of a file."""
 
     number: int
-    """The line of a CSV file, or the row of a Parquet file, both from 1."""
+    """The line of a CSV file or the row of a Parquet file, from 1."""
     cells: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A file's rows; those of a CSV file may begin with its header, which `services.feeds.headers` finds."""
+    """A file's rows. For CSV they include the header, which `services.feeds.headers` finds."""
 
     path: Path
     unit: str
@@ -65,7 +65,7 @@ class Table:
 def read_table(path: Path, *, growing: bool = False) -> Table:
     """Return the cells of `path`: strings from CSV, Python values from Parquet; raise FileError when it cannot be read.
 
-    Of a `growing` file the last line is left out while no line break ends it.
+    Of a `growing` file, a last line without a line break is left out.
     """
     if not path.exists():
         raise FileError(f"{path}: there is no such file")
@@ -79,7 +79,7 @@ def read_table(path: Path, *, growing: bool = False) -> Table:
     if content.startswith(_PARQUET):
         return _parquet(path, content)
     if path.name.lower().endswith(".parquet"):
-        raise FileError(f"{path} is damaged or no Parquet file: it does not begin with {_PARQUET.decode()}")
+        raise FileError(f"{path} is damaged or not a Parquet file: it does not begin with {_PARQUET.decode()}")
     text = _text(path, content)
     return csv_table(path, text[: text.rfind("\n") + 1] if growing else text)
 
@@ -94,7 +94,7 @@ def csv_table(path: Path, text: str) -> Table:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows: list[Row] = []
     try:
-        # A quoted cell may hold line breaks: the number is that of the row's last line.
+        # A quoted cell may contain line breaks: the number is that of the row's last line.
         rows.extend(Row(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row))
     except csv.Error as error:
         raise FileError(f"{path}, line {reader.line_num} cannot be read as CSV: {error}") from error
@@ -102,14 +102,14 @@ def csv_table(path: Path, text: str) -> Table:
 
 
 def _without_empty_ends(rows: list[Row]) -> list[Row]:
-    """Return the rows without a last column that is empty in each: a delimiter ends every line."""
+    """Return the rows without an always-empty last column, which a delimiter at the end of each line makes."""
     if rows and len(rows[0].cells) > 1 and all(row.cells[-1] == "" for row in rows) and len({len(row.cells) for row in rows}) == 1:
         return [Row(row.number, row.cells[:-1]) for row in rows]
     return rows
 
 
 def _unpacked(path: Path, content: bytes) -> bytes:
-    """Return what a compressed file holds, and any other file as it is."""
+    """Return the decompressed content; other files are returned unchanged."""
     for magic, what in _REFUSED.items():
         if content.startswith(magic):
             raise FileError(f"{path} is {what}")
@@ -127,7 +127,7 @@ def _unpacked(path: Path, content: bytes) -> bytes:
     except _DAMAGES as error:
         raise FileError(f"{path} is damaged: it cannot be decompressed ({error})") from error
     if path.name.lower().endswith((".gz", ".zip", ".zst", ".bz2", ".xz")) and b"\x00" in content[:1000]:
-        raise FileError(f"{path} is damaged: its content is not of the kind that its name says")
+        raise FileError(f"{path} is damaged: its content does not match its name")
     return content
 
 
@@ -151,18 +151,18 @@ def _text(path: Path, content: bytes) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
-        # What spreadsheets in Western Europe write; every byte means something in it.
+        # Western European spreadsheets write it, and it decodes any byte.
         return content.decode("latin-1")
 
 
 def _delimiter(text: str) -> str:
-    """Return the delimiter that cuts the first lines into the most columns, alike in most lines."""
+    """Return the delimiter that splits the first lines most consistently, then into the most columns."""
     lines = [line for line in text.splitlines()[: _SAMPLE_LINES * 2] if line.strip()][:_SAMPLE_LINES]
     best, best_score = ",", (0, 0)
     for delimiter in _DELIMITERS:
         counts = [len(row) for row in csv.reader(lines, delimiter=delimiter)]
         usual = max(set(counts), key=lambda count: (counts.count(count), count))
-        # Lines that are cut alike say more than many columns: decimal commas cut a line with semicolons anywhere.
+        # Consistency counts first: with `;` as delimiter, decimal commas split lines unevenly.
         score = (counts.count(usual) if usual > 1 else 0, usual)
         if score > best_score or (score == best_score and delimiter in ";\t"):
             best, best_score = delimiter, score
@@ -179,7 +179,7 @@ def _parquet(path: Path, content: bytes) -> Table:
         table = parquet.read_table(pa.BufferReader(content))
         columns = [list(_values(column)) for column in table.columns]
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FileError(f"{path} is damaged or no Parquet file: {str(error).splitlines()[0]}") from error
+        raise FileError(f"{path} is damaged or not a Parquet file: {str(error).splitlines()[0]}") from error
     rows = [Row(number, cells) for number, cells in enumerate(zip(*columns, strict=True), start=1)]
     if not rows:
         raise FileError(f"{path}: the file holds no rows")
@@ -187,7 +187,7 @@ def _parquet(path: Path, content: bytes) -> Table:
 
 
 def _values(column: Any) -> Iterator[Any]:
-    """Yield a column's values; times come to the microsecond, so that nanoseconds need no pandas."""
+    """Yield a column's values. Times are cast to microseconds, as nanoseconds would need pandas."""
     import pyarrow as pa  # noqa: PLC0415
 
     if pa.types.is_timestamp(column.type):

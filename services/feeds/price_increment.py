@@ -1,6 +1,6 @@
-"""The price increment that prices are on, as the prices themselves show it.
+"""Infers the price increment (tick) from prices, and checks a given one against them.
 
-A tick that is too coarse makes different prices print alike; one that is too fine costs tokens and says nothing.
+A tick that is too coarse makes different prices print alike; one that is too fine wastes prompt tokens.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy.typing as npt
 from schemas import Candle
 
 _SHARE: Final = 0.95
-"""This share of the prices lies on the increment: trades inside a cent put 3 % of the demo's stocks beside it."""
+"""Share of prices that must be multiples of the increment. 3 % of the demo's prices are not on 0.01 (sub-penny trades)."""
 _SINGLE: Final = 1.2e-7
-"""What is lost by a price that was once a 32-bit float: 187.149994 is 187.15."""
+"""Relative error of a price that was a 32-bit float: 187.149994 is 187.15."""
 _DOUBLE: Final = 1e-12
 _MOST_DIGITS: Final = 12
 _MANY: Final = 100
-"""From so many different prices on, what all of them are multiples of is no chance."""
+"""With this many different prices, a common factor is not a coincidence."""
 _SIGNIFICANT: Final = 6
 _STEPS_A_BAR: Final = 20
 
@@ -32,14 +32,14 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Increment:
-    """An increment, and whether the prices lie on it or merely are told apart by it, as adjusted prices lie on none."""
+    """An increment. `exact` is false when the prices have none, as adjusted prices, and this one merely tells them apart."""
 
     text: str
     exact: bool
 
 
 def infer_increment(candles: Sequence[Candle]) -> Increment:
-    """Return the increment of the candles' prices, at most 0.01 for prices of 1 and more while few prices are known."""
+    """Infer the increment; with few different prices of 1 or more it is at most 0.01."""
     prices = _prices(candles)
     distinct = np.unique(prices)
     digits = _digits(distinct)
@@ -48,7 +48,7 @@ def infer_increment(candles: Sequence[Candle]) -> Increment:
     if len(distinct) < _MANY:
         return Increment(_power(max(digits, 2) if float(np.median(distinct)) >= 1 else digits), exact=True)
     common = int(np.gcd.reduce(np.rint(distinct * 10.0**digits).astype(np.int64)))
-    # Exchanges' ticks are made of twos and fives: 0.25, 0.05, 1/32. Any other common factor is chance.
+    # Ticks have only the prime factors 2 and 5: 0.25, 0.05, 1/32. Any other common factor is a coincidence.
     step = common if _others(common) == 1 else 1
     return Increment(_plain(Decimal(step).scaleb(-digits)), exact=True)
 
@@ -58,7 +58,7 @@ def check_increment(candles: Sequence[Candle], increment: str) -> None:
     try:
         step = float(Decimal(increment))
     except InvalidOperation:
-        raise ValueError(f"{increment!r} is no decimal number such as 0.01") from None
+        raise ValueError(f"{increment!r} is not a decimal number such as 0.01") from None
     if not (math.isfinite(step) and step > 0):
         raise ValueError(f"{increment!r} is not above 0")
     prices = _prices(candles)
@@ -70,9 +70,9 @@ def check_increment(candles: Sequence[Candle], increment: str) -> None:
     known = infer_increment(candles)
     if not known.exact and step <= _usual_range(candles) / _STEPS_A_BAR:
         return
-    example = f"{float(prices[off][0]):.12g}"
+    example = f"{Decimal(f'{float(prices[off][0]):.12g}'):f}"
     raise ValueError(
-        f"{increment} does not fit: {int(off.sum())} of {len(prices)} prices lie between its steps, such as {example}; use {known.text}"
+        f"{increment} does not fit: {int(off.sum())} of {len(prices)} prices are not multiples of it, such as {example}; use {known.text}"
     )
 
 
@@ -81,8 +81,8 @@ def _prices(candles: Sequence[Candle]) -> Float64:
 
 
 def _digits(prices: Float64) -> int | None:
-    """Return how many decimals nearly all prices have, None when they have no end."""
-    # First as 32-bit floats print; that says nothing past a million steps, where the loss itself is as long as a step.
+    """Return the number of decimals of nearly all prices, None when they have no common number."""
+    # First with the tolerance of 32-bit floats, which says nothing above a million steps, where it is as long as a step.
     for lost, most in ((_SINGLE / 2, 1e6), (_DOUBLE, 1e10)):
         for digits in range(_MOST_DIGITS + 1):
             steps = prices * 10.0**digits
@@ -101,7 +101,7 @@ def _others(value: int) -> int:
 
 
 def _telling_digits(candles: Sequence[Candle], prices: Float64) -> int:
-    """Return the decimals that tell prices without a tick apart."""
+    """Return how many decimals tell prices without a tick apart."""
     significant = _SIGNIFICANT - 1 - math.floor(math.log10(float(np.median(prices))))
     span = _usual_range(candles) / _STEPS_A_BAR
     return min(_MOST_DIGITS, max(0, significant, math.ceil(-math.log10(span)) if span > 0 else 0))

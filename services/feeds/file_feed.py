@@ -1,6 +1,6 @@
-"""A live feed from files that grow: each is read again when it has changed, and what is new in it is published.
+"""A live feed from growing files: reads a file again when it has changed and publishes its new bars.
 
-The file's last line counts once a line break ends it. A bar is published as forming until it has ended, and again when its values change.
+A last line without a line break is not read yet. A bar is published as forming until its end, and again when its values change.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from services.core.errors import ServiceError
 from services.core.health import Health
 from services.core.metrics import FEED_FAILURES
 from services.core.settings import SettingsError
-from services.feeds.describe import describe
+from services.feeds.candle_publisher import CandlePublisher
+from services.feeds.file_instruments import instruments_for
 from services.feeds.files import FileError, ReadOptions, merged, read_all
-from services.feeds.publisher import CandlePublisher
 from services.feeds.replay import in_event_time
 
 _LOOK_EVERY_MS: Final = 500
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 class FileFeed:
-    """Publishes the candles of files that grow; a `services.core.lifecycle.Service`."""
+    """Publishes the candles of growing files; a `services.core.lifecycle.Service`."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class FileFeed:
         price_increment: str | None,
         currency: str,
     ) -> None:
-        """Read nothing yet. With `price_increment` the symbols are published as instruments first."""
+        """Wire up the feed. With `price_increment`, publish the symbols as instruments first."""
         self._paths = paths
         self._follow = follow
         self._options = replace(options, growing=follow)
@@ -63,11 +63,11 @@ class FileFeed:
     async def run(self) -> None:
         """Publish until `stop`, or once; raise BusError when the topic does not exist or the broker does not take a record.
 
-        Raises ServiceError when a file cannot be read and is not followed: what is wrong with it now may be mended later.
+        Raises ServiceError when a file cannot be read and is not followed; a followed file may still be repaired.
         """
         try:
             while not self._stopping:
-                await self._look()
+                await self._publish_changes()
                 if not self._follow:
                     return
                 self._health.progress()
@@ -76,10 +76,10 @@ class FileFeed:
             await self._publisher.close()
 
     def stop(self) -> None:
-        """Have `run` return at its next look."""
+        """Make `run` return after the current read."""
         self._stopping = True
 
-    async def _look(self) -> None:
+    async def _publish_changes(self) -> None:
         stats = [_stat(path) for path in self._paths]
         if stats == self._seen and not self._forming:
             return
@@ -106,11 +106,11 @@ class FileFeed:
             if self._price_increment is not None:
                 await self._describe([one for one in candles if (one.symbol, one.interval) not in self._known])
             self._known |= series
-        await self._publisher.offer(in_event_time(candles))
+        await self._publisher.publish_new(in_event_time(candles))
 
     async def _describe(self, candles: list[Candle]) -> None:
         try:
-            made = describe(
+            made = instruments_for(
                 candles,
                 run_mode=self._options.run_mode,
                 currency=self._currency,
@@ -120,7 +120,7 @@ class FileFeed:
             )
         except ValueError as error:
             raise SettingsError(str(error)) from error
-        await self._publisher.describe(made)
+        await self._publisher.publish_instruments(made)
 
 
 def _stat(path: Path) -> tuple[int, int] | None:

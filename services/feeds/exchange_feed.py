@@ -1,7 +1,7 @@
-"""A live feed from an exchange: opens it, publishes its instruments, and polls candles until it is told to stop.
+"""A live feed from an exchange: publishes its instruments, then polls and publishes candles until stopped.
 
-What goes wrong on the way is waited out with growing pauses. After each, the feed goes on where the topic ends, so that an outage of
-either side leaves no hole that the exchange could still fill, and no bar twice.
+Failures are retried with exponential back-off. After each, the feed continues from the end of the topic, so that an outage of exchange
+or broker causes neither gaps nor duplicates.
 """
 
 from __future__ import annotations
@@ -19,57 +19,57 @@ from services.core.bus import Bus, BusError
 from services.core.clock import Clock
 from services.core.health import Health
 from services.core.metrics import FEED_FAILURES
-from services.feeds.exchange import Exchange, UnreachableError
-from services.feeds.publisher import CandlePublisher
+from services.feeds.candle_publisher import CandlePublisher
+from services.feeds.ccxt_exchange import Exchange, UnreachableError
 
 _FIRST_PAUSE_MS: Final = 1_000
 _LONGEST_PAUSE_MS: Final = 60_000
 _MEASURE_EVERY_MS: Final = 600_000
 _REOPEN_AFTER_MS: Final = 86_400_000
-"""Ticks, lots and fees change now and then."""
+"""Ticks, lots and fees change, so instruments are published again every day."""
 _AFTER_CLOSE_MS: Final = 50
-"""Asked right at its end, an exchange often has not closed the bar yet."""
+"""Exchanges often close a bar some milliseconds after its end."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class LiveFeed:
-    """What to feed."""
+class FeedRequest:
+    """What to publish, and how often to poll."""
 
     symbols: Mapping[str, str]
-    """Aquiline's symbols by the exchange's names."""
+    """Aquiline's symbol of each of the exchange's markets."""
     interval: str
     history_bars: int
-    """How many bars before now a series begins with that the topic holds nothing of."""
+    """How many past bars to publish when the topic has none of the series."""
     poll_ms: int
 
 
-class Pause:
-    """How long to wait after failures in a row: twice as long each time, up to a minute, and a random part less, so that feeds scatter."""
+class Backoff:
+    """Exponential back-off with jitter: doubles up to one minute."""
 
     def __init__(self, first_ms: int = _FIRST_PAUSE_MS) -> None:
-        """Begin with `first_ms`."""
+        """Start with `first_ms`."""
         self._first_ms = first_ms
         self._failures = 0
         self._random = random.Random()  # noqa: S311 - no secret
 
     def next_ms(self, at_least_ms: int = 0) -> int:
-        """Return the next pause, `at_least_ms` where the other side asks for that."""
+        """Return the next pause, at least `at_least_ms`."""
         longest = min(_LONGEST_PAUSE_MS, self._first_ms << min(self._failures, 16))
         self._failures += 1
         return max(at_least_ms, round(longest * self._random.uniform(0.5, 1)))
 
     def reset(self) -> None:
-        """Begin anew: it worked."""
+        """Start again from the first pause, after a success."""
         self._failures = 0
 
 
 class ExchangeFeed:
     """Publishes the candles of one exchange; a `services.core.lifecycle.Service`."""
 
-    def __init__(self, feed: LiveFeed, exchange: Exchange, bus: Bus, clock: Clock, *, health: Health, pause: Pause) -> None:
-        """Use what is given; `run` closes the exchange."""
+    def __init__(self, feed: FeedRequest, exchange: Exchange, bus: Bus, clock: Clock, *, health: Health, pause: Backoff) -> None:
+        """Wire up the feed; `run` closes the exchange."""
         self._feed = feed
         self._exchange = exchange
         self._publisher = CandlePublisher(bus, exchange.run_mode, "aquiline-feed-ccxt")
@@ -81,7 +81,7 @@ class ExchangeFeed:
         health.require("exchange")
 
     async def run(self) -> None:
-        """Feed until `stop`; raise SettingsError for a market that the exchange does not have, BusError without a topic."""
+        """Publish until `stop`; raise SettingsError for an unknown market, BusError when the topic does not exist."""
         task = asyncio.ensure_future(self._run())
         stopped = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -96,11 +96,11 @@ class ExchangeFeed:
             await self._exchange.close()
 
     def stop(self) -> None:
-        """Have `run` return; what was not acknowledged is published by the next feed."""
+        """Make `run` return. The next run publishes what was not acknowledged."""
         self._stopping.set()
 
     async def _run(self) -> None:
-        # A topic that does not exist is said at once; a broker that goes away later is waited for.
+        # A missing topic ends the feed at once; a broker that becomes unreachable later is retried.
         await self._publisher.start(self._series())
         while True:
             try:
@@ -116,7 +116,7 @@ class ExchangeFeed:
             except BusError as error:
                 FEED_FAILURES.labels("bus").inc()
                 await self._wait("bus", str(error), 0)
-                await self._learn_again()
+                await self._read_topic_again()
 
     def _series(self) -> set[tuple[str, str]]:
         return {(symbol, self._feed.interval) for symbol in self._feed.symbols.values()}
@@ -124,22 +124,22 @@ class ExchangeFeed:
     async def _open(self) -> None:
         feed = self._feed
         await self._exchange.open(list(feed.symbols), feed.interval)
-        await self._publisher.describe([self._exchange.instrument(name, symbol) for name, symbol in feed.symbols.items()])
+        await self._publisher.publish_instruments([self._exchange.instrument(name, symbol) for name, symbol in feed.symbols.items()])
         self._opened_ms = self._measured_ms = self._clock.now_ms()
         _log.info("exchange_open", symbols=len(feed.symbols), interval=feed.interval)
 
     async def _poll(self) -> None:
-        """Publish what is new of every symbol, then wait for the next moment at which something can be."""
+        """Publish the new bars of every symbol, then sleep until the next poll or the next close, whichever is earlier."""
         feed, length = self._feed, interval_ms(self._feed.interval)
         for name, symbol in feed.symbols.items():
             more = True
             while more:
-                last_ms = self._publisher.ledger.last_open_ms(symbol, feed.interval)
+                last_ms = self._publisher.published.last_open_ms(symbol, feed.interval)
                 begin_ms = self._exchange.now_ms() - feed.history_bars * length
-                # From the last closed bar on, and not after it: its values may have changed since.
+                # Include the last closed bar: the exchange may have corrected it.
                 since_ms = begin_ms if last_ms is None else last_ms
                 candles, more = await self._exchange.candles(name, symbol, feed.interval, since_ms)
-                published = await self._publisher.offer(candles)
+                published = await self._publisher.publish_new(candles)
                 more = more and published > 0
         self._health.set("exchange")
         self._health.end_excuse("exchange")
@@ -158,8 +158,8 @@ class ExchangeFeed:
         self._measured_ms = -_REOPEN_AFTER_MS
         await self._clock.sleep_until(self._clock.now_ms() + pause_ms)
 
-    async def _learn_again(self) -> None:
-        """Read what the topic holds after all: a record whose acknowledgement was lost may be there."""
+    async def _read_topic_again(self) -> None:
+        """Read the topic again: a record whose acknowledgement was lost may be there."""
         while True:
             try:
                 await self._publisher.start(self._series())

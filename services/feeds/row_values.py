@@ -1,6 +1,6 @@
-"""From a file's rows to what their cells say: symbol, interval, prices, volume, and the time as written.
+"""Parses the cells of each row: symbol, interval, prices, volume, and the time as written.
 
-Every error names the row, the column as the file calls it and the cell as it stands there.
+Every error names the row, the file's own column name and the cell's text.
 """
 
 from __future__ import annotations
@@ -10,55 +10,55 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from services.feeds.decimals import decimal_mark, is_empty, number
+from services.feeds.file_table import FileError, Row, Table
 from services.feeds.headers import PRICES
 from services.feeds.intervals import normalized, spacing
 from services.feeds.layouts import Layout
-from services.feeds.moments import Moment, is_time_of_day, parse_moments, with_clock
-from services.feeds.options import ReadOptions
-from services.feeds.symbols import Symbols
-from services.feeds.tables import FileError, Row, Table
+from services.feeds.number_text import decimal_mark, is_empty, number
+from services.feeds.read_options import ReadOptions
+from services.feeds.symbol_names import Symbols
+from services.feeds.time_text import ParsedTime, is_time_of_day, parse_times, with_clock
 
 _PRICE_LIMIT: Final = 1e12
 _VOLUME_LIMIT: Final = 1e18
 _REVISION_LIMIT: Final = 1_000_000
 _TIME_LIMIT_MS: Final = 32_503_680_000_000
 _ROUNDING: Final = 1e-6
-"""A price that was a 32-bit float is off by so much of itself."""
+"""Relative rounding error of 32-bit floats, with a margin."""
 _ROUNDING_STEP: Final = 1e-4
-"""A step of the last digit is rounding up to one basis point: adjusted highs and closes are rounded apart."""
+"""One step of the last digit counts as rounding, up to one basis point: adjusted prices are rounded separately."""
 _CLOCK_DIGITS: Final = 6
 _ROWS_LOOKED_AT: Final = 100
 _LAST_MS: Final = 999
-ROUNDED: Final = "highs and lows that rounding had put beside the open or close were moved to it"
+ROUNDED: Final = "highs and lows were corrected for rounding"
 
 
 _T = TypeVar("_T")
 
 
 class RawBar(NamedTuple):
-    """A row whose cells are read; when it opened and closed is not known yet."""
+    """A parsed row, before its open and close are known."""
 
     row: Row
     cell: str
-    """The time as the file writes it."""
-    moment: Moment
+    """The time's text."""
+    moment: ParsedTime
     symbol: str
     interval: str
     prices: tuple[float, float, float, float]
     volume: float
     revision: int
     end_ms: int | None
-    """The end that the file states, exclusive."""
+    """The end that the file states, exclusive, if it does."""
     begin_ms: int | None
-    """The open that Aquiline's own layout states."""
+    """The open, in Aquiline's own layout only."""
 
 
 class RowReader:
-    """Reads the rows of one layout."""
+    """Parses the rows of one layout."""
 
     def __init__(self, table: Table, layout: Layout, options: ReadOptions) -> None:
-        """Read nothing yet."""
+        """Raise FileError when `options.symbol` is invalid."""
         self._table = table
         self._layout = layout
         self._columns = layout.columns
@@ -69,17 +69,17 @@ class RowReader:
         self.left_out: Counter[str] = Counter()
         self.notes = list(layout.notes)
         self.time_name = ""
-        """The column or columns that hold the time, as the file calls them."""
+        """The file's name of the time column or columns."""
 
     def read(self) -> list[RawBar]:
-        """Return the rows that are bars, in the file's order; raise FileError."""
+        """Return the bars in file order; raise FileError."""
         columns, table = self._columns, self._table
         rows = list(columns.rows)
         self._mark = decimal_mark((row.cells[column] for row in rows for column in self._price_columns), table.delimiter)
         if self._mark == ",":
             self.notes.append("numbers have decimal commas")
         cells, moments = self._own_moments(rows) if columns.has("open_ms", "close_ms") else self._moments(rows)
-        kept: list[tuple[Row, str, Moment, str]] = []
+        kept: list[tuple[Row, str, ParsedTime, str]] = []
         other: FileError | None = None
         names: dict[str | None, str | FileError] = {}
         for row, cell, moment in zip(rows, cells, moments, strict=False):
@@ -99,7 +99,7 @@ class RowReader:
         bars = [self._bar(row, cell, moment, symbol, interval) for row, cell, moment, symbol in kept]
         return [bar for bar in bars if bar is not None]
 
-    def _bar(self, row: Row, cell: str, moment: Moment, symbol: str, interval: str) -> RawBar | None:
+    def _bar(self, row: Row, cell: str, moment: ParsedTime, symbol: str, interval: str) -> RawBar | None:
         columns = self._columns
         prices = [self._number(row, use) * self._layout.scale for use in PRICES]
         if not any(prices):
@@ -116,16 +116,16 @@ class RowReader:
         revision = self._whole(row, "revision", _REVISION_LIMIT) if not is_empty(columns.cell(row, "revision")) else 0
         return RawBar(row, cell, moment, symbol, own, self._enclosed(row, prices), self._volume(row), revision, end_ms, begin_ms)
 
-    def _own_moments(self, rows: Sequence[Row]) -> tuple[list[str], list[Moment]]:
+    def _own_moments(self, rows: Sequence[Row]) -> tuple[list[str], list[ParsedTime]]:
         self.time_name = self._columns.name("open_ms")
         return [_shown(self._columns.cell(row, "open_ms")) for row in rows], [
-            Moment(self._whole(row, "open_ms", _TIME_LIMIT_MS), 0) for row in rows
+            ParsedTime(self._whole(row, "open_ms", _TIME_LIMIT_MS), 0) for row in rows
         ]
 
-    def _moments(self, rows: Sequence[Row]) -> tuple[list[str], list[Moment]]:
-        """Return the rows' times, fewer than rows where the last of them are text."""
+    def _moments(self, rows: Sequence[Row]) -> tuple[list[str], list[ParsedTime]]:
+        """Return the text and time of each row; text lines after the last bar are dropped."""
         self.time_name, cells = self._time_cells(rows)
-        said = parse_moments(cells)
+        said = parse_times(cells)
         while len(said) > 1 and isinstance(said[-1], str) and not str(cells[len(said) - 1] or "")[:1].isdigit():
             said.pop()
             self.left_out["text after the last bar"] += 1
@@ -158,7 +158,7 @@ class RowReader:
         return None if is_empty(cell) else str(cell).strip()
 
     def _symbol(self, row: Row, name: str | None) -> str | FileError:
-        """Return the symbol of a row, or the error to raise when no row has the symbol that was asked for."""
+        """Return the symbol of a row, or the error to raise when no row has the requested symbol."""
         try:
             return self._symbols.symbol(name)
         except LookupError as error:
@@ -171,8 +171,8 @@ class RowReader:
     def _symbol_column(self) -> str:
         return self._columns.name("symbol") if self._columns.has("symbol") else "the ticker in the header"
 
-    def _interval(self, rows: Sequence[tuple[Row, str, Moment, str]]) -> str:
-        """Return the interval of rows that do not name theirs: what the options or the layout say, or what the rows show."""
+    def _interval(self, rows: Sequence[tuple[Row, str, ParsedTime, str]]) -> str:
+        """Return the interval of rows without one: from the options, the layout, or the distance between rows."""
         said = None if self._options.interval is None else self._checked(normalized, self._options.interval)
         shown = self._layout.interval
         if self._columns.has("close_time"):
@@ -188,16 +188,14 @@ class RowReader:
         each = {self._checked(spacing, one) for one in opens.values()}
         found = each.pop() if len(each) == 1 else None
         if found is None:
-            raise FileError(
-                f"{self._table.path}: no column names the interval, and the rows do not show it; give it with --interval, such as 1m"
-            )
-        self.notes.append(f"interval {found} from the distance between rows")
+            raise FileError(f"{self._table.path}: no column has the interval, and the rows do not show it; set --interval, such as 1m")
+        self.notes.append(f"interval {found} inferred from the distance between rows")
         return found
 
     def _close_time_ms(self, row: Row) -> int:
-        """Return the end of a bar whose close time is its last instant."""
+        """Return the exclusive end of a bar whose close time is inclusive."""
         cell = self._columns.cell(row, "close_time")
-        (moment,) = parse_moments([cell])
+        (moment,) = parse_times([cell])
         if isinstance(moment, str):
             raise self._table.error(row, f"{self._columns.name('close_time')} is {_shown(cell)}, which {moment}")
         ms = moment.instant_ms(dt.UTC)
@@ -218,7 +216,7 @@ class RowReader:
         return int(value)
 
     def _enclosed(self, row: Row, prices: Sequence[float]) -> tuple[float, float, float, float]:
-        """Return the prices, high and low moved by what rounding moved them; raise FileError where it is more."""
+        """Return the prices, with high and low corrected for rounding; raise FileError for larger errors."""
         for use, price in zip(PRICES, prices, strict=True):
             if not 0 < price < _PRICE_LIMIT:
                 cell = _shown(self._columns.cell(row, use))

@@ -1,6 +1,6 @@
-"""An exchange's own market data through ccxt: instruments with tick, lot and fees, and candles in the form of this package.
+"""Instruments (tick, lot, fees) and candles of an exchange, through ccxt.
 
-This is the edge: what an exchange answers is checked here, and its errors become two kinds, one to wait out and one to tell the user.
+Validates what the exchange answers, and maps ccxt's errors to two kinds: temporary (retry) and permanent (tell the user).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from services.core.clock import Clock
 from services.core.settings import SettingsError
 
 _PAGE_BARS: Final = 500
-"""So many bars are asked for at once; every exchange gives as many or says how many it gives."""
+"""Bars requested at once. An exchange may return fewer."""
 _VENUE_LETTERS: Final = 12
 _BASIS_POINTS: Final = 10_000
 _CLASSES: Final = {"spot": "crypto", "margin": "crypto", "swap": "future", "future": "future", "option": "option"}
@@ -27,17 +27,17 @@ _log = structlog.get_logger()
 
 
 class UnreachableError(Exception):
-    """The exchange does not answer as it should for now: try again later."""
+    """The exchange cannot be reached or answers with an error that may pass."""
 
     def __init__(self, reason: str, problem: str, wait_ms: int = 0) -> None:
-        """Say why in a word (`rate_limit`, `maintenance`, `network`), and how long the exchange asks to be left alone."""
+        """Take the reason as a metric label (`rate_limit`, `maintenance`, `network`, `answer`) and the exchange's `Retry-After`."""
         super().__init__(problem)
         self.reason = reason
         self.wait_ms = wait_ms
 
 
 class Exchange:
-    """One exchange, opened by its ccxt name."""
+    """One exchange, by its ccxt name."""
 
     def __init__(self, name: str, options: Mapping[str, Any], run_mode: RunMode, clock: Clock) -> None:
         """Raise SettingsError when ccxt is not installed or has no such exchange; `options` are ccxt's own."""
@@ -55,33 +55,33 @@ class Exchange:
         self._clock = clock
         self._api: Any = getattr(ccxt, name)({"enableRateLimit": True, **options})
         self._ahead_ms: int | None = None
-        """How far the exchange's clock is ahead of ours, at least."""
+        """Lower bound of how far the exchange's clock is ahead of ours; None when the exchange has no time endpoint."""
 
     async def open(self, names: Sequence[str], interval: str) -> None:
-        """Load the markets and measure the clock; raise UnreachableError, or SettingsError for a market or interval that is none."""
-        await self._ask(self._api.load_markets, True)
+        """Load the markets and measure the clock; raise UnreachableError, or SettingsError for an unknown market or interval."""
+        await self._call(self._api.load_markets, True)
         for name in names:
             if name not in self._api.markets:
                 base = name.partition("/")[0]
                 near = [one for one in self._api.markets if one.startswith(f"{base}/")][:5]
                 known = f"; it has {', '.join(near)}" if near else ""
-                raise SettingsError(f"--symbol {name!r} is no market of {self._name}{known}")
+                raise SettingsError(f"--symbol {name!r} is not a market of {self._name}{known}")
         if not self._api.has.get("fetchOHLCV"):
-            raise SettingsError(f"--exchange {self._name} gives no candles")
+            raise SettingsError(f"--exchange {self._name} has no candles")
         if interval not in (self._api.timeframes or {}):
             known = ", ".join(one for one in self._api.timeframes or {} if re.fullmatch(r"\d+[smhdw]", one))
-            raise SettingsError(f"--interval {interval!r} is none of {self._name}; it has {known}")
+            raise SettingsError(f"--interval {interval!r} is not an interval of {self._name}; it has {known}")
         await self.measure_clock()
 
     async def measure_clock(self) -> None:
-        """Ask for the exchange's time; where it gives none, a bar closes when the next one is there."""
+        """Measure the exchange's clock. Without one, a bar is closed once the exchange returns a later bar."""
         if self._api.has.get("fetchTime"):
-            server_ms = await self._ask(self._api.fetch_time)
-            # What was said when the answer left is at least this far ahead now: the way back took time too.
+            server_ms = await self._call(self._api.fetch_time)
+            # A lower bound: the answer was already under way when it was received.
             self._ahead_ms = int(server_ms) - self._clock.now_ms()
 
     def instrument(self, name: str, symbol: str) -> Instrument:
-        """Return what the exchange says of a market; raise SettingsError when it says nothing that can be used."""
+        """Return the instrument of a market; raise SettingsError when the exchange's description cannot be used."""
         market = self._api.markets[name]
         fee = market.get("taker")
         described = {
@@ -105,15 +105,15 @@ class Exchange:
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
             where = ".".join(map(str, wrong["loc"]))
-            raise SettingsError(f"{self._name} describes {name} in a way that cannot be used: {where} = {wrong['input']!r}") from error
+            raise SettingsError(f"{self._name} describes {name} with an invalid value: {where} = {wrong['input']!r}") from error
 
     async def candles(self, name: str, symbol: str, interval: str, since_ms: int) -> tuple[list[Candle], bool]:
-        """Return the bars from `since_ms` on in order of time, and whether there may be more; raise UnreachableError.
+        """Return the bars from `since_ms` on in time order, and whether there may be more; raise UnreachableError.
 
-        A bar is closed when it had ended by the exchange's clock before it was asked for, or a later one is there.
+        A bar is closed when it had ended by the exchange's clock before the request, or a later bar exists.
         """
         asked_ms = self._clock.now_ms()
-        rows = await self._ask(self._api.fetch_ohlcv, name, interval, since_ms, _PAGE_BARS)
+        rows = await self._call(self._api.fetch_ohlcv, name, interval, since_ms, _PAGE_BARS)
         ended_ms = 0 if self._ahead_ms is None else asked_ms + self._ahead_ms
         length = interval_ms(interval)
         good = sorted((row for row in rows or [] if _is_row(row) and row[0] >= since_ms), key=lambda row: int(row[0]))
@@ -124,12 +124,12 @@ class Exchange:
             closed = open_ms + length <= max(ended_ms, latest_ms)
             if (candle := self._candle(symbol, interval, row, closed=closed)) is not None:
                 made.append(candle)
-        # An exchange gives fewer than it is asked for where its own page is shorter: only the bar of now ends the way.
+        # The exchange's page may be shorter than ours, so only the current bar shows that there is no more.
         more = bool(good) and latest_ms + 2 * length <= asked_ms + (self._ahead_ms or 0) and latest_ms > since_ms
         return made, more
 
     def now_ms(self) -> int:
-        """Return the time by the exchange's clock, or ours where it tells none."""
+        """Return the exchange's time, or ours when it has no time endpoint."""
         return self._clock.now_ms() + (self._ahead_ms or 0)
 
     async def close(self) -> None:
@@ -157,7 +157,7 @@ class Exchange:
             return None
 
     def _step(self, market: Mapping[str, Any], what: str) -> str | None:
-        """Return a precision as a step, whichever of its three ways an exchange has it in."""
+        """Return a precision as a step; ccxt has it as a step or as decimal places, by exchange."""
         value = (market.get("precision") or {}).get(what)
         if value is None:
             return None
@@ -165,8 +165,8 @@ class Exchange:
             return _decimal(Decimal(1).scaleb(-int(value)))
         return _decimal(value) if self._api.precisionMode == self._ccxt.TICK_SIZE else None
 
-    async def _ask(self, call: Any, *arguments: Any) -> Any:
-        """Return an answer of ccxt's; raise UnreachableError or SettingsError for what it raises."""
+    async def _call(self, call: Any, *arguments: Any) -> Any:
+        """Call ccxt; map its errors to UnreachableError and SettingsError."""
         ccxt = self._ccxt
         try:
             return await call(*arguments)
@@ -177,9 +177,9 @@ class Exchange:
         except ccxt.OperationFailed as error:
             raise UnreachableError("network", _said(error)) from error
         except (ccxt.BadRequest, ccxt.NotSupported, ccxt.AuthenticationError) as error:
-            raise SettingsError(f"{self._name} refuses what it is asked: {_said(error)}") from error
+            raise SettingsError(f"{self._name} refuses the request: {_said(error)}") from error
         except (ccxt.BaseError, ValueError, TypeError, KeyError, IndexError) as error:
-            # An answer of another form than ccxt knows: a page of a proxy, or a change that may be undone.
+            # An answer that ccxt cannot parse, such as a proxy's HTML page.
             raise UnreachableError("answer", _said(error)) from error
 
     def _retry_after_ms(self) -> int:
@@ -199,7 +199,7 @@ def _is_row(row: Any) -> bool:
 
 
 def _decimal(value: Any) -> str | None:
-    """Return a number as a plain decimal string, None where it is no positive one."""
+    """Return a positive number as a decimal string without exponent, else None."""
     if value is None:
         return None
     made = Decimal(str(value))

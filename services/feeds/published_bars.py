@@ -1,7 +1,7 @@
-"""What a topic of candles holds of each series, and so what of a feed is news: nothing twice, nothing out of order. Pure.
+"""Tracks which bars a topic already has, and decides what of a feed is to be published. Pure.
 
-A feed that was stopped, cut off or killed learns from the topic and goes on: closed bars come once, in order, and a bar whose values change
-after it closed comes again with a higher revision.
+A restarted feed rebuilds this state from the topic: each closed bar is published once, in order, and a bar whose values change after its
+close is published again with a higher revision.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Final, NamedTuple
 from schemas import Candle
 
 _KEPT_BARS: Final = 500
-"""So many closed bars of a series can still be corrected."""
+"""How many closed bars of a series can still be corrected."""
 
 
-class News(StrEnum):
-    """What a candle is to those who read the topic."""
+class BarStatus(StrEnum):
+    """What a candle is, compared with the topic."""
 
     CLOSED = "closed"
     FORMING = "forming"
     REVISED = "revised"
     KNOWN = "known"
-    """The topic holds it with these values."""
+    """The topic has it with these values."""
     LATE = "late"
-    """The topic holds later bars and not this one, and bars must come in order."""
+    """The topic has later bars but not this one; bars must be in order."""
 
 
 class _Values(NamedTuple):
@@ -42,40 +42,40 @@ class _Series:
     forming: tuple[int, tuple[float, float, float, float, float]] | None = None
 
 
-class Ledger:
-    """The series of one topic, by symbol and interval."""
+class PublishedBars:
+    """The published bars of one topic, by symbol and interval."""
 
     def __init__(self) -> None:
-        """Know nothing of the topic."""
+        """Start empty."""
         self._series: dict[tuple[str, str], _Series] = {}
 
-    def learn(self, candle: Candle) -> None:
-        """Take in a candle that the topic holds, in the order in which it holds them."""
+    def record(self, candle: Candle) -> None:
+        """Record a candle of the topic; call in topic order."""
         self._note(candle, candle.revision)
 
-    def news(self, candle: Candle) -> tuple[News, Candle]:
-        """Return what a candle is, and as what it is to be published; it counts as published from now on where it is news."""
+    def classify(self, candle: Candle) -> tuple[BarStatus, Candle]:
+        """Classify a candle and return it as it is to be published; unless KNOWN or LATE it then counts as published."""
         series = self._series.get((candle.symbol, candle.interval)) or _Series()
         values = _values(candle)
         if not candle.closed:
             if candle.ts_close_ms <= series.last_close_ms or series.forming == (candle.ts_open_ms, values):
-                return News.KNOWN, candle
+                return BarStatus.KNOWN, candle
             self._note(candle, candle.revision)
-            return News.FORMING, candle
+            return BarStatus.FORMING, candle
         held = series.closed.get(candle.ts_open_ms)
         if held is not None and held.prices == values:
-            return News.KNOWN, candle
+            return BarStatus.KNOWN, candle
         if held is not None:
             candle = candle.model_copy(update={"revision": max(candle.revision, held.revision + 1)})
             self._note(candle, candle.revision)
-            return News.REVISED, candle
+            return BarStatus.REVISED, candle
         if candle.ts_close_ms <= series.last_close_ms:
-            return News.LATE, candle
+            return BarStatus.LATE, candle
         self._note(candle, candle.revision)
-        return News.CLOSED, candle
+        return BarStatus.CLOSED, candle
 
     def last_open_ms(self, symbol: str, interval: str) -> int | None:
-        """Return the open of a series' last closed bar, None when the topic holds none."""
+        """Return the open of a series' last closed bar, None without one."""
         series = self._series.get((symbol, interval))
         return series.last_open_ms if series is not None and series.last_close_ms else None
 

@@ -1,6 +1,6 @@
-"""The symbols in files against those of Aquiline: `BTC/USDT` in a file is `BTC-USDT.BINA` where `--symbol` says so.
+"""Maps the symbols of a file to Aquiline's: `BTC/USDT` to `BTC-USDT.BINA`.
 
-What `--symbol` says is never passed over: a file's symbol either is the one it names, or is mapped by it, or is an error.
+`--symbol` always applies: a file's symbol matches it, is mapped by it, or is an error.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _ALIASES: Final = {"XBT": "BTC"}
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    """What `--symbol` says: one symbol, or what the names in a file stand for."""
+    """The value of `--symbol`: one symbol, or a mapping of the file's names."""
 
     only: str | None
     mapped: Mapping[str, str]
 
     @classmethod
     def of(cls, text: str | None) -> Symbols:
-        """Return what `AAPL.XNAS`, or `BTC/USDT=BTC-USDT.BINA` (several with commas), says; raise ValueError when it is neither."""
+        """Parse `AAPL.XNAS` or `BTC/USDT=BTC-USDT.BINA` (comma-separated); raise ValueError."""
         if text is None:
             return cls(None, {})
         if "=" not in text:
@@ -39,16 +39,16 @@ class Symbols:
         return cls(None, mapped)
 
     def symbol(self, name: str | None) -> str:
-        """Return the symbol that a file's `name` stands for, None being a file that names none; raise ValueError, LookupError.
+        """Return the symbol of a file's `name` (None: the file has none); raise ValueError or LookupError.
 
-        LookupError means that `--symbol` is about another symbol than this one.
+        LookupError means that `--symbol` names a different symbol.
         """
         if name is None:
             if self.only is None:
                 raise ValueError(
-                    "no column names a symbol; give it with --symbol, such as AAPL.XNAS"
+                    "no column has a symbol; set --symbol, such as AAPL.XNAS"
                     if not self.mapped
-                    else "no column names a symbol that --symbol could map; give it alone, such as --symbol AAPL.XNAS"
+                    else "no column has a symbol that --symbol could map; set it alone, such as --symbol AAPL.XNAS"
                 )
             return self.only
         if name in self.mapped:
@@ -56,14 +56,14 @@ class Symbols:
         if self.only is not None:
             if same(name, self.only):
                 return self.only
-            raise LookupError(f"--symbol {self.only} names another; if they are the same, say --symbol '{name}={self.only}'")
+            raise LookupError(f"--symbol {self.only} names another; if they are the same, set --symbol '{name}={self.only}'")
         if re.fullmatch(SYMBOL_PATTERN, name):
             return name
-        raise ValueError(f"which names no venue; say what it stands for with --symbol '{name}={_suggested(name)}'")
+        raise ValueError(f"which has no venue; map it with --symbol '{name}={_suggested(name)}'")
 
 
 def same(name: str, symbol: str) -> bool:
-    """Return whether a file's `name` is that of `symbol`, but for its venue: `BTC/USDT:USDT` is `BTC-USDT.BINA`."""
+    """Return whether a file's `name` is `symbol` without its venue, as `BTC/USDT:USDT` for `BTC-USDT.BINA`."""
     if name == symbol:
         return True
     wanted = _letters(symbol.rpartition(".")[0])
@@ -80,7 +80,7 @@ def _letters(name: str) -> str:
 
 def _checked(symbol: str) -> str:
     if not re.fullmatch(SYMBOL_PATTERN, symbol):
-        raise ValueError(f"--symbol {symbol!r} is no instrument with its venue, such as AAPL.XNAS, BTC-USD.CBSE or BRK.B.XNYS")
+        raise ValueError(f"--symbol {symbol!r} is not a symbol with its venue, such as AAPL.XNAS, BTC-USD.CBSE or BRK.B.XNYS")
     return symbol
 
 

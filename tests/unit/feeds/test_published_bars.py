@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import Candle
-from services.feeds.ledger import Ledger, News
+from services.feeds.published_bars import BarStatus, PublishedBars
 from tests.unit.market.build import MINUTE, MODE, MONDAY, SYMBOL
 
 
@@ -35,14 +35,14 @@ OFFERS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2), st.booleans(),
 @given(OFFERS)
 def test_closed_bars_come_once_and_in_order_and_corrections_rise(offers: list[tuple[int, int, bool, bool]]) -> None:
     topic: list[Candle] = []
-    ledger = Ledger()
+    published = PublishedBars()
     for slot, volume, closed, again in offers:
         if again:
-            ledger = Ledger()
+            published = PublishedBars()
             for held in topic:
-                ledger.learn(held)
-        news, made = ledger.news(bar(slot, volume, closed=closed))
-        if news not in {News.KNOWN, News.LATE}:
+                published.record(held)
+        news, made = published.classify(bar(slot, volume, closed=closed))
+        if news not in {BarStatus.KNOWN, BarStatus.LATE}:
             topic.append(made)
     first = [one.ts_open_ms for one in topic if one.closed and one.revision == 0]
     assert first == sorted(set(first))
@@ -58,8 +58,8 @@ def test_closed_bars_come_once_and_in_order_and_corrections_rise(offers: list[tu
 
 @given(st.lists(st.integers(0, 30), unique=True, min_size=1))
 def test_offered_again_as_a_whole_nothing_is_news(slots: list[int]) -> None:
-    ledger = Ledger()
+    published = PublishedBars()
     bars = [bar(slot, 1, closed=True) for slot in sorted(slots)]
-    assert [ledger.news(one)[0] for one in bars] == [News.CLOSED] * len(bars)
-    assert [ledger.news(one)[0] for one in bars] == [News.KNOWN] * len(bars)
-    assert ledger.last_open_ms(SYMBOL, "1m") == bars[-1].ts_open_ms
+    assert [published.classify(one)[0] for one in bars] == [BarStatus.CLOSED] * len(bars)
+    assert [published.classify(one)[0] for one in bars] == [BarStatus.KNOWN] * len(bars)
+    assert published.last_open_ms(SYMBOL, "1m") == bars[-1].ts_open_ms

@@ -1,7 +1,7 @@
-"""When a bar of a file opened and when it was known: what a stamp means, by interval, calendar and time zone. Pure.
+"""Maps a timestamp to the open and close of its bar, by interval, calendar and time zone. Pure.
 
-A bar keeps the open that its file states and is never closed before it can have ended. Where a stamp can mean two things, of which
-one would be known too early, it is refused.
+A bar keeps the open that its file states and never closes before it can have ended. Ambiguous timestamps are refused when one reading
+would make the bar known too early.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from zoneinfo import ZoneInfo
 
 from schemas import interval_ms
 from services.core.calendar import SessionCalendar
-from services.feeds.moments import DAY_MS, Moment
+from services.feeds.time_text import DAY_MS, ParsedTime
 
 Stamp = Literal["open", "close"]
 """Which end of its bar a time is."""
 
 _HOUR_MS: Final = 3_600_000
 _LONG_SESSION_MS: Final = 12 * _HOUR_MS
-"""Shorter sessions lie within a date wherever one stands; a longer one may hold parts of two, and a date then says too little."""
+"""A shorter session has one date in every time zone; a longer one may span two, so that a date is ambiguous."""
 _WEEK_DAYS: Final = 7
 
 
@@ -30,14 +30,14 @@ class Span(NamedTuple):
     open_ms: int
     close_ms: int
     inside: bool
-    """Whether any of it lies in a session."""
+    """Whether it overlaps a session."""
     early_ms: int | None = None
-    """A close or break within it, after which trading starts again: it ended there if the next bar opens before it ends."""
+    """A close or break within the bar after which trading resumes: the bar ended there if the next bar opens before `close_ms`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """How the stamps of one interval are read."""
+    """The rules for the timestamps of one interval."""
 
     calendar: SessionCalendar
     interval: str
@@ -46,12 +46,12 @@ class Slots:
     exchange_zone: dt.tzinfo
     stamp: Stamp
     whole: bool
-    """Whether bars run over the session's close, as they do in files that hold trades after it."""
+    """Whether bars may run past the session's close, as in files with after-market trades."""
 
-    def span(self, moment: Moment, after_ms: int | None = None) -> Span:
+    def span(self, moment: ParsedTime, after_ms: int | None = None) -> Span:
         """Return when the bar stamped `moment` opened and closed; raise ValueError with what is wrong with it, CalendarError.
 
-        `after_ms` is the instant before it in the file, for the hour that comes twice.
+        `after_ms` is the previous instant in the file; it resolves the repeated hour when clocks are set back.
         """
         length = interval_ms(self.interval)
         if self.interval[-1] not in "dw" and length % DAY_MS:
@@ -75,7 +75,7 @@ class Slots:
         slot = self.calendar.bar_bounds(self.interval, at_ms)
         if slot is None:
             return Span(at_ms, end, self._is_inside(at_ms, end))
-        # The last trade of a bar that reaches over a close or a break is before that, unless trading starts again within the bar.
+        # A bar that reaches past a close or break ends there, unless trading resumes within the bar.
         at = slot[1]
         while at < end and (following := self.calendar.bar_bounds(self.interval, at)) is not None:
             at = following[1]
@@ -89,20 +89,20 @@ class Slots:
         self.calendar.check_covers(open_ms)
         return self.calendar.is_open(open_ms) or self.calendar.next_open_ms(open_ms) < close_ms
 
-    def _by_clock(self, moment: Moment, length: int, after_ms: int | None) -> Span:
-        """Return the span of a bar of whole days of a market that is always open: of its zone's days, or from its own time on."""
+    def _by_clock(self, moment: ParsedTime, length: int, after_ms: int | None) -> Span:
+        """Return the span of a daily or weekly bar of a market that never closes: local days, or from its own time on."""
         if moment.date_only and self.stamp == "close":
-            moment = Moment(moment.wall_ms + DAY_MS, moment.offset_ms)
+            moment = ParsedTime(moment.wall_ms + DAY_MS, moment.offset_ms)
         at_ms = moment.instant_ms(self.zone, after_ms)
         if self.stamp == "close":
             return Span(at_ms - length, at_ms, inside=True)
         end_ms = at_ms + length
         if moment.offset_ms is None and moment.at_midnight:
-            end_ms = Moment(moment.wall_ms + length, None).instant_ms(self.zone)
-        # A day on which clocks are set back has 25 hours: a bar of 24 is the one that ends when the day does.
+            end_ms = ParsedTime(moment.wall_ms + length, None).instant_ms(self.zone)
+        # A day has 25 hours when clocks are set back; the contract allows 24, and the close must not be early.
         return Span(max(at_ms, end_ms - length), end_ms, inside=True)
 
-    def _session(self, moment: Moment) -> Span:
+    def _session(self, moment: ParsedTime) -> Span:
         calendar = self.calendar
         if not moment.date_only and not (moment.offset_ms is None and moment.at_midnight):
             at_ms = moment.instant_ms(self.zone)
@@ -115,35 +115,35 @@ class Slots:
             begin_ms = at_ms - DAY_MS if self.stamp == "close" else at_ms
             label = self._midnight(moment)
             if label is None and not self._has_long_sessions(at_ms):
-                hint = "; if files stamp bars at their ends, say --stamp close" if ended is not None and ended[1] == at_ms else ""
+                hint = "; if times are the bars' closes, set --stamp close" if ended is not None and ended[1] == at_ms else ""
                 raise ValueError(f"is neither the open of a session of calendar {calendar.name} nor midnight{hint}")
             session = None if label is None else calendar.session_on(label)
             if session is not None and begin_ms <= session[0] and calendar.next_open_ms(session[1]) >= begin_ms + DAY_MS:
                 return Span(*session, inside=True)
             if session is not None or self._has_long_sessions(at_ms):
-                # A day of someone's clock, in which more is traded than the session of that date: it may end hours later.
+                # A calendar day with more trading than the session of that date: it ends after the session does.
                 return Span(begin_ms, begin_ms + DAY_MS, self._is_inside(begin_ms, begin_ms + DAY_MS))
         session = calendar.session_on(moment.date)
         if session is None:
-            raise ValueError(f"lies in no session of calendar {calendar.name}")
+            raise ValueError(f"is in no session of calendar {calendar.name}")
         return Span(*session, inside=True)
 
     def _has_long_sessions(self, at_ms: int) -> bool:
-        """Return whether a session near `at_ms` is longer than half a day."""
+        """Return whether sessions near `at_ms` are longer than half a day."""
         self.calendar.check_covers(at_ms)
         slot = self.calendar.bar_bounds("1d", self.calendar.next_open_ms(at_ms))
         return slot is not None and slot[1] - slot[0] > _LONG_SESSION_MS
 
-    def _midnight(self, moment: Moment) -> dt.date | None:
-        """Return the date that begins then, as written, at the exchange or in UTC; None where none does."""
+    def _midnight(self, moment: ParsedTime) -> dt.date | None:
+        """Return the date that starts then, as written, at the exchange or in UTC; None when none does."""
         at_ms = moment.instant_ms(self.zone)
-        for one in (moment, self._in_exchange_zone(moment), Moment(at_ms, 0)):
+        for one in (moment, self._in_exchange_zone(moment), ParsedTime(at_ms, 0)):
             if one.at_midnight:
                 return one.date
         return None
 
-    def _label(self, moment: Moment) -> dt.date:
-        """Return a stamp's date: of the session that opens then, at the exchange where it is midnight there, or as written."""
+    def _label(self, moment: ParsedTime) -> dt.date:
+        """Return a timestamp's date: of the session that opens then, the exchange's if it is midnight there, else as written."""
         if moment.offset_ms is not None:
             at_ms = moment.instant_ms(self.zone)
             slot = self.calendar.bar_bounds("1d", at_ms)
@@ -153,28 +153,28 @@ class Slots:
             return local.date
         return moment.date
 
-    def _in_exchange_zone(self, moment: Moment) -> Moment:
+    def _in_exchange_zone(self, moment: ParsedTime) -> ParsedTime:
         if moment.offset_ms is None:
             return moment
         at = dt.datetime.fromtimestamp(moment.instant_ms(self.zone) / 1_000, self.exchange_zone)
         offset_ms = round((at.utcoffset() or dt.timedelta()).total_seconds() * 1_000)
-        return Moment(moment.instant_ms(self.zone) + offset_ms, offset_ms)
+        return ParsedTime(moment.instant_ms(self.zone) + offset_ms, offset_ms)
 
     def _week(self, label: dt.date) -> Span:
         monday = label - dt.timedelta(days=label.weekday())
         days = [day for at in range(_WEEK_DAYS) if self.calendar.session_on(day := monday + dt.timedelta(days=at)) is not None]
         if not days:
-            raise ValueError(f"lies in a week without a session of calendar {self.calendar.name}")
+            raise ValueError(f"is in a week without a session of calendar {self.calendar.name}")
         taken = monday <= label <= days[0] if self.stamp == "open" else days[-1] <= label
         if not taken:
             other = "close" if self.stamp == "open" else "open"
             raise ValueError(
-                f"is a {label:%A}, which is not when a week {'begins' if self.stamp == 'open' else 'ends'}; "
-                f"if files stamp weeks at their {'ends' if other == 'close' else 'starts'}, say --stamp {other}"
+                f"is a {label:%A} and does not {'start' if self.stamp == 'open' else 'end'} a week; "
+                f"if times are the weeks' {'ends' if other == 'close' else 'starts'}, set --stamp {other}"
             )
         first, last = self.calendar.session_on(days[0]), self.calendar.session_on(days[-1])
         if first is None or last is None:
-            raise ValueError(f"lies in no session of calendar {self.calendar.name}")
+            raise ValueError(f"is in no session of calendar {self.calendar.name}")
         return Span(first[0], last[1], inside=True)
 
 

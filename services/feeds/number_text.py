@@ -1,4 +1,4 @@
-"""Numbers as people write them: `1,234.56`, `1.234,56`, `1 234,56`, `$1.5M`. Which comma is the decimal one, a file's prices say."""
+"""Parses numbers such as `1,234.56`, `1.234,56`, `1 234,56` and `$1.5M`. The decimal mark is decided once per file."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _GROUPS: Final = {
 
 
 def is_empty(cell: Any) -> bool:
-    """Return whether a cell holds no number, and says so."""
+    """Return whether a cell is empty or a placeholder such as `nan`."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return True
     return isinstance(cell, str) and cell.casefold() in EMPTY
 
 
 def decimal_mark(cells: Iterable[Any], delimiter: str) -> str:
-    """Return `.` or `,`, whichever makes numbers of a file's prices.
+    """Return the decimal mark, `.` or `,`, that a file's prices use.
 
-    `1,234` may be either: it is more than a thousand where commas part the columns, and less than two where semicolons do.
+    `1,234` is ambiguous: with `,` as the delimiter it is above a thousand, with any other delimiter below two.
     """
     comma = point = False
     for cell in cells:
         if not isinstance(cell, str) or "," not in cell:
-            # A point alone says little: 1.234 may be grouped. More than one point does.
+            # One point may be a decimal or a thousands mark; several are thousands marks.
             comma = comma or (isinstance(cell, str) and cell.count(".") > 1)
             continue
         text = _SPACES.sub("", cell)
@@ -47,7 +47,7 @@ def decimal_mark(cells: Iterable[Any], delimiter: str) -> str:
 
 
 def number(cell: Any, mark: str) -> float:
-    """Return the number in a cell; raise ValueError with the end of a sentence that begins with the cell."""
+    """Return the number in a cell; raise ValueError with what was expected."""
     if isinstance(cell, str) and (mark == "," or not _PLAIN.fullmatch(cell)):
         text = _SPACES.sub("", cell).strip(_SIGNS)
         factor = 1.0

@@ -1,7 +1,7 @@
-"""The times in a file: numbers and texts of many forms, decided for a whole column, as one cell alone may mean several moments.
+"""Parses the times of a column, numbers and text. The form is decided for the whole column, as single cells can be ambiguous.
 
-A number means what makes it plausible: seconds, milliseconds, microseconds or nanoseconds since 1970, `20240102`, or a day of
-Excel's. A text is ISO 8601 or one of the forms of platforms and spreadsheets.
+A number is an epoch time in the unit that makes it plausible, a date such as `20240102`, or an Excel serial date. Text is ISO 8601 or
+another form that platforms and spreadsheets write.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ _DAY_OR_MONTH_FIRST: Final = 2
 _NUMBER: Final = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
 _TIME_OF_DAY: Final = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?.*")
 
-_Parse = Callable[[str], "Moment"]
+_Parse = Callable[[str], "ParsedTime"]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What a cell says: an instant, a time on a clock whose zone the cell does not name, or a date."""
+class ParsedTime:
+    """A parsed time: an instant, a naive local time, or a date."""
 
     wall_ms: int
-    """The date and time as written, as milliseconds since 1970 on that clock."""
+    """The local date and time as written, as if it were UTC, in milliseconds since 1970."""
     offset_ms: int | None
-    """That clock's lead over UTC; None where the cell does not say."""
+    """The UTC offset; None for naive times."""
     date_only: bool = False
 
     @property
@@ -76,9 +76,9 @@ class Moment:
         return self.wall_ms % DAY_MS == 0
 
     def instant_ms(self, zone: dt.tzinfo, after_ms: int | None = None) -> int:
-        """Return milliseconds since 1970, the clock being `zone`'s where the cell does not say; raise ValueError in no such hour.
+        """Return milliseconds since 1970, naive times being in `zone`; raise ValueError for a local time that does not exist.
 
-        An hour that comes twice, as clocks are set back, is the second one when the first would not lie after `after_ms`.
+        In the repeated hour when clocks are set back, the second occurrence is taken if the first is not after `after_ms`.
         """
         if self.offset_ms is not None:
             return self.wall_ms - self.offset_ms
@@ -86,12 +86,12 @@ class Moment:
         first = _ms(naive.replace(tzinfo=zone, fold=0))
         second = _ms(naive.replace(tzinfo=zone, fold=1))
         if second < first:
-            raise ValueError(f"{naive} does not exist in time zone {zone}: clocks are set forward over it")
+            raise ValueError(f"{naive} does not exist in time zone {zone}: clocks are set forward then")
         return second if after_ms is not None and first <= after_ms else first
 
 
-def parse_moments(cells: Sequence[Any]) -> list[Moment | str]:
-    """Return what each cell of a column says, or what is wrong with it: the end of a sentence that begins with the cell."""
+def parse_times(cells: Sequence[Any]) -> list[ParsedTime | str]:
+    """Return the time in each cell of a column, or a text that says what is wrong with the cell."""
     texts = [cell for cell in cells if isinstance(cell, str)]
     numbers = [cell for cell in cells if isinstance(cell, int | float) and not isinstance(cell, bool)]
     if numbers or any(_NUMBER.fullmatch(text) for text in texts[:1]):
@@ -107,7 +107,7 @@ def is_time_of_day(cell: Any) -> bool:
 
 
 def with_clock(dates: Sequence[Any], times: Sequence[Any]) -> list[Any]:
-    """Return the cells of a column of dates with those of a column of times beside it: `20240102` and `0930`.
+    """Join a column of dates and a column of times: `20240102` and `0930`.
 
     Times without colons are hours and minutes, with seconds where a cell has more than four digits, and milliseconds since
     midnight where one has more than six.
@@ -126,11 +126,11 @@ def _clock(text: str, digits: int) -> str:
     return ":".join(text[at : at + 2] for at in range(0, len(text), 2))
 
 
-def _of(cell: Any, parse: _Parse) -> Moment | str:
+def _of(cell: Any, parse: _Parse) -> ParsedTime | str:
     if isinstance(cell, dt.datetime):
         offset = cell.utcoffset()
         wall = cell.replace(tzinfo=dt.UTC)
-        return Moment(_ms(wall), None if offset is None else round(offset.total_seconds() * 1_000))
+        return ParsedTime(_ms(wall), None if offset is None else round(offset.total_seconds() * 1_000))
     if isinstance(cell, dt.date):
         return _day(cell.toordinal())
     text = "" if cell is None else str(cell).strip()
@@ -146,12 +146,12 @@ def _ms(moment: dt.datetime) -> int:
     return (moment - _EPOCH) // dt.timedelta(milliseconds=1)
 
 
-def _day(ordinal: int) -> Moment:
-    return Moment((ordinal - _EPOCH_DAY) * DAY_MS, None, date_only=True)
+def _day(ordinal: int) -> ParsedTime:
+    return ParsedTime((ordinal - _EPOCH_DAY) * DAY_MS, None, date_only=True)
 
 
 def _number_form(cells: Sequence[str]) -> _Parse:
-    """Return how a column of numbers is read: what one cell could be by chance, all cells are only where it is meant."""
+    """Return the parser of a numeric column. All cells must fit a form: a single one may fit by coincidence."""
     held = [cell.strip() for cell in cells if _NUMBER.fullmatch(cell.strip())]
     for length, form in ((8, "%Y%m%d"), (12, "%Y%m%d%H%M"), (14, "%Y%m%d%H%M%S")):
         if all(len(cell.split(".")[0]) == length and _fits(cell.split(".")[0], form) for cell in held):
@@ -168,37 +168,37 @@ def _fits(text: str, form: str) -> bool:
         return False
 
 
-def _written(text: str, form: str) -> Moment:
+def _written(text: str, form: str) -> ParsedTime:
     if not _fits(text, form):
-        raise ValueError(f"is no date of the form {form}")
+        raise ValueError(f"is not a date of the form {form}")
     moment = dt.datetime.strptime(text, form).replace(tzinfo=dt.UTC)
-    return Moment(_ms(moment), None, date_only=form == "%Y%m%d")
+    return ParsedTime(_ms(moment), None, date_only=form == "%Y%m%d")
 
 
-def _excel(text: str) -> Moment:
+def _excel(text: str) -> ParsedTime:
     days = float(text)
     whole = math.floor(days)
     # Excel keeps a time as a fraction of a day, which is good to about a millisecond; seconds are what people type.
     seconds = round((days - whole) * 86_400)
     day = _day(_EXCEL_ZERO + whole)
-    return day if seconds == 0 else Moment(day.wall_ms + seconds * 1_000, None)
+    return day if seconds == 0 else ParsedTime(day.wall_ms + seconds * 1_000, None)
 
 
-def _since_1970(text: str) -> Moment:
+def _since_1970(text: str) -> ParsedTime:
     if not _NUMBER.fullmatch(text):
-        raise ValueError("is no number, as the times above it are")
+        raise ValueError("is not a number, unlike the other times")
     whole = int(text) if text.isdigit() else float(text)
     for digits in _UNITS:
         if _FIRST_S * 10**digits <= whole <= _LAST_S * 10**digits:
-            return Moment(int(whole * 1_000) if digits == 0 else int(whole) * 1_000 // 10**digits, 0)
+            return ParsedTime(int(whole * 1_000) if digits == 0 else int(whole) * 1_000 // 10**digits, 0)
     raise ValueError(
-        "is no plausible time: as seconds, milliseconds, microseconds or nanoseconds since 1970 it lies before 1971 or after 2100, "
-        "and it is no date such as 20240102"
+        "is not a plausible time: as seconds, milliseconds, microseconds or nanoseconds since 1970 it is before 1971 or after 2100, "
+        "and it is not a date such as 20240102"
     )
 
 
 def _text_form(texts: Sequence[str]) -> _Parse:
-    """Return how a column of texts is read: in one form, with days and months in the order that makes sense of all of them."""
+    """Return the parser of a text column: one form, with one order of day and month, for all cells."""
     held = [text for text in texts if text]
     for form in _FORMS:
         matches = [match for text in held if (match := form.fullmatch(text))]
@@ -208,11 +208,11 @@ def _text_form(texts: Sequence[str]) -> _Parse:
     return lambda _: _not_a_time()
 
 
-def _not_a_time() -> Moment:
-    raise ValueError("is no time that can be read; write it as 2024-01-02T09:30:00Z")
+def _not_a_time() -> ParsedTime:
+    raise ValueError("is not a time; write it as 2024-01-02T09:30:00Z")
 
 
-def _matched(form: re.Pattern[str], day_first: bool | None, text: str) -> Moment:  # noqa: FBT001 - bound, not called so
+def _matched(form: re.Pattern[str], day_first: bool | None, text: str) -> ParsedTime:  # noqa: FBT001 - bound, not called so
     match = form.fullmatch(text)
     if match is None:
         _not_a_time()
@@ -223,7 +223,7 @@ def _matched(form: re.Pattern[str], day_first: bool | None, text: str) -> Moment
     if "name" in parts:
         name = parts["name"][:3].lower()
         if name not in _MONTHS:
-            raise ValueError("names no month in English")
+            raise ValueError("has no English month name")
         month, day = _MONTHS.index(name) + 1, int(parts["day"])
     elif "first" in parts:
         if day_first is None:
@@ -236,7 +236,7 @@ def _matched(form: re.Pattern[str], day_first: bool | None, text: str) -> Moment
     if parts["hour"] is None and parts["zone"] is None:
         return _day(ordinal)
     wall_ms = _day(ordinal).wall_ms + _clock_ms(parts)
-    return Moment(wall_ms, _offset_ms(parts["zone"], wall_ms))
+    return ParsedTime(wall_ms, _offset_ms(parts["zone"], wall_ms))
 
 
 def _clock_ms(parts: dict[str, str | None]) -> int:
@@ -247,7 +247,7 @@ def _clock_ms(parts: dict[str, str | None]) -> int:
     if half:
         hour = hour % 12 + (12 if half == "p" else 0)
     if hour > 23 or minute > 59 or second > 59:  # noqa: PLR2004 - a clock's
-        raise ValueError(f"has no time of day: {hour:02d}:{minute:02d}:{second:02d}")
+        raise ValueError(f"has an invalid time of day: {hour:02d}:{minute:02d}:{second:02d}")
     return ((hour * 60 + minute) * 60 + second) * 1_000 + int((parts["fraction"] or "0").ljust(3, "0")[:3])
 
 
@@ -260,7 +260,7 @@ def _offset_ms(zone: str | None, wall_ms: int) -> int | None:
         return _OFFSETS[zone] * 3_600_000
     if (match := re.fullmatch(r"(?:GMT|UTC)?([+-])(\d{2}):?(\d{2})?", zone)) is not None:
         return (1 if match[1] == "+" else -1) * (int(match[2]) * 60 + int(match[3] or 0)) * 60_000
-    return wall_ms - Moment(wall_ms, None).instant_ms(time_zone(zone))
+    return wall_ms - ParsedTime(wall_ms, None).instant_ms(time_zone(zone))
 
 
 def time_zone(name: str) -> ZoneInfo:
@@ -272,13 +272,13 @@ def time_zone(name: str) -> ZoneInfo:
 
 
 def _day_first(matches: Sequence[re.Match[str]]) -> bool | None:
-    """Return whether 01/02/2024 has the day first, None when it cannot be told."""
+    """Return whether the day comes first in 01/02/2024, None when it is ambiguous."""
     firsts, seconds = [int(match["first"]) for match in matches], [int(match["second"]) for match in matches]
     if matches[0]["sep"] == ".":
         return True
     if max(firsts) > _MONTHS_OF_YEAR or max(seconds) > _MONTHS_OF_YEAR:
         return max(firsts) > _MONTHS_OF_YEAR
-    # Rows go on from one another: the order under which they are days apart, not months, is the one that is meant.
+    # Take the order under which consecutive rows are closer together: days apart, not months.
     by_day, by_month = _travel(matches, day_first=True), _travel(matches, day_first=False)
     return None if by_day == by_month else by_day < by_month
 

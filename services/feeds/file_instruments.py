@@ -1,17 +1,17 @@
-"""Instruments for candles whose files say little of what they are of: the increment from the prices, the rest from the options."""
+"""Instruments for candles from files: the price increment comes from the prices, everything else from the options."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from schemas import Candle, Instrument, RunMode
-from services.feeds.ticks import check_increment, infer_increment
+from services.feeds.price_increment import check_increment, infer_increment
 
 
-def describe(
+def instruments_for(
     candles: Sequence[Candle], *, run_mode: RunMode, currency: str, price_increment: str | None, calendar: str, price_adjustment: str
 ) -> list[Instrument]:
-    """Return the instruments of the candles, by symbol; without `price_increment` each has the one that its prices are on.
+    """Return one instrument per symbol; without `price_increment`, each gets the increment inferred from its prices.
 
     Raises ValueError when an option is not good, or its increment does not fit the prices; the text names the option.
     """
@@ -35,7 +35,7 @@ def describe(
 
 
 def increments(candles: Sequence[Candle]) -> dict[str, str]:
-    """Return the increment that each symbol's prices are on, for people to see."""
+    """Return the inferred price increment of each symbol."""
     return {
         symbol: infer_increment([one for one in candles if one.symbol == symbol]).text for symbol in sorted({one.symbol for one in candles})
     }

@@ -1,4 +1,4 @@
-"""When a file's bars opened and closed, and whether they can be a series: no two in one place, none of another length."""
+"""Assigns open and close times to a file's bars and checks that they form a series: no duplicates, no overlaps, one interval."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 
 from schemas import interval_ms
 from services.core.calendar import ALWAYS_OPEN, CalendarError, SessionCalendar
+from services.feeds.file_table import FileError, Table
 from services.feeds.intervals import check_spacing
 from services.feeds.layouts import Layout
-from services.feeds.moments import DAY_MS, time_zone
-from services.feeds.options import ReadOptions
-from services.feeds.rows import RawBar
-from services.feeds.slots import Slots, Span, exchange_zone
-from services.feeds.tables import FileError, Table
+from services.feeds.read_options import ReadOptions
+from services.feeds.row_values import RawBar
+from services.feeds.stamp_rules import Slots, Span, exchange_zone
+from services.feeds.time_text import DAY_MS, time_zone
 
 OUTSIDE: Final = "before or after the session"
 _HOUR_MS: Final = 3_600_000
@@ -25,15 +25,15 @@ _PRE_MARKET_MS: Final = 19_800_000
 _AFTER_MARKET_MS: Final = 14_400_000
 
 
-class Placed(NamedTuple):
-    """A bar and its time."""
+class TimedBar(NamedTuple):
+    """A bar with its open and close."""
 
     bar: RawBar
     span: Span
 
 
-class Placer:
-    """Places the bars of one layout."""
+class TimeAssigner:
+    """Assigns times to the bars of one layout."""
 
     def __init__(self, table: Table, layout: Layout, options: ReadOptions, time_name: str) -> None:
         """Raise FileError when the time zone is not known, CalendarError."""
@@ -52,22 +52,22 @@ class Placer:
         self.left_out: Counter[str] = Counter()
         self.notes: list[str] = []
 
-    def place(self, bars: Sequence[RawBar]) -> list[Placed]:
+    def assign(self, bars: Sequence[RawBar]) -> list[TimedBar]:
         """Return the bars with their times, by symbol, interval and time; raise FileError, CalendarError."""
         spans = [self._stated(bar) for bar in bars] if bars[0].begin_ms is not None else self._spans(bars)
-        placed = [Placed(bar, span) for bar, span in zip(bars, spans, strict=True)]
-        kept = [one for one in placed if one.span.inside or self._options.extended]
-        if (outside := len(placed) - len(kept)) > 0:
+        timed = [TimedBar(bar, span) for bar, span in zip(bars, spans, strict=True)]
+        kept = [one for one in timed if one.span.inside or self._options.extended]
+        if (outside := len(timed) - len(kept)) > 0:
             self.left_out[OUTSIDE] += outside
-        if any(before.bar.moment.wall_ms > after.bar.moment.wall_ms for before, after in pairwise(placed)) and _one_series(bars):
-            self.notes.append("rows were not in order of time")
-        groups: dict[tuple[str, str], list[Placed]] = {}
+        if any(before.bar.moment.wall_ms > after.bar.moment.wall_ms for before, after in pairwise(timed)) and _one_series(bars):
+            self.notes.append("rows were not in time order")
+        groups: dict[tuple[str, str], list[TimedBar]] = {}
         for one in kept:
             groups.setdefault((one.bar.symbol, one.bar.interval), []).append(one)
         return [one for (_, interval), group in groups.items() for one in self._series(interval, group)]
 
     def _stated(self, bar: RawBar) -> Span:
-        """Return the times of Aquiline's own layout, which states both."""
+        """Return the open and close that Aquiline's own layout states."""
         span, length = (bar.end_ms or 0) - (bar.begin_ms or 0), interval_ms(bar.interval)
         if not 0 < span <= length:
             raise self._table.error(bar.row, f"ts_close_ms is {span} ms after ts_open_ms; a bar of {bar.interval} has from 1 to {length}")
@@ -77,23 +77,23 @@ class Placer:
         naive = [bar for bar in bars if bar.moment.offset_ms is None and not _by_session(bar)]
         zone = self._zone or (self._zone_of(naive) if naive else dt.UTC)
         if naive and self._zone is None:
-            self.notes.append(f"times name no zone and are read as {_name(zone)}")
+            self.notes.append(f"times have no zone and are read as {_name(zone)}")
         spans = self._read(bars, zone, whole=False)
         if any(not span.inside for span in spans):
             if not any(span.inside for span in spans):
-                problem = f"lies in no session of calendar {self._calendar.name}{_read_as(naive, zone)}, and neither does any other row"
-                raise self._error(bars[0], f"{problem}; give the file's own clock with --time-zone, or another --calendar")
+                problem = f"is in no session of calendar {self._calendar.name}{_read_as(naive, zone)}, and neither does any other row"
+                raise self._error(bars[0], f"{problem}; set --time-zone to the file's time zone, or use another --calendar")
             if naive and self._zone is None and self._layout.startswith("MetaTrader"):
                 first = next(bar for bar, span in zip(bars, spans, strict=True) if not span.inside)
                 raise self._error(
-                    first, f"lies in no session{_read_as(naive, zone)}; give the broker's server time with --time-zone, such as EET"
+                    first, f"is in no session{_read_as(naive, zone)}; set --time-zone to the broker's server time, such as EET"
                 )
             # With trades after the session in the file, the last bar of a session may hold some of them too.
             spans = self._read(bars, zone, whole=True)
         return [self._not_before_its_end(bar, span) for bar, span in zip(bars, spans, strict=True)]
 
     def _not_before_its_end(self, bar: RawBar, span: Span) -> Span:
-        """Return the span up to the end that the file states: a bar that it ends later than the calendar does is known later."""
+        """Return the span, extended to the end that the file states when that is later than the calendar's."""
         if bar.end_ms is None or bar.end_ms <= span.close_ms:
             return span
         if bar.end_ms - span.open_ms > interval_ms(bar.interval):
@@ -103,7 +103,7 @@ class Placer:
         return span._replace(close_ms=bar.end_ms)
 
     def _zone_of(self, bars: Sequence[RawBar]) -> dt.tzinfo:
-        """Return the zone of times that name none: the one under which more of them lie in sessions, and near them."""
+        """Return the time zone of naive times: the exchange's or UTC, whichever puts more of them in or near sessions."""
         if self._options.calendar == ALWAYS_OPEN:
             return dt.UTC
         counts = {zone: self._inside(bars, zone) for zone in (self._home, dt.UTC)}
@@ -111,8 +111,8 @@ class Placer:
         if ours == utc and self._home != dt.UTC and ours[0] > 0:
             home = _name(self._home)
             raise FileError(
-                f"{self._table.path}: {self._time_name} names no time zone, and as many bars lie in sessions of calendar "
-                f"{self._calendar.name} as UTC and as {home}; say which with --time-zone UTC or --time-zone {home}"
+                f"{self._table.path}: {self._time_name} has no time zone, and as many bars are in sessions of calendar "
+                f"{self._calendar.name} as UTC and as {home}; set --time-zone UTC or --time-zone {home}"
             )
         return self._home if ours > utc else dt.UTC
 
@@ -152,7 +152,7 @@ class Placer:
             except (ValueError, OverflowError) as error:
                 raise self._error(bar, str(error)) from error
             if spans[at].open_ms < 0:
-                raise self._error(bar, "is before 1970; bars are read from then on, so cut the earlier ones")
+                raise self._error(bar, "is before 1970; remove the earlier bars")
             if spans[at].open_ms > self._options.now_ms:
                 raise self._error(bar, "is in the future")
         return [spans[at] for at in range(len(bars))]
@@ -160,10 +160,10 @@ class Placer:
     def _error(self, bar: RawBar, problem: str) -> FileError:
         return self._table.error(bar.row, f"{self._time_name} is {bar.cell}, which {problem}")
 
-    def _series(self, interval: str, group: list[Placed]) -> list[Placed]:
-        """Return one symbol's bars of one interval in order of time, each once."""
+    def _series(self, interval: str, group: list[TimedBar]) -> list[TimedBar]:
+        """Return one symbol's bars of one interval in time order, without duplicates."""
         group.sort(key=lambda one: (one.span.open_ms, one.bar.revision, one.bar.row.number))
-        series: list[Placed] = []
+        series: list[TimedBar] = []
         for one in group:
             if series and series[-1].span.open_ms == one.span.open_ms and series[-1].bar.revision == one.bar.revision:
                 before = series[-1]
@@ -173,7 +173,7 @@ class Placer:
                         self.left_out["replaced by a later row"] += 1
                         continue
                     other = f"{self._table.unit} {before.bar.row.number}"
-                    raise self._error(one.bar, f"is that of {other} too, with other values; keep one of them")
+                    raise self._error(one.bar, f"{other} also has, with different values; remove one of them")
                 self.left_out["duplicate"] += 1
                 continue
             series.append(one)
@@ -188,12 +188,12 @@ class Placer:
         for before, after in pairwise(series):
             if after.span.open_ms < before.span.close_ms and after.span.open_ms != before.span.open_ms:
                 other = f"the bar of {interval} of {self._table.unit} {before.bar.row.number}"
-                raise self._error(after.bar, f"is before {other} ends; are these rows of another interval?")
+                raise self._error(after.bar, f"is before {other} ends; does the file mix intervals?")
         return series
 
 
-def _by_following(series: list[Placed], length: int) -> list[Placed]:
-    """Return days that someone's clock bounds as the next one shows them: of 23 and 25 hours where clocks are set."""
+def _by_following(series: list[TimedBar], length: int) -> list[TimedBar]:
+    """Return daily bars that are 23 or 25 hours long where the next bar shows a change to or from summer time."""
     ends = [*(after.span.open_ms for after in series[1:]), None]
     out = []
     for one, end_ms in zip(series, ends, strict=True):
@@ -204,8 +204,8 @@ def _by_following(series: list[Placed], length: int) -> list[Placed]:
     return out
 
 
-def _by_breaks(series: list[Placed]) -> list[Placed]:
-    """Return bars that end at a close or break within them where the next bar shows it, opening before they would end."""
+def _by_breaks(series: list[TimedBar]) -> list[TimedBar]:
+    """Return bars cut at a close or break within them when the next bar opens before they would end."""
     out = series[:1]
     for after in series[1:]:
         before = out[-1].span
@@ -220,7 +220,7 @@ def _one_series(bars: Sequence[RawBar]) -> bool:
 
 
 def _by_session(bar: RawBar) -> bool:
-    """Return whether a stamp is a date, whose session no time zone moves."""
+    """Return whether a timestamp is a date; a time zone does not change its session."""
     return bar.moment.date_only or (interval_ms(bar.interval) >= DAY_MS and bar.moment.at_midnight)
 
 
