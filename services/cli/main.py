@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "resume": _Entry("services.cli.halt_and_resume:resume_app", "Publish signals again."),
     "backtest": _Entry("services.cli.backtest:app", "Run the worker on historical data, and report what its signals would have made."),
     "replay": _Entry("services.cli.replay:app", "Rebuild the prompts of past decisions: verify, show, or ask an engine again."),
+    "export": _Entry("services.cli.export:app", "Write past decisions as training data."),
     "score": _Entry("services.cli.score:app", "Report on the results of the signals."),
     "shadow": _Entry("services.cli.shadow:app", "Compare a candidate in run mode shadow with live."),
     "promote": _Entry("services.cli.promote:app", "Copy a candidate's decision settings to live."),

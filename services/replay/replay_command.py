@@ -54,7 +54,9 @@ class Source:
         return TimeRange(self.since_ms, self.until_ms)
 
 
-class _Opened(NamedTuple):
+class Opened(NamedTuple):
+    """Audit trail, signals, log and rebuilder of one command."""
+
     trail: AuditTrail
     signals: PublishedSignals | None
     inputs: LogSource
@@ -64,8 +66,8 @@ class _Opened(NamedTuple):
 async def verify_command(source: Source) -> bool:
     """Verify a trail and print the result; return whether every record matches."""
     err = Console(stderr=True)
-    async with _opened(source) as (trail, signals, inputs, rebuilder):
-        with _progress(err) as progress:
+    async with opened(source) as (trail, signals, inputs, rebuilder):
+        with progress_bar(err) as progress:
             task = progress.add_task("audit records", total=len(trail.lines))
             verifier = AuditVerifier(rebuilder, inputs, lambda more: progress.advance(task, more))
             result = await verifier.verify(trail)
@@ -79,7 +81,7 @@ async def verify_command(source: Source) -> bool:
 
 async def show_command(source: Source, wanted: str) -> bool:
     """Show one decision; return whether its rebuilt prompt has the hash in the audit."""
-    async with _opened(source) as (trail, _, inputs, rebuilder):
+    async with opened(source) as (trail, _, inputs, rebuilder):
         entry = trail.one(wanted)
         rebuilt = await rebuilt_of(entry, rebuilder, inputs)
         show(Console(), entry, rebuilt, rebuilder.tokenizer)
@@ -89,7 +91,7 @@ async def show_command(source: Source, wanted: str) -> bool:
 async def ask_command(source: Source, url: str, wanted: str | None, last: int) -> None:
     """Ask an engine again, and print how its answers differ."""
     console, clock = Console(), SystemClock()
-    async with _opened(source) as (trail, _, inputs, rebuilder):
+    async with opened(source) as (trail, _, inputs, rebuilder):
         answered = [entry for entry in trail.entries if entry.record.answer and entry.record.prompt_hash]
         entries = [trail.one(wanted)] if wanted is not None else answered[-last:]
         if not entries:
@@ -118,7 +120,7 @@ async def export_command(source: Source, name: str) -> None:
     """Write a time range of the topics to three files."""
     audit, log, published = (Path(f"{name}-{end}") for end in (_AUDIT_END, _LOG_END, _SIGNALS_END))
     err = Console(stderr=True)
-    async with _opened(source) as (trail, signals, inputs, _):
+    async with opened(source) as (trail, signals, inputs, _):
         assert isinstance(inputs, TopicLog) and signals is not None  # noqa: S101, PT018 - `topic` was asked for
         if not trail.lines:
             raise ServiceError(f"{trail.name} has no audit record in this time range; there is nothing to export")
@@ -126,7 +128,7 @@ async def export_command(source: Source, name: str) -> None:
             write_lines(audit, (line.value for line in trail.lines))
             lines = signals_of(trail.entries, signals)
             write_lines(published, lines)
-            with _progress(err) as progress:
+            with progress_bar(err) as progress:
                 task = progress.add_task("log records", total=None)
                 count = await export_for_trail(trail, inputs, log, lambda done, total: progress.update(task, completed=done, total=total))
         except OSError as error:
@@ -136,7 +138,7 @@ async def export_command(source: Source, name: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _opened(source: Source) -> AsyncIterator[_Opened]:
+async def opened(source: Source) -> AsyncIterator[Opened]:
     """Yield trail, log and a rebuilder with the settings in force."""
     logs.configure(LogSettings(level="error"), service="replay")
     file = _log_file(source)
@@ -162,7 +164,7 @@ async def _opened(source: Source) -> AsyncIterator[_Opened]:
         else:
             trail = read_trail_file(Path(source.audit))
             signals = _signals_of_file(source)
-        yield _Opened(trail, signals, inputs, _rebuilder(inputs.settings))
+        yield Opened(trail, signals, inputs, _rebuilder(inputs.settings))
 
 
 def _rebuilder(settings: Settings) -> PromptRebuilder:
@@ -197,7 +199,8 @@ def _signals_of_file(source: Source) -> PublishedSignals | None:
     return read_signals_file(beside) if audit.name.endswith(_AUDIT_END) and beside.is_file() else None
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """Return the progress bar that the commands show."""
     return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
 
 

@@ -19,7 +19,7 @@ from services.replay.audit_trail import AuditEntry, AuditTrail
 from services.replay.log_source import LogSource, PartitionLog, PartitionRequest
 from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt, reference_histories
 
-_STRETCHES: Final = (1, 8, 1 << 30)
+STRETCHES: Final = (1, 8, 1 << 30)
 """How many times as far back to read when books have too few bars; the last reaches the beginning of any log."""
 
 
@@ -75,7 +75,7 @@ class AuditVerifier:
         for entry in trail.entries:
             partitions[entry.record.trigger.partition].append(entry)
         for number, entries in sorted(partitions.items()):
-            for stretch in _STRETCHES:
+            for stretch in STRETCHES:
                 log = await self._inputs.partition(number, wanted_of(entries, self._run_mode, stretch))
                 entries = await self._judge(entries, log, result)  # noqa: PLW2901 - what is still open
                 if not entries:
