@@ -202,7 +202,7 @@ class Bars:
         Bars that opened before `opened_after_ms` do not count. None when there is none.
         """
         first = max(0, len(self) - self.keep)
-        close = np.array(self.close[first:])
+        close = np.frombuffer(self.close)[first:]
         ratio = close[1:] / close[:-1]
         for at in np.flatnonzero((ratio > limit) | (ratio < 1 / limit))[::-1]:
             index = first + 1 + int(at)
@@ -213,7 +213,7 @@ class Bars:
     def longest_range(self) -> float:
         """Return the largest true range, in price, of the last `keep` bars; 0 when fewer than two are held."""
         first = max(0, len(self) - self.keep)
-        high, low, close = (np.array(column[first:]) for column in (self.high, self.low, self.close))
+        high, low, close = (np.frombuffer(column)[first:] for column in (self.high, self.low, self.close))
         if len(close) < 2:  # noqa: PLR2004 - a true range takes the close before
             return 0.0
         return float(np.max(np.maximum(high[1:], close[:-1]) - np.minimum(low[1:], close[:-1])))
