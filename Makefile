@@ -34,6 +34,7 @@ check: $(TEST) ## format, lint, types, import direction, generated files and loc
 	$(BIN)/python -m schemas.generate --check
 	$(BIN)/python -m services.core.settings_reference --check
 	$(BIN)/python -m services.core.metrics_reference --check
+	$(BIN)/python -m services.inference.capabilities_reference --check
 	deploy/setup/check-locks
 
 check-deploy: test-setup ## what is deployed, without a container engine: compose file, Dockerfiles, Kubernetes overlays; CHECKS="k8s" runs some
@@ -72,6 +73,7 @@ generate: $(TEST) ## write the generated files anew: schemas, docs/messages.md, 
 	$(BIN)/python -m schemas.generate
 	$(BIN)/python -m services.core.settings_reference
 	$(BIN)/python -m services.core.metrics_reference
+	$(BIN)/python -m services.inference.capabilities_reference
 	$(BIN)/python -m deploy.prometheus_rule
 
 lock: ## resolve the packages of pyproject.toml; ARGS=--upgrade takes the newest of everything

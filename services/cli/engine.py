@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from services.cli.engine_bench import bench
 from services.cli.engine_local import local
 from services.core import redis
 from services.core import settings as core_settings
@@ -31,6 +32,7 @@ from services.inference.tuner.sweep import Plan, sweep
 
 app = typer.Typer(name="engine", help="The engine: launch, tune or simulate it.", no_args_is_help=True)
 app.command()(local)
+app.command()(bench)
 
 _MODEL = Path("models/MiniCPM4.1-8B")
 _MOST_PREFIXES = 10_000
