@@ -79,7 +79,7 @@ class Site:
         self.settings = settings
         self.clock = SystemClock()
         self.bus = MemoryBus(self.clock)
-        self.engine = RecordingEngine(settings.engine.urls[0], self.clock, lengths)
+        self.engine = RecordingEngine(settings.engine.urls[0], self.clock, lengths, scores=settings.engine.scores)
         self.health = Health()
         self.market = MarketService(self.bus, settings, self.clock, Health())
         self.worker: FusionWorker

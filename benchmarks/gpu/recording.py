@@ -57,9 +57,9 @@ class Call:
 class RecordingEngine(SGLangEngine):
     """An `SGLangEngine` that keeps every call in `calls`, by the prompt's hash as the audit has it."""
 
-    def __init__(self, url: str, clock: Clock, lengths: list[Length] | None) -> None:
+    def __init__(self, url: str, clock: Clock, lengths: list[Length] | None, *, scores: bool = False) -> None:
         """With `lengths`, call after call is held to the next of them, whatever the model says."""
-        super().__init__(url, clock)
+        super().__init__(url, clock, scores=scores)
         self.calls: dict[str, Call] = {}
         self._lengths: Iterator[Length] | None = cycle(lengths) if lengths else None
         self._flights: dict[str, Call] = {}

@@ -115,6 +115,10 @@ class EngineSettings(Section):
     api_key: SecretStr | None = Field(None, description="Sent as a bearer token.")
     model: str | None = Field(None, description="The model's name, where the server requires one (`openai`).")
     connect_timeout_ms: Positive = Field(1_000, description="Timeout of connecting.")
+    scores: bool = Field(
+        False,
+        description='Ask for log-probabilities with every call, as SGLang needs where any worker asks it in mode `flash`; always on with `fusion.mode = "flash"`.',
+    )
     breaker_failures: Positive = Field(
         5, description="Consecutive failures after which the breaker of an address opens and it is not called."
     )
@@ -420,6 +424,12 @@ class Settings(BaseSettings):
 
     def _own(self, group: str) -> str:
         return group if self.run_mode is RunMode.LIVE else f"{self.run_mode.value}.{group}"
+
+    @model_validator(mode="after")
+    def _flash_scores(self) -> Self:
+        if self.fusion.mode == "flash" and not self.engine.scores:
+            self.__dict__["engine"] = self.engine.model_copy(update={"scores": True})
+        return self
 
     @model_validator(mode="after")
     def _drain_fits(self) -> Self:

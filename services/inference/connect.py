@@ -45,7 +45,7 @@ def _guarded(settings: EngineSettings, url: str, clock: Clock) -> GuardedEngine:
             no_think=settings.no_think,
         )
     else:
-        client = SGLangEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms)
+        client = SGLangEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms, scores=settings.scores)
     return GuardedEngine(
         client,
         Breaker(settings.breaker_failures, settings.breaker_open_ms),

@@ -93,13 +93,14 @@ class SGLangEngine(HttpEngine):
     kind = "sglang"
     capabilities = CAPABILITIES
 
-    def __init__(self, url: str, clock: Clock, *, api_key: str | None = None, connect_timeout_ms: int = 1_000) -> None:
-        """Prepare for the server at `url`; raise ValueError for a bad address."""
+    def __init__(
+        self, url: str, clock: Clock, *, api_key: str | None = None, connect_timeout_ms: int = 1_000, scores: bool = False
+    ) -> None:
+        """Prepare for the server at `url`, which also scores when `scores` says so; raise ValueError for a bad address."""
         super().__init__(url, clock, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
         self._flying: set[str] = set()
         self._aborts: set[asyncio.Task[None]] = set()
-        self._scores = False
-        """Whether log-probabilities of labels have been asked for."""
+        self._scores = scores
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError."""
@@ -147,12 +148,11 @@ class SGLangEngine(HttpEngine):
         request ends with its prefill, and without speculation not even a token is sampled.
         """
         del affinity
-        body = _dumps(rid, input_ids, {"max_new_tokens": 0, "temperature": 0.0}, stream=False, **_BESIDE_SCORES)
+        body = _dumps(rid, input_ids, {"max_new_tokens": 0, "temperature": 0.0}, stream=False, **(_BESIDE_SCORES if self._scores else {}))
         return (await self._generate(rid, body, _WARM_S, input_ids.size)).usage(input_ids.size)
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Return how likely each of `labels` is right after the prompt; raise EngineError."""
-        self._scores = True
         sent = request.input_ids.size
         sampling = {"max_new_tokens": 1, "temperature": 0.0}
         body = _dumps(request.rid, request.input_ids, sampling, stream=False, return_logprob=True, token_ids_logprob=labels)

@@ -201,3 +201,9 @@ def test_live_and_shadow_on_one_cluster_are_groups_of_their_own() -> None:
     assert groups[RunMode.LIVE] == "aquiline-fusion"
     assert groups[RunMode.SHADOW] == "shadow.aquiline-fusion"
     assert len(set(groups.values())) == len(RunMode)
+
+
+def test_mode_flash_has_every_call_ask_for_log_probabilities() -> None:
+    assert not load(None, {}).engine.scores
+    assert load(None, {"fusion": {"mode": "flash"}}).engine.scores
+    assert load(None, {"engine": {"scores": True}}).engine.scores
