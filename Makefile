@@ -15,7 +15,7 @@ SETUP := pyproject.toml deploy/setup/install
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(DEMO) ## see it work, on real market data and a simulated engine; ARGS="..." takes options, ARGS=--help lists them
+demo: $(DEMO) ## see a real small model decide, then load and outages with a simulator; ARGS="..." takes options, ARGS=--help lists them
 	@$(BIN)/aquiline demo $(ARGS)
 
 test: test-setup ## everything that is checked: make check, make check-deploy, and all tests, with real Kafka and Redis; JOBS=1 for less at a time

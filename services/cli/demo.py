@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from services.demo.options import Options, Vision
+from services.demo.options import BARS, MODEL_BARS, Options, Vision
 
 app = typer.Typer(rich_markup_mode="markdown", help="Play real market data through every service, and show the signals.")
 
@@ -21,7 +21,8 @@ _DAY: Final = ["%Y-%m-%d"]
 def demo(
     *,
     symbols: Annotated[str, typer.Option(help="Comma-separated stocks of AAPL, FB, GOOG, IBM, MSFT.")] = "AAPL,FB,GOOG,IBM,MSFT",
-    bars: Annotated[int, typer.Option(min=1, help="Bars a symbol in the paced phase.")] = 80,
+    model_bars: Annotated[int, typer.Option(min=0, help="Bars a symbol in the act of the real model; 0 leaves the act out.")] = MODEL_BARS,
+    bars: Annotated[int, typer.Option(min=1, help="Bars a symbol in the paced phase.")] = BARS,
     pace: Annotated[float, typer.Option(min=0.01, help="Bars a second a symbol.")] = 1.5,
     start: Annotated[
         dt.datetime | None,
@@ -68,11 +69,13 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the simulator and of the charts' delays.")] = 0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Write every log line instead of warnings only.")] = False,
 ) -> None:
-    """Play five real stocks through the services that also run against Kafka and a GPU, and show every signal.
+    """Play real stocks through the services that also run against Kafka and a GPU, and show every signal.
 
-    The demo needs no broker, no Redis and no GPU: the bus is inside this process, and a **simulator** stands in for the engine. It has
-    a real prefix cache and the timing of a GPU that was measured; its answers come from fixed rules. The demo ends by itself after
-    about 75 seconds and writes `demo-report.json`, `demo-signals.jsonl`, `demo-audit.jsonl` and the log that it played,
+    The demo needs no broker, no Redis and no GPU: the bus is inside this process. In its **first act** a real language model of 135
+    million parameters decides, on this machine's CPU: it never learned to trade, so its signals show the way from bar to signal and no
+    skill. In its **second act** a simulator stands in for an engine on a GPU and shows load, a burst, an outage and the recovery: it has
+    a real prefix cache and the timing of a GPU that was measured, and its answers come from fixed rules. The demo ends by itself after
+    some two minutes and writes `demo-report.json`, `demo-signals.jsonl`, `demo-audit.jsonl` and the log that it played,
     `demo-log.jsonl.gz`, to the working directory; `aquiline replay --verify demo-audit.jsonl` checks the audit against the log. Exit
     status: 0, or 1 when a closing check fails. Ctrl-C publishes no more bars, drains and reports.
 
@@ -90,6 +93,7 @@ def demo(
     """
     options = Options(
         symbols=symbols,
+        model_bars=model_bars,
         bars=bars,
         pace=pace,
         start=start.date() if start else None,
@@ -113,15 +117,15 @@ def demo(
     typer.echo("aquiline demo: loading; this takes a few seconds.")
     # These imports take two seconds, which `--help` does not need.
     from services.core import logs  # noqa: PLC0415
+    from services.demo.engines import EngineStartError  # noqa: PLC0415
     from services.demo.log_output import LogOutput  # noqa: PLC0415
     from services.demo.run import run_demo  # noqa: PLC0415
     from services.demo.setup import set_up  # noqa: PLC0415
-    from services.demo.simulator import EngineStartError  # noqa: PLC0415
     from services.demo.terminal import make_console  # noqa: PLC0415
 
     run, console = set_up(options, Path.cwd()), make_console()
     log_output = LogOutput(console, verbose=verbose)
-    logs.configure(run.settings.log, service="demo", stream=log_output)
+    logs.configure(run.acts[-1].settings.log, service="demo", stream=log_output)
     try:
         code = asyncio.run(run_demo(run, console, log_output))
     except EngineStartError as error:

@@ -39,6 +39,8 @@ class Header:
 
     settings: Settings
     whole: bool
+    later_settings: tuple[Settings, ...] = ()
+    """The settings of workers that decided on the same log afterwards, with other settings."""
 
 
 class Line(NamedTuple):
@@ -89,17 +91,22 @@ def read_log(file: Path) -> tuple[Header, Iterator[Line]]:
 
 
 def _header_values(header: Header) -> dict[str, Any]:
-    settings = header.settings
+    later = [_settings_values(settings) for settings in header.later_settings]
     return {
         "aquiline_log": _FORMAT,
-        "run_mode": settings.run_mode.value,
+        "run_mode": header.settings.run_mode.value,
         "whole": header.whole,
-        "settings": {
-            "bus": {"max_record_bytes": settings.bus.max_record_bytes},
-            # No addresses and no keys: only settings that shape prompts and answers.
-            "engine": settings.engine.model_dump(mode="json", include={"kind", "tokenizer_file", "chat_template"}),
-            "fusion": settings.fusion.model_dump(mode="json"),
-        },
+        "settings": _settings_values(header.settings),
+        **({"later_settings": later} if later else {}),
+    }
+
+
+def _settings_values(settings: Settings) -> dict[str, Any]:
+    return {
+        "bus": {"max_record_bytes": settings.bus.max_record_bytes},
+        # No addresses and no keys: only settings that shape prompts and answers.
+        "engine": settings.engine.model_dump(mode="json", include={"kind", "tokenizer_file", "chat_template"}),
+        "fusion": settings.fusion.model_dump(mode="json"),
     }
 
 
@@ -144,16 +151,20 @@ def _header(file: Path, line: bytes) -> Header:
             raise LogFileError(f"{file} is an exported log of format {values['aquiline_log']!r}; this version reads {_FORMAT}")
         if told != _checksum(values):
             raise LogFileError(f"{file}, line 1: the header is damaged: its checksum does not match its content")
-        sections = values["settings"]
-        settings = Settings(
-            run_mode=RunMode(values["run_mode"]),
-            bus=BusSettings(**sections["bus"]),
-            engine=EngineSettings(**sections["engine"]),
-            fusion=FusionSettings(**sections["fusion"]),
-        )
-        return Header(settings, bool(values["whole"]))
+        mode = RunMode(values["run_mode"])
+        later = tuple(_settings(mode, sections) for sections in values.get("later_settings", ()))
+        return Header(_settings(mode, values["settings"]), bool(values["whole"]), later)
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
         raise LogFileError(f"{file} has no header of an exported log ({type(error).__name__}: {error})") from error
+
+
+def _settings(run_mode: RunMode, sections: dict[str, Any]) -> Settings:
+    return Settings(
+        run_mode=run_mode,
+        bus=BusSettings(**sections["bus"]),
+        engine=EngineSettings(**sections["engine"]),
+        fusion=FusionSettings(**sections["fusion"]),
+    )
 
 
 def _line(number: int, line: bytes) -> Line:

@@ -1,4 +1,4 @@
-"""Plays one run: loads the history, starts the worker, plays phase after phase with the outage, and waits for every decision."""
+"""Plays one act: loads the history, starts the worker, plays phase after phase with the outage, and waits for every decision."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from schemas import Candle, RunMode, Topic
-from services.core.calendar import SessionCalendar
-from services.core.ctrl_c import Interrupt
+from services.core.ctrl_c import Interrupt, run_unless_interrupted
+from services.core.settings import Settings
+from services.demo.checks import Check, closing_checks
+from services.demo.engines import OwnEngine
+from services.demo.follower import Follower
 from services.demo.options import Vision
 from services.demo.pipeline import Pipeline
 from services.demo.plan import OUTAGE_S, Phase, PhasePlan, day_of
 from services.demo.player import Player
+from services.demo.results import Results
 from services.demo.sentences import title
-from services.demo.setup import Demo
-from services.demo.simulator import SimulatorProcess
+from services.demo.setup import Act, Demo
 from services.demo.terminal import Screen
-from services.feeds.samples import CALENDAR, load_instruments, load_splits
 from services.fusion.deliver.accounts import Accounts
 from services.fusion.prompt.prewarm import WarmCount
 from services.inference.engine import EngineInfo
@@ -35,119 +36,150 @@ _CALLS_IN_FLIGHT_S: Final = 0.4
 _CHUNK_BARS: Final = 250
 
 
-@dataclass(slots=True)
-class Measured:
-    """What a run measures besides its results. Times are of the monotonic clock, in seconds."""
+@dataclass(frozen=True, slots=True)
+class ActResult:
+    """What an act has come to; durations in seconds."""
 
-    started_s: float
+    act: Act
+    settings: Settings
+    """The worker's, with the engine's address."""
     engine: EngineInfo
-    own_engine: bool
-    played_s: float = 0.0
-    ended_s: float = 0.0
-    outage_s: float | None = None
-    interrupted: bool = False
-    inputs: int = 0
-    """Records on the input topics before the worker started; at the end, those that were added since."""
-    warm_paced: WarmCount = field(default_factory=WarmCount)
+    results: Results
+    accounts: Accounts
+    checks: list[Check]
+    warm_paced: WarmCount
     """Tokens sent ahead up to the end of the paced phase, set-up included."""
-    warm: WarmCount = field(default_factory=WarmCount)
-    accounts: Accounts = field(default_factory=Accounts)
+    warm: WarmCount
+    setup_s: float
+    duration_s: float
+    outage_s: float | None
+    signal_lines: list[bytes]
+    audit_lines: list[bytes]
 
 
-async def load_and_start(demo: Demo, pipeline: Pipeline, screen: Screen, measured: Measured) -> None:
-    """Load the history and start the worker; raise BusError or SettingsError."""
-    history = demo.plan.history
-    screen.begin("setting up", f"Setting up: loading {len(history)} bars of history, which trigger nothing", len(history))
-    # exchange-calendars imports pandas, which takes seconds.
-    await asyncio.to_thread(SessionCalendar.of, CALENDAR)
-    symbols = {candle.symbol for candle in history} | {candle.symbol for plan in demo.plan.phases for _, candle in plan.bars}
-    await pipeline.prepare(
-        [one for one in load_instruments(RunMode.DEMO) if one.symbol in symbols],
-        [one for one in load_splits(RunMode.DEMO) if one.symbol in symbols],
-    )
-    await pipeline.start_market()
-    if demo.vision is Vision.LIVE:
-        await pipeline.start_vision()
-    for start in range(0, len(history), _CHUNK_BARS):
-        await pipeline.publish(Topic.CANDLES, [(candle.symbol, candle) for candle in history[start : start + _CHUNK_BARS]])
-        await pipeline.wait_until(lambda: pipeline.market.counts.records > screen.done - _CHUNK_BARS)
-        screen.done = pipeline.market.counts.records
-    await pipeline.wait_until(lambda: pipeline.processed(len(history)))
-    await pipeline.market_settled()
-    measured.inputs = await pipeline.inputs()
-    screen.note("the worker rebuilds its books from the log and sends the prefixes ahead to the engine")
-    await pipeline.start_worker()
-    measured.accounts, measured.warm = pipeline.worker.accounts, pipeline.worker.prewarmer.count
-    measured.played_s = time.monotonic()
-    screen.note(f"set up in {measured.played_s - measured.started_s:.1f} s")
+class ActRun:
+    """One act on a running pipeline."""
 
+    def __init__(self, act: Act, demo: Demo, pipeline: Pipeline, screen: Screen, interrupt: Interrupt) -> None:
+        """Play nothing yet."""
+        self._act = act
+        self._pipeline = pipeline
+        self._screen = screen
+        self._interrupt = interrupt
+        late_ms = act.settings.fusion.vision_wait_ms + LATE_MS if demo.vision is Vision.LATE else 0
+        charts = load_recorded() if demo.vision in {Vision.RECORDED, Vision.LATE} else {}
+        self._player = Player(pipeline, charts, late_ms=late_ms, seed=demo.seed)
+        self._started_s = time.monotonic()
+        self._outage_s: float | None = None
+        self._warm_paced = WarmCount()
 
-async def play(demo: Demo, pipeline: Pipeline, screen: Screen, measured: Measured, interrupt: Interrupt) -> None:
-    """Play every phase, and wait until every trigger has its outcome."""
-    late_ms = pipeline.settings.fusion.vision_wait_ms + LATE_MS if demo.vision is Vision.LATE else 0
-    charts = load_recorded() if demo.vision in {Vision.RECORDED, Vision.LATE} else {}
-    player = Player(pipeline, charts, late_ms=late_ms, seed=demo.seed)
+    async def play(self, settings: Settings, engine: EngineInfo) -> ActResult:
+        """Play the act with a worker under `settings`; raise RunInterruptedError when interrupted before its first bar."""
+        pipeline, screen = self._pipeline, self._screen
+        results = Results(self._act.plan)
+        follower = Follower(pipeline.bus, settings, results, screen.ended)
+        await run_unless_interrupted(self._interrupt, self._load_history())
+        async with follower.following():
+            inputs = await pipeline.inputs()
+            screen.note("the worker rebuilds its books from the log and sends the prefixes ahead to the engine")
+            await run_unless_interrupted(self._interrupt, pipeline.start_worker(settings))
+            worker, setup_s = pipeline.worker, time.monotonic() - self._started_s
+            screen.note(f"set up in {setup_s:.1f} s")
+            screen.results, screen.warm = results, worker.prewarmer.count
+            played_s = time.monotonic()
+            for plan in self._act.plan.phases:
+                if not self._interrupt.requested.is_set():
+                    await self._play_phase(plan)
+            inputs = await self._drain(inputs)
+            await pipeline.stop_worker()
+        await follower.finish()
+        return ActResult(
+            act=self._act,
+            settings=settings,
+            engine=engine,
+            results=results,
+            accounts=worker.accounts,
+            checks=closing_checks(worker.accounts, results, inputs),
+            warm_paced=self._warm_paced,
+            warm=worker.prewarmer.count,
+            setup_s=setup_s,
+            duration_s=time.monotonic() - played_s,
+            outage_s=self._outage_s,
+            signal_lines=follower.signal_lines,
+            audit_lines=follower.audit_lines,
+        )
 
-    def on_bar(candle: Candle) -> None:
-        screen.done += 1
-        screen.day_ms = candle.ts_close_ms
+    async def _load_history(self) -> None:
+        pipeline, screen = self._pipeline, self._screen
+        # What an earlier act played is on the bus already.
+        history = [one for one in self._act.plan.history if (one.symbol, one.ts_close_ms) not in pipeline.published]
+        screen.begin("setting up", f"Setting up: loading {len(history)} bars of history, which trigger nothing", len(history))
+        before = pipeline.market.counts.records
+        for start in range(0, len(history), _CHUNK_BARS):
+            await pipeline.publish_candles(history[start : start + _CHUNK_BARS])
+            await pipeline.wait_until(lambda: pipeline.market.counts.records - before > screen.done - _CHUNK_BARS)
+            screen.done = pipeline.market.counts.records - before
+        await pipeline.wait_until(pipeline.all_processed)
+        await pipeline.market_settled()
 
-    for plan in demo.plan.phases:
-        if interrupt.requested.is_set():
-            break
+    async def _play_phase(self, plan: PhasePlan) -> None:
+        pipeline, screen, engine = self._pipeline, self._screen, self._act.engine
         if plan.phase is Phase.OUTAGE:
             await pipeline.wait_until(pipeline.settled, _SETTLE_S)
-        screen.begin(plan.phase.value, title(plan, pipeline.settings), len(plan.bars))
-        for listing in _listings(demo, plan):
+        screen.begin(plan.phase.value, title(plan, self._act.settings), len(plan.bars))
+        for listing in self._listings(plan):
             screen.note(listing)
-        playing = pipeline.guard(player.play(plan, on_bar, interrupt.requested))
-        if plan.phase is Phase.OUTAGE and demo.simulator is not None:
-            measured.outage_s = await _with_outage(playing, demo.simulator, screen)
+        play = self._player.play_in_step if plan.in_step else self._player.play
+        playing = pipeline.guard(play(plan, screen.bar_played, self._interrupt.requested))
+        if plan.phase is Phase.OUTAGE and engine is not None:
+            self._outage_s = await self._with_outage(playing, engine)
         else:
             await playing
         if plan.phase is Phase.PACED:
-            measured.warm_paced = dataclasses.replace(measured.warm)
-    screen.begin("draining", "Draining: the last triggers are decided and committed", 0)
-    if interrupt.requested.is_set():
-        screen.note("interrupted: no more bars are published; open triggers are decided and reported")
-    await player.finish()
-    await pipeline.wait_until(lambda: pipeline.processed(len(demo.plan.history) + player.bars), _DRAIN_S)
-    measured.inputs = await pipeline.inputs() - measured.inputs
-    measured.interrupted = interrupt.requested.is_set()
-    await pipeline.wait_until(lambda: measured.accounts.records.total() >= measured.inputs and pipeline.settled(), _DRAIN_S)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_S):
-            await pipeline.guard(pipeline.worker.prewarmer.idle())
+            self._warm_paced = dataclasses.replace(pipeline.worker.prewarmer.count)
 
+    async def _drain(self, inputs_before: int) -> int:
+        """Wait until every trigger has its outcome; return how many records the input topics have gained."""
+        pipeline, screen = self._pipeline, self._screen
+        screen.begin("draining", "Draining: the last triggers are decided and committed", 0)
+        if self._interrupt.requested.is_set():
+            screen.note("interrupted: no more bars are published; open triggers are decided and reported")
+        await self._player.finish()
+        await pipeline.wait_until(pipeline.all_processed, _DRAIN_S)
+        inputs = await pipeline.inputs() - inputs_before
+        await pipeline.wait_until(lambda: pipeline.worker.accounts.records.total() >= inputs and pipeline.settled(), _DRAIN_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                await pipeline.guard(pipeline.worker.prewarmer.idle())
+        return inputs
 
-async def _with_outage(playing: Awaitable[None], simulator: SimulatorProcess, screen: Screen) -> float:
-    """Kill the engine while bars are played, restart it, and return for how many seconds it did not answer."""
-    screen.log_output.hold(simulator.url.removeprefix("http://"))
+    async def _with_outage(self, playing: Awaitable[None], engine: OwnEngine) -> float:
+        """Kill the engine while bars are played, restart it, and return for how many seconds it did not answer."""
+        screen = self._screen
+        screen.log_output.hold(engine.url.removeprefix("http://"))
 
-    async def outage() -> float:
-        await asyncio.sleep(_CALLS_IN_FLIGHT_S)
-        screen.note("the engine's process is killed; bars keep coming")
-        killed_s = time.monotonic()
-        await simulator.kill()
-        await asyncio.sleep(OUTAGE_S)
-        await simulator.start()
-        outage_s = time.monotonic() - killed_s
-        screen.note(f"the engine answers again after {outage_s:.1f} s, with an empty cache")
-        return outage_s
+        async def outage() -> float:
+            await asyncio.sleep(_CALLS_IN_FLIGHT_S)
+            screen.note("the engine's process is killed; bars keep coming")
+            killed_s = time.monotonic()
+            await engine.kill()
+            await asyncio.sleep(OUTAGE_S)
+            await engine.start(screen.note)
+            outage_s = time.monotonic() - killed_s
+            screen.note(f"the engine answers again after {outage_s:.1f} s, with an empty cache")
+            return outage_s
 
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(outage(), name="outage")
-        await playing
-    return task.result()
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(outage(), name="outage")
+            await playing
+        return task.result()
 
-
-def _listings(demo: Demo, plan: PhasePlan) -> Iterator[str]:
-    """Announce symbols whose first bar is in this phase, because their first triggers are blocked."""
-    earlier = demo.plan.phases[: demo.plan.phases.index(plan)]
-    known = {candle.symbol for candle in demo.plan.history} | {candle.symbol for one in earlier for _, candle in one.bars}
-    first_bars = {candle.symbol: candle for _, candle in reversed(plan.bars) if candle.symbol not in known}
-    for symbol, candle in first_bars.items():
-        yield (
-            f"{symbol} is listed on {day_of(candle.ts_close_ms)}: its triggers end `blocked` (min_bars) until it has "
-            f"{demo.settings.fusion.min_bars} bars"
-        )
+    def _listings(self, plan: PhasePlan) -> Iterator[str]:
+        """Announce symbols whose first bar is in this phase, because their first triggers are blocked."""
+        known = {symbol for symbol, _ in self._pipeline.published}
+        first_bars = {candle.symbol: candle for _, candle in reversed(plan.bars) if candle.symbol not in known}
+        for symbol, candle in first_bars.items():
+            yield (
+                f"{symbol} is listed on {day_of(candle.ts_close_ms)}: its triggers end `blocked` (min_bars) until it has "
+                f"{self._act.settings.fusion.min_bars} bars"
+            )

@@ -35,10 +35,10 @@ class Follower:
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Follow both topics from their beginning while the context lasts; raise BusError."""
+        """Follow both topics from their present end while the context lasts; raise BusError."""
         self._reader = await self._bus.reader(client_id="aquiline-demo-follower")
         self._partitions = [*await partitions_of(self._bus, self._signals), *await partitions_of(self._bus, self._audit)]
-        await self._reader.read(await self._reader.beginning_offsets(self._partitions))
+        await self._reader.read(await self._reader.end_offsets(self._partitions))
         task = asyncio.create_task(self._follow(), name="follower")
         try:
             yield

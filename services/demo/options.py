@@ -5,6 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+MODEL_BARS: Final = 16
+"""Of two symbols, so 32 decisions: a quiet core takes some two seconds for each."""
+BARS: Final = 36
 
 
 class Vision(StrEnum):
@@ -21,6 +26,7 @@ class Options:
     """One field an option; `aquiline demo --help` describes each."""
 
     symbols: str
+    model_bars: int
     bars: int
     pace: float
     start: dt.date | None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-from schemas import SPECS, Instrument, InstrumentEvent, Message, Topic, topic_name
+from schemas import SPECS, Candle, Instrument, InstrumentEvent, Message, Topic, topic_name
 from services.core import gc_tuning
 from services.core.bus import Bus, BusError, Producer
 from services.core.bus.topic_reader import partitions_of
@@ -44,27 +44,31 @@ class Pipeline:
         self.market: MarketService
         self.worker: FusionWorker
         self.vision: VisionService | None = None
+        self.published: set[tuple[str, int]] = set()
+        """Symbol and close of each candle on the bus."""
         self._running: dict[asyncio.Task[None], Service] = {}
 
     async def prepare(self, instruments: Sequence[Instrument], splits: Sequence[InstrumentEvent]) -> None:
-        """Empty the topics, then publish instruments and splits; raise BusError."""
+        """Empty the topics, publish instruments and splits, start the market service; raise BusError."""
         await empty_topics(self.bus, self.settings)
         self.producer = await self.bus.producer(client_id="aquiline-demo")
         await self.publish(Topic.INSTRUMENTS, [(one.symbol, one) for one in instruments])
         await self.publish(Topic.INSTRUMENT_EVENTS, [(one.symbol, one) for one in splits])
+        health = Health()
+        self.market = MarketService(self.bus, self.settings, self.clock, health)
+        await self._start("market", self.market, health)
 
-    async def publish(self, topic: Topic, messages: Iterable[tuple[str, Message]]) -> None:
+    async def publish_candles(self, candles: Sequence[Candle]) -> None:
+        """Publish candles, and return once all are acknowledged."""
+        await self.publish(Topic.CANDLES, [(candle.symbol, candle) for candle in candles])
+        self.published.update((candle.symbol, candle.ts_close_ms) for candle in candles)
+
+    async def publish(self, topic: Topic, messages: Sequence[tuple[str, Message]]) -> None:
         """Publish messages by key, and return once all are acknowledged."""
         name = topic_name(topic, self.settings.run_mode)
         sent = [await self.producer.send(name, key=key.encode(), value=message.encode()) for key, message in messages]
         for acknowledgement in sent:
             await acknowledgement
-
-    async def start_market(self) -> None:
-        """Start candles to market features."""
-        health = Health()
-        self.market = MarketService(self.bus, self.settings, self.clock, health)
-        await self._start("market", self.market, health)
 
     async def start_vision(self) -> None:
         """Start candles to chart images to vision features; raise SettingsError when the model cannot be loaded."""
@@ -76,17 +80,17 @@ class Pipeline:
         self.vision = VisionService(self.bus, self.settings, self.clock, model, health)
         await self._start("vision", self.vision, health)
 
-    async def start_worker(self) -> None:
+    async def start_worker(self, settings: Settings) -> None:
         """Start the fusion worker; return once it has rebuilt its books and sent the prefixes ahead to the engine."""
         health = Health()
-        self.worker = await make_worker(self.bus, self.settings, self.clock, health)
+        self.worker = await make_worker(self.bus, settings, self.clock, health)
         gc_tuning.freeze()  # as in a process of its own
         await self._start("fusion", self.worker, health)
         await self.guard(self.worker.prewarmer.idle())
 
-    def processed(self, candles: int) -> bool:
-        """Return whether every producer of features has processed that many candles."""
-        return self.market.counts.records >= candles and (self.vision is None or self.vision.counts.records >= candles)
+    def all_processed(self) -> bool:
+        """Return whether every producer of features has processed every candle."""
+        return all(one.counts.records >= len(self.published) for one in (self.market, self.vision) if one is not None)
 
     def settled(self) -> bool:
         """Return whether every trigger so far has its outcome."""
@@ -130,14 +134,20 @@ class Pipeline:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
+    async def stop_worker(self) -> None:
+        """Drain the fusion worker; raise what it failed with."""
+        await self._stop([task for task, service in self._running.items() if service is self.worker])
+
     async def stop(self) -> None:
         """Drain every service, the newest first; the bus stays open for readers."""
-        for task, service in reversed(self._running.items()):
+        await self._stop(list(reversed(self._running)))
+
+    async def _stop(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
             if not task.done():
-                service.stop()
+                self._running[task].stop()
                 await asyncio.gather(task, return_exceptions=True)
-        failed = [error for task in self._running if (error := task.exception()) is not None]
-        self._running.clear()
+        failed = [error for task in tasks if self._running.pop(task) and (error := task.exception()) is not None]
         if failed:
             raise failed[0]
 

@@ -6,9 +6,10 @@ Symbols whose bars close together are spread over the time until the next close,
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain
 from typing import Final
 
 from schemas import Candle
@@ -19,6 +20,10 @@ BURST_S: Final = 10.0
 BURST_FACTOR: Final = 10.0
 OUTAGE_S: Final = 3.0
 RECOVERY_S: Final = 6.0
+MODEL_S: Final = 90.0
+"""The longest that the real model's act plays."""
+_MODEL_HISTORY_BARS: Final = 100
+"""More than a prompt of the real model shows."""
 
 
 class Phase(StrEnum):
@@ -41,6 +46,8 @@ class PhasePlan:
     """Distinct closing times: bars of a symbol that trades throughout."""
     until_ms: int
     """Event time of the last bar."""
+    in_step: bool = False
+    """Each step's bars are published when the decisions on the step before have ended, for `duration_s` at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +61,42 @@ class Plan:
         """Return the phase of an event time; times after the last phase belong to it."""
         return next((one.phase for one in self.phases if ts_event_ms <= one.until_ms), self.phases[-1].phase)
 
+    @property
+    def candles(self) -> Iterator[Candle]:
+        """Return every bar, in event time."""
+        return chain(self.history, (candle for one in self.phases for _, candle in one.bars))
 
-def make_plan(stocks: Mapping[str, Sequence[Candle]], options: Options, *, outage: bool) -> Plan:
-    """Return the plan for `stocks` (bars oldest first); raise SettingsError when the data are too short."""
-    times = sorted({candle.ts_close_ms for candles in stocks.values() for candle in candles})
-    phases = _phases(options, outage=outage)
-    needed = sum(steps for _, steps, _ in phases)
-    first = len(times) - needed if options.start is None else sum(time < _midnight_ms(options.start) for time in times)
-    if first < 1 or first + needed > len(times):
-        start = "" if options.start is None else f" from {options.start}"
+
+def plan_model(stocks: Mapping[str, Sequence[Candle]], options: Options, following: Plan, symbols: int) -> Plan:
+    """Return the plan of the real model's act, which ends where `following` starts; raise SettingsError when the data are too short."""
+    end_ms = following.phases[0].bars[0][1].ts_close_ms
+    before = {symbol: [candle for candle in candles if candle.ts_close_ms < end_ms] for symbol, candles in stocks.items()}
+    needed = options.model_bars + _MODEL_HISTORY_BARS
+    chosen = [symbol for symbol, candles in before.items() if len(candles) >= needed][:symbols]
+    if not chosen:
         raise SettingsError(
-            f"the demo needs {needed} bars a symbol{start}, and the data hold {max(0, len(times) - max(first, 1))} there "
+            f"the real model needs {needed} bars of a symbol before {day_of(end_ms)}; ask for fewer --model-bars or a later --start"
+        )
+    plan = _plan({symbol: before[symbol] for symbol in chosen}, [(Phase.PACED, options.model_bars, 0.0)], None, options)
+    return replace(plan, phases=tuple(replace(one, duration_s=MODEL_S, in_step=True) for one in plan.phases))
+
+
+def plan_load(stocks: Mapping[str, Sequence[Candle]], options: Options, *, outage: bool) -> Plan:
+    """Return the plan of the act with load, burst and outage; raise SettingsError when the data are too short."""
+    return _plan(stocks, _phases(options, outage=outage), options.start, options)
+
+
+def _plan(
+    stocks: Mapping[str, Sequence[Candle]], phases: Sequence[tuple[Phase, int, float]], start: dt.date | None, options: Options
+) -> Plan:
+    """Return a plan for `stocks` (bars oldest first) that begins on `start`, or ends with the data."""
+    times = sorted({candle.ts_close_ms for candles in stocks.values() for candle in candles})
+    needed = sum(steps for _, steps, _ in phases)
+    first = len(times) - needed if start is None else sum(time < _midnight_ms(start) for time in times)
+    if first < 1 or first + needed > len(times):
+        from_start = "" if start is None else f" from {start}"
+        raise SettingsError(
+            f"the demo needs {needed} bars a symbol{from_start}, and the data hold {max(0, len(times) - max(first, 1))} there "
             f"({day_of(times[0])} to {day_of(times[-1])}); ask for fewer --bars, a lower --pace (the burst takes ten times as many), "
             "--no-burst, or an earlier --start"
         )

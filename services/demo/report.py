@@ -12,37 +12,62 @@ from typing import Any, Final
 import orjson
 
 from schemas import Outcome
-from services.core.settings import Settings
-from services.demo.act import Measured
-from services.demo.checks import RECORD_ENDS, Check
+from services.demo.act import ActResult
+from services.demo.checks import RECORD_ENDS
 from services.demo.plan import Phase
-from services.demo.results import Results, hit_ratio, latencies
+from services.demo.results import hit_ratio, latencies
 
 REPORT: Final = "demo-report.json"
 SIGNALS: Final = "demo-signals.jsonl"
 AUDIT: Final = "demo-audit.jsonl"
 LOG: Final = "demo-log.jsonl.gz"
 
+_REPORTED_ENDS: Final = ("folded", "duplicates", "filtered", "dead_lettered")
+
 Report = dict[str, Any]
 
 
-def make_report(settings: Settings, bus: str, measured: Measured, results: Results, checks: Sequence[Check]) -> Report:
-    """Return the report; ratios are 0 to 1, None where the engine was not called."""
-    paced, records, warm = results.published(Phase.PACED), measured.accounts.records, measured.warm
+def make_report(acts: Sequence[ActResult], bus: str, redis: str, *, interrupted: bool, duration_s: float) -> Report:
+    """Return the report: `acts` has one for each act, and the run's own figures are sums over them."""
+    reports = [_act_report(one) for one in acts]
+    return {
+        "acts": reports,
+        **{name: sum(one[name] for one in reports) for name in ("records", *_REPORTED_ENDS, "triggers")},
+        "outcomes": _by_outcome(sum((one.results.outcomes for one in acts), Counter())),
+        "interrupted": interrupted,
+        "duration_s": round(duration_s, 2),
+        "bus": bus,
+        "redis": redis,
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        },
+    }
+
+
+def _act_report(act: ActResult) -> Report:
+    """Return the report of an act; ratios are 0 to 1, None where the engine was not called."""
+    results, records, warm = act.results, act.accounts.records, act.warm
+    paced = results.published(Phase.PACED)
+    answered = [audit for audit in results.audits.values() if audit.answer]
     ratios = {
+        "valid_answer_ratio": sum(audit.action is not None for audit in answered) / len(answered) if answered else None,
         "prefix_hit_ratio": hit_ratio(paced),
-        "prefix_hit_ratio_all": hit_ratio(results.calls(Phase.PACED), measured.warm_paced.prompt_tokens, measured.warm_paced.cached_tokens),
+        "prefix_hit_ratio_all": hit_ratio(results.calls(Phase.PACED), act.warm_paced.prompt_tokens, act.warm_paced.cached_tokens),
         "prefix_hit_ratio_whole_run": hit_ratio(results.calls(), warm.prompt_tokens, warm.cached_tokens),
     }
     return {
+        "name": act.act.name,
         "records": records.total(),
-        **dict(zip(("folded", "duplicates", "filtered", "dead_lettered"), (records[end] for end in RECORD_ENDS), strict=True)),
-        "dead_letters": dict(measured.accounts.dead_letters),
+        **dict(zip(_REPORTED_ENDS, (records[end] for end in RECORD_ENDS), strict=True)),
+        "dead_letters": dict(act.accounts.dead_letters),
         "triggers": len(results.audits),
         "outcomes": _by_outcome(results.outcomes),
         "outcomes_by_phase": {phase.value: _by_outcome(counts) for phase, counts in results.by_phase.items()},
         "reasons": {f"{outcome.value}/{reason}": count for (outcome, reason), count in sorted(results.reasons.items())},
         "actions": dict(sorted(Counter(signal.action.value for signal in results.signals.values()).items())),
+        "sources": dict(sorted(Counter(signal.source for signal in results.signals.values()).items())),
         "cancels": dict(sorted(Counter(cancel.reason.value for cancel in results.cancels).items())),
         "vision": {state: sum(audit.vision == state for audit in results.published()) for state in ("fresh", "stale", "absent")},
         **{name: None if ratio is None else round(ratio, 4) for name, ratio in ratios.items()},
@@ -54,32 +79,27 @@ def make_report(settings: Settings, bus: str, measured: Measured, results: Resul
             "sent_ahead_calls": warm.calls,
         },
         "latency_ms": latencies(paced),
-        "sums": [{"what": one.what, "said": one.said, "ok": one.ok} for one in checks],
-        "interrupted": measured.interrupted,
-        "setup_s": round(measured.played_s - measured.started_s, 2),
-        "duration_s": round(measured.ended_s - measured.played_s, 2),
-        "engine_outage_s": None if measured.outage_s is None else round(measured.outage_s, 2),
-        "bus": bus,
-        "redis": settings.redis.url,
+        "sums": [{"what": one.what, "said": one.said, "ok": one.ok} for one in act.checks],
+        "setup_s": round(act.setup_s, 2),
+        "duration_s": round(act.duration_s, 2),
+        "engine_outage_s": None if act.outage_s is None else round(act.outage_s, 2),
         "engine": {
-            "name": measured.engine.name,
-            "source": measured.engine.source,
-            "model": measured.engine.model,
-            "started_by_the_demo": measured.own_engine,
+            "name": act.engine.name,
+            "source": act.engine.source,
+            "model": act.engine.model,
+            "started_by_the_demo": act.act.engine is not None,
         },
-        "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        },
-        "settings": settings.model_dump(mode="json"),
+        "settings": act.settings.model_dump(mode="json"),
     }
 
 
-def write_files(folder: Path, report: Report, signals: Sequence[bytes], audit: Sequence[bytes]) -> None:
+def write_files(folder: Path, report: Report, acts: Sequence[ActResult]) -> None:
     """Write report, signals and audit records, replacing those of an earlier run; raise OSError."""
     (folder / REPORT).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
-    for name, lines in ((SIGNALS, signals), (AUDIT, audit)):
+    for name, lines in (
+        (SIGNALS, [line for one in acts for line in one.signal_lines]),
+        (AUDIT, [line for one in acts for line in one.audit_lines]),
+    ):
         (folder / name).write_bytes(b"".join(line + b"\n" for line in lines))
 
 

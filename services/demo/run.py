@@ -1,27 +1,31 @@
-"""Runs the demo from empty topics to the closing checks and the files."""
+"""Runs the demo: one act after another on one bus, then the closing checks and the files."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
+from schemas import RunMode
 from services.core.bus.connect import connect
+from services.core.calendar import SessionCalendar
 from services.core.clock import SystemClock
 from services.core.ctrl_c import Interrupt, RunInterruptedError, catch_ctrl_c, run_unless_interrupted
 from services.core.settings import Settings, SettingsError
-from services.demo.act import Measured, load_and_start, play
-from services.demo.checks import Check, closing_checks
-from services.demo.follower import Follower
+from services.demo.act import ActResult, ActRun
+from services.demo.engines import EngineStartError
 from services.demo.log_output import LogOutput
-from services.demo.pipeline import running_pipeline
+from services.demo.options import Vision
+from services.demo.pipeline import Pipeline, running_pipeline
 from services.demo.report import AUDIT, LOG, REPORT, SIGNALS, Report, make_report, write_files
-from services.demo.results import Results
-from services.demo.sentences import banner, next_commands, summary
+from services.demo.sentences import banner, heading, next_commands, summary
 from services.demo.setup import Demo
 from services.demo.terminal import BANNER_STYLE, Screen, checks_table
+from services.feeds.samples import CALENDAR, load_instruments, load_splits
 from services.fusion.service import connect_engine
 from services.inference.engine import EngineError, EngineInfo
 from services.replay.export_log import export_all
@@ -37,61 +41,85 @@ async def run_demo(demo: Demo, console: Console, log_output: LogOutput) -> int:
     Raises SettingsError, BusError or EngineStartError when the demo cannot run.
     """
     interrupt = Interrupt()
-    with catch_ctrl_c(interrupt):
-        # The user's own engine names itself in the banner; it is the simulator otherwise.
-        engine = None if demo.simulator else await _engine_info(demo.settings)
-        with Screen(console, banner(engine), log_output) as screen:
-            try:
-                report, checks = await _run(demo, screen, interrupt)
-            except RunInterruptedError:
-                screen.note("interrupted during set-up: nothing was played and no file is written")
-                return _SIGNALLED + interrupt.signal_number
-            finally:
-                if demo.simulator is not None:
-                    await demo.simulator.kill()
-            screen.phase = "done"
-    _print_closing(console, screen.banner, report, checks)
-    if not all(one.ok for one in checks):
+    with catch_ctrl_c(interrupt), Screen(console, log_output) as screen:
+        try:
+            acts, report = await _run(demo, screen, interrupt)
+        except RunInterruptedError:
+            screen.note("interrupted during set-up: nothing was played and no file is written")
+            return _SIGNALLED + interrupt.signal_number
+    _print_closing(console, acts, report)
+    if not all(check.ok for act in acts for check in act.checks):
         return EXIT_WRONG
     return _SIGNALLED + interrupt.signal_number if interrupt.requested.is_set() else EXIT_DONE
 
 
-async def _run(demo: Demo, screen: Screen, interrupt: Interrupt) -> tuple[Report, list[Check]]:
-    """Set up, play, drain, write the files."""
-    started_s, clock, results, settings = time.monotonic(), SystemClock(), Results(demo.plan), demo.settings
-    for note in demo.notes:
-        screen.note(note)
-    if demo.simulator is not None:
-        screen.note("starting the simulator, a process of its own")
-        await run_unless_interrupted(interrupt, demo.simulator.start())
-        settings = settings.model_copy(update={"engine": settings.engine.model_copy(update={"urls": [demo.simulator.url]})})
-    measured = Measured(started_s, await _engine_info(settings), demo.simulator is not None)
+async def _run(demo: Demo, screen: Screen, interrupt: Interrupt) -> tuple[list[ActResult], Report]:
+    """Play the acts and write the files."""
+    started_s, clock, settings = time.monotonic(), SystemClock(), demo.acts[-1].settings
+    if demo.acts[-1].engine is None:
+        await _engine_info(settings)  # before topics are emptied
+    played: list[ActResult] = []
     async with running_pipeline(connect(settings.bus, clock), settings, clock) as pipeline, screen.drawing():
-        await run_unless_interrupted(interrupt, load_and_start(demo, pipeline, screen, measured))
-        screen.results, screen.warm = results, measured.warm
-        follower = Follower(pipeline.bus, settings, results, screen.ended)
-        async with follower.following():
-            await play(demo, pipeline, screen, measured, interrupt)
-            await pipeline.stop()
-        await follower.finish()
+        await run_unless_interrupted(interrupt, _prepare(demo, pipeline))
+        for number, act in enumerate(demo.acts, 1):
+            if played and interrupt.requested.is_set():
+                break
+            try:
+                if act.engine is not None:
+                    await run_unless_interrupted(interrupt, act.engine.start(screen.note))
+                worker_settings = act.settings if act.engine is None else act.engine.settings(act.settings)
+                engine = await _engine_info(worker_settings)
+                screen.begin_act(
+                    heading(number, len(demo.acts), engine, real_model=act.has_model), banner(engine, real_model=act.has_model)
+                )
+                for note in demo.notes:
+                    screen.note(note)
+                run = ActRun(act, demo, pipeline, screen, interrupt)
+                played.append(await run.play(worker_settings, engine))
+            except EngineStartError as error:
+                if not act.has_model:
+                    raise
+                screen.note(f"the real model is not available, so the simulator plays alone: {error}")
+            finally:
+                if act.engine is not None:
+                    await act.engine.kill()
+        screen.phase = "done"
         if screen.log_output.held:
             screen.note(f"{screen.log_output.held} log lines about the killed engine are not shown; --verbose shows them")
-        await export_all(pipeline.bus, settings, demo.folder / LOG)
-    measured.ended_s = time.monotonic()
-    checks = closing_checks(measured.accounts, results, measured.inputs)
-    report = make_report(settings, pipeline.bus.address, measured, results, checks)
-    write_files(demo.folder, report, follower.signal_lines, follower.audit_lines)
-    return report, checks
+        await pipeline.stop()
+        await export_all(pipeline.bus, [one.settings for one in played], demo.folder / LOG)
+    report = make_report(
+        played,
+        pipeline.bus.address,
+        settings.redis.url,
+        interrupted=interrupt.requested.is_set(),
+        duration_s=time.monotonic() - started_s,
+    )
+    write_files(demo.folder, report, played)
+    return played, report
 
 
-def _print_closing(console: Console, banner_text: str, report: Report, checks: list[Check]) -> None:
-    console.print(checks_table(checks))
-    console.print(Text(summary(report)), soft_wrap=not console.is_terminal)
+async def _prepare(demo: Demo, pipeline: Pipeline) -> None:
+    # exchange-calendars imports pandas, which takes seconds.
+    await asyncio.to_thread(SessionCalendar.of, CALENDAR)
+    symbols = {candle.symbol for act in demo.acts for candle in act.plan.candles}
+    await pipeline.prepare(
+        [one for one in load_instruments(RunMode.DEMO) if one.symbol in symbols],
+        [one for one in load_splits(RunMode.DEMO) if one.symbol in symbols],
+    )
+    if demo.vision is Vision.LIVE:
+        await pipeline.start_vision()
+
+
+def _print_closing(console: Console, acts: Sequence[ActResult], report: Report) -> None:
+    for act, act_report in zip(acts, report["acts"], strict=True):
+        console.print(Text(f"══ {summary(act_report)}", "bold"), soft_wrap=not console.is_terminal)
+        console.print(checks_table(act.checks))
     console.print(Text(f"Files: {REPORT}, {SIGNALS}, {AUDIT}, {LOG}"), soft_wrap=True)
     console.print(Text("Try next:"))
     for command, what in next_commands(report["bus"]):
         console.print(Text.assemble("  ", (command, "bold"), (f"   # {what}", "dim")), soft_wrap=True)
-    console.print(Text(f" {banner_text} ", BANNER_STYLE), soft_wrap=True)
+    console.print(Text(" DEMO: the prices are old. Nothing on this screen is advice. ", BANNER_STYLE), soft_wrap=True)
 
 
 async def _engine_info(settings: Settings) -> EngineInfo:
@@ -102,7 +130,7 @@ async def _engine_info(settings: Settings) -> EngineInfo:
     except EngineError as error:
         where = " ".join(settings.engine.urls)
         raise SettingsError(
-            f"the engine at {where} does not answer: {error.detail}. Start it, or leave --engine out and the demo starts its simulator"
+            f"the engine at {where} does not answer: {error.detail}. Start it, or leave --engine out and the demo starts its own"
         ) from error
     finally:
         await engine.close()

@@ -11,7 +11,7 @@ from services.demo.plan import Phase, PhasePlan, day_of
 from services.demo.results import total_ms
 from services.inference.engine import EngineInfo
 
-SIMULATED: Final = "SIMULATOR / DEMO: fixed rules answer, no model does; the prices are old. Nothing on this screen is advice."
+_NO_ADVICE: Final = "the prices are old. Nothing on this screen is advice."
 _DAY_MS: Final = 86_400_000
 
 _FAILURES: Final = {
@@ -26,11 +26,23 @@ _BLOCKS: Final = {
 }
 
 
-def banner(engine: EngineInfo | None) -> str:
-    """Return the banner for an engine of the user's own, or for the demo's simulator."""
-    if engine is not None and engine.source == "llm":
-        return f"DEMO: the model behind {engine.name} answers; the prices are old. Nothing on this screen is advice."
-    return SIMULATED
+def banner(engine: EngineInfo, *, real_model: bool) -> str:
+    """Return the banner of an act: who answers, and that it is no advice; `real_model` is the demo's own small model."""
+    if real_model:
+        return f"DEMO: {engine.model} answers, a real language model that never learned to trade; {_NO_ADVICE}"
+    if engine.source == "llm":
+        return f"DEMO: the model behind {engine.name} answers; {_NO_ADVICE}"
+    return f"SIMULATOR / DEMO: fixed rules answer, no model does; {_NO_ADVICE}"
+
+
+def heading(number: int, acts: int, engine: EngineInfo, *, real_model: bool) -> str:
+    """Return the heading of an act."""
+    what = (
+        f"a real model decides: {engine.model} on this machine's CPU, through llama.cpp"
+        if real_model
+        else f"load, burst, outage and recovery, with {engine.model}"
+    )
+    return f"Act {number} of {acts}: {what}"
 
 
 def signal_sentence(signal: Signal, audit: AuditRecord) -> str:
@@ -82,6 +94,8 @@ def title(plan: PhasePlan, settings: Settings) -> str:
     first = next((candle.ts_close_ms for _, candle in plan.bars), plan.until_ms)
     days = f"{day_of(first)} to {day_of(plan.until_ms)}"
     rate, seconds = plan.steps / plan.duration_s, plan.duration_s
+    if plan.in_step:
+        return f"In step: {plan.steps} bars a symbol, {days}; each waits until those before it are decided, {seconds:.0f} s at most"
     match plan.phase:
         case Phase.PACED:
             return f"Paced: {plan.steps} bars a symbol at {rate:g}/s, {days}, {settings.fusion.permits} calls at once"
@@ -94,9 +108,10 @@ def title(plan: PhasePlan, settings: Settings) -> str:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Return the run in one sentence."""
+    """Return an act in one sentence."""
     latency = report["latency_ms"].get("total")
-    parts = [f"{report['outcomes']['published']} signals from {report['triggers']} triggers in {report['duration_s']:.0f} s"]
+    published, seconds = report["outcomes"]["published"], report["duration_s"]
+    parts = [f"{published} signals of {report['engine']['model']} from {report['triggers']} triggers in {seconds:.0f} s"]
     if latency is not None:
         parts.append(f"paced phase: {latency['p50']:.0f} ms median and {latency['p95']:.0f} ms p95 from record to acknowledged signal")
     if report["prefix_hit_ratio"] is not None:

@@ -1,28 +1,61 @@
-"""From the command's options to the settings, the plan and the engine of a run; refuses what cannot be played."""
+"""From the command's options to the acts of a run, each with its engine, its worker's settings and its bars; refuses what cannot run."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from schemas import Candle, RunMode, interval_ms
 from services.core.settings import Settings, SettingsError, load
 from services.core.settings_assignments import assign
+from services.demo.engines import LocalModel, OwnEngine, SimulatorProcess
 from services.demo.options import Options, Vision
-from services.demo.plan import Plan, make_plan
-from services.demo.simulator import SimulatorProcess
+from services.demo.plan import Plan, plan_load, plan_model
 from services.feeds.samples import INTERVAL, SYMBOLS, load_stocks
+
+MODEL_SYMBOLS: Final = 2
+"""Symbols of the model's act: before its first bar each costs the CPU some 12 s of prefill."""
+MODEL_CONTEXT_TOKENS: Final = 4_096
+MODEL_FUSION: Final[dict[str, Any]] = {
+    "intervals": [INTERVAL],
+    "window_bars": 35,
+    "epoch_slots": 34,
+    "permits": MODEL_SYMBOLS,
+    "mode": "flash",
+    "entry_validity_ms": {INTERVAL: 60_000},
+    "max_staleness_ms": 50_000,
+}
+"""For a CPU that reads some 100 tokens a second: prompts of 2,500 tokens, one token asked for, deadlines to match.
+
+With these epochs, the act that the options' defaults give lies within one epoch of both its symbols.
+"""
+MODEL_ACT: Final = "model"
+LOAD_ACT: Final = "load"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One part of the demo: an engine decides on the bars of a plan. `engine` is None when it is the user's own."""
+
+    name: str
+    settings: Settings
+    plan: Plan
+    engine: OwnEngine | None
+
+    @property
+    def has_model(self) -> bool:
+        """Return whether this is the act in which the demo's real model decides."""
+        return self.name == MODEL_ACT
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A run that is ready to start. `simulator` is None when the engine is the user's own; files go to `folder`."""
+    """A run that is ready to start: its acts share one bus. Files go to `folder`."""
 
-    settings: Settings
-    plan: Plan
-    simulator: SimulatorProcess | None
+    acts: Sequence[Act]
     vision: Vision
     seed: int
     folder: Path
@@ -31,18 +64,27 @@ class Demo:
 
 
 def set_up(options: Options, folder: Path) -> Demo:
-    """Return the run that `options` describe; raise SettingsError when it cannot be played."""
-    own_engine = options.engine is None and not any(one.startswith(("engine.kind=", "engine.urls=")) for one in options.assignments)
-    return Demo(
-        settings=_settings(options),
-        plan=make_plan(_stocks(options.symbols), options, outage=options.outage and own_engine),
-        simulator=SimulatorProcess(seed=options.seed, time_scale=options.time_scale) if own_engine else None,
-        vision=options.vision,
-        seed=options.seed,
-        folder=folder,
-        verbose=options.verbose,
-        notes=("no outage: the demo does not stop an engine that it did not start",) if options.outage and not own_engine else (),
-    )
+    """Return the run that `options` describe; raise SettingsError when it cannot run."""
+    given: dict[str, dict[str, Any]] = {}
+    assign(given, options.assignments)
+    own_engine = options.engine is None and not given.get("engine", {}).keys() & {"kind", "urls"}
+    stocks = _stocks(options.symbols)
+    plan = plan_load(stocks, options, outage=options.outage and own_engine)
+    sections = _sections(options)
+    of_load = given.pop("fusion", {})
+    for section, values in given.items():
+        sections[section] = sections.get(section, {}) | values
+    acts = []
+    if own_engine and options.model_bars:
+        model_plan = plan_model(stocks, options, plan, MODEL_SYMBOLS)
+        group = f"{sections['fusion']['group']}-{MODEL_ACT}"
+        settings = _load(sections | {"fusion": sections["fusion"] | MODEL_FUSION | {"group": group}})
+        acts.append(Act(MODEL_ACT, settings, model_plan, LocalModel(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)))
+    sections["fusion"] |= of_load
+    simulator = SimulatorProcess(seed=options.seed, time_scale=options.time_scale) if own_engine else None
+    acts.append(Act(LOAD_ACT, _load(sections), plan, simulator))
+    notes = () if own_engine or not options.outage else ("no outage: the demo does not stop an engine that it did not start",)
+    return Demo(acts, options.vision, options.seed, folder, options.verbose, notes)
 
 
 def _stocks(symbols: str) -> dict[str, list[Candle]]:
@@ -54,13 +96,13 @@ def _stocks(symbols: str) -> dict[str, list[Candle]]:
     return {SYMBOLS[name]: stocks[SYMBOLS[name]] for name in dict.fromkeys(names)}
 
 
-def _settings(options: Options) -> Settings:
-    """Return the settings: `--set` overrides the demo's own, which override files and variables."""
+def _sections(options: Options) -> dict[str, dict[str, Any]]:
+    """Return the demo's own settings, which override files and variables and are overridden by `--set`."""
     run_id = uuid.uuid4().hex[:8]
     intervals = [name.strip() for name in options.intervals.split(",")]
     if intervals[0] != INTERVAL:
         raise SettingsError(f"--intervals {options.intervals!r}: the bars are daily, so the first must be {INTERVAL}")
-    sections: dict[str, dict[str, Any]] = {
+    return {
         "bus": {"url": options.bus},
         "redis": {"url": options.redis},
         "engine": {"urls": [options.engine]} if options.engine else {},
@@ -85,5 +127,7 @@ def _settings(options: Options) -> Settings:
         },
         "log": {"level": "info" if options.verbose else "warning"},
     }
-    assign(sections, options.assignments)
+
+
+def _load(sections: Mapping[str, Any]) -> Settings:
     return load(None, {"run_mode": RunMode.DEMO.value, **sections})

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from schemas import LATENCY_STAGES, Action, AuditRecord, Outcome
+from schemas import LATENCY_STAGES, Action, AuditRecord, Candle, Outcome
 from services.core.metrics import REGISTRY
 from services.demo.checks import Check
 from services.demo.log_output import LogOutput
@@ -42,11 +42,11 @@ _PLAIN_WIDTH: Final = 200
 class Screen:
     """Shows a run. A context manager; `drawing` keeps the panel up to date."""
 
-    def __init__(self, console: Console, banner: str, log_output: LogOutput) -> None:
-        """Write to `console`, with `banner` on top; `log_output` shares the terminal."""
+    def __init__(self, console: Console, log_output: LogOutput) -> None:
+        """Write to `console`; `log_output` shares the terminal."""
         self._console = console
         self._live: Live | None = None
-        self.banner = banner
+        self._banner = ""
         self.log_output = log_output
         self.phase = "setting up"
         self.done = 0
@@ -57,7 +57,6 @@ class Screen:
         self._shown: set[tuple[str, Outcome, str | None]] = set()
 
     def __enter__(self) -> Self:
-        self.line(Text(f" {self.banner} ", BANNER_STYLE))
         if self._console.is_terminal:
             # No refresh thread: it would draw while latencies are measured.
             self._live = Live(self._panel(), console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
@@ -90,11 +89,23 @@ class Screen:
         """Write a line above the panel."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
 
+    def begin_act(self, heading: str, banner: str) -> None:
+        """Begin an act under its own banner."""
+        self._banner, self.results, self.day_ms, self.total = banner, None, None, 0
+        self._shown.clear()
+        self.line(Text(f"══ {heading}", "bold"))
+        self.line(Text(f" {banner} ", BANNER_STYLE))
+
+    def bar_played(self, candle: Candle) -> None:
+        """Count a bar of the phase."""
+        self.done += 1
+        self.day_ms = candle.ts_close_ms
+
     def begin(self, phase: str, title: str, total: int) -> None:
         """Begin a phase of `total` bars."""
         self.phase, self.done, self.total = phase, 0, total
         # Without a panel the banner scrolls away, so each heading repeats its first words.
-        mark = "" if self._console.is_terminal else f"{self.banner.partition(':')[0]} "
+        mark = "" if self._console.is_terminal else f"{self._banner.partition(':')[0]} "
         self.line(Text(f"── {mark}{title}", "bold"))
         self._refresh()
 
@@ -135,7 +146,7 @@ class Screen:
                 # The worker sets the gauge, which keeps its last value when the worker has ended.
                 if name != "lanes" or self.phase != "done":
                     rows.add_row(name, figures)
-        return Panel(Group(Text(f" {self.banner} ", BANNER_STYLE), rows), box=HEAVY, border_style="yellow", padding=(0, 1))
+        return Panel(Group(Text(f" {self._banner} ", BANNER_STYLE), rows), box=HEAVY, border_style="yellow", padding=(0, 1))
 
 
 def checks_table(checks: Sequence[Check]) -> Table:

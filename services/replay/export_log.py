@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ _STRETCH: Final = 2
 """Reads twice as far back as the calendars require, as bars may be missing."""
 
 
-async def export_all(bus: Bus, settings: Settings, file: Path) -> int:
+async def export_all(bus: Bus, configurations: Sequence[Settings], file: Path) -> int:
     """Write every record of the topics that prompts are made of; return the count. Raise BusError, OSError.
 
     The file's header declares the log complete, so the topics must hold every record since they were created.
@@ -28,7 +28,8 @@ async def export_all(bus: Bus, settings: Settings, file: Path) -> int:
     count = 0
     reader = await bus.reader(client_id="aquiline-replay")
     try:
-        with LogWriter(file, Header(settings, whole=True)) as out:
+        settings, *later = configurations
+        with LogWriter(file, Header(settings, whole=True, later_settings=tuple(later))) as out:
             for topic in TOPICS:
                 async for record in read_within(bus, reader, topic_name(topic, settings.run_mode), TimeRange()):
                     out.write(record)

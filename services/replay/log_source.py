@@ -6,7 +6,7 @@ It is read from an exported log, which is held in memory, or from the topics, on
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -106,6 +106,8 @@ class LogSource(Protocol):
 
     name: str
     settings: Settings
+    configurations: Sequence[Settings]
+    """The settings of every worker that decided on the log, `settings` first."""
     reference: ReferenceData
     damaged: list[str]
     """A sentence for each damaged record."""
@@ -123,6 +125,7 @@ class FileLog:
         header, lines = read_log(file)
         self.name = file.name
         self.settings = header.settings if settings is None else settings
+        self.configurations: Sequence[Settings] = [header.settings, *header.later_settings] if settings is None else [settings]
         self.run_mode = header.settings.run_mode
         if self.settings.run_mode is not self.run_mode:
             raise LogFileError(
@@ -173,6 +176,7 @@ class TopicLog:
         """Read from `bus`; call `open` first."""
         self.name = bus.address
         self.settings = settings
+        self.configurations: Sequence[Settings] = [settings]
         self.reference = ReferenceData()
         self.damaged: list[str] = []
         self.reference_records: list[Record] = []

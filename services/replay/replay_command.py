@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ from services.core.settings import LogSettings, Settings, SettingsError, load
 from services.fusion.service import connect_engine, load_tokenizer
 from services.inference.engine import EngineError
 from services.replay.ask_again import NewAnswer, ask_again
-from services.replay.audit_trail import AuditTrail, read_trail_file, read_trail_topic, write_lines
+from services.replay.audit_trail import AuditEntry, AuditTrail, read_trail_file, read_trail_topic, write_lines
 from services.replay.export_log import export_for_trail
 from services.replay.log_source import FileLog, LogSource, TopicLog
 from services.replay.prompt_rebuilder import PromptRebuilder
@@ -60,30 +60,36 @@ class Opened(NamedTuple):
     trail: AuditTrail
     signals: PublishedSignals | None
     inputs: LogSource
-    rebuilder: PromptRebuilder
+    rebuilders: Sequence[PromptRebuilder]
+    """One for each configuration that decided on the log."""
+
+    def rebuilder_of(self, entry: AuditEntry) -> PromptRebuilder:
+        """Return the rebuilder of a record's configuration, the first one when none is."""
+        return next((one for one in self.rebuilders if one.prompts.version == entry.record.config_version), self.rebuilders[0])
 
 
 async def verify_command(source: Source) -> bool:
     """Verify a trail and print the result; return whether every record matches."""
     err = Console(stderr=True)
-    async with opened(source) as (trail, signals, inputs, rebuilder):
+    async with opened(source) as (trail, signals, inputs, rebuilders):
         with progress_bar(err) as progress:
             task = progress.add_task("audit records", total=len(trail.lines))
-            verifier = AuditVerifier(rebuilder, inputs, lambda more: progress.advance(task, more))
+            verifier = AuditVerifier(rebuilders, inputs, lambda more: progress.advance(task, more))
             result = await verifier.verify(trail)
         if signals is not None:
             result.signals = len(signals.by_id)
             result.contradicting.extend(contradictions(trail.entries, signals))
             result.damaged.extend(signals.damaged)
-        _print_result(Console(), result, trail.name, inputs.name, rebuilder.prompts.version)
+        _print_result(Console(), result, trail.name, inputs.name, ", ".join(one.prompts.version for one in rebuilders))
     return result.all_match
 
 
 async def show_command(source: Source, wanted: str) -> bool:
     """Show one decision; return whether its rebuilt prompt has the hash in the audit."""
-    async with opened(source) as (trail, _, inputs, rebuilder):
-        entry = trail.one(wanted)
-        rebuilt = await rebuilt_of(entry, rebuilder, inputs)
+    async with opened(source) as found:
+        entry = found.trail.one(wanted)
+        rebuilder = found.rebuilder_of(entry)
+        rebuilt = await rebuilt_of(entry, rebuilder, found.inputs)
         show(Console(), entry, rebuilt, rebuilder.tokenizer)
         return rebuilt.prompt.hash == entry.record.prompt_hash
 
@@ -91,18 +97,20 @@ async def show_command(source: Source, wanted: str) -> bool:
 async def ask_command(source: Source, url: str, wanted: str | None, last: int) -> None:
     """Ask an engine again, and print how its answers differ."""
     console, clock = Console(), SystemClock()
-    async with opened(source) as (trail, _, inputs, rebuilder):
+    async with opened(source) as found:
+        trail = found.trail
         answered = [entry for entry in trail.entries if entry.record.answer and entry.record.prompt_hash]
         entries = [trail.one(wanted)] if wanted is not None else answered[-last:]
         if not entries:
             raise ServiceError(f"{trail.name} has no decision with an answer; there is nothing to ask again")
-        engine = connect_engine(rebuilder.settings.engine.model_copy(update={"urls": [url]}), clock)
+        engine = connect_engine(found.rebuilder_of(entries[-1]).settings.engine.model_copy(update={"urls": [url]}), clock)
         counts = dict.fromkeys(("identical", "same decision", "different"), 0)
         try:
             info = await engine.info()
             console.print(Text(f"asking {info.name}, {info.model}"))
             for entry in entries:
-                rebuilt = await rebuilt_of(entry, rebuilder, inputs)
+                rebuilder = found.rebuilder_of(entry)
+                rebuilt = await rebuilt_of(entry, rebuilder, found.inputs)
                 again = await ask_again(entry, rebuilt, rebuilder, engine, clock)
                 counts[again.agreement] += 1
                 _print_answer(console, again, whole=wanted is not None)
@@ -164,7 +172,7 @@ async def opened(source: Source) -> AsyncIterator[Opened]:
         else:
             trail = read_trail_file(Path(source.audit))
             signals = _signals_of_file(source)
-        yield Opened(trail, signals, inputs, _rebuilder(inputs.settings))
+        yield Opened(trail, signals, inputs, [_rebuilder(one) for one in inputs.configurations])
 
 
 def _rebuilder(settings: Settings) -> PromptRebuilder:

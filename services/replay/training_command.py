@@ -62,7 +62,8 @@ class TrainingRequest:
 async def export_training(request: TrainingRequest) -> None:
     """Write the training files; raise SettingsError, BusError, LogFileError, ServiceError."""
     err = Console(stderr=True)
-    async with opened(request.source) as (trail, _, inputs, rebuilder):
+    async with opened(request.source) as source:
+        trail, inputs = source.trail, source.inputs
         outcomes = await _outcomes(request, inputs.settings)
         samples = samples_of((entry.record for entry in trail.entries), outcomes)
         if not samples:
@@ -76,16 +77,18 @@ async def export_training(request: TrainingRequest) -> None:
         counts: Counter[str] = Counter()
         with _Files(request.folder) as files, progress_bar(err) as progress:
             task = progress.add_task("prompts", total=len(entries))
-            async for entry, rebuilt in rebuilt_prompts(list(entries.values()), rebuilder, inputs):
-                sample, part = wanted[entry.record.trigger_id], part_of[entry.record.trigger_id]
-                system, user = rebuilder.prompts.text(rebuilt.plan)
-                files.write(f"plain-{part}", plain_row(sample, system, user))
-                files.write(f"sharegpt-{part}", sharegpt_row(sample, system, user))
-                counts[part] += 1
-                for pair in pairs_of([sample], others, request.min_difference):
-                    files.write(f"dpo-{part}", preference_row(pair, system, user))
-                    counts[f"{part} pairs"] += 1
-                progress.advance(task)
+            for rebuilder in source.rebuilders:
+                own = [entry for entry in entries.values() if source.rebuilder_of(entry) is rebuilder]
+                async for entry, rebuilt in rebuilt_prompts(own, rebuilder, inputs):
+                    sample, part = wanted[entry.record.trigger_id], part_of[entry.record.trigger_id]
+                    system, user = rebuilder.prompts.text(rebuilt.plan)
+                    files.write(f"plain-{part}", plain_row(sample, system, user))
+                    files.write(f"sharegpt-{part}", sharegpt_row(sample, system, user))
+                    counts[part] += 1
+                    for pair in pairs_of([sample], others, request.min_difference):
+                        files.write(f"dpo-{part}", preference_row(pair, system, user))
+                        counts[f"{part} pairs"] += 1
+                    progress.advance(task)
             files.write_info()
     _summarize(err, request, counts, missing=len(entries) - counts["train"] - counts["test"], purged=split.purged)
     if simulated := {sample.record.source for sample in samples} - {"llm"}:

@@ -56,14 +56,13 @@ class VerificationResult:
 class AuditVerifier:
     """Verifies trails. `on_judged` is called with the count of further records that have a result."""
 
-    def __init__(self, rebuilder: PromptRebuilder, inputs: LogSource, on_judged: Callable[[int], None]) -> None:
-        """Rebuild prompts with `rebuilder` from the log in `inputs`."""
-        self._rebuilder = rebuilder
+    def __init__(self, rebuilders: Sequence[PromptRebuilder], inputs: LogSource, on_judged: Callable[[int], None]) -> None:
+        """Rebuild each prompt from the log in `inputs` with the one of `rebuilders` that has the record's configuration version."""
+        self._rebuilders = {one.prompts.version: one for one in rebuilders}
+        self._first = rebuilders[0]
         self._inputs = inputs
         self._on_judged = on_judged
-        self._ids = TriggerIds(rebuilder.settings.fusion.log_id)
-        self._version = rebuilder.prompts.version
-        self._run_mode = rebuilder.settings.run_mode
+        self._run_mode = self._first.settings.run_mode
         self._market_topic = topic_name(Topic.MARKET_FEATURES, self._run_mode)
 
     async def verify(self, trail: AuditTrail) -> VerificationResult:
@@ -85,7 +84,7 @@ class AuditVerifier:
 
     async def _judge(self, entries: Sequence[AuditEntry], log: PartitionLog, result: VerificationResult) -> list[AuditEntry]:
         """Verify what `log` suffices for; return the entries that need older records, which the topic holds."""
-        symbols: dict[str, list[AuditEntry]] = defaultdict(list)
+        symbols: dict[tuple[str, str], list[AuditEntry]] = defaultdict(list)
         older: list[AuditEntry] = []
         for entry in entries:
             problem = self._of_references(entry, log)
@@ -96,13 +95,15 @@ class AuditVerifier:
             else:
                 result.out_of_reach += 1
                 self._on_judged(1)
-        for symbol, asked in sorted(symbols.items()):
-            older.extend(await self._of_prompts(symbol, asked, log, result))
+        for (version, symbol), asked in sorted(symbols.items()):
+            older.extend(await self._of_prompts(self._rebuilders[version], symbol, asked, log, result))
         return older
 
-    def _sort_out(self, entry: AuditEntry, problem: str | None, symbols: dict[str, list[AuditEntry]], result: VerificationResult) -> None:
+    def _sort_out(
+        self, entry: AuditEntry, problem: str | None, symbols: dict[tuple[str, str], list[AuditEntry]], result: VerificationResult
+    ) -> None:
         record = entry.record
-        ours = record.config_version == self._version and record.prompt_version in {None, PROMPT_VERSION}
+        ours = record.config_version in self._rebuilders and record.prompt_version in {None, PROMPT_VERSION}
         wrong_ids = self._of_ids(record)
         if problem is None and ours:
             problem = wrong_ids
@@ -114,18 +115,20 @@ class AuditVerifier:
             made = record.config_version + (f", prompt {record.prompt_version}" if record.prompt_version else "")
             result.other_settings[made] = result.other_settings.get(made, 0) + 1
         else:
-            symbols[record.symbol].append(entry)
+            symbols[record.config_version, record.symbol].append(entry)
             return
         self._on_judged(1)
 
-    async def _of_prompts(self, symbol: str, entries: list[AuditEntry], log: PartitionLog, result: VerificationResult) -> list[AuditEntry]:
+    async def _of_prompts(
+        self, rebuilder: PromptRebuilder, symbol: str, entries: list[AuditEntry], log: PartitionLog, result: VerificationResult
+    ) -> list[AuditEntry]:
         records = log.symbols[symbol]
         open_: dict[int, AuditEntry] = {id(entry): entry for entry in entries}
         problems: dict[int, tuple[str, bool]] = {}
         for history in reference_histories(self._inputs.reference, symbol, records.market):
             if not open_:
                 break
-            async for entry, rebuilt in self._rebuilder.rebuild(records, history, list(open_.values())):
+            async for entry, rebuilt in rebuilder.rebuild(records, history, list(open_.values())):
                 if id(entry) not in open_:
                     continue
                 problem = problem_of(entry, rebuilt)
@@ -169,10 +172,11 @@ class AuditVerifier:
     def _of_ids(self, record: AuditRecord) -> str | None:
         """Return what is wrong with a record's ids, None when nothing is."""
         ref = record.trigger
-        if self._ids.of(ref.topic, ref.partition, ref.offset, record.trigger_kind) != record.trigger_id:
+        log_id = self._rebuilders.get(record.config_version, self._first).settings.fusion.log_id
+        if TriggerIds(log_id).of(ref.topic, ref.partition, ref.offset, record.trigger_kind) != record.trigger_id:
             return (
                 f"trigger_id is not that of {record.trigger_kind!r} on {ref.topic!r}[{ref.partition}] offset {ref.offset} in the log "
-                f"{self._rebuilder.settings.fusion.log_id!r} (fusion.log_id)"
+                f"{log_id!r} (fusion.log_id)"
             )
         if record.signal_id is not None and record.signal_id != uuid5(record.trigger_id, record.mode):
             return f"signal_id {record.signal_id} does not belong to its trigger"

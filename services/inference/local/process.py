@@ -25,19 +25,20 @@ class LocalEngine:
         weights: Weights,
         *,
         symbols: int,
+        ahead: bool = True,
         context_tokens: int | None = None,
         threads: int = THREADS,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        """Prepare to serve `symbols` symbols: each has a slot for its prompt and one for the prefix that is sent ahead.
+        """Prepare to serve `symbols` symbols: each has a slot for its prompt and, with `ahead`, one for the prefix that is sent ahead.
 
         `context_tokens` is the longest prompt with its answer, the model's own when absent; a slot takes 23 KB of memory a token.
         """
         self.url = ""
         self._options = [
             *("--model", str(weights.gguf), "--alias", weights.model, "--host", host),
-            *("--slots", str(slots_for(symbols)), "--context", str(context_tokens or weights.context_tokens)),
+            *("--slots", str(slots_for(symbols, ahead=ahead)), "--context", str(context_tokens or weights.context_tokens)),
             *("--threads", str(threads)),
         ]
         self._port = port
@@ -82,9 +83,9 @@ class LocalEngine:
             await process.wait()
 
 
-def slots_for(symbols: int) -> int:
-    """Return how many slots a server needs for `symbols` symbols: two each, and one for probes."""
-    return 2 * symbols + 1
+def slots_for(symbols: int, *, ahead: bool = True) -> int:
+    """Return how many slots a server needs for `symbols` symbols: one each and one for probes, and with `ahead` one more each."""
+    return (2 if ahead else 1) * symbols + 1
 
 
 def _listens(lines: Sequence[str]) -> bool:

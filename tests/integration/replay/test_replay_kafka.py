@@ -36,7 +36,7 @@ async def _demo(folder: Path, bus: str) -> Path:
     console = Console(file=io.StringIO(), width=200)
     assert await run_demo(demo, console, LogOutput(console)) == 0
     config = folder / "aquiline.toml"
-    config.write_text(as_toml(demo.settings))
+    config.write_text(as_toml(demo.acts[-1].settings))
     return config
 
 

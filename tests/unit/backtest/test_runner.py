@@ -82,7 +82,7 @@ async def test_every_prompt_of_a_run_that_was_resumed_can_be_replayed_from_the_l
     await run(plan(walk(BARS)), tmp_path, wanted, on_step)
     last = await run(plan(walk(BARS)), tmp_path)
     inputs = FileLog(tmp_path / LOG, None)
-    verifier = AuditVerifier(PromptRebuilder(inputs.settings, load_tokenizer(inputs.settings.engine)), inputs, lambda _: None)
+    verifier = AuditVerifier([PromptRebuilder(inputs.settings, load_tokenizer(inputs.settings.engine))], inputs, lambda _: None)
     verdict = await verifier.verify(read_trail_file(tmp_path / AUDIT))
     assert verdict.all_match
     assert verdict.matched == sum(audit.prompt_hash is not None for audit in last.audits) > 0

@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 from schemas import AuditRecord, Candle, Outcome, RunMode, Signal
 from schemas.examples import EXAMPLES
 from services.demo.options import Options, Vision
-from services.demo.plan import Plan, make_plan
+from services.demo.plan import Plan, plan_load
 
 DAY_MS = 86_400_000
 FIRST_MS = 1_325_462_400_000  # 2012-01-02T00:00Z
 DEFAULTS = Options(
     symbols="AAPL,FB,GOOG,IBM,MSFT",
+    model_bars=0,
     bars=80,
     pace=1.5,
     start=None,
@@ -63,7 +64,7 @@ def plan(count: int = 400, **changes: object) -> Plan:
     options = dataclasses.replace(DEFAULTS, history_from=dt.date(2000, 1, 1))
     options = dataclasses.replace(options, **changes)  # type: ignore[arg-type]
     stocks = {"A.XNYS": bars("A.XNYS", count), "B.XNYS": bars("B.XNYS", count, listed_after=count - 60)}
-    return make_plan(stocks, options, outage=options.outage)
+    return plan_load(stocks, options, outage=options.outage)
 
 
 def audit(outcome: Outcome = Outcome.PUBLISHED, **changes: object) -> AuditRecord:

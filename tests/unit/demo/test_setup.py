@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from schemas import RunMode
 from services.core.settings import SettingsError
 from services.demo.options import Vision
-from services.demo.setup import Demo, set_up
+from services.demo.setup import LOAD_ACT, MODEL_ACT, MODEL_FUSION, Act, Demo, set_up
 from tests.unit.demo.build import DEFAULTS
 
 
@@ -18,36 +19,60 @@ def _demo(tmp_path: Path, **changes: object) -> Demo:
     return set_up(dataclasses.replace(DEFAULTS, **changes), tmp_path)  # type: ignore[arg-type]
 
 
+def _act(tmp_path: Path, **changes: object) -> Act:
+    (act,) = _demo(tmp_path, **changes).acts
+    return act
+
+
 def test_by_default_everything_is_embedded_and_one_stock_is_listed_on_the_way(tmp_path: Path) -> None:
-    demo = _demo(tmp_path)
-    assert demo.simulator is not None
-    assert demo.settings.run_mode is RunMode.DEMO
-    assert (demo.settings.bus.url, demo.settings.redis.url) == ("memory://", "memory://")
-    assert "FB.XNAS" not in {candle.symbol for candle in demo.plan.history}
-    assert "FB.XNAS" in {candle.symbol for _, candle in demo.plan.phases[0].bars}
+    act = _act(tmp_path)
+    assert act.engine is not None
+    assert act.settings.run_mode is RunMode.DEMO
+    assert (act.settings.bus.url, act.settings.redis.url) == ("memory://", "memory://")
+    assert "FB.XNAS" not in {candle.symbol for candle in act.plan.history}
+    assert "FB.XNAS" in {candle.symbol for _, candle in act.plan.phases[0].bars}
 
 
 def test_every_run_has_a_group_and_a_log_of_its_own(tmp_path: Path) -> None:
-    one, other = _demo(tmp_path).settings, _demo(tmp_path).settings
+    one, other = _act(tmp_path).settings, _act(tmp_path).settings
     assert one.fusion.group != other.fusion.group
     assert one.fusion.log_id != other.fusion.log_id
     assert one.market.group != other.market.group
 
 
 def test_assigned_settings_win(tmp_path: Path) -> None:
-    settings = _demo(tmp_path, assignments=("fusion.permits=3", "fusion.trigger_on_vision=true", "redis.namespace=mine")).settings
+    settings = _act(tmp_path, assignments=("fusion.permits=3", "fusion.trigger_on_vision=true", "redis.namespace=mine")).settings
     assert (settings.fusion.permits, settings.fusion.trigger_on_vision, settings.redis.namespace) == (3, True, "mine")
 
 
 def test_the_outage_needs_an_engine_of_the_demos_own(tmp_path: Path) -> None:
-    demo = _demo(tmp_path, engine="http://127.0.0.1:30000")
-    assert demo.simulator is None
-    assert [one.phase.value for one in demo.plan.phases] == ["paced", "burst"]
+    demo = _demo(tmp_path, engine="http://127.0.0.1:30000", model_bars=18)
+    (act,) = demo.acts
+    assert act.engine is None
+    assert [one.phase.value for one in act.plan.phases] == ["paced", "burst"]
     assert "no outage" in demo.notes[0]
 
 
 def test_without_charts_nothing_waits_for_them(tmp_path: Path) -> None:
-    assert _demo(tmp_path, vision=Vision.NONE).settings.fusion.vision_wait_ms == 0
+    assert _act(tmp_path, vision=Vision.NONE).settings.fusion.vision_wait_ms == 0
+
+
+def test_the_real_model_decides_on_the_bars_before_those_of_the_second_act(tmp_path: Path) -> None:
+    demo = _demo(tmp_path, model_bars=18)
+    model, load = demo.acts
+    assert [act.name for act in demo.acts] == [MODEL_ACT, LOAD_ACT]
+    assert [candle.ts_close_ms for candle in model.plan.candles] == sorted(candle.ts_close_ms for candle in model.plan.candles)
+    first_ms = load.plan.phases[0].bars[0][1].ts_close_ms
+    assert max(candle.ts_close_ms for candle in model.plan.candles) < first_ms
+    assert len(model.plan.phases[0].bars) == 36
+    assert model.settings.fusion.log_id == load.settings.fusion.log_id
+    assert model.settings.fusion.group != load.settings.fusion.group
+
+
+def test_settings_of_the_worker_that_are_set_belong_to_the_second_act_and_others_to_both(tmp_path: Path) -> None:
+    model, load = _demo(tmp_path, model_bars=4, assignments=("fusion.window_bars=512", "redis.namespace=mine")).acts
+    assert (load.settings.fusion.window_bars, load.settings.redis.namespace) == (512, "mine")
+    assert (model.settings.fusion.window_bars, model.settings.redis.namespace) == (MODEL_FUSION["window_bars"], "mine")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +84,7 @@ def test_without_charts_nothing_waits_for_them(tmp_path: Path) -> None:
         ({"assignments": ("permits=3",)}, "expected section.key=value"),
         ({"assignments": ("fusion.permit=3",)}, "no such setting"),
         ({"bars": 5_000}, "ask for fewer --bars"),
+        ({"model_bars": 18, "start": dt.date(2000, 3, 5)}, "fewer --model-bars"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(tmp_path: Path, changes: dict[str, object], words: str) -> None:

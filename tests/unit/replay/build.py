@@ -110,7 +110,7 @@ async def verified(folder: Path, settings: Settings | None = None) -> Verificati
         judged += more
 
     trail = read_trail_file(folder / AUDIT)
-    verdict = await AuditVerifier(PromptRebuilder(inputs.settings, TOKENIZER), inputs, on_judged).verify(trail)
+    verdict = await AuditVerifier([PromptRebuilder(one, TOKENIZER) for one in inputs.configurations], inputs, on_judged).verify(trail)
     assert judged == len(trail.lines)
     return verdict
 

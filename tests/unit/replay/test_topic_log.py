@@ -49,7 +49,7 @@ async def bus(decided: Decided) -> AsyncIterator[Bus]:
 
 
 async def _verdict(trail: AuditTrail, inputs: LogSource) -> VerificationResult:
-    return await AuditVerifier(PromptRebuilder(SMALL, TOKENIZER), inputs, lambda _: None).verify(trail)
+    return await AuditVerifier([PromptRebuilder(SMALL, TOKENIZER)], inputs, lambda _: None).verify(trail)
 
 
 @pytest.mark.parametrize("guessed_minutes", [None, 1, 10_000])
