@@ -10,8 +10,9 @@ from services.fusion.decide.answer import Abstain, Answer, Entry, Prices, Stand,
 from services.fusion.prompt.builder import Prompt
 from services.fusion.prompt.labels import LabelAction
 from services.fusion.prompt.version import PROMPT_VERSION
-from services.fusion.state.book import Book, CurrentVision
+from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
+from services.fusion.state.vision_windows import CurrentVision
 from services.inference.engine import EngineInfo
 
 

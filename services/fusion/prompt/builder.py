@@ -29,7 +29,8 @@ from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.prompt.wording import REPAIR, RULES
-from services.fusion.state.book import Book, CurrentVision
+from services.fusion.state.book import Book
+from services.fusion.state.vision_windows import CurrentVision
 from services.inference.engine import TokenIds
 
 _HASHED_AFTER_S: Final = 0.005

@@ -8,7 +8,8 @@ from typing import Final
 
 from schemas import interval_ms
 from services.fusion.prompt.lines import local
-from services.fusion.state.book import Book, CurrentVision
+from services.fusion.state.book import Book
+from services.fusion.state.vision_windows import CurrentVision
 
 FACTS: Final = ("atr", "rsi", "ema_fast", "ema_slow", "ret_1", "ret_5", "macd_hist", "bb_pos", "volume_z")
 """The features that are shown, in this order."""

@@ -13,7 +13,8 @@ from services.fusion.prompt import wording
 from services.fusion.prompt.chat import ChatTemplate, Piece, Special
 from services.fusion.prompt.facts import fact_texts
 from services.fusion.prompt.lines import Rows, digits_for, local
-from services.fusion.state.book import Book, CurrentVision, Frozen, SlowBar
+from services.fusion.state.book import Book, Frozen, SlowBar
+from services.fusion.state.vision_windows import CurrentVision
 
 PAGE_BARS: Final = 16
 """Rows of a page: about 500 tokens, so that a slice sent ahead holds the GPU for hardly longer than a decision's own prefill."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from schemas import Instrument
 from services.core.calendar import SessionCalendar
-from services.fusion.state.book import CurrentVision
+from services.fusion.state.vision_windows import CurrentVision
 
 GAP_ROW: Final = "-- no bar\n"
 BREAK_ROW: Final = "-- break\n"

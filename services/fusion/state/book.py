@@ -5,11 +5,10 @@ Market and vision records are folded apart from each other, so that nothing depe
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Restatement, Vision, VisionFeatures, interval_ms
+from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Restatement, VisionFeatures, interval_ms
 from services.core.bus import Record
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, REVISED, Fold
@@ -17,8 +16,8 @@ from services.core.restatement import restates
 from services.core.settings import FusionSettings
 from services.fusion.state.bars import Bars
 from services.fusion.state.epochs import Epochs
+from services.fusion.state.vision_windows import CurrentVision, VisionWindows
 
-_KEPT_VISION: Final = 8
 _ATR_SLACK: Final = 1.01
 """Rounding, and bars older than those held, which an average of 14 bars still weighs a little."""
 _RANGE_BARS: Final = 32
@@ -86,15 +85,6 @@ class _EpochState:
     """The state when this epoch was entered: for the next one."""
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentVision:
-    """The vision features that a decision uses: `features` is None with `absent`; `age_ms` is event time to the last close."""
-
-    state: Vision
-    features: VisionFeatures | None
-    age_ms: int | None
-
-
 def offset_ref(record: Record, ts_event_ms: int) -> OffsetRef:
     """Return a reference to a record that speaks of the time `ts_event_ms` in the market."""
     return OffsetRef(
@@ -115,7 +105,7 @@ class Book:
         self.calendar = calendar
         self.decimals = instrument.price_decimals
         self.bars = {interval: Bars(kept_bars(settings, interval)) for interval in settings.intervals}
-        self.vision: dict[str, list[VisionFeatures]] = {}
+        self._vision = VisionWindows()
         self.last_market: tuple[Record, int] | None = None
         """The last market record that was folded, and its event time; a reference is made of it only when a message needs one."""
         self.last_vision: tuple[Record, int] | None = None
@@ -171,20 +161,8 @@ class Book:
         return fold
 
     def fold_vision(self, features: VisionFeatures) -> Fold:
-        """Fold vision features: the last few windows of an interval are kept, a window seen again is replaced."""
-        kept = self.vision.setdefault(features.interval, [])
-        ends = [seen.window_end_ms for seen in kept]
-        index = bisect_left(ends, features.window_end_ms)
-        if index < len(kept) and ends[index] == features.window_end_ms:
-            if kept[index] == features:
-                return Fold.DUPLICATE
-            kept[index] = features
-            return Fold.FOLDED
-        if index == 0 and len(kept) == _KEPT_VISION:
-            return Fold.LATE
-        kept.insert(index, features)
-        del kept[:-_KEPT_VISION]
-        return Fold.FOLDED
+        """Fold vision features."""
+        return self._vision.fold(features)
 
     def add_restatement(self, event: Restatement) -> bool:
         """Apply a split or dividend, now if a later bar is there, else with the first one; return whether bars changed."""
@@ -202,18 +180,7 @@ class Book:
 
     def current_vision(self, interval: str) -> CurrentVision:
         """Return the newest vision features of a window that ends with or before the last closed bar."""
-        last_close = self.bars[interval].last_close_ms
-        kept = self.vision.get(interval, ())
-        index = bisect_right([seen.window_end_ms for seen in kept], last_close) - 1
-        if index < 0:
-            return CurrentVision("absent", None, None)
-        age_ms = last_close - kept[index].window_end_ms
-        if age_ms == 0:
-            return CurrentVision("fresh", kept[index], 0)
-        bars_since = len(self.bars[interval]) - self.bars[interval].first_after(kept[index].window_end_ms)
-        if bars_since > self._settings.max_vision_age_bars:
-            return CurrentVision("absent", None, None)
-        return CurrentVision("stale", kept[index], age_ms)
+        return self._vision.current(interval, self.bars[interval], self._settings.max_vision_age_bars)
 
     def frozen(self, interval: str) -> Frozen:
         """Return what the prompts of `interval`'s current epoch freeze."""
