@@ -114,7 +114,7 @@ async def ensure_topics(
 
 
 async def check_topics(admin: Admin, run_mode: RunMode) -> int:
-    """Return the one partition count of the co-partitioned topics; raise BusError, naming the mend, unless they exist with one."""
+    """Return the one partition count of the co-partitioned topics; raise BusError, naming the mend, unless they exist as they must be."""
     names = [topic_name(topic, run_mode) for topic in CO_PARTITIONED]
     found = await admin.describe(names)
     if missing := [name for name in names if name not in found]:
@@ -128,6 +128,13 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> int:
             f"topics that are read and written together must have one partition count ({counts}): "
             f"a symbol's market and vision features would reach different workers; {_MEND}"
         )
+    for topic in INPUTS:
+        name = topic_name(topic, run_mode)
+        if (kind := found[name].config.get("message.timestamp.type", "CreateTime")) != "LogAppendTime":
+            raise BusError(
+                f"topic {name!r} has message.timestamp.type={kind}, so that staleness and deadlines would depend on the producers' clocks; "
+                f"set it: kafka-configs.sh --alter --topic {name} --add-config message.timestamp.type=LogAppendTime"
+            )
     return found[names[0]].partitions
 
 

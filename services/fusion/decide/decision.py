@@ -256,6 +256,7 @@ class Decision:
                     result.cached_tokens = chunk.cached_tokens
                 if chunk.usage is not None:
                     self._used(chunk.usage, first_at)
+                    self._refuse_cut_prompt(engine, request, chunk.usage)
                 try:
                     complete = reader.feed(chunk.text)
                 finally:
@@ -285,6 +286,7 @@ class Decision:
         self._answered_by(scores.engine or await engine.info())
         watch.lap("first_token")
         self._used(scores.usage, 0.0)
+        self._refuse_cut_prompt(engine, request, scores.usage)
         flash = flash_answer(scores.logprobs, using.prompts.labels, using.settings.fusion)
         result.answer = flash.text
         watch.lap("decision")
@@ -292,6 +294,11 @@ class Decision:
             await self._decide(flash.answer, snapshot, degraded=degraded, probabilities=flash.probabilities)
         except AnswerError as error:
             self._end(Outcome.FAILED, error.reason, error.detail)
+
+    def _refuse_cut_prompt(self, engine: Engine, request: EngineRequest, usage: Usage) -> None:
+        """Raise EngineError when the engine read fewer tokens than it was sent; engines that are told text count otherwise."""
+        if engine.capabilities.token_ids and usage.prompt_tokens < request.input_ids.size:
+            raise EngineError("prompt_cut", f"{engine.name} read {usage.prompt_tokens:,} of the prompt's {request.input_ids.size:,} tokens")
 
     def _used(self, usage: Usage, first_at: float) -> None:
         self._result.usage = usage

@@ -76,6 +76,8 @@ class ScriptedEngine:
         self.running = 0
         self.most_running = 0
         self.finish_reason = "stop"
+        self.unread = 0
+        """Tokens of each prompt that the engine says it did not read."""
         self.closed = False
         self.logprobs: list[float] | None = None
         """Of the labels, in mode flash."""
@@ -113,7 +115,7 @@ class ScriptedEngine:
                     case _:
                         step()
             ended = True
-            yield Chunk("", usage=Usage(len(request.input_ids), 20, 7, 2.5, 0.0, self.finish_reason))
+            yield Chunk("", usage=Usage(len(request.input_ids) - self.unread, 20, 7, 2.5, 0.0, self.finish_reason))
         finally:
             self.running -= 1
             if not ended:

@@ -246,6 +246,17 @@ async def test_a_cut_prompt_is_failed_by_its_own_name() -> None:
     assert (audit.outcome, audit.reason) == (Outcome.FAILED, "prompt_cut")
 
 
+async def test_an_engine_that_says_it_read_less_than_it_was_sent_has_its_answer_failed() -> None:
+    engine = ScriptedEngine([HOLD.replace(',"rationale":"no edge"', "")])
+    engine.unread = 1
+    desk = await desk_with(engine)
+    async with desk.running():
+        await asked(desk)
+    (audit,) = await desk.audit()
+    assert (audit.outcome, audit.reason) == (Outcome.FAILED, "prompt_cut")
+    assert await desk.said() == []
+
+
 async def test_what_is_halted_is_not_asked() -> None:
     engine = ScriptedEngine()
     desk = await desk_with(engine)
