@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos check check-deploy bench up down up-local down-local clean setup format generate lock test-setup servers
+.PHONY: help demo test chaos fuzz soak check check-deploy bench up down up-local down-local clean setup format generate lock test-setup servers
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -23,8 +23,14 @@ test: test-setup ## everything that is checked: make check, make check-deploy, a
 	@$(MAKE) check-deploy
 	$(BIN)/pytest -n $(or $(JOBS),2) --no-loadscope-reorder
 
-chaos: test-setup ## kill worker, Redis, broker, engine and members under load, and judge by the topics; ROUNDS=5 is 20 kills of the worker
-	@ROUNDS=$(or $(ROUNDS),1) $(BIN)/pytest tests/chaos -q -s
+chaos: test-setup ## kill worker, Redis, broker, engine and members under load, and judge by the topics; ROUNDS=25 is 100 kills of the worker, SEED=1 others
+	@STORE=1 STORED_BY="make chaos ROUNDS=$(or $(ROUNDS),1)" ROUNDS=$(or $(ROUNDS),1) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest tests/chaos -q -s
+
+fuzz: test-setup ## send the worker 100,000 malformed records of every input topic and 20,000 malformed engine answers; SEED=1 draws others
+	@STORE=1 FUZZ_RECORDS=100000 FUZZ_ANSWERS=20000 FUZZ_SEED=$(or $(SEED),0) $(BIN)/pytest tests/integration/fusion/test_fuzz.py -q --timeout 0
+
+soak: test-setup ## play HOURS=24 hours of market time for 50 symbols at speed on real Kafka and Redis, and watch sums and memory
+	@STORE=1 STORED_BY="make soak HOURS=$(or $(HOURS),24)" HOURS=$(or $(HOURS),24) $(BIN)/pytest tests/soak -q -s
 
 check: $(TEST) ## format, lint, types, import direction, generated files and locks
 	$(BIN)/ruff format --check

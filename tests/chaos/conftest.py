@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.local import LocalKafka, LocalRedis
+from tests.chaos.load import SEED
 from tests.conftest import start_or_skip
 from tests.integration.fusion.engines import PacedSimulator
 from tests.integration.fusion.site import Site
@@ -18,6 +20,12 @@ from tests.integration.fusion.site import Site
 def rounds() -> int:
     """Return how often a fault is repeated: 1 in the tests' everyday run; `make chaos ROUNDS=n` says more."""
     return int(os.environ.get("ROUNDS", "1"))
+
+
+@pytest.fixture
+def draw(request: pytest.FixtureRequest) -> random.Random:
+    """Return what the moments of faults are drawn from: CHAOS_SEED and the test's name."""
+    return random.Random(f"{SEED}/{request.node.name}")  # noqa: S311 - to be repeated, not to be secret
 
 
 @pytest.fixture(scope="package")

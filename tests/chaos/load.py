@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from schemas import MarketFeatures, Topic, VisionFeatures
 from services.core.bus import BusError
@@ -12,6 +14,9 @@ from tests.chaos.invariants import Verdict, judge
 from tests.integration.fusion.feed import SYMBOLS, bar, window
 from tests.integration.fusion.site import Site
 from tests.integration.fusion.waiting import until
+from tests.stored import store
+
+SEED: Final = int(os.environ.get("CHAOS_SEED", "0"))
 
 
 class Load:
@@ -51,6 +56,8 @@ class Load:
         site = self._site
         verdict = judge(site.logs, site.settings(), await site.instruments(), site.first)
         sys.stdout.write(f"\nchaos: {what}: {verdict}\n")
+        counts, outcomes = dict(verdict.counts), dict(verdict.outcomes)
+        store("chaos", what, {"seed": SEED, "counts": counts, "outcomes": outcomes, "broken": len(verdict.broken)})
         assert verdict.broken == [], "\n".join(verdict.broken)
         return verdict
 

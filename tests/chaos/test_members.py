@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.chaos.load import Load
@@ -11,14 +13,14 @@ from tests.integration.fusion.waiting import until
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(0)]
 
 
-async def test_two_workers_become_three_and_two_again_while_producing(site: Site, rounds: int) -> None:
+async def test_two_workers_become_three_and_two_again_while_producing(site: Site, rounds: int, draw: random.Random) -> None:
     pair = [site.worker(f"worker-{number}").start() for number in range(2)]
     for worker in pair:
         await worker.ready()
     third = site.worker("worker-2")
     load = Load(site)
     for number in range(2 * rounds):
-        await load.more(30, "of two workers")
+        await load.more(draw.randint(5, 55), "of two workers")
         third.start()
 
         async def has_its_part() -> bool:
@@ -27,7 +29,7 @@ async def test_two_workers_become_three_and_two_again_while_producing(site: Site
             return await third.metric("aquiline_outcomes_total") > 0
 
         await until(has_its_part, "the third worker to have its part", told=site.tails)
-        await load.more(30, "of three workers")
+        await load.more(draw.randint(5, 55), "of three workers")
         if number % 2:
             third.kill()
         else:

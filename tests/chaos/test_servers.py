@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from statistics import median
 
 import pytest
@@ -47,11 +48,13 @@ async def test_losing_redis_costs_time_within_its_budget_and_nothing_else(site: 
     assert set(verdict.outcomes) <= {"published", "conflated"}, "losing Redis fails nothing"
 
 
-async def test_a_broker_that_is_killed_and_comes_back_finds_everything_in_order(site: Site, chaos_kafka: LocalKafka, rounds: int) -> None:
+async def test_a_broker_that_is_killed_and_comes_back_finds_everything_in_order(
+    site: Site, chaos_kafka: LocalKafka, rounds: int, draw: random.Random
+) -> None:
     worker = await site.worker().start().ready()
     load = Load(site)
     for _ in range(rounds):
-        await load.more(40, "before the broker is killed")
+        await load.more(draw.randint(5, 75), "before the broker is killed")
 
         def kill_and_start() -> None:
             chaos_kafka.kill()
@@ -64,7 +67,9 @@ async def test_a_broker_that_is_killed_and_comes_back_finds_everything_in_order(
     await load.judged(f"broker killed {rounds} times")
 
 
-async def test_an_engine_that_is_killed_hangs_or_is_slow_never_becomes_a_view(site: Site, engine: PacedSimulator, rounds: int) -> None:
+async def test_an_engine_that_is_killed_hangs_or_is_slow_never_becomes_a_view(
+    site: Site, engine: PacedSimulator, rounds: int, draw: random.Random
+) -> None:
     worker = await site.worker(fusion={"entry_validity_ms": {"1m": 2_500}, "max_staleness_ms": 2_500}).start().ready()
     load = Load(site)
 
@@ -74,7 +79,7 @@ async def test_an_engine_that_is_killed_hangs_or_is_slow_never_becomes_a_view(si
         engine.start()
 
     for _ in range(rounds):
-        await load.more(30, "with the engine")
+        await load.more(draw.randint(5, 55), "with the engine")
         for lose, regain in (
             (engine.kill, engine.start),
             (engine.freeze, engine.thaw),

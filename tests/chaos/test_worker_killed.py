@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.chaos.load import Load
@@ -12,16 +14,18 @@ from tests.integration.fusion.waiting import until
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(0)]
 
 
-async def test_a_worker_killed_in_mid_call_loses_and_doubles_nothing(site: Site, engine: PacedSimulator, rounds: int) -> None:
+async def test_a_worker_killed_in_mid_call_loses_and_doubles_nothing(
+    site: Site, engine: PacedSimulator, rounds: int, draw: random.Random
+) -> None:
     """A static member: its next life takes its partitions over at once."""
     worker = site.worker(bus={"instance_id": "worker-0"})
     await worker.start().ready()
     load = Load(site)
     kills = 0
     for _ in range(2 * rounds):
-        await load.more(30, "under load")
+        await load.more(draw.randint(5, 55), "under load")
         await engine.hang()
-        goal = len(site.logs.ended) + 20
+        goal = len(site.logs.ended) + draw.randint(5, 35)
 
         async def in_call(goal: int = goal) -> bool:
             """Return whether calls are in flight, and others have ended (`conflated`) behind them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,13 @@ def mutated(number: int) -> Record:
     return (Topic.MARKET_FEATURES if market else Topic.VISION_FEATURES), key, value
 
 
+def broken(value: bytes, draw: random.Random) -> bytes:
+    """Return `value` after one to three mutations."""
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        value = draw.choice(_MUTATIONS)(value, draw)
+    return value
+
+
 def _flip(value: bytes, draw: random.Random) -> bytes:
     if not value:
         return value
@@ -96,7 +104,10 @@ def _field(value: bytes, draw: random.Random) -> bytes:
         fields["extra"] = other
     elif isinstance(fields[name], int | float):
         fields[name] = fields[name] * draw.choice((-1, 0, 0.5, 2, 10, 1_000))
-    return orjson.dumps(fields)
+    try:
+        return orjson.dumps(fields)
+    except TypeError:  # a number of more than 64 bits: as text it is one all the same
+        return json.dumps(fields).encode(errors="replace")
 
 
 _MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (_flip, _cut, _double, _word, _field, _field, _field, _field)
