@@ -1,4 +1,4 @@
-"""Instruments and splits as global tables: every service needs them before a symbol's first bar."""
+"""Instruments and corporate events as global tables: every service needs them before a symbol's first bar."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _log = structlog.get_logger()
 
 
 class Instruments:
-    """The instruments and splits of all symbols."""
+    """The instruments and corporate events of all symbols."""
 
     def __init__(self, bus: Bus, clock: Clock, run_mode: RunMode, client_id: str) -> None:
-        """Know nothing until `start`."""
+        """Hold nothing until `start`."""
         self._instruments_topic = topic_name(Topic.INSTRUMENTS, run_mode)
         self._events_topic = topic_name(Topic.INSTRUMENT_EVENTS, run_mode)
         self._tables = GlobalTables(bus, clock, [self._instruments_topic, self._events_topic], self._fold, client_id)
@@ -42,15 +42,15 @@ class Instruments:
         _log.info("instruments_read", instruments=len(self._instruments), restatements=sum(map(len, self._restatements.values())))
 
     async def follow(self) -> None:
-        """Take in what arrives from now on; cancel to end."""
+        """Fold new records as they arrive; cancel to stop."""
         await self._tables.follow()
 
     async def catch_up(self) -> None:
-        """Read on to where both topics end now."""
+        """Read both topics to their current ends."""
         await self._tables.catch_up()
 
     async def refresh(self) -> bool:
-        """Catch up, and return whether that worked: when it does not, what is known goes on being true."""
+        """Catch up and return whether that succeeded; when it fails, what was read before stays in use."""
         try:
             await self.catch_up()
         except BusError as error:
@@ -59,7 +59,7 @@ class Instruments:
         return True
 
     async def refresh_for_record(self) -> bool:
-        """Catch up for a record that names what is not known, and return whether to look again: twice a second at most."""
+        """Catch up for a record of an unknown symbol, at most twice a second; return whether to look the symbol up again."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._refreshed_s < _REFRESH_INTERVAL_S:
             return False
@@ -90,7 +90,7 @@ class Instruments:
         return {instrument.calendar for instrument in self._instruments.values()}
 
     async def load_calendars(self) -> None:
-        """Build all calendars in use off the loop: the first takes a second, and a member silent for long loses its partitions."""
+        """Build all calendars in use in a thread: the first takes a second, and a group member that does not poll loses its partitions."""
         for name in self.calendars():
             try:
                 await asyncio.to_thread(SessionCalendar.of, name)
@@ -107,7 +107,7 @@ class Instruments:
                 instrument = Instrument.decode(record.value)
                 self._instruments[instrument.symbol] = instrument
         except ValidationError as error:
-            # This is not the feed: one bad record must not stop the symbols whose records are good.
+            # One bad record must not stop the symbols whose records are good.
             _log.error("instrument_record_invalid", topic=record.topic, offset=record.offset, problem=error.errors()[0]["msg"])
 
     def _fold_event(self, event: CorporateEvent) -> None:

@@ -1,1 +1,1 @@
-"""Candles to market features, and to higher intervals."""
+"""The market service: candles in; indicators and higher intervals out."""

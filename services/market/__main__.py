@@ -1,4 +1,4 @@
-"""`python -m services.market`: the producer of market features as a process of its own."""
+"""`python -m services.market`: the market service as a process."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Higher intervals from lower ones: closed bars go in, the forming and the closed higher bar come out. Pure; no clock.
+"""Builds bars of a higher interval from closed bars of a lower one. Pure; no clock.
 
-A higher bar's bounds come from the calendar alone, so every worker cuts the same bars.
+The calendar alone sets a higher bar's open and close, so every process builds the same bars.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from services.core.restatement import Factors
 
 @dataclass(frozen=True, slots=True)
 class Ohlcv:
-    """A bar of some interval: times in ms, prices, volume, and which correction of it this is."""
+    """A bar: times in ms, prices, volume and revision."""
 
     ts_open_ms: int
     ts_close_ms: int
@@ -29,9 +29,9 @@ class Ohlcv:
 
 @dataclass(frozen=True, slots=True)
 class HigherBar:
-    """A higher bar as it stands: its scheduled times, what its lower bars make of it, and whether it is over.
+    """A higher bar built from the lower bars so far, with its scheduled times.
 
-    Its `revision` is the sum of its lower bars' revisions, so that it grows with each correction and is the same on any worker.
+    Its `revision` is the sum of those of its lower bars: it grows with each correction and is the same in every process.
     """
 
     bar: Ohlcv
@@ -49,14 +49,14 @@ class Aggregator:
         self._forming: Ohlcv | None = None
 
     def add(self, lower: Ohlcv) -> list[HigherBar]:
-        """Take in the next closed lower bar; return the higher bar it ended, if any, then the one it is part of, if any.
+        """Add the next closed lower bar; return the higher bar that it ends, if any, then the one that it is part of, if any.
 
         Bars must come in order of time. A bar between sessions belongs to no higher bar, but ends one that it follows.
         """
         out = []
         bounds = self._calendar.bar_bounds(self.interval, lower.ts_open_ms)
         if self._forming is not None and lower.ts_open_ms >= self._forming.ts_close_ms:
-            # Its last slots never came: this later bar shows that it is over.
+            # The last lower bars are missing; this later one shows that the higher bar has ended.
             out.append(HigherBar(self._forming, closed=True))
             self._forming = None
         if bounds is None:
@@ -72,10 +72,7 @@ class Aggregator:
         return self._calendar.bar_bounds(self.interval, ts_open_ms)
 
     def revise(self, bounds: tuple[int, int], lower: Iterable[Ohlcv]) -> HigherBar | None:
-        """Build the higher bar of `bounds` anew from all its lower bars, in order, one of which was corrected.
-
-        Returns None when there are none.
-        """
+        """Build the higher bar of `bounds` again from all its lower bars, in order, one of which was corrected; None without any."""
         forming = self._forming is not None and self._forming.ts_close_ms == bounds[1]
         bar = merge(lower, bounds)
         if forming:

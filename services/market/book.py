@@ -17,7 +17,7 @@ Plan = Mapping[str, Sequence[str]]
 
 
 class Taken(NamedTuple):
-    """What became of a candle: `fold` is None when it was filtered; `detail` says why when it was refused."""
+    """How a candle was folded: `fold` is None when it was filtered; `detail` says why it was refused."""
 
     fold: Fold | None
     detail: str
@@ -56,7 +56,7 @@ class Book:
         """By interval, the kind and effective time of the events that its series was restated for."""
 
     def take(self, candle: Candle, offset: int) -> Taken:
-        """Fold a candle that came from the record at `offset`; give its features, then those of the higher bars it changed."""
+        """Fold the candle of the record at `offset`; return its features, then those of the higher bars that it changes."""
         if candle.interval in self._built:
             return Taken(None, f"{candle.interval} bars of this symbol are built from lower ones", [])
         bar = Ohlcv(

@@ -1,4 +1,4 @@
-"""The books of one partition, and what becomes of each of its records: folded, ignored, or dead-lettered with a reason. Pure."""
+"""The books of one partition: each record is folded, filtered or dead-lettered with a reason. Pure."""
 
 from __future__ import annotations
 

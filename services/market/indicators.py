@@ -29,7 +29,7 @@ RECURSIVE: Final = frozenset({"atr", "rsi", "ema_fast", "ema_slow", "macd", "mac
 # talipp seeds an average when its history has exactly `period` values, so history is never cut down to near a period.
 _KEEP: Final = 64
 _PURGE: Final = 64
-# Spread below this share of the level is rounding noise of equal values, not a spread.
+# A deviation below this share of the mean is rounding noise of equal values.
 _FLAT: Final = 1e-9
 _DIGITS: Final = 8
 
@@ -46,7 +46,7 @@ class Bar:
 
 
 class Indicators:
-    """The state of one symbol and interval. Memory is bounded: bars past the longest period are dropped.
+    """The indicators of one symbol and interval. Memory is bounded: bars past the longest period are dropped.
 
     The features, each a float with 8 significant digits:
 
@@ -64,8 +64,8 @@ class Indicators:
         where the close lies between the Bollinger bands (20 bars, 2 population deviations; 0 lower, 1 upper, beyond them
         when outside), and the bands' distance over their middle; no position while the width is 0
     `volume_z`
-        volume less its average over the 20 bars before, in their population deviations; left out when these are all equal. The bar
-        itself is not among them: with it, no spike among 20 bars could be more than 4.36 deviations
+        volume less its average over the 20 bars before, in their population standard deviations; left out when they are all equal. With
+        the bar itself among 20, no spike could exceed 4.36
     `body`, `upper_wick`, `lower_wick`
         close less open (signed), and the wicks, over the bar's range; left out when the range is 0
 
@@ -85,7 +85,7 @@ class Indicators:
         self._closes: list[float] = []
 
     def add(self, bar: Bar) -> dict[str, float]:
-        """Take in a closed bar and return its features."""
+        """Add a closed bar and return its features."""
         self._push(bar)
         features = self._features(bar)
         if len(self._closes) >= _KEEP + _PURGE:

@@ -23,7 +23,7 @@ KEPT_BARS: Final = 2 * WARM_UP_BARS
 
 
 class Folded(NamedTuple):
-    """What became of a bar: why it was refused, or its features."""
+    """How a bar was folded: its features, or why it was refused."""
 
     fold: Fold
     detail: str = ""
@@ -53,7 +53,7 @@ class Series:
         return len(self._revisions)
 
     def fold(self, bar: Ohlcv, offset: int) -> Folded:
-        """Take in a closed bar that came from the record at `offset`.
+        """Fold the closed bar of the record at `offset`.
 
         The bar after the last is folded. One that is held already is a duplicate when its values are the same, revises the bar
         when they differ and its revision is higher, else conflicts. Older ones are late.
@@ -77,7 +77,7 @@ class Series:
         return self._revise(index, given)
 
     def form(self, bar: Ohlcv) -> Folded:
-        """Take in a forming bar, which is late when its slot or a later one has closed, or a later one forms already."""
+        """Fold a forming bar. It is late when its slot or a later one has closed, or a later bar is forming."""
         if len(self) and bar.ts_close_ms <= self._times[1][-1]:
             return Folded(Fold.LATE, f"forming until {bar.ts_close_ms}; the last bar closed at {self._times[1][-1]}")
         if self._forming is not None:
@@ -151,7 +151,7 @@ class Series:
         features = self._rebuild()
         corrected = features[index]
         if index + 1 < WARM_UP_BARS and (self.trimmed or len(self) >= KEPT_BARS):
-            # Bars before those held may have been seen: what they enter into cannot be computed again.
+            # Bars before those held may have entered into these features, which then cannot be computed again.
             corrected = {name: value for name, value in corrected.items() if name not in RECURSIVE}
         last = len(self) - 1
         return Folded(Fold.REVISED, features=corrected, newest=None if index == last else (self._at(last), features[last]))

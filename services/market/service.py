@@ -1,4 +1,4 @@
-"""The producer of market features: candles in, each with its indicators out, and the higher bars built from them."""
+"""The market service: it consumes candles and publishes each with its indicators, and the higher bars built from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.market.books import Books, CandleResult
 
 @dataclass(slots=True)
 class MarketCounts(Counts):
-    """What became of the records read, and how many features they made."""
+    """Records read by disposition, and features published."""
 
     features: int = 0
 
@@ -30,7 +30,7 @@ class MarketService(FoldingService[CandleResult]):
     """One member of the market group."""
 
     def __init__(self, bus: Bus, settings: Settings, clock: Clock, health: Health) -> None:
-        """Make a service; raise SettingsError when `market.aggregate` cannot be built."""
+        """Raise SettingsError when `market.aggregate` names an interval that cannot be built."""
         try:
             check_plan(settings.market.aggregate)
         except ValueError as error:
@@ -47,7 +47,7 @@ class MarketService(FoldingService[CandleResult]):
         self._plan = settings.market.aggregate
 
     def begin_books(self) -> Books:
-        """Return a partition's books, empty."""
+        """Return the empty books of a partition."""
         return Books(self._instruments, self._rules, self._plan)
 
     def count(self, result: CandleResult) -> None:

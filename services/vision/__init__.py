@@ -1,1 +1,1 @@
-"""Candles to chart images to vision features, through a torch model."""
+"""The vision service: candles in, chart images through a torch model, vision features out."""

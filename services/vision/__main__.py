@@ -1,4 +1,4 @@
-"""`python -m services.vision`: the producer of vision features as a process of its own."""
+"""`python -m services.vision`: the vision service as a process."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from services.vision.service import VisionService
 
 
 async def build(settings: Settings, clock: Clock, health: Health) -> Service:
-    """Return the service with the model and the bus of the settings; raise SettingsError when the model cannot be had."""
+    """Return the service with the model and the bus of the settings; raise SettingsError when the model cannot be loaded."""
     vision = settings.vision
     try:
         model = await asyncio.to_thread(load_forecaster, vision.weights_file, device=vision.device)

@@ -1,6 +1,6 @@
-"""One symbol's last closed bars of one interval, and the window that they make: pure, a function of the records folded.
+"""The last closed bars of one symbol and interval, and the window to draw of them. Pure.
 
-A window is drawn on the scale of its last bar, with a column for every slot of the session calendar, or it is refused by name.
+A window has a column for each scheduled bar and is on the scale of its last one; what cannot be drawn is refused by name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WindowRules:
-    """What a window must be like: see the settings `vision.max_gap_bars` and `vision.max_jump`."""
+    """When a window is drawn: the chart's spec and the settings `vision.max_gap_bars` and `vision.max_jump`."""
 
     spec: ChartSpec
     max_gap_bars: int
@@ -41,14 +41,14 @@ class WindowRules:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window to draw: `bars` of the shape (spec.history, 5), NaN where a slot has no bar, as `render` takes them."""
+    """A window to draw: `bars` of the shape (spec.history, 5) as `render` takes them, NaN where a scheduled bar is missing."""
 
     symbol: str
     interval: str
     window_end_ms: int
     bars: Floats
     run_mode: RunMode
-    """That of its last bar: the features are of the same market, whatever mode the service that draws them runs in."""
+    """The run mode of the last bar, which the features carry too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class _Bar:
 
 
 class ChartBook:
-    """The bars that the next image needs, and no more."""
+    """The bars that the next image needs."""
 
     def __init__(self, instrument: Instrument, interval: str, rules: WindowRules) -> None:
         """Start without bars; raise CalendarError when the instrument's calendar is not known."""
@@ -87,7 +87,7 @@ class ChartBook:
         if known.candle.ts_close_ms != candle.ts_close_ms:
             return Fold.LATE
         if candle.revision > known.candle.revision:
-            bars[index] = replace(known, candle=candle)  # a rebuild from the correction on would take it for late
+            bars[index] = replace(known, candle=candle)  # keeps the offset: a rebuild from the correction's would find it late
             return Fold.DUPLICATE if bars[index].values == known.values else Fold.REVISED
         if candle.revision < known.candle.revision or replace(known, candle=candle).values == known.values:
             return Fold.DUPLICATE

@@ -1,4 +1,4 @@
-"""One partition's books, and what becomes of each record of it: folded, ignored or dead-lettered with a reason. Pure."""
+"""The books of one partition: each record is folded, filtered or dead-lettered with a reason. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.vision.book import ChartBook, Refusal, Window, WindowRules
 
 @dataclass(frozen=True, slots=True)
 class WindowsDue:
-    """Which bars make a window due, and what it must be like: see the settings `vision.intervals` and `vision.stride`."""
+    """Which bars make a window due (settings `vision.intervals` and `vision.stride`), and when it is drawn."""
 
     intervals: frozenset[str]
     stride: int
@@ -33,7 +33,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class CandleResult(RecordResult):
-    """The disposition of a record, and the window that it made due if any."""
+    """The disposition of a record, and the window that it made due, if any."""
 
     due: Due | None = None
 
@@ -47,7 +47,7 @@ class Books:
     """The books of one partition."""
 
     def __init__(self, known: KnownInstruments, rules: CandleRules, windows: WindowsDue) -> None:
-        """Start without books; `known` is asked of each symbol on its first bar, and of its splits on each window."""
+        """Start without books; `known` is read for each symbol's first bar, and for splits and dividends with each window."""
         self._known = known
         self._rules = rules
         self._decode = decoder(Candle, rules.modes, rules.max_bytes)
@@ -84,7 +84,7 @@ class Books:
         return min((offset for book in self._books.values() if (offset := book.needed_from()) is not None), default=None)
 
     def _due(self, candle: Candle, book: ChartBook) -> Due | None:
-        """Return the newest window when it is its slot's turn: a correction of an older bar redraws it too."""
+        """Return the newest window when the stride selects its slot; a correction of an older bar redraws it."""
         if (book.window_end_ms - 1) // interval_ms(candle.interval) % self._windows.stride:
             return None
         return self._drawn(candle.symbol, candle.interval)

@@ -1,7 +1,4 @@
-"""Labelled windows out of daily series, split by time so that nothing of a later part is known to an earlier one.
-
-Pure numpy: series come in as arrays, and windows, labels and times come out.
-"""
+"""Labelled windows of daily series, split by time so that no part sees data of a later one. Pure numpy."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ class Series:
     splits: tuple[PriceSplit, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse arrays that do not belong together."""
+        """Raise ValueError when the arrays do not fit together."""
         if self.bars.shape != (len(self.ts_close_ms), COLUMNS):
             raise ValueError(
                 f"{self.symbol}: bars have the shape {self.bars.shape}; expected ({len(self.ts_close_ms)}, {COLUMNS}), "
@@ -60,8 +57,8 @@ class Series:
 class Samples:
     """Windows with their labels: `bars` (n, history, 5), `up` (n,) whether the close `horizon` bars later is higher.
 
-    `start_ms`, `end_ms` and `label_end_ms` (n,) are the closing times of the first bar looked at, of the window's last bar, and of
-    the bar that decides the label.
+    `start_ms`, `end_ms` and `label_end_ms` (n,) are the closing times of the first bar used, of the window's last bar, and of the
+    bar that decides the label.
     """
 
     spec: ChartSpec
@@ -98,7 +95,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the model learns from, what decides when it stops and how it is calibrated, and what it is judged by."""
+    """The windows for training, for early stopping and calibration, and for evaluation."""
 
     train: Samples
     validation: Samples

@@ -1,4 +1,4 @@
-"""Judges a forecaster on the test part beside two baselines, with confidence intervals, as plain data for the model card."""
+"""Evaluates a forecaster and two baselines on the test part, with confidence intervals, as data for the model card."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PartFacts:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that the model card tells."""
+    """Everything that the model card reports."""
 
     parts: list[PartFacts]
     models: list[Judged]

@@ -1,6 +1,6 @@
 """The baseline that the chart network must beat: a logistic regression on the numbers that the image draws.
 
-It sees the same window on the same scale, so that a difference between the two is what the picture adds.
+It uses the same window on the same scale, so that any difference in skill comes from the image.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def sigmoid(logits: Floats) -> Floats:
 def calibrate(raw: Floats, up: NDArray[np.bool_]) -> tuple[float, float]:
     """Return `scale` and `shift` so that `sigmoid(scale * raw + shift)` has the lowest log loss; `scale` is never below 0.
 
-    Source: Platt (1999). A scale of 0 means that the logits tell nothing, and leaves the share of ups.
+    Source: Platt (1999). With a scale of 0 the logits carry no information and the result is the share of ups.
     """
     scale, shift = _newton(np.stack([raw, np.ones_like(raw)], axis=1), up, np.full(2, 1e-9))
     if scale < 0:

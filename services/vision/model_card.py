@@ -1,4 +1,4 @@
-"""The model card: an evaluation as a page of Markdown and a calibration plot, nothing in it written by hand."""
+"""Writes the model card: an evaluation as a page of Markdown and a calibration plot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SeriesFacts:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """How the weights came about, as `aquiline vision train` wrote it down."""
+    """How the weights were trained, as `aquiline vision train` recorded it."""
 
     seed: int
     epochs: list[tuple[int, float, float]]
@@ -131,7 +131,7 @@ def markdown(evaluation: Evaluation, series: Sequence[SeriesFacts], training: Tr
 
 
 def verdict(models: Sequence[Judged]) -> str:
-    """Return what the network's AUC interval says, beside the baselines' figures; `models` as in an evaluation, network first."""
+    """Return a sentence on the network's AUC interval and the baselines' figures; `models` as in an evaluation, network first."""
     network, regression, majority = models
     figure = network.figures["AUC"]
     if figure.low > 0.5:  # noqa: PLR2004 - a coin's

@@ -1,6 +1,6 @@
 """The chart network in torch: three blocks of convolution over the 64 by 60 image and one linear layer, after Jiang, Kelly and Xiu.
 
-Modules that import torch are imported by name only where it is needed: `services.vision.loading` says how.
+Only `services.vision.loading` imports modules that import torch, and only when asked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LEAK: Final = 0.01
 
 
 class ChartNetwork(nn.Module):
-    """One logit an image: above 0 means that the model expects the market to be higher after its horizon.
+    """One logit for each image; above 0 the model expects the market to be higher after its horizon.
 
     Source: Jiang, Kelly, Xiu (2023), section II and figure 3, the network for 20 bars: 5 by 3 convolutions, the first with
     a vertical stride of 3 and dilation of 2 as its rows are sparse, batch norm, leaky ReLU of 0.01, 2 by 1 max-pooling, dropout of

@@ -1,7 +1,7 @@
-"""Classic chart patterns from the same window of bars that the image shows: fixed rules, a score and the bars that they span.
+"""Detects classic chart patterns in the window that the image shows, by fixed rules, each with a score and the bars that it spans.
 
-Lengths are measured in the window's unit, its mean bar range, so that a rule means the same for every price and interval. A score
-of 0.5 just meets its rule and 1.0 is the textbook's drawing. `docs/vision.md` draws an example of each.
+Lengths are measured in the window's unit, its mean bar range, so that a rule means the same at every price and interval. A score
+of 0.5 just meets the rule; 1.0 is a textbook example. `docs/vision.md` shows an example of each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.vision import MAX_PATTERNS
 from services.vision.render import CLOSE, HIGH, LOW, OPEN
 
 RECENT_BARS: Final = 5
-"""Patterns of one or two bars are told of when they end this close to the window's end: older ones are history to a prompt."""
+"""Patterns of one or two bars are reported only when they end within this many bars of the window's end."""
 
 DOJI_BODY: Final = 0.1
 HAMMER_SHADOW: Final = 0.6

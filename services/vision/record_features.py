@@ -1,4 +1,4 @@
-"""Records vision features by running the real service over bars on an in-process bus: what the demo plays without torch."""
+"""Records vision features by running the service over bars on an in-process bus, for the demo to play without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vision features that the demo plays without torch: recorded from the service, `aquiline vision record` makes them anew."""
+"""The recorded vision features that the demo plays without torch; `aquiline vision record` writes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RECORDED_FILE: Final = Path(__file__).parent / "data" / "demo-vision.jsonl.gz"
 
 
 def load_recorded(file: Path = RECORDED_FILE) -> dict[tuple[str, int], VisionFeatures]:
-    """Return the recorded features by symbol and `window_end_ms`; raise FileNotFoundError when they were not recorded."""
+    """Return the recorded features by symbol and `window_end_ms`; raise FileNotFoundError when there is no recording."""
     with gzip.open(file, "rb") as lines:
         recorded = [VisionFeatures.decode(line) for line in lines]
     return {(features.symbol, features.window_end_ms): features for features in recorded}

@@ -1,4 +1,4 @@
-"""Candles to a black-and-white chart image by the specification of Jiang, Kelly and Xiu, many windows in one pass.
+"""Draws bars as black-and-white chart images by the specification of Jiang, Kelly and Xiu, many windows in one pass.
 
 Pure numpy and exact: every step is an elementwise IEEE double operation or a sum in a fixed order, so that the same bars give
 the same pixels, and the same hash, on every machine.
@@ -36,7 +36,7 @@ class ChartSpec:
     volume: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a number of bars that the specification has no image for."""
+        """Raise ValueError for a number of bars that the specification has no image for."""
         if self.bars not in _HEIGHT:
             raise ValueError(f"a chart of {self.bars} bars has no specification; choose one of {sorted(_HEIGHT)}")
 
@@ -57,17 +57,17 @@ class ChartSpec:
 
     @property
     def price_height(self) -> int:
-        """Return the rows at the top that prices are drawn in; one empty row parts them from the volume."""
+        """Return the rows at the top that prices are drawn in; one empty row separates them from the volume."""
         return self.height - self.volume_height - 1 if self.volume else self.height
 
     @property
     def history(self) -> int:
-        """Return how many bars a complete image needs: its own, and those that its first moving average looks back on."""
+        """Return how many bars a complete image needs: its own, and those before them that its first moving average includes."""
         return 2 * self.bars - 1 if self.moving_average else self.bars
 
     @property
     def name(self) -> str:
-        """Return the label that travels with an image, with the version of this drawing rule: `jkx-20/1+ma+vol`."""
+        """Return the label that messages carry, with the version of this drawing rule: `jkx-20/1+ma+vol`."""
         return f"jkx-{self.bars}/1" + ("+ma" if self.moving_average else "") + ("+vol" if self.volume else "")
 
 
@@ -91,7 +91,7 @@ def render(spec: ChartSpec, bars: Floats) -> Pixels:
     """Return images, white (255) on black (0), of the shape (batch, height, width), row 0 at the top.
 
     `bars` has the shape (batch, n, 5): open, high, low, close, volume of n consecutive bars, oldest first, n at least
-    `spec.bars`; those before the last `spec.bars` are seen by the moving average alone. The highest high (or moving average) of a
+    `spec.bars`; those before the last `spec.bars` enter into the moving average alone. The highest high (or moving average) of a
     window touches its top row, the lowest low (or moving average) the bottom row of the price area; a window of one single price
     is a line in the middle. A bar of NaN prices stays an empty column; NaN volume draws none. The moving average is drawn at the
     bars that have `spec.bars` closes up to them.

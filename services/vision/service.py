@@ -58,7 +58,7 @@ class VisionService(FoldingService[CandleResult]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vision")
 
     def begin_books(self) -> Books:
-        """Return a partition's books, empty."""
+        """Return the empty books of a partition."""
         return Books(self._instruments, self._rules, self._due)
 
     async def run(self) -> None:

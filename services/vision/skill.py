@@ -1,6 +1,6 @@
-"""The evaluation of a weights file as data beside it: whether its `p_up` says more than chance.
+"""The skill of a weights file, stored beside it.
 
-`aquiline vision evaluate` writes it; messages carry it, so that a prompt shows no `p_up` that says nothing.
+`aquiline vision evaluate` writes it and messages carry it, so that a prompt shows `p_up` only of a model that beats chance.
 """
 
 from __future__ import annotations

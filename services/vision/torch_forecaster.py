@@ -16,10 +16,10 @@ from services.vision.weights import read_weights
 
 
 class TorchForecaster:
-    """See `services.vision.forecaster.Forecaster` for what each method promises."""
+    """Implements `services.vision.forecaster.Forecaster`."""
 
     def __init__(self, weights: Path, *, device: Literal["cpu", "cuda"]) -> None:
-        """Load the weights and set torch to one CPU thread for this process; raise ForecasterError when that cannot be done."""
+        """Load the weights and set torch to one CPU thread for this process; raise ForecasterError when they cannot be loaded."""
         if device == "cuda" and not torch.cuda.is_available():
             raise ForecasterError(
                 "vision.device is 'cuda', and torch finds no such device here; set it to 'cpu', or mend driver and container"
@@ -41,12 +41,12 @@ class TorchForecaster:
 
     @property
     def spec(self) -> ChartSpec:
-        """Return what images it was trained on."""
+        """Return the images that it was trained on."""
         return self._spec
 
     @property
     def horizon_bars(self) -> int:
-        """Return how many bars ahead it looks."""
+        """Return how many bars ahead it forecasts."""
         return self._horizon_bars
 
     @property

@@ -1,6 +1,6 @@
-"""Trains the chart network: seeded and on one thread, so that the same data and seed give the same weights, bit by bit.
+"""Trains the chart network, seeded and on one thread: the same data and seed give the same weights, bit for bit.
 
-What decides when to stop is the validation part alone; the test part is never passed in.
+The validation part alone decides when to stop; the test part is not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from services.vision.weights import About, encode_weights, weights_hash
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to train; the paper's choices but for the learning rate, since there are a hundred times fewer images."""
+    """Training parameters: those of the paper except for the learning rate, since there are a hundred times fewer images."""
 
     seed: int = 1
     epochs: int = 20
@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one pass over the training windows came to: mean losses in nats."""
+    """The mean losses of one pass over the training windows, in nats."""
 
     number: int
     train_loss: float
@@ -46,7 +46,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The weights file's bytes, and how they came about."""
+    """The bytes of the weights file, and how they were trained."""
 
     data: bytes
     facts: TrainingFacts
@@ -55,7 +55,7 @@ class Trained:
 def train(train_part: Samples, validation: Samples, plan: Plan, progress: Callable[[Epoch], None]) -> Trained:
     """Return the network of the epoch with the lowest validation loss, calibrated on the validation part.
 
-    `progress` is told of each epoch. Changes torch's global state: its seed, one thread, deterministic algorithms.
+    `progress` is called after each epoch. Changes torch's global state: its seed, one thread, deterministic algorithms.
     """
     torch.manual_seed(plan.seed)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The daily series that the chart network is trained and judged on: stocks that the caller brings, and two indices from `arch`."""
+"""The daily series that the chart network is trained and evaluated on: stocks from the caller, and two indices from `arch`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INDICES_SOURCE: Final = "`arch`, NCSA licence"
 
 
 class MissingDataError(Exception):
-    """Series cannot be had; the text says what to install."""
+    """A series is not installed; the text says what to install."""
 
 
 def training_parts(stocks: Mapping[str, Sequence[Candle]], splits: Iterable[InstrumentEvent]) -> tuple[Parts, list[SeriesFacts]]:

@@ -1,6 +1,6 @@
-"""The weights file: tensors in half precision and what the network was trained for, the same bytes for the same content.
+"""Reads and writes the weights file: tensors in half precision and what the network was trained for.
 
-Half precision halves the file; the network runs in single precision on exactly what the file holds, and is judged on that.
+The same content gives the same bytes. The network runs, and is evaluated, in single precision on the values in the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEY: Final = "aquiline"
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is written beside the tensors."""
+    """The metadata that is stored with the tensors."""
 
     bars: int
     moving_average: bool
