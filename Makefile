@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos fuzz soak check check-deploy bench up down up-local down-local clean setup format generate lock test-setup servers
+.PHONY: help demo test chaos fuzz soak check check-deploy bench luck up down up-local down-local clean setup format generate lock test-setup servers
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -48,6 +48,9 @@ check-deploy: test-setup ## what is deployed, without a container engine: compos
 
 bench: test-setup ## measure, and store the figures in benchmarks/results/
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+luck: test-setup ## how often the report takes luck for skill, and finds an edge, stored in benchmarks/results/luck.json
+	@$(BIN)/python -m benchmarks luck $(ARGS)
 
 up: ## start it with Docker Compose: PROFILES="default", "gpu", "default observability"
 	@deploy/setup/compose up $(PROFILES)

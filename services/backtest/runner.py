@@ -141,7 +141,7 @@ class BacktestRunner:
         triggering = self._plan.settings.fusion.trigger_interval_set
         for bar in step.closed:
             if bar.interval in triggering:
-                self.bars.setdefault(bar.symbol, []).append(ReportBar(bar.symbol, bar.interval, bar.ts_close_ms, bar.close))
+                self.bars.setdefault(bar.symbol, []).append(ReportBar.of(bar))
         self._on_step(step)
 
     def _record(self, records: Sequence[Record], outcomes: list[SignalOutcome]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas import RunMode, SignalOutcome, interval_ms
 from services.scoring.report import number_format
-from services.scoring.report.baselines import LEAST_BARS, buy_and_hold, random_traders
+from services.scoring.report.baselines import buy_and_hold, random_traders
 from services.scoring.report.breakdowns import breakdowns, calibration
 from services.scoring.report.equity import exposure, over_time, per_position
 from services.scoring.report.model import (
@@ -23,6 +23,7 @@ from services.scoring.report.model import (
     ReportInput,
 )
 from services.scoring.report.prices import Prices
+from services.scoring.report.random_orders import LEAST_BARS
 from services.scoring.report.statistics import block_length, bootstrap_mean, peak_open, uniqueness, wilson
 from services.scoring.report.trades import Trades, count, distinct, trades_of
 from services.scoring.report.verdict import FEW, reached
@@ -45,7 +46,7 @@ def build(given: ReportInput) -> Report:
     won = trades.net[trades.completed] > 0
     completed_block = block_length(trades.entry_ms[trades.completed], trades.exit_ms[trades.completed])
     overlapping = overlap is not None and overlap.block > 1
-    random = None if period is None else random_traders(trades, prices, cost, *period, block=block, seed=SEED)
+    random = None if period is None else random_traders(outcomes, trades, prices, *period, block=block, seed=SEED)
     return Report(
         title=number_format.plain(given.title),
         head=_head(given, outcomes, period),
@@ -61,7 +62,7 @@ def build(given: ReportInput) -> Report:
         over_time=Curve((), (), ()) if period is None else over_time(trades, prices, cost, *period),
         hold=None if period is None else buy_and_hold(prices, cost, *period),
         random=random,
-        random_missing=_why_no_random(trades) if random is None else "",
+        random_missing=_why_no_random(trades, outcomes) if random is None else "",
         calibration=calibration(outcomes, trades, block, SEED),
         breakdowns=breakdowns(outcomes, SEED),
     )
@@ -137,13 +138,13 @@ def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overla
     cautions = []
     if overlap is not None and overlap.independent < FEW:
         cautions.append(
-            f"Few trades: {number_format.counted(counts.opened, 'position')}, worth about {overlap.independent} that stand alone. "
+            f"Few trades: {number_format.counted(counts.opened, 'position')}, about {overlap.independent} independent ones. "
             f"Below {FEW} every figure here may be luck."
         )
     if overlap is not None and overlap.block > 1:
         cautions.append(
-            f"Positions overlap, up to {overlap.peak:,} at once: {counts.opened:,} of them are worth about {overlap.independent:,} that "
-            "stand alone. Intervals of means take that into account; those of hit rates (Wilson) do not."
+            f"Positions overlap, up to {overlap.peak:,} at once: {counts.opened:,} of them are about {overlap.independent:,} independent "
+            "ones. Intervals of means take that into account; those of hit rates (Wilson) do not."
         )
     if any(one.source == "llm" and one.run_mode in (RunMode.REPLAY, RunMode.DEMO) for one in outcomes):
         cautions.append(
@@ -152,7 +153,8 @@ def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overla
         )
     if random is not None and random.positions < counts.opened:
         cautions.append(
-            f"The random traders stand beside {random.positions:,} of {counts.opened:,} positions: for the others there are too few bars."
+            f"The random traders are compared with {random.positions:,} of {counts.opened:,} positions: for the others there are too few "
+            "bars, or their outcomes do not say what was ordered."
         )
     if counts.unusable:
         cautions.append(
@@ -166,9 +168,11 @@ def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overla
     return tuple(cautions)
 
 
-def _why_no_random(trades: Trades) -> str:
+def _why_no_random(trades: Trades, outcomes: Sequence[SignalOutcome]) -> str:
     if len(trades) == 0:
         return "No position was opened, so there is nothing to compare with random traders."
+    if all(one.order is None for one in outcomes):
+        return "No comparison with random traders: the outcomes do not say what was ordered. Judge the signals again with this version."
     return (
         f"No comparison with random traders: it takes more than {LEAST_BARS} closed bars in the period, of the positions' own symbols "
         "and intervals."

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from schemas import Candle, InstrumentEvent, Signal, SignalOutcome
+from schemas import Candle, InstrumentEvent, Signal, SignalOutcome, interval_ms
 from services.scoring.report import ReportBar
 
 _SHOWN: Final = 4
+_BARS_BEFORE: Final = 30
+"""Bars before a signal that the report needs: the range of fourteen, and those that nights and holidays leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class SelectedOutcomes:
         self._ids = {outcome.signal_id for outcome in outcomes}
         self._series = {(outcome.symbol, outcome.interval) for outcome in outcomes}
         self.symbols = {outcome.symbol for outcome in outcomes}
-        starts = [outcome.ts_exit_ms if outcome.ts_entry_ms is None else outcome.ts_entry_ms for outcome in outcomes]
+        starts = [_begins_ms(outcome) for outcome in outcomes]
         self.start_ms = min(starts, default=0)
         self.end_ms = max((outcome.ts_exit_ms for outcome in outcomes), default=0)
 
@@ -51,6 +53,13 @@ class SelectedOutcomes:
     def has_signal(self, signal: Signal) -> bool:
         """Return whether one of the outcomes belongs to this signal."""
         return signal.signal_id in self._ids
+
+
+def _begins_ms(outcome: SignalOutcome) -> int:
+    """Return the close of the first bar that the report needs for an outcome: levels are measured in the range of the bars before it."""
+    if outcome.order is not None:
+        return max(0, outcome.order.ts_stands_ms - _BARS_BEFORE * interval_ms(outcome.interval))
+    return outcome.ts_exit_ms if outcome.ts_entry_ms is None else outcome.ts_entry_ms
 
 
 class ClosedBars:
@@ -65,7 +74,7 @@ class ClosedBars:
         of_symbol = self._bars.setdefault(bar.symbol, {})
         key = (bar.interval, bar.ts_close_ms)
         if key not in of_symbol or of_symbol[key][0] < bar.revision:
-            of_symbol[key] = (bar.revision, ReportBar(bar.symbol, bar.interval, bar.ts_close_ms, bar.close))
+            of_symbol[key] = (bar.revision, ReportBar.of(bar))
 
     def by_symbol(self) -> dict[str, list[ReportBar]]:
         """Return the bars by symbol."""

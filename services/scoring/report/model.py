@@ -8,18 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
-from schemas import ExitReason, InstrumentEvent, SignalOutcome
+from schemas import Candle, ExitReason, InstrumentEvent, SignalOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class ReportBar:
-    """The end of a closed bar. The price is the one that was traded: `ReportInput.splits` adjusts it."""
+    """A closed bar. Prices are those that were traded: `ReportInput.splits` adjusts them."""
 
     symbol: str
     interval: str
+    ts_open_ms: int
     ts_close_ms: int
+    open: float
+    high: float
+    low: float
     close: float
+
+    @classmethod
+    def of(cls, bar: Candle) -> Self:
+        """Return what the report takes of `bar`."""
+        return cls(bar.symbol, bar.interval, bar.ts_open_ms, bar.ts_close_ms, bar.open, bar.high, bar.low, bar.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ class Overlap:
     peak: int
     """At most, at any time."""
     independent: int
-    """About how many positions that stand alone they are worth: the sum of their average uniqueness."""
+    """The effective number of independent positions: the sum of their average uniqueness."""
     block: int
     """Length, in positions, of the blocks that the bootstrap draws."""
 

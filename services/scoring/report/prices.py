@@ -1,4 +1,4 @@
-"""Closes as arrays, adjusted for splits: what positions are marked with, and what the baselines trade on."""
+"""Bars as arrays, adjusted for splits: positions are marked with their closes, and the baselines trade on them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ class Closes:
         return Closes(self.at_ms[first:last], self.price[first:last])
 
 
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """One symbol's bars of one interval, in order, adjusted for splits."""
+
+    opened_ms: Times
+    closed_ms: Times
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+
+
 class Prices:
     """Closes by symbol and interval, and each symbol's split factors."""
 
@@ -38,14 +50,19 @@ class Prices:
         for split in splits:
             self._splits[split.symbol][split.effective_ms] = split.ratio  # the event again replaces itself
         self._closes: dict[tuple[str, str], Closes] = {}
+        self._bars: dict[tuple[str, str], Bars] = {}
         for symbol, of_symbol in bars.items():
-            by_interval: dict[str, dict[int, float]] = defaultdict(dict)
+            by_interval: dict[str, dict[int, ReportBar]] = defaultdict(dict)
             for bar in of_symbol:
-                by_interval[bar.interval][bar.ts_close_ms] = bar.close
-            for interval, closes in by_interval.items():
-                at_ms = np.array(sorted(closes), dtype=np.int64)
-                price = np.array([closes[int(at)] for at in at_ms], dtype=np.float64)
-                self._closes[symbol, interval] = Closes(at_ms, price / self.factor(symbol, at_ms))
+                by_interval[bar.interval][bar.ts_close_ms] = bar
+            for interval, by_end in by_interval.items():
+                in_order = [bar for _, bar in sorted(by_end.items())]
+                at_ms = np.array([bar.ts_close_ms for bar in in_order], dtype=np.int64)
+                opened_ms = np.array([bar.ts_open_ms for bar in in_order], dtype=np.int64)
+                traded = np.array([(bar.open, bar.high, bar.low, bar.close) for bar in in_order], dtype=np.float64)
+                adjusted = traded.T / self.factor(symbol, at_ms)
+                self._bars[symbol, interval] = Bars(opened_ms, at_ms, *adjusted)
+                self._closes[symbol, interval] = Closes(at_ms, adjusted[3])
 
     def factor(self, symbol: str, at_ms: Times) -> Floats:
         """Return what prices at these times are divided by: the product of the ratios of all later splits.
@@ -70,9 +87,9 @@ class Prices:
         on_scale: Floats = scaled[np.arange(len(price)), nearest]
         return on_scale
 
-    def of(self, symbol: str, interval: str) -> Closes | None:
-        """Return the closes of that interval, None when there are none."""
-        return self._closes.get((symbol, interval))
+    def bars(self, symbol: str, interval: str) -> Bars | None:
+        """Return the bars of that interval, None when there are none."""
+        return self._bars.get((symbol, interval))
 
     def finest(self, symbol: str) -> Closes | None:
         """Return the closes of the symbol's shortest interval, None when there are none."""

@@ -107,7 +107,7 @@ def figures(report: Report) -> Sheet:
     if overlap is not None:
         rows += [
             ("open at once, at most", f"{overlap.peak:,}"),
-            ("worth, in positions that stand alone, about", f"{overlap.independent:,}"),
+            ("effective number of independent positions, about", f"{overlap.independent:,}"),
         ]
     if report.counts.opened:
         rows += [

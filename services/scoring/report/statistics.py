@@ -64,7 +64,7 @@ def peak_open(entry_ms: Times, exit_ms: Times) -> int:
 def uniqueness(entry_ms: Times, exit_ms: Times) -> Floats:
     """Return for each position the mean, over its lifetime, of one over the number of positions open then.
 
-    The sum is about how many positions that stand alone they are worth, were those open at one time the same bet. Source: average
+    The sum is the effective number of independent positions, if those open at one time are the same bet. Source: average
     uniqueness, Lopez de Prado, Advances in Financial Machine Learning (2018), chapter 4.
     """
     ends = np.maximum(exit_ms, entry_ms + 1)

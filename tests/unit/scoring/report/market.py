@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas import Action, ExitReason, RunMode, SignalOutcome
+from schemas import Action, ExitReason, Order, RunMode, SignalOutcome
+from schemas.base import interval_ms
 from schemas.signal import Source
 from services.scoring.report import ReportBar, ReportInput
 
@@ -60,7 +61,17 @@ def walk(plan: Plan) -> dict[str, list[ReportBar]]:
         own = generator.normal(0, plan.volatility, plan.bars)
         moves = plan.drift + math.sqrt(plan.common) * together + math.sqrt(1 - plan.common) * own
         closes = 100 * np.exp(np.cumsum(moves))
-        bars[symbol] = [ReportBar(symbol, "1h", START_MS + (at + 1) * HOUR_MS, float(close)) for at, close in enumerate(closes)]
+        bars[symbol] = hourly(symbol, closes.tolist(), START_MS + HOUR_MS)
+    return bars
+
+
+def hourly(symbol: str, closes: Sequence[float], first_ms: int = START_MS, interval: str = "1h") -> list[ReportBar]:
+    """Return hourly bars with these closes, the first of which ends at `first_ms`; each opens at the close before it."""
+    bars, before = [], closes[0] if closes else 0.0
+    for number, close in enumerate(closes):
+        end_ms = first_ms + number * HOUR_MS
+        bars.append(ReportBar(symbol, interval, end_ms - HOUR_MS, end_ms, before, max(before, close), min(before, close), close))
+        before = close
     return bars
 
 
@@ -164,4 +175,23 @@ def outcome(
         exit=None if leave is None else f"{leave:.4f}",
         return_net=net,
         bars_held=bars_held,
+        order=None if entry_ms is None or not entry else market_order(entry_ms, entry, bars_held, interval, long=long),
+    )
+
+
+def market_order(entry_ms: int, price: float, bars_held: int, interval: str = "1h", *, long: bool = True) -> Order:
+    """Return the order to open at the close `price` and to hold for so many bars, whatever comes."""
+    far, near = price * 1_000, price / 1_000
+    return Order(
+        entry_type="market",
+        ref_price=f"{price:.6f}",
+        entry=f"{far if long else near:.6f}",
+        stop=f"{near if long else far:.6f}",
+        target=f"{far if long else near:.6f}",
+        horizon_bars=max(1, bars_held),
+        ts_stands_ms=entry_ms,
+        ts_from_ms=entry_ms,
+        ts_until_ms=entry_ms + interval_ms(interval),
+        cost_bps=COST_BPS,
+        slippage_bps=0.0,
     )

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from schemas import SignalOutcome
 from services.scoring.report import ReportBar
-from services.scoring.report.baselines import LEAST_BARS, buy_and_hold, random_traders
+from services.scoring.report.baselines import buy_and_hold, random_traders
 from services.scoring.report.model import Random
 from services.scoring.report.prices import Prices
+from services.scoring.report.random_orders import LEAST_BARS
 from services.scoring.report.trades import trades_of
-from tests.unit.scoring.report.market import HOUR_MS, START_MS, outcome
+from tests.unit.scoring.report.market import HOUR_MS, START_MS, hourly, outcome
 
 CLOSES = 25
 COST = 4e-4
@@ -23,19 +24,19 @@ COST = 4e-4
 
 def bars_of(symbol: str, seed: int, closes: int = CLOSES) -> list[ReportBar]:
     path = 100 * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.02, closes)))
-    return [ReportBar(symbol, "1h", START_MS + at * HOUR_MS, float(close)) for at, close in enumerate(path)]
+    return hourly(symbol, path.tolist())
 
 
-def against(outcomes: list[SignalOutcome], bars: dict[str, list[ReportBar]], traders: int = 2_000) -> Random | None:
+def against(outcomes: list[SignalOutcome], bars: dict[str, list[ReportBar]], traders: int = 1_000) -> Random | None:
     end_ms = START_MS + (CLOSES - 1) * HOUR_MS
-    return random_traders(trades_of(outcomes), Prices(bars, ()), COST, START_MS, end_ms, block=1, seed=1, traders=traders)
+    return random_traders(outcomes, trades_of(outcomes), Prices(bars, ()), START_MS, end_ms, block=1, seed=1, traders=traders)
 
 
 @st.composite
 def positions(draw: st.DrawFn) -> list[SignalOutcome]:
     found = []
     for number in range(draw(st.integers(1, 8))):
-        first, held = draw(st.integers(0, CLOSES - 1)), draw(st.integers(0, 60))
+        first, held = draw(st.integers(0, CLOSES - 1)), draw(st.integers(1, 60))
         found.append(
             outcome(
                 number=number,
@@ -53,16 +54,16 @@ def positions(draw: st.DrawFn) -> list[SignalOutcome]:
 @settings(max_examples=50, deadline=None)
 def test_moving_all_positions_along_is_what_it_says(outcomes: list[SignalOutcome]) -> None:
     bars = {symbol: bars_of(symbol, seed) for seed, symbol in enumerate(("A.X1", "B.X1"))}
-    moves = {symbol: [after.close / before.close for before, after in itertools.pairwise(of)] for symbol, of in bars.items()}
+    moves = {symbol: [1.0, *(after.close / before.close for before, after in itertools.pairwise(of))] for symbol, of in bars.items()}
     expected = []
-    for by in range(1, CLOSES - 1):
+    for by in range(1, CLOSES):
         made = []
         for one in outcomes:
             first = ((one.ts_entry_ms or 0) - START_MS) // HOUR_MS
             ratio = 1.0
-            for step in range(one.bars_held):
-                ratio *= moves[one.symbol][(first + by + step) % (CLOSES - 1)]
-            made.append((ratio - 1 if one.action.value == "buy" else 1 - ratio) - COST)
+            for step in range(1, one.bars_held + 1):
+                ratio *= moves[one.symbol][(first + by + step) % CLOSES]
+            made.append((ratio - 1 if one.action.value == "buy" else 1 - ratio) - COST / 2 * (1 + ratio))
         expected.append(sum(made) / len(made))
     found = against(outcomes, bars)
     assert found is not None
@@ -71,11 +72,11 @@ def test_moving_all_positions_along_is_what_it_says(outcomes: list[SignalOutcome
 
 
 def test_traders_with_a_coin_make_nothing_but_their_costs_on_average() -> None:
-    bars = {"A.X1": [ReportBar("A.X1", "1h", START_MS + at * HOUR_MS, 100 * 1.01**at) for at in range(CLOSES)]}
+    bars = {"A.X1": hourly("A.X1", [100 * 1.01**at for at in range(CLOSES)])}
     found = against([outcome(number=number, symbol="A.X1", entry_ms=START_MS + number * HOUR_MS) for number in range(9)], bars)
     assert found is not None
     always, coin = found.kinds
-    assert always.mean == pytest.approx(1.01**4 - 1 - COST), "every moment of a steady rise is as good as any other"
+    assert always.mean == pytest.approx(1.01**4 - 1 - COST, abs=0.002), "every moment of a steady rise is as good as any other"
     assert coin.mean == pytest.approx(-COST, abs=0.002)
 
 
@@ -98,14 +99,14 @@ def test_no_more_traders_are_asked_than_there_are_stretches_to_move_by() -> None
     fewer = against([outcome(symbol="A.X1")], bars, traders=10)
     assert found is not None
     assert fewer is not None
-    assert [len(kind.means) for kind in found.kinds] == [CLOSES - 2, 2_000]
+    assert [len(kind.means) for kind in found.kinds] == [CLOSES - 1, 1_000]
     assert [len(kind.means) for kind in fewer.kinds] == [10, 10]
 
 
 def test_holding_cuts_the_capital_in_equal_parts_and_pays_its_costs() -> None:
     bars = {
-        "A.X1": [ReportBar("A.X1", "1h", START_MS + at * HOUR_MS, close) for at, close in enumerate([10.0, 20.0])],
-        "B.X1": [ReportBar("B.X1", "1h", START_MS + at * HOUR_MS, close) for at, close in enumerate([10.0, 5.0])],
+        "A.X1": hourly("A.X1", [10.0, 20.0]),
+        "B.X1": hourly("B.X1", [10.0, 5.0]),
     }
     held = buy_and_hold(Prices(bars, ()), COST, START_MS, START_MS + HOUR_MS)
     assert held is not None

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas import ExitReason, InstrumentEvent, RunMode, SignalOutcome
+from schemas import ExitReason, InstrumentEvent, Order, RunMode, SignalOutcome
 from services.scoring.report import Report, ReportBar, ReportInput, build
 from services.scoring.report.model import Evidence
 from tests.unit.scoring.report import market
-from tests.unit.scoring.report.market import HOUR_MS, START_MS, Plan, outcome
+from tests.unit.scoring.report.market import HOUR_MS, START_MS, Plan, hourly, outcome
 
 
 def figures(part: Any) -> Iterator[float]:
@@ -32,6 +32,17 @@ def figures(part: Any) -> Iterator[float]:
             yield from figures(value)
     elif isinstance(part, int | float):
         yield part
+
+
+def scaled(bar: ReportBar, by: float) -> ReportBar:
+    return replace(bar, open=bar.open * by, high=bar.high * by, low=bar.low * by, close=bar.close * by)
+
+
+def doubled(order: Order | None) -> Order | None:
+    if order is None:
+        return None
+    prices = {name: f"{2 * float(getattr(order, name)):.6f}" for name in ("ref_price", "entry", "stop", "target")}
+    return order.model_copy(update=prices)
 
 
 def report_of(*outcomes: SignalOutcome, bars: Mapping[str, list[ReportBar]] | None = None) -> Report:
@@ -152,9 +163,7 @@ def test_past_data_are_said_to_be_known_to_a_model_perhaps() -> None:
 
 def test_open_positions_are_marked_at_each_close_and_share_the_capital() -> None:
     closes = [100.0, 110.0, 90.0, 105.0, 100.0]
-    bars = {
-        symbol: [ReportBar(symbol, "1h", START_MS + at * HOUR_MS, close) for at, close in enumerate(closes)] for symbol in ("A.X1", "B.X1")
-    }
+    bars = {symbol: hourly(symbol, closes) for symbol in ("A.X1", "B.X1")}
     end = START_MS + 3 * HOUR_MS
     report = report_of(
         outcome(number=1, symbol="A.X1", exit_ms=end, net=0.0496),
@@ -177,7 +186,7 @@ def test_a_split_is_no_fall_of_the_market() -> None:
     across = {one.signal_id for one in given.outcomes if (one.ts_entry_ms or 0) < at_ms < one.ts_exit_ms}
     adjusted = replace(given, outcomes=[one for one in given.outcomes if one.signal_id not in across])
     bars = {
-        symbol: [replace(bar, close=bar.close * 2) if symbol == "AAPL.XNAS" and bar.ts_close_ms <= at_ms else bar for bar in of_symbol]
+        symbol: [scaled(bar, 2) if symbol == "AAPL.XNAS" and bar.ts_close_ms <= at_ms else bar for bar in of_symbol]
         for symbol, of_symbol in given.bars.items()
     }
     outcomes = [
@@ -213,7 +222,7 @@ def test_the_order_of_outcomes_does_not_matter() -> None:
 
 def test_prices_in_another_unit_change_nothing() -> None:
     given = market.given(Plan(bars=200))
-    cents = {symbol: [replace(bar, close=bar.close * 100) for bar in bars] for symbol, bars in given.bars.items()}
+    cents = {symbol: [scaled(bar, 100) for bar in bars] for symbol, bars in given.bars.items()}
     outcomes = [one if one.entry is None else one.model_copy(update={"entry": f"{float(one.entry) * 100:.2f}"}) for one in given.outcomes]
     assert build(replace(given, bars=cents, outcomes=outcomes)).over_time.values == pytest.approx(build(given).over_time.values)
 
@@ -239,14 +248,10 @@ def anything(draw: st.DrawFn) -> ReportInput:
                 source=draw(st.sampled_from(["llm", "rules", "simulator"])),
             )
         )
-    bars = {
-        symbol: [
-            ReportBar(symbol, interval, (at + 1) * HOUR_MS, price * (1 + at % 7))
-            for price in [draw(st.sampled_from([0.001, 1.0, 1e6]))]
-            for at in range(draw(st.sampled_from([0, 1, 4 if interval == "4h" else 70])))
-        ]
-        for symbol, interval in (("A.X1", "1h"), ("B.X1", "4h"))
-    }
+    bars = {}
+    for symbol, interval in (("A.X1", "1h"), ("B.X1", "4h")):
+        price, count = draw(st.sampled_from([0.001, 1.0, 1e6])), draw(st.sampled_from([0, 1, 4 if interval == "4h" else 70]))
+        bars[symbol] = hourly(symbol, [price * (1 + at % 7) for at in range(count)], HOUR_MS, interval)
     return ReportInput("Anything", outcomes, bars, draw(st.floats(0, 100)), {"Engine": draw(st.text(max_size=10))})
 
 

@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import SignalOutcome
-from services.scoring.report import ReportBar
 from services.scoring.report.equity import over_time, per_position
 from services.scoring.report.prices import Prices
 from services.scoring.report.statistics import peak_open
 from services.scoring.report.trades import trades_of
-from tests.unit.scoring.report.market import HOUR_MS, START_MS, outcome
+from tests.unit.scoring.report.market import HOUR_MS, START_MS, hourly, outcome
 
 HOURS = 12
 COST = 4e-4
@@ -60,10 +59,7 @@ def worth(one: SignalOutcome, at_ms: int) -> float:
 @given(positions())
 @settings(deadline=None)
 def test_equity_over_time_is_what_every_position_has_made_by_then(outcomes: list[SignalOutcome]) -> None:
-    bars = {
-        symbol: [ReportBar(symbol, "1h", START_MS + hour * HOUR_MS, close) for hour, close in enumerate(closes)]
-        for symbol, closes in CLOSES.items()
-    }
+    bars = {symbol: hourly(symbol, closes) for symbol, closes in CLOSES.items()}
     trades = trades_of(outcomes)
     found = over_time(trades, Prices(bars, ()), COST, START_MS, START_MS + (HOURS - 1) * HOUR_MS)
     slots = peak_open(trades.entry_ms, trades.exit_ms)
@@ -84,7 +80,7 @@ def test_equity_by_position_adds_up_in_order_of_exit_and_falls_from_its_peak(out
 
 
 def test_prices_after_a_split_are_marked_on_the_scale_of_the_entry() -> None:
-    bars = {"A.X1": [ReportBar("A.X1", "1h", START_MS + hour * HOUR_MS, 100.0 + hour) for hour in range(4)]}
+    bars = {"A.X1": hourly("A.X1", [100.0 + hour for hour in range(4)])}
     for scale in (1.0, 2.0, 6.0):  # bought before none, the second and both of two splits
         trades = trades_of([outcome(symbol="A.X1", entry=100.0 * scale, exit_ms=START_MS + 3 * HOUR_MS, net=0.03)])
         prices = Prices(bars, ())

@@ -145,7 +145,7 @@ def test_only_the_outcomes_asked_for_are_taken(tmp_path: Path, world: World) -> 
 def test_a_corrected_bar_takes_the_place_of_the_first_and_a_redelivered_one_does_not(tmp_path: Path, world: World) -> None:
     outcomes, bars, signals = world
     bar = next(one for one in bars if one.symbol == "IBM.XNYS" and one.ts_close_ms == START_MS + 10 * HOUR_MS)
-    at = ReportBar(bar.symbol, bar.interval, bar.ts_close_ms, 7.0)
+    at = ReportBar(bar.symbol, bar.interval, bar.ts_open_ms, bar.ts_close_ms, 7.0, 7.0, 7.0, 7.0)
     again = [*bars, features(at, revision=1), features(replace(at, close=9.0), revision=1), bar]
     found = from_files(tmp_path, (outcomes, again, signals))
     assert [one.close for one in found.bars["IBM.XNYS"] if one.ts_close_ms == bar.ts_close_ms] == [7.0]
