@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.core import redis
 from services.core.bus import Bus, BusError, NewTopic, TopicPartition
 from services.core.bus.connect import connect as connect_bus
 from services.core.bus.kafka_cluster import ClusterState
+from services.core.bus.topic_reader import read_offsets
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.chat_template import TemplateError
 from services.core.clock import SystemClock
@@ -27,7 +29,7 @@ from services.doctor.finding import Finding, fail, ok, skipped
 from services.doctor.kafka_connection import check_connection
 from services.doctor.longest_prompt import id_difference, longest_prompt
 from services.doctor.redis_findings import RedisFacts, redis_findings
-from services.doctor.topic_findings import TopicFacts, look_back, topic_findings
+from services.doctor.topic_findings import TopicFacts, look_back, partitioner_finding, topic_findings
 from services.doctor.worker_findings import halt_findings, instrument_findings, offset_findings, skew_finding
 from services.fusion.decide.control import ControlTable
 from services.fusion.deliver.publisher import SkewMeter
@@ -39,6 +41,8 @@ PROBE_TOPIC: Final = "aquiline-doctor-probe"
 _GIB: Final = 1024**3
 _PROBES: Final = 3
 _REDIS_S: Final = 5.0
+_NEWEST: Final = 500
+"""Records of each partition of the inputs whose keys are looked at."""
 
 
 class Diagnosis:
@@ -121,7 +125,22 @@ class Diagnosis:
             if name in infos
             for partition in range(infos[name].partitions)
         ]
-        return [*found, *tables, await self._group(bus, survey, inputs), await self._skew(bus, inputs)]
+        placement = await self._placement(bus, inputs)
+        return [*found, placement, *tables, await self._group(bus, survey, inputs), await self._skew(bus, inputs)]
+
+    async def _placement(self, bus: Bus, inputs: Sequence[TopicPartition]) -> Finding:
+        """Look on which partitions each symbol's newest records are."""
+        placed: dict[str, set[int]] = defaultdict(set)
+        reader = await bus.reader(client_id="aquiline-doctor")
+        try:
+            begins, ends = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
+            newest = {tp: range(max(begins[tp], ends[tp] - _NEWEST), ends[tp]) for tp in inputs}
+            async for record in read_offsets(reader, newest):
+                if record.key:
+                    placed[record.key.decode(errors="replace")].add(record.partition)
+        finally:
+            await reader.close()
+        return partitioner_finding(placed, _NEWEST)
 
     async def _instruments(self, bus: Bus) -> list[Finding]:
         table = Instruments(bus, self._clock, self._settings.run_mode, "aquiline-doctor")

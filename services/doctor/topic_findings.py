@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,7 +11,7 @@ from services.core.bus import TopicInfo
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.settings import FusionSettings, Settings
 from services.core.topic_admin import CO_PARTITIONED, INPUTS, SCORED_TOGETHER
-from services.doctor.finding import Finding, fail, ok, warn
+from services.doctor.finding import Finding, fail, ok, skipped, warn
 from services.fusion.state.book import kept_bars
 
 _OUTPUTS: Final = (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
@@ -20,6 +20,7 @@ _DAY_MS: Final = 24 * _HOUR_MS
 _LEAST_AUDIT_BYTES: Final = 393_216
 """An audit record holds an answer of up to 65,536 characters of up to four bytes, and some thousand bytes more."""
 _HEADER_BYTES: Final = 65_536
+_MOST_SHOWN: Final = 5
 _LIVE_REPLICAS: Final = 3
 _LIVE_IN_SYNC: Final = 2
 
@@ -61,6 +62,23 @@ def topic_findings(settings: Settings, facts: TopicFacts) -> list[Finding]:
     elif counts:
         found.append(ok("partitions", f"inputs, signals and audit have {next(iter(counts))} each"))
     return found
+
+
+def partitioner_finding(placed: Mapping[str, Collection[int]], records: int) -> Finding:
+    """Return whether each symbol has one partition; `placed` holds those on which its newest `records` records of each partition are."""
+    check = "partitioners"
+    if not placed:
+        return skipped(check, "the input topics hold no records")
+    several = {symbol: sorted(partitions) for symbol, partitions in placed.items() if len(partitions) > 1}
+    if not several:
+        return ok(check, f"{len(placed)} symbols have one partition each, in the newest {records} records of every partition")
+    shown = "; ".join(f"{symbol} on {partitions}" for symbol, partitions in sorted(several.items())[:_MOST_SHOWN])
+    return fail(
+        check,
+        f"{len(several)} of {len(placed)} symbols are on more than one partition of market and vision features ({shown}); a worker "
+        "dead-letters all but one (wrong_partition)",
+        "have every producer of both topics use one partitioner: librdkafka's and Sarama's defaults differ from Kafka's murmur2",
+    )
 
 
 def _differing(settings: Settings, facts: TopicFacts, topics: Iterable[Topic]) -> str:

@@ -202,6 +202,30 @@ def test_a_topic_that_is_not_as_it_should_be_is_named(doctor: Doctor, topic: Top
     assert doctor.look() == (0, {})
 
 
+def test_a_symbol_on_two_partitions_is_named(doctor: Doctor) -> None:
+    name = topic_name(Topic.MARKET_FEATURES, MODE)
+    bus = connect(BusSettings(url=doctor.stack.kafka.url), SystemClock())
+
+    async def send() -> None:
+        producer = await bus.producer(client_id="test")
+        for partition in range(2):
+            await (await producer.send(name, key=b"AAPL.XNAS", value=b"{}", partition=partition))
+        await producer.close()
+
+    async def empty() -> None:
+        admin = await bus.admin()
+        await admin.truncate([name])
+        await admin.close()
+
+    asyncio.run(send())
+    try:
+        status, found = doctor.look()
+    finally:
+        asyncio.run(empty())
+    assert status == 1
+    assert "AAPL.XNAS on [0, 1]" in found["partitioners"]["sentence"]
+
+
 CONFIGURED = ("cleanup.policy", "retention.ms", "max.message.bytes", "message.timestamp.type", "min.insync.replicas")
 
 

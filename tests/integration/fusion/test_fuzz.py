@@ -35,7 +35,12 @@ FAILURES = {
 
 async def test_twenty_thousand_mutated_records_are_accounted_for_and_the_worker_lives(site: Site) -> None:
     worker = (
-        await site.worker(engine={"kind": "rules"}, fusion={"max_dead_letter_ratio": 1.0, "min_bars": 2}, log={"level": "error"})
+        await site.worker(
+            engine={"kind": "rules"},
+            fusion={"max_dead_letter_ratio": 1.0, "min_bars": 2},
+            bus={"session_timeout_ms": 20_000, "rebalance_timeout_ms": 20_000},
+            log={"level": "error"},
+        )
         .start()
         .ready()
     )

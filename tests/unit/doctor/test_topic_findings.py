@@ -14,7 +14,7 @@ from services.core.calendar import SessionCalendar
 from services.core.settings import FusionSettings, Settings
 from services.core.topic_admin import INPUTS, kept_for, wanted_topics
 from services.doctor.finding import Finding
-from services.doctor.topic_findings import TopicFacts, look_back, topic_findings
+from services.doctor.topic_findings import TopicFacts, look_back, partitioner_finding, topic_findings
 from services.fusion.state.book import kept_bars
 
 DAY_MS = 86_400_000
@@ -93,6 +93,16 @@ def test_a_changelog_of_the_scorer_with_another_partition_count_is_named() -> No
     infos["scoring-judges-changelog"] = replace(infos["scoring-judges-changelog"], partitions=6)
     (one,) = [one for one in topic_findings(LIVE, facts(infos)) if one.check == "partitions"]
     assert (one.level, "scoring-judges-changelog 6" in one.sentence) == ("fail", True)
+
+
+def test_a_symbol_on_two_partitions_is_named_with_the_fix() -> None:
+    assert partitioner_finding({"A.XNAS": {0}, "B.XNAS": {1}}, 500).level == "ok"
+    assert partitioner_finding({}, 500).level == "skipped"
+    found = partitioner_finding({"A.XNAS": {0, 2}, "B.XNAS": {1}}, 500)
+    assert found.level == "fail"
+    assert "1 of 2 symbols" in found.sentence
+    assert "A.XNAS on [0, 2]" in found.sentence
+    assert "one partitioner" in found.fix
 
 
 def test_few_copies_are_a_warning_in_live_alone() -> None:
