@@ -181,7 +181,7 @@ def calibrate(
     *,
     url: Annotated[str, typer.Option(help="The engine's address; nothing else should be using it.")],
     out: Annotated[Path, typer.Option(help="The calibration file to write.")],
-    accelerator: Annotated[str, typer.Option(help="The card, in words.")],
+    accelerator: Annotated[str, typer.Option(help="The GPU, in words, such as 'one RTX 4090'.")],
     lengths: Annotated[str, typer.Option(help="Context lengths, in tokens: at least two.")] = "8192,32768",
     at_once: Annotated[str, typer.Option(help="Calls at once.")] = "1,3,8",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of calls for each point.")] = 5,
@@ -264,10 +264,14 @@ def _fail(sentence: str) -> NoReturn:
 async def _id_difference(tokenizer_file: Path) -> str | None:
     """Return how prompts' ids differ from the model's own, None where they do not or the model brings nothing to compare with."""
     try:
-        settings = core_settings.load()
-        return await id_difference(settings, Tokenizer.from_file(tokenizer_file), tokenizer_file)
-    except TemplateError as error:
-        _say(f"prompt ids are not compared with the model's own: {error}")
+        tokenizer = Tokenizer.from_file(tokenizer_file)
     except ValueError as error:
+        _say(f"note: prompt ids are not compared with the model's own: {error}")
+        return None
+    try:
+        return await id_difference(core_settings.load(), tokenizer, tokenizer_file)
+    except TemplateError as error:
+        _say(f"note: prompt ids are not compared with the model's own: {error}")
+        return None
+    except (ValueError, core_settings.SettingsError) as error:
         return str(error)
-    return None

@@ -1,4 +1,4 @@
-"""A circuit breaker: after failures in a row an address is left alone for a while, then a single call tries it.
+"""A circuit breaker: after failures in a row it refuses calls to an address for a while, then admits a single trial call.
 
 A pure core: time comes in as milliseconds, nothing is awaited. The pattern is Michael Nygard's ("Release It!", 2007).
 """
@@ -10,15 +10,15 @@ from typing import Literal
 
 BreakerState = Literal["closed", "open", "half_open"]
 CallResult = Literal["answered", "failed", "unknown"]
-"""How an admitted call ended: `unknown` says nothing of the address, such as a call that its caller gave up."""
+"""How an admitted call ended; `unknown` does not count, such as a call that its caller cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The right to one call; handed back through `Breaker.settle`, exactly once."""
+    """The right to one call; `Breaker.settle` takes it back, exactly once."""
 
     serial: int
-    """Counts the times that the breaker opened: what was admitted before says nothing of how things are after."""
+    """Counts how often the breaker opened: a call admitted before does not count afterwards."""
     probe: bool
 
 
@@ -40,25 +40,25 @@ class Breaker:
         """Return the state at `now_ms`."""
         if self._opened_at_ms is None:
             return "closed"
-        # A clock that was set back must not keep an address shut for the length of the step.
+        # A clock set back must not keep the breaker open for the length of the step.
         if 0 <= now_ms - self._opened_at_ms < self._open_ms:
             return "open"
         return "half_open"
 
     def would_admit(self, now_ms: int) -> bool:
-        """Return whether `admit` would let a call pass now."""
+        """Return whether `admit` would admit a call now."""
         state = self.state(now_ms)
         return state == "closed" or (state == "half_open" and not self._probing)
 
     def admit(self, now_ms: int) -> Admission | None:
-        """Return the right to a call, None when the address is left alone."""
+        """Return the right to a call, None while the breaker refuses calls."""
         if not self.would_admit(now_ms):
             return None
         self._probing = self._opened_at_ms is not None
         return Admission(self._serial, self._probing)
 
     def settle(self, admission: Admission, result: CallResult, now_ms: int) -> None:
-        """Take in how an admitted call ended."""
+        """Record how an admitted call ended."""
         if admission.serial != self._serial:
             return
         if admission.probe:

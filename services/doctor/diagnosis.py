@@ -35,7 +35,7 @@ from services.fusion.decide.control import ControlTable
 from services.fusion.deliver.publisher import SkewMeter
 from services.fusion.service import connect_engine, load_tokenizer
 from services.inference.engine import EngineError
-from services.inference.launcher.card import card_bytes
+from services.inference.launcher.gpu_memory import gpu_memory_bytes
 
 PROBE_TOPIC: Final = "aquiline-doctor-probe"
 _GIB: Final = 1024**3
@@ -276,7 +276,7 @@ class Diagnosis:
         return found
 
     async def _gpu(self) -> list[Finding]:
-        memory = await asyncio.to_thread(card_bytes)
+        memory = await asyncio.to_thread(gpu_memory_bytes)
         if memory is None:
             return [skipped("gpu", "this machine has no NVIDIA driver; run the doctor where the engine runs")]
         return [ok("gpu", f"a GPU with {memory / _GIB:.0f} GiB")]

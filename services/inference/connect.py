@@ -6,13 +6,13 @@ from services.core.breaker import Breaker
 from services.core.clock import Clock
 from services.core.settings import EngineSettings
 from services.inference.engine import Engine
-from services.inference.guarded import GuardedEngine
 from services.inference.llamacpp_client import LlamaCppEngine
 from services.inference.openai_client import OpenAIEngine
 from services.inference.pool import EnginePool
 from services.inference.rules import RulesEngine
 from services.inference.sglang_client import SGLangEngine
 from services.inference.vllm_client import VllmEngine
+from services.inference.with_breaker import EngineWithBreaker
 
 
 def connect(settings: EngineSettings, clock: Clock) -> Engine:
@@ -26,7 +26,7 @@ def connect(settings: EngineSettings, clock: Clock) -> Engine:
     return guarded[0] if len(guarded) == 1 else EnginePool(guarded, settings.urls, clock)
 
 
-def _guarded(settings: EngineSettings, url: str, clock: Clock) -> GuardedEngine:
+def _guarded(settings: EngineSettings, url: str, clock: Clock) -> EngineWithBreaker:
     api_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     timeout_ms = settings.connect_timeout_ms
     client: Engine
@@ -46,7 +46,7 @@ def _guarded(settings: EngineSettings, url: str, clock: Clock) -> GuardedEngine:
         )
     else:
         client = SGLangEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms, scores=settings.scores)
-    return GuardedEngine(
+    return EngineWithBreaker(
         client,
         Breaker(settings.breaker_failures, settings.breaker_open_ms),
         clock,

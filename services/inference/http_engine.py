@@ -16,9 +16,9 @@ import orjson
 
 from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
+from services.inference.http_client import Deadline, HttpClient, error_words, refusal
 from services.inference.reply import loads
 from services.inference.sse import DONE
-from services.inference.wire import Deadline, Wire, error_words, refusal
 
 _LOST: Final = frozenset({"engine_unreachable", "engine_broke"})
 
@@ -33,7 +33,7 @@ class HttpEngine(ABC):
         self, url: str, clock: Clock, *, api_key: str | None = None, connect_timeout_ms: int = 1_000, keep_alive: bool = True
     ) -> None:
         """Prepare for the server at `url`; raise ValueError for a bad address."""
-        self._wire = Wire(url, api_key=api_key, connect_timeout_ms=connect_timeout_ms, keep_alive=keep_alive)
+        self._http = HttpClient(url, api_key=api_key, connect_timeout_ms=connect_timeout_ms, keep_alive=keep_alive)
         self._clock = clock
         self._info: EngineInfo | None = None
         self._known_at = 0
@@ -42,7 +42,7 @@ class HttpEngine(ABC):
     @property
     def name(self) -> str:
         """Return `kind@host:port`."""
-        return f"{self.kind}@{self._wire.where}"[:64]
+        return f"{self.kind}@{self._http.where}"[:64]
 
     async def info(self) -> EngineInfo:
         """Return what the server is, asked again after a lost connection; raise EngineError."""
@@ -58,7 +58,7 @@ class HttpEngine(ABC):
 
     async def close(self) -> None:
         """Close the connections; calls in flight raise EngineError."""
-        await self._wire.close()
+        await self._http.close()
 
     @abstractmethod
     def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
@@ -78,12 +78,12 @@ class HttpEngine(ABC):
 
     async def _answering(self) -> EngineInfo:
         """Return what the server is, asked again when a connection has been opened since."""
-        return self._info if self._info is not None and self._known_at == self._wire.opened else await self._ask()
+        return self._info if self._info is not None and self._known_at == self._http.opened else await self._ask()
 
     async def _ask(self) -> EngineInfo:
         with self._forgetful():
             info = await self._read_info()
-        self._info, self._known_at = info, self._wire.opened
+        self._info, self._known_at = info, self._http.opened
         return info
 
     async def _events(
@@ -97,7 +97,7 @@ class HttpEngine(ABC):
         info: EngineInfo | None = None
         try:
             with self._forgetful():
-                async with contextlib.aclosing(self._wire.events(path, body, deadline, headers)) as events:
+                async with contextlib.aclosing(self._http.events(path, body, deadline, headers)) as events:
                     async for payloads in events:
                         if info is None and asking is None:
                             asking = asyncio.create_task(self._answering(), name=f"info of {self.name}")
@@ -115,35 +115,35 @@ class HttpEngine(ABC):
     async def _whole(self, path: str, body: bytes, timeout_s: float) -> dict[str, Any]:
         """Return the JSON object of an answer that is not streamed; raise EngineError."""
         if timeout_s <= 0:
-            raise EngineError("engine_timeout", f"the deadline had passed {-timeout_s * 1000:.0f} ms before {self._wire.where} was asked")
+            raise EngineError("engine_timeout", f"the deadline had passed {-timeout_s * 1000:.0f} ms before {self._http.where} was asked")
         with self._forgetful():
-            said = self._event(await self._wire.post(path, body, timeout_s))
+            said = self._event(await self._http.post(path, body, timeout_s))
         if said is None:
-            raise EngineError("engine_broke", f"{self._wire.where} answered null; expected an object")
+            raise EngineError("engine_broke", f"{self._http.where} answered null; expected an object")
         return said
 
     def _event(self, payload: bytes) -> dict[str, Any] | None:
-        said = loads(payload, self._wire.where)
+        said = loads(payload, self._http.where)
         if said is None:
             return None
         if not isinstance(said, dict):
-            raise EngineError("engine_broke", f"{self._wire.where} sent {payload[:80]!r}; expected an object")
+            raise EngineError("engine_broke", f"{self._http.where} sent {payload[:80]!r}; expected an object")
         error = said.get("error")
         if error is not None:
             code = error.get("code") if isinstance(error, dict) else None
-            raise refusal(code if isinstance(code, int) else 500, error_words(payload), self._wire.where)
+            raise refusal(code if isinstance(code, int) else 500, error_words(payload), self._http.where)
         return said
 
     def _fits(self, tokens: int) -> None:
         """Raise EngineError, `prompt_cut`, when the server's context is known to be shorter than a prompt."""
         context = self._info.context_tokens if self._info is not None else None
         if context is not None and tokens > context:
-            raise EngineError("prompt_cut", f"{self._wire.where} reads {context:,} tokens at most, and the prompt has {tokens:,}")
+            raise EngineError("prompt_cut", f"{self._http.where} reads {context:,} tokens at most, and the prompt has {tokens:,}")
 
     def _whole_prompt(self, read: int | None, sent: int) -> None:
         """Raise EngineError, `prompt_cut`, when the server says that it read fewer tokens than it was sent."""
         if read is not None and read < sent:
-            raise EngineError("prompt_cut", f"{self._wire.where} read {read:,} of the prompt's {sent:,} tokens")
+            raise EngineError("prompt_cut", f"{self._http.where} read {read:,} of the prompt's {sent:,} tokens")
 
     def _lost(self) -> None:
         """Forget what answered: another server may from now on, with another model and empty caches."""
@@ -168,21 +168,21 @@ class TextEngine(HttpEngine):
         return Usage(prompt_tokens=input_ids.size, output_tokens=0)
 
 
-def v1_prefix(wire: Wire) -> str:
+def v1_prefix(http: HttpClient) -> str:
     """Return what stands before the paths of OpenAI's APIs: the address may end in `/v1` or not."""
-    return "" if wire.path.endswith("/v1") else "/v1"
+    return "" if http.path.endswith("/v1") else "/v1"
 
 
-async def listed_model(wire: Wire, v1: str, model: str | None, name: str) -> EngineInfo:
+async def listed_model(http: HttpClient, v1: str, model: str | None, name: str) -> EngineInfo:
     """Return the model that a server lists, `model` or its first, with its context where it says so (vLLM does); raise EngineError."""
-    said = await wire.get(f"{v1}/models")
+    said = await http.get(f"{v1}/models")
     listed = said.get("data") if isinstance(said, dict) else None
     models = {str(one["id"]): one for one in listed or [] if isinstance(one, dict) and "id" in one}
     chosen = model or next(iter(models), None)
     if chosen is None:
-        raise EngineError("engine_refused", f"{wire.where} lists no model; name one in engine.model")
+        raise EngineError("engine_refused", f"{http.where} lists no model; name one in engine.model")
     if models and chosen not in models:
-        raise EngineError("engine_refused", f"{wire.where} has no model {chosen!r}, but {', '.join(list(models)[:5])}")
+        raise EngineError("engine_refused", f"{http.where} has no model {chosen!r}, but {', '.join(list(models)[:5])}")
     length = models.get(chosen, {}).get("max_model_len")
     return EngineInfo(name, "llm", chosen, context_tokens=length if isinstance(length, int) else None)
 

@@ -1,4 +1,4 @@
-"""When an address has been idle long enough to be asked for a few tokens of nobody's, and what it is then asked.
+"""When an idle address is due for a probe, and the probe: a request for a few tokens that no decision needs.
 
 A pure core: time comes in as milliseconds, nothing is awaited.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from services.inference.engine import EngineRequest, Sampling
 
 _IDS: Final = np.arange(16, 24, dtype=np.int32)
-"""Any ids will do: every vocabulary has these, and eight of them cost a GPU less than its launch does."""
+"""Any ids do: every vocabulary has these, and eight of them cost less than a kernel's launch."""
 
 _TEXT: Final = ("Answer with one word.", "Do you answer?")
 _TOKENS: Final = 4
@@ -22,7 +22,7 @@ _TOKENS: Final = 4
 
 
 def probe(deadline_ms: int) -> EngineRequest:
-    """Return a request for a few tokens of nobody's."""
+    """Return a request for a few tokens."""
     return EngineRequest(
         rid=uuid4().hex,
         affinity="",
@@ -37,38 +37,38 @@ def probe(deadline_ms: int) -> EngineRequest:
 
 @dataclass(slots=True)
 class Idleness:
-    """Who uses an address, and since when it has been silent."""
+    """The calls of one address, and when it last sent something."""
 
     idle_ms: int
-    """How long nobody may have asked before it is due to be asked."""
-    heard_ms: int
-    """When the address last gave something; at first, since when it is watched."""
+    """Without a call for this long, a probe is due."""
+    answered_ms: int
+    """When the address last sent something; the start of watching before that."""
     used_ms: int
     """When a call last began or ended."""
     calls: int = 0
-    """Calls under way."""
+    """Calls in flight."""
 
     def begin(self, now_ms: int) -> None:
-        """Note that a call begins."""
+        """Record the start of a call."""
         self.calls += 1
         self.used_ms = now_ms
 
     def end(self, now_ms: int) -> None:
-        """Note that a call has ended."""
+        """Record the end of a call."""
         self.calls -= 1
         self.used_ms = now_ms
 
-    def hear(self, now_ms: int) -> None:
-        """Note that the address gave something."""
-        self.heard_ms = now_ms
+    def answer(self, now_ms: int) -> None:
+        """Record that the address sent something."""
+        self.answered_ms = now_ms
 
     def due_in_ms(self, now_ms: int) -> int:
-        """Return in how many milliseconds it is due at the earliest, 0 when it is due now."""
+        """Return the milliseconds until a probe is due at the earliest, 0 when it is due now."""
         if self.calls:
             return self.idle_ms
         # A clock that was set back must not put it off for the length of the step.
         return 0 if now_ms < self.used_ms else max(0, self.used_ms + self.idle_ms - now_ms)
 
     def silent_ms(self, now_ms: int) -> int:
-        """Return how long it has been silent."""
-        return max(0, now_ms - self.heard_ms)
+        """Return for how long the address has sent nothing."""
+        return max(0, now_ms - self.answered_ms)

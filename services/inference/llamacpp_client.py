@@ -20,10 +20,10 @@ from pydantic import Field
 from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Scores, TokenIds, Usage
 from services.inference.gbnf import grammar
+from services.inference.http_client import Deadline
 from services.inference.http_engine import HttpEngine, dumps
 from services.inference.reply import Count, Name, Number, Reply, Table, Text, parse
 from services.inference.slots import Slots
-from services.inference.wire import Deadline
 
 _log = structlog.get_logger()
 
@@ -129,7 +129,7 @@ class LlamaCppEngine(HttpEngine):
                             yield Chunk(said.content, None if said_cached else cached, usage, info if first else None)
                             first, said_cached = False, said_cached or cached is not None
         if not ended:
-            raise EngineError("engine_broke", f"{self._wire.where} ended the stream without a last event")
+            raise EngineError("engine_broke", f"{self._http.where} ended the stream without a last event")
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Prefill `input_ids` in slices, none while a decision waits; raise EngineError.
@@ -172,10 +172,10 @@ class LlamaCppEngine(HttpEngine):
                     if None not in logprobs:
                         usage = Usage(sent, 1, cached, finish_reason="length")
                         return Scores(np.array(logprobs, dtype=np.float64), usage, await self._answering())
-        raise EngineError("engine_broke", f"{self._wire.where} sent no log-probabilities of the label tokens")
+        raise EngineError("engine_broke", f"{self._http.where} sent no log-probabilities of the label tokens")
 
     async def _read_info(self) -> EngineInfo:
-        said = parse(_Props, await self._wire.get("/props"), self._wire.where)
+        said = parse(_Props, await self._http.get("/props"), self._http.where)
         slots, context = said.total_slots or 1, said.default_generation_settings.n_ctx
         if self._slots.count != slots:
             self._slots = Slots(slots)
@@ -199,7 +199,7 @@ class LlamaCppEngine(HttpEngine):
         return self._completion(said, prompt.size)
 
     def _completion(self, said: dict[str, Any], sent: int) -> _Completion:
-        found = parse(_Completion, said, self._wire.where)
+        found = parse(_Completion, said, self._http.where)
         self._whole_prompt(found.tokens_evaluated or None, sent)
         return found
 

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Scores, TokenIds, Usage
+from services.inference.http_client import Deadline
 from services.inference.http_engine import TextEngine, dumps, listed_model, v1_prefix
 from services.inference.reply import Counts, Name, Objects, Reply, Table, Text, parse
 from services.inference.thoughts import Thoughts
-from services.inference.wire import Deadline
 
 _log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class OpenAIEngine(TextEngine):
         `own_tokenizer`: `EngineRequest.input_ids` are the model's own. `no_think` ends the user's message in every mode but `deep`.
         """
         super().__init__(url, clock, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
-        self._v1 = v1_prefix(self._wire)
+        self._v1 = v1_prefix(self._http)
         self._model = model
         self._least = _ALIKE if own_tokenizer else _ROUGHLY
         self._no_think = no_think
@@ -120,7 +120,7 @@ class OpenAIEngine(TextEngine):
         async with contextlib.aclosing(self._events(path, body, deadline, headers)) as events:
             async for info, batch in events:
                 for event in batch:
-                    said = parse(_ChatEvent, event, self._wire.where)
+                    said = parse(_ChatEvent, event, self._http.where)
                     if said.usage.prompt_tokens is not None or said.usage.completion_tokens is not None:
                         counts = said.usage
                     for choice in said.choices:
@@ -135,7 +135,7 @@ class OpenAIEngine(TextEngine):
                             yield Chunk(text, engine=None if answering else info)
                             answering = info
         if finish is None:
-            raise EngineError("engine_broke", f"{self._wire.where} ended the stream after {pieces} pieces without a finish reason")
+            raise EngineError("engine_broke", f"{self._http.where} ended the stream after {pieces} pieces without a finish reason")
         self._check(counts.prompt_tokens, sent)
         cached = counts.prompt_tokens_details.cached_tokens
         usage = Usage(
@@ -151,7 +151,7 @@ class OpenAIEngine(TextEngine):
         if read is None:
             return
         if read < self._least * sent:
-            raise EngineError("prompt_cut", f"{self._wire.where} read {read:,} of the prompt's {sent:,} tokens: raise its context length")
+            raise EngineError("prompt_cut", f"{self._http.where} read {read:,} of the prompt's {sent:,} tokens: raise its context length")
         upper = -(-read // _CONTEXT_STEP) * _CONTEXT_STEP
         self._read_whole = max(self._read_whole, sent * upper // max(1, read))
 
@@ -160,7 +160,7 @@ class OpenAIEngine(TextEngine):
         self._read_whole = 0
 
     async def _read_info(self) -> EngineInfo:
-        return await listed_model(self._wire, self._v1, self._model, self.name)
+        return await listed_model(self._http, self._v1, self._model, self.name)
 
     def _body(self, request: EngineRequest, model: str, *, with_options: bool) -> dict[str, Any]:
         system, user = request.text()

@@ -1,7 +1,7 @@
 """Several engines as one: each symbol has its engine, so that its prefix is cached in one place and nowhere else.
 
-Rendezvous hashing (Thaler and Ravishankar, 1996): every engine is weighed for a symbol and the heaviest serves it; when that one is
-left alone, the next heaviest does, and no other symbol moves.
+Rendezvous hashing (Thaler and Ravishankar, 1996): every engine is weighed for a symbol and the heaviest serves it; while that
+one's breaker is open, the next heaviest does, and no other symbol moves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import structlog
 
 from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
-from services.inference.guarded import GuardedEngine
+from services.inference.with_breaker import EngineWithBreaker
 
 _log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ def ranked(affinity: str, addresses: Sequence[str]) -> list[int]:
 class EnginePool:
     """Engines that serve the same model, one an address."""
 
-    def __init__(self, engines: Sequence[GuardedEngine], addresses: Sequence[str], clock: Clock) -> None:
+    def __init__(self, engines: Sequence[EngineWithBreaker], addresses: Sequence[str], clock: Clock) -> None:
         """Take the engines and their addresses, in the same order; the addresses' names decide who serves what.
 
         `clock` is the one that deadlines are on.
@@ -84,18 +84,18 @@ class EnginePool:
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer of the symbol's engine, of the next one while nothing has come and time is left; raise EngineError.
 
-        `engine_open` is raised when all are left alone.
+        `engine_open` is raised while all breakers are open.
         """
         order = self._order(request.affinity)
         for engine, more in zip(order, [*order[1:], None], strict=True):
-            heard = False
+            received = False
             try:
                 async with aclosing(engine.stream(request)) as chunks:
                     async for chunk in chunks:
-                        heard = True
+                        received = True
                         yield chunk
             except EngineError as error:
-                if heard or more is None or error.reason not in _NEXT or self._clock.now_ms() >= request.deadline_ms:
+                if received or more is None or error.reason not in _NEXT or self._clock.now_ms() >= request.deadline_ms:
                     raise
                 _log.warning("engine_passed_over", engine=engine.name, next=more.name, reason=error.reason, detail=error.detail)
             else:
@@ -118,17 +118,17 @@ class EnginePool:
         return await order[-1].score(request, labels)
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
-        """Return how busy the symbol's engine is, or all those together that are not left alone; raise EngineError."""
+        """Return how busy the symbol's engine is, or all with a closed breaker together; raise EngineError."""
         if affinity is not None:
             return await self._serving(affinity).load(affinity)
         loads = await asyncio.gather(*(engine.load() for engine in self._engines if engine.available))
-        told = [load for load in loads if load is not None]
-        if not told:
+        known = [load for load in loads if load is not None]
+        if not known:
             return None
         return EngineLoad(
-            running=sum(load.running for load in told),
-            waiting=sum(load.waiting for load in told),
-            waiting_uncached_tokens=sum(load.waiting_uncached_tokens for load in told),
+            running=sum(load.running for load in known),
+            waiting=sum(load.waiting for load in known),
+            waiting_uncached_tokens=sum(load.waiting_uncached_tokens for load in known),
         )
 
     async def watch(self) -> None:
@@ -139,10 +139,10 @@ class EnginePool:
         """Close all connections."""
         await asyncio.gather(*(engine.close() for engine in self._engines))
 
-    def _serving(self, affinity: str) -> GuardedEngine:
+    def _serving(self, affinity: str) -> EngineWithBreaker:
         return self._order(affinity)[0]
 
-    def _order(self, affinity: str) -> list[GuardedEngine]:
-        """Return the engines that may be asked, the symbol's own first; its own alone when all are left alone."""
+    def _order(self, affinity: str) -> list[EngineWithBreaker]:
+        """Return the engines that may be asked, the symbol's own first; its own alone while all breakers are open."""
         order = [self._engines[position] for position in ranked(affinity, self._addresses)]
         return [engine for engine in order if engine.available] or order[:1]

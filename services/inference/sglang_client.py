@@ -16,9 +16,9 @@ import structlog
 from services.core import metrics
 from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
+from services.inference.http_client import Deadline, refusal
 from services.inference.http_engine import HttpEngine, dumps
 from services.inference.reply import Count, Number, Reply, Text, parse
-from services.inference.wire import Deadline, refusal
 
 log = structlog.get_logger()
 
@@ -98,7 +98,7 @@ class SGLangEngine(HttpEngine):
     ) -> None:
         """Prepare for the server at `url`, which also scores when `scores` says so; raise ValueError for a bad address."""
         super().__init__(url, clock, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
-        self._flying: set[str] = set()
+        self._in_flight: set[str] = set()
         self._aborts: set[asyncio.Task[None]] = set()
         self._scores = scores
 
@@ -108,9 +108,9 @@ class SGLangEngine(HttpEngine):
         self._fits(sent)
         body = generate_body(request, beside_scores=self._scores)
         deadline = Deadline(request.deadline_ms, self._clock)
-        self._flying.add(request.rid)
+        self._in_flight.add(request.rid)
         first = True
-        told_cached = False
+        reported_cached = False
         seen = 0
         ended = False
         try:
@@ -123,8 +123,8 @@ class SGLangEngine(HttpEngine):
                     meta = said.meta_info
                     delta, seen = said.text[seen:], max(seen, len(said.text))
                     ended = meta.finish is not None
-                    cached = None if told_cached else meta.cached_tokens
-                    told_cached = told_cached or cached is not None
+                    cached = None if reported_cached else meta.cached_tokens
+                    reported_cached = reported_cached or cached is not None
                     yield Chunk(delta, cached, meta.usage(sent) if ended else None, info if first else None)
                     first = False
             if not ended:
@@ -137,9 +137,9 @@ class SGLangEngine(HttpEngine):
             raise
         finally:
             # `close` has taken the call over when it is no longer among those in flight.
-            if request.rid in self._flying and not ended:
+            if request.rid in self._in_flight and not ended:
                 self._abort(request.rid)
-            self._flying.discard(request.rid)
+            self._in_flight.discard(request.rid)
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Prefill `input_ids`, within 60 s; raise EngineError.
@@ -161,14 +161,14 @@ class SGLangEngine(HttpEngine):
             by_id = {int(number): float(logprob) for logprob, number, *_ in meta.output_token_ids_logprobs[0]}
             logprobs = np.array([by_id[label] for label in labels.tolist()])
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise EngineError("engine_broke", f"{self._wire.where} sent no log-probabilities of the label tokens") from error
+            raise EngineError("engine_broke", f"{self._http.where} sent no log-probabilities of the label tokens") from error
         return Scores(logprobs, meta.usage(sent), await self._answering())
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
         """Return how busy the server is, over all its data-parallel ranks, None when it has no /v1/loads; raise EngineError."""
         del affinity
         try:
-            said = await self._wire.get("/v1/loads?include=core")
+            said = await self._http.get("/v1/loads?include=core")
         except EngineError as error:
             if error.reason == "engine_refused":
                 return None
@@ -176,7 +176,7 @@ class SGLangEngine(HttpEngine):
         ranks = said.get("loads") if isinstance(said, dict) else None
         if not isinstance(ranks, list):
             return None
-        parsed = [parse(_Rank, rank, self._wire.where) for rank in ranks]
+        parsed = [parse(_Rank, rank, self._http.where) for rank in ranks]
         return EngineLoad(
             running=sum(rank.num_running_reqs or 0 for rank in parsed),
             waiting=sum(rank.num_waiting_reqs or 0 for rank in parsed),
@@ -185,22 +185,22 @@ class SGLangEngine(HttpEngine):
 
     async def close(self) -> None:
         """Abort what is in flight, wait for it no longer than 1 s, and close the connections; calls in flight raise EngineError."""
-        for rid in self._flying:
+        for rid in self._in_flight:
             self._abort(rid)
-        self._flying.clear()
-        self._wire.interrupt()
+        self._in_flight.clear()
+        self._http.interrupt()
         if self._aborts:
             await asyncio.wait(self._aborts)
-        await self._wire.close()
+        await self._http.close()
 
     async def _read_info(self) -> EngineInfo:
-        said = await self._wire.get("/server_info")
+        said = await self._http.get("/server_info")
         if not isinstance(said, dict):
-            raise EngineError("engine_broke", f"{self._wire.where}/server_info answered {str(said)[:80]!r}; expected an object")
+            raise EngineError("engine_broke", f"{self._http.where}/server_info answered {str(said)[:80]!r}; expected an object")
         if said.get("incremental_streaming_output"):
             raise EngineError(
                 "engine_refused",
-                f"{self._wire.where} runs with --incremental-streaming-output, where text is not cumulative: start without it",
+                f"{self._http.where} runs with --incremental-streaming-output, where text is not cumulative: start without it",
             )
         return EngineInfo(
             name=self.name,
@@ -235,7 +235,7 @@ class SGLangEngine(HttpEngine):
 
     async def _send_abort(self, rid: str) -> None:
         try:
-            await self._wire.post("/abort_request", dumps({"rid": rid}), _ABORT_S)
+            await self._http.post("/abort_request", dumps({"rid": rid}), _ABORT_S)
         except EngineError as error:
             metrics.ENGINE_ABORTS.labels(self.name, "lost").inc()
             log.warning("abort not delivered", engine=self.name, rid=rid, reason=error.reason, detail=error.detail)
@@ -243,14 +243,14 @@ class SGLangEngine(HttpEngine):
             metrics.ENGINE_ABORTS.labels(self.name, "delivered").inc()
 
     def _fail_cut_off(self, characters: int) -> NoReturn:
-        raise EngineError("engine_broke", f"{self._wire.where} ended the stream after {characters} characters without a finish reason")
+        raise EngineError("engine_broke", f"{self._http.where} ended the stream after {characters} characters without a finish reason")
 
     def _generated(self, said: dict[str, Any], sent: int) -> Generated:
         """Return an event; raise EngineError for the server's own error, and when it read less than `sent` tokens."""
-        found = parse(Generated, said, self._wire.where)
+        found = parse(Generated, said, self._http.where)
         finish = found.meta_info.finish
         if finish is not None and isinstance(finish.get("status_code"), int):
-            raise refusal(finish["status_code"], str(finish.get("message")), self._wire.where)
+            raise refusal(finish["status_code"], str(finish.get("message")), self._http.where)
         self._whole_prompt(found.meta_info.prompt_tokens, sent)
         return found
 

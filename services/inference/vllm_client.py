@@ -16,9 +16,9 @@ from pydantic import Field
 
 from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Scores, TokenIds, Usage
+from services.inference.http_client import Deadline
 from services.inference.http_engine import HttpEngine, dumps, listed_model, v1_prefix
 from services.inference.reply import Counts, Name, Objects, Reply, Table, Text, parse
-from services.inference.wire import Deadline
 
 CAPABILITIES: Final = Capabilities(token_ids=True, prewarm=True, abort="by closing", grammar=True, logprobs=True, cached_tokens=True)
 
@@ -52,7 +52,7 @@ class VllmEngine(HttpEngine):
     ) -> None:
         """Prepare for the server at `url`; without `model` the first one that it lists is asked. Raise ValueError for a bad address."""
         super().__init__(url, clock, api_key=api_key, connect_timeout_ms=connect_timeout_ms)
-        self._v1 = v1_prefix(self._wire)
+        self._v1 = v1_prefix(self._http)
         self._model = model
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
@@ -88,7 +88,7 @@ class VllmEngine(HttpEngine):
                     yield Chunk(text, cached, None, info if first else None)
                 first, said_cached = False, said_cached or cached is not None
         if finish is None:
-            raise EngineError("engine_broke", f"{self._wire.where} ended the stream after {pieces} pieces without a finish reason")
+            raise EngineError("engine_broke", f"{self._http.where} ended the stream after {pieces} pieces without a finish reason")
         yield Chunk("", usage=_usage(counts, sent, pieces, finish))
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
@@ -114,12 +114,12 @@ class VllmEngine(HttpEngine):
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(
                 "engine_refused",
-                f"{self._wire.where} sent no log-probabilities of the label tokens; use a vLLM that takes logprob_token_ids",
+                f"{self._http.where} sent no log-probabilities of the label tokens; use a vLLM that takes logprob_token_ids",
             ) from error
         return Scores(logprobs, _usage(said.usage, sent, 1, "length"), await self._answering())
 
     async def _read_info(self) -> EngineInfo:
-        return await listed_model(self._wire, self._v1, self._model, self.name)
+        return await listed_model(self._http, self._v1, self._model, self.name)
 
     async def _body(self, ids: TokenIds, more: dict[str, Any]) -> bytes:
         model = self._model or (await self.info()).model
@@ -130,7 +130,7 @@ class VllmEngine(HttpEngine):
         return self._completion(await self._whole(f"{self._v1}/completions", body, timeout_s), sent)
 
     def _completion(self, said: dict[str, Any], sent: int) -> _Completion:
-        found = parse(_Completion, said, self._wire.where)
+        found = parse(_Completion, said, self._http.where)
         self._whole_prompt(found.usage.prompt_tokens or None, sent)
         return found
 

@@ -26,9 +26,9 @@ _OWNED = {
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Where the card's memory goes, in bytes, and what is left for the KV cache, in tokens."""
+    """How the GPU's memory is divided, in bytes, and the room for the KV cache, in tokens."""
 
-    card: int
+    gpu: int
     weights: int
     draft: int
     kv_a_token: int
@@ -38,23 +38,23 @@ class Memory:
     def sentence(self) -> str:
         """Return the estimate in words."""
         return (
-            f"{self.card / GIB:.1f} GiB card: {self.weights / GIB:.1f} GiB weights, {self.draft / GIB:.1f} GiB draft, room for "
+            f"{self.gpu / GIB:.1f} GiB GPU: {self.weights / GIB:.1f} GiB weights, {self.draft / GIB:.1f} GiB draft, room for "
             f"{max(self.kv_tokens, 0):,} tokens of KV cache at {self.kv_a_token / 1024:.0f} KiB each; {self.wanted_tokens:,} are wanted"
         )
 
 
-def memory(preset: Preset, target: ModelFolder, draft: ModelFolder | None, *, card_bytes: int, context: int, permits: int) -> Memory:
+def memory(preset: Preset, target: ModelFolder, draft: ModelFolder | None, *, gpu_bytes: int, context: int, permits: int) -> Memory:
     """Estimate the memory: `permits` calls of `context` tokens each must fit in the KV cache at once.
 
-    `mem_fraction` of the card holds weights, draft and KV cache; SGLang keeps the rest for activations and graphs.
+    `mem_fraction` of the GPU's memory holds weights, draft and KV cache; SGLang keeps the rest for activations and graphs.
     """
     engine = preset.engine
     element = 2 if engine.kv_cache_dtype == "auto" else 1
     weights = target.bytes_on_card // (2 if engine.quantization == "fp8" and target.quantization is None else 1)
     drafted = draft.bytes_on_card if draft else 0
     kv = target.kv_bytes_a_token(element) + (draft.kv_bytes_a_token(element) if draft else 0)
-    free = int(card_bytes * engine.mem_fraction) - weights - drafted
-    return Memory(card_bytes, weights, drafted, kv, free // kv, context * permits)
+    free = int(gpu_bytes * engine.mem_fraction) - weights - drafted
+    return Memory(gpu_bytes, weights, drafted, kv, free // kv, context * permits)
 
 
 def findings(
@@ -62,7 +62,7 @@ def findings(
     target: ModelFolder,
     draft: ModelFolder | None,
     *,
-    card_bytes: int,
+    gpu_bytes: int,
     context: int,
     permits: int,
     extra: Sequence[str] = (),
@@ -79,13 +79,13 @@ def findings(
             if folder is not None and folder.weight_bytes == 0
         ]
     found += _of_arguments([*preset.arguments, *extra], preset, draft)
-    estimate = memory(preset, target, draft, card_bytes=card_bytes, context=context, permits=permits)
+    estimate = memory(preset, target, draft, gpu_bytes=gpu_bytes, context=context, permits=permits)
     if estimate.kv_tokens < estimate.wanted_tokens:
         fits = max(estimate.kv_tokens // permits // 1_024 * 1_024, 0)
         advice = (
             f"give --context {fits}, fewer --permits, or a preset with kv_cache_dtype or quantization fp8"
             if fits
-            else "the weights leave no room: take a larger card, or quantization fp8 in the preset"
+            else "the weights leave no room: take a larger GPU, or quantization fp8 in the preset"
         )
         found.append(f"{permits} calls of {context:,} tokens do not fit ({estimate.sentence()}): {advice}")
     return found

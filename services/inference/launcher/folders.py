@@ -58,7 +58,7 @@ class ModelFolder:
 
     @property
     def bytes_on_card(self) -> int:
-        """Return what the weights take on the card."""
+        """Return the size of the weights on the GPU."""
         return self.weight_bytes or self.computed_bytes
 
     def kv_bytes_a_token(self, element_bytes: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.inference.launcher import checks, command, folders
-from services.inference.launcher.card import card_bytes
+from services.inference.launcher.gpu_memory import gpu_memory_bytes
 from services.inference.launcher.longrope import lengthen, overlay
 from services.inference.launcher.presets import LaunchError, Preset
 
@@ -70,10 +70,10 @@ def plan(
     )
     notes: list[str] = []
     if target is not None and (draft is not None or draft_path is None):
-        card = card_bytes() or int(preset.card_gib * checks.GIB)
-        refused += checks.findings(preset, target, draft, card_bytes=card, context=tokens, permits=permits, extra=extra)
+        gpu_bytes = gpu_memory_bytes() or int(preset.card_gib * checks.GIB)
+        refused += checks.findings(preset, target, draft, gpu_bytes=gpu_bytes, context=tokens, permits=permits, extra=extra)
         notes = checks.notes(target, draft)
-        notes.append(checks.memory(preset, target, draft, card_bytes=card, context=tokens, permits=permits).sentence())
+        notes.append(checks.memory(preset, target, draft, gpu_bytes=gpu_bytes, context=tokens, permits=permits).sentence())
     return EnginePlan(launch, model_path if target is None else target.path, tokens, refused, notes)
 
 

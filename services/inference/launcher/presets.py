@@ -1,4 +1,4 @@
-"""Presets: what suits a card, as data in `deploy/engine/*.toml`."""
+"""Presets: settings that suit a GPU, as data in `deploy/engine/*.toml`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EnginePart(_Part):
     context_tokens: Positive
     """Longest prompt with its answer."""
     mem_fraction: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the card for weights, draft and KV cache; the rest is for activations and graphs."""
+    """Share of the GPU's memory for weights, draft and KV cache; the rest is for activations and graphs."""
     chunked_prefill_tokens: Positive = 8_192
     max_running_requests: Positive = 8
     """Calls decoded at once; also the largest batch that CUDA graphs are captured for."""
@@ -58,13 +58,13 @@ class SpeculationPart(_Part):
 
 
 class Preset(_Part):
-    """A card's settings."""
+    """The settings for one kind of GPU."""
 
     name: str = ""
     title: str
     note: str | None = None
     card_gib: Annotated[float, Field(gt=0)]
-    """Memory of the card, for the estimate where no card can be asked."""
+    """Memory of the GPU, for the estimate on a machine without one."""
     engine: EnginePart
     speculation: SpeculationPart = SpeculationPart()
     arguments: list[str] = []

@@ -1,6 +1,6 @@
 """The engine as a child process in a group of its own: watched while it starts and runs, and always stopped as a whole.
 
-A crash at import is its usual failure, and SGLang's workers outlive their parent: a group left behind holds the card's memory.
+A crash at import is its usual failure, and SGLang's workers outlive their parent: a group left behind holds the GPU's memory.
 """
 
 from __future__ import annotations

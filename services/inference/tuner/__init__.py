@@ -1,1 +1,1 @@
-"""Finds the settings of speculation that suit a card, a model and the product's own prompts, by trying them."""
+"""Finds the settings of speculation that suit a GPU, a model and the product's own prompts, by trying them."""

@@ -12,7 +12,7 @@ from services.core.clock import SystemClock
 from services.inference import calibrate
 from services.inference.engine import Engine
 from services.inference.launcher import checks, command, folders, warming
-from services.inference.launcher.card import card_bytes
+from services.inference.launcher.gpu_memory import gpu_memory_bytes
 from services.inference.launcher.presets import LaunchError, Preset
 from services.inference.launcher.process import EngineProcess
 from services.inference.sglang_client import SGLangEngine
@@ -41,8 +41,10 @@ class EngineRuns:
         target, draft = folders.read(self.model_path, what="model"), folders.read(self.draft_path, what="draft")
         context, permits = max(self.plan.lengths) + self.plan.answer_tokens, max(self.plan.at_once)
         context = min(max(context, preset.engine.context_tokens), target.max_position_embeddings)
-        card = card_bytes() or int(preset.card_gib * _GIB)
-        found = checks.findings(preset, target, draft, card_bytes=card, context=max(self.plan.lengths), permits=permits, extra=self.extra)
+        gpu_bytes = gpu_memory_bytes() or int(preset.card_gib * _GIB)
+        found = checks.findings(
+            preset, target, draft, gpu_bytes=gpu_bytes, context=max(self.plan.lengths), permits=permits, extra=self.extra
+        )
         if found:
             raise LaunchError("; ".join(found))
         launch = command.launch(

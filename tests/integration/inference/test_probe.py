@@ -14,7 +14,7 @@ from services.core.metrics import REGISTRY
 from services.core.settings import EngineSettings
 from services.inference.connect import connect
 from services.inference.engine import Engine, EngineRequest
-from services.inference.guarded import GuardedEngine
+from services.inference.with_breaker import EngineWithBreaker
 
 from .conftest import CLOCK, request, simulated, until
 from .test_openai_client import Peer
@@ -75,7 +75,7 @@ async def test_a_decision_that_comes_during_a_probe_has_it_aborted_on_the_engine
 async def test_other_servers_are_asked_in_words_and_one_that_refuses_stays_silent(key: str, end: str) -> None:
     peer = Peer()
     async with peer.engine(key=key) as client:
-        guarded = GuardedEngine(client, Breaker(2, 1_000), CLOCK, patience_ms=1_000, probe_idle_ms=20, probe_timeout_ms=5_000)
+        guarded = EngineWithBreaker(client, Breaker(2, 1_000), CLOCK, patience_ms=1_000, probe_idle_ms=20, probe_timeout_ms=5_000)
         watch = asyncio.create_task(guarded.watch())
         await until(lambda: metric("aquiline_engine_probes_total", guarded, end=end) > 2)
         asked_s = metric("aquiline_engine_silent_seconds", guarded)

@@ -185,10 +185,10 @@ async def test_a_hung_server_ends_in_a_timeout_and_does_not_hold_up_the_caller()
 
 async def test_a_paused_engine_ends_in_a_timeout_and_works_again_when_resumed(simulator: Pair) -> None:
     server, engine = simulator
-    await engine._wire.post("/pause_generation", b"{}", 5.0)
+    await engine._http.post("/pause_generation", b"{}", 5.0)
     assert (await reason_of(engine, request(left_ms=200)))[0] == "engine_timeout"
     await until(server.gpu.idle)
-    await engine._wire.post("/continue_generation", b"{}", 5.0)
+    await engine._http.post("/continue_generation", b"{}", 5.0)
     await ask(engine, request())
 
 
@@ -238,7 +238,7 @@ async def test_connections_are_used_again(simulator: Pair) -> None:
     _, engine = simulator
     for _ in range(5):
         await ask(engine, request())
-    assert engine._wire.opened == 2, "one for the calls, one on which the server was asked what it is"
+    assert engine._http.opened == 2, "one for the calls, one on which the server was asked what it is"
 
 
 async def test_closing_the_engine_ends_calls_in_flight_with_an_error() -> None:

@@ -52,7 +52,7 @@ def _first_only() -> tokenizers.Tokenizer:
     return hf
 
 
-def _byte_level() -> tokenizers.Tokenizer:
+def byte_level_tokenizer() -> tokenizers.Tokenizer:
     hf = tokenizers.Tokenizer(tokenizers.models.BPE())
     hf.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     hf.decoder = tokenizers.decoders.ByteLevel()
@@ -87,7 +87,7 @@ def settings(file: Path, template: str = "minicpm4") -> Settings:
     return Settings(engine=EngineSettings.model_validate({"tokenizer_file": file, "chat_template": template}), fusion=FUSION)
 
 
-@pytest.mark.parametrize("kind", [_legacy, _first_only, _byte_level])
+@pytest.mark.parametrize("kind", [_legacy, _first_only, byte_level_tokenizer])
 async def test_a_whole_prompt_has_the_ids_that_transformers_gives(tmp_path: Path, kind: Callable[[], tokenizers.Tokenizer]) -> None:
     file = model_folder(tmp_path, kind())
     tokenizer = Tokenizer.from_file(file)
@@ -112,13 +112,13 @@ async def test_a_prompt_without_the_space_after_a_special_token_is_a_difference(
 
 
 async def test_another_models_template_is_a_difference(tmp_path: Path) -> None:
-    file = model_folder(tmp_path, _byte_level(), THINKING_TEMPLATE.removeprefix("{{ bos_token }}"))
+    file = model_folder(tmp_path, byte_level_tokenizer(), THINKING_TEMPLATE.removeprefix("{{ bos_token }}"))
     tokenizer = Tokenizer.from_file(file)
     assert await id_difference(settings(file), tokenizer, file) is not None
 
 
 async def test_without_a_template_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
-    file = model_folder(tmp_path, _byte_level())
+    file = model_folder(tmp_path, byte_level_tokenizer())
     (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(TemplateError, match="has no chat template"):
         await id_difference(settings(file), Tokenizer.from_file(file), file)

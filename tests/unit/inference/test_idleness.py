@@ -13,9 +13,9 @@ from services.core.breaker import Breaker
 from services.core.clock import VirtualClock
 from services.core.metrics import REGISTRY
 from services.inference.engine import Chunk, EngineError, EngineRequest, Sampling, Usage
-from services.inference.guarded import GuardedEngine
 from services.inference.idleness import Idleness, probe
 from services.inference.rules import RulesEngine
+from services.inference.with_breaker import EngineWithBreaker
 
 IDLE_MS, TIMEOUT_MS = 10_000, 5_000
 
@@ -50,7 +50,7 @@ class Watched:
     def __init__(self, failures: int = 2) -> None:
         self.clock = VirtualClock(1_000_000)
         self.engine = Held(self.clock)
-        self.guarded = GuardedEngine(
+        self.guarded = EngineWithBreaker(
             self.engine,
             Breaker(failures, 1_000),
             self.clock,
@@ -163,8 +163,8 @@ async def test_a_decision_ends_a_probe_and_finds_the_breaker_free() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "end", "hear"]), st.integers(0, 5_000)), max_size=60))
 def test_nobody_is_asked_while_a_call_is_under_way_or_before_the_time(events: list[tuple[str, int]]) -> None:
-    idleness = Idleness(1_000, heard_ms=0, used_ms=0)
-    now_ms = used_ms = heard_ms = calls = 0
+    idleness = Idleness(1_000, answered_ms=0, used_ms=0)
+    now_ms = used_ms = answered_ms = calls = 0
     for what, later_ms in events:
         now_ms += later_ms
         if what == "begin":
@@ -174,12 +174,12 @@ def test_nobody_is_asked_while_a_call_is_under_way_or_before_the_time(events: li
             idleness.end(now_ms)
             calls, used_ms = calls - 1, now_ms
         elif what == "hear":
-            idleness.hear(now_ms)
-            heard_ms = now_ms
+            idleness.answer(now_ms)
+            answered_ms = now_ms
         assert (idleness.due_in_ms(now_ms) == 0) == (calls == 0 and now_ms - used_ms >= 1_000)
-        assert idleness.silent_ms(now_ms) == now_ms - heard_ms
+        assert idleness.silent_ms(now_ms) == now_ms - answered_ms
 
 
 def test_a_clock_that_was_set_back_puts_nothing_off() -> None:
-    idleness = Idleness(1_000, heard_ms=9_000, used_ms=9_000)
+    idleness = Idleness(1_000, answered_ms=9_000, used_ms=9_000)
     assert (idleness.due_in_ms(5_000), idleness.silent_ms(5_000)) == (0, 0)

@@ -17,11 +17,11 @@ from services.core.clock import VirtualClock
 from services.core.settings import EngineSettings
 from services.inference.connect import connect
 from services.inference.engine import Chunk, EngineError, EngineRequest, Sampling, Usage
-from services.inference.guarded import GuardedEngine
 from services.inference.pool import ranked
 from services.inference.rules import RulesEngine
 from services.inference.sglang_client import generate_body
 from services.inference.sse import EventParser
+from services.inference.with_breaker import EngineWithBreaker
 
 ADDRESSES = [f"http://gpu-{number}:30000" for number in range(4)]
 
@@ -119,7 +119,7 @@ class Scripted(RulesEngine):
 async def test_only_what_speaks_against_the_address_opens_its_breaker(reason: str, chunks: int, takes_ms: int, opens: bool) -> None:  # noqa: FBT001
     clock = VirtualClock()
     engine = Scripted(clock, reason, chunks=chunks, takes_ms=takes_ms)
-    guarded = GuardedEngine(engine, Breaker(2, 10_000), clock, patience_ms=1_000, probe_idle_ms=10_000, probe_timeout_ms=10_000)
+    guarded = EngineWithBreaker(engine, Breaker(2, 10_000), clock, patience_ms=1_000, probe_idle_ms=10_000, probe_timeout_ms=10_000)
     reasons = []
     for _ in range(3):
         try:

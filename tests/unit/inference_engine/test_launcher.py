@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from services.cli.engine import app
 from services.inference.launcher import checks, command, folders, presets
 from services.inference.launcher.longrope import overlay
+from tests.unit.doctor.test_prompt_ids import byte_level_tokenizer, model_folder
 from tests.unit.inference_engine.build import DRAFT, TARGET, folder
 
 GIB = 1024**3
@@ -32,7 +33,7 @@ def found(
     model = folders.read(folder(tmp_path / "model", TARGET | (target or {})), what="model")
     drafted = folders.read(folder(tmp_path / "draft", {k: v for k, v in (DRAFT | (draft or {})).items() if v is not None}), what="draft")
     chosen = presets.load(preset)
-    return checks.findings(chosen, model, drafted, card_bytes=int(card_gib * GIB), context=context, permits=permits, extra=extra)
+    return checks.findings(chosen, model, drafted, gpu_bytes=int(card_gib * GIB), context=context, permits=permits, extra=extra)
 
 
 @pytest.mark.parametrize("preset", ["h100", "h100-fp8", "rtx5090", "rtx4090"])
@@ -92,7 +93,7 @@ def test_a_kv_cache_that_would_change_the_kernels_is_refused(tmp_path: Path) -> 
     chosen = presets.load("h100-fp8")
     wrong = chosen.model_copy(update={"engine": chosen.engine.model_copy(update={"kv_cache_dtype": "fp8_e5m2"})})
     model = folders.read(folder(tmp_path / "model", TARGET), what="model")
-    sentences = checks.findings(wrong, model, None, card_bytes=80 * GIB, context=8_192, permits=1)
+    sentences = checks.findings(wrong, model, None, gpu_bytes=80 * GIB, context=8_192, permits=1)
     assert ["fp8_e4m3" in sentence for sentence in sentences] == [True]
 
 
@@ -100,8 +101,8 @@ def test_a_model_that_was_not_tried_with_a_draft_is_served_without_one(tmp_path:
     other = folders.read(folder(tmp_path / "model", TARGET | {"architectures": ["MiniCPMSALAForCausalLM"]}), what="model")
     draft = folders.read(folder(tmp_path / "draft", DRAFT), what="draft")
     preset = presets.load("h100")
-    assert checks.findings(preset, other, None, card_bytes=80 * GIB, context=8_192, permits=1) == []
-    sentences = checks.findings(preset, other, draft, card_bytes=80 * GIB, context=8_192, permits=1)
+    assert checks.findings(preset, other, None, gpu_bytes=80 * GIB, context=8_192, permits=1) == []
+    sentences = checks.findings(preset, other, draft, gpu_bytes=80 * GIB, context=8_192, permits=1)
     assert ["--no-speculation" in sentence for sentence in sentences] == [True]
 
 
@@ -156,7 +157,7 @@ def test_triton_in_a_preset_is_refused_for_eagle3_alone(tmp_path: Path) -> None:
     draft = folders.read(folder(tmp_path / "draft", DRAFT), what="draft")
 
     def sentences(drafted: folders.ModelFolder | None) -> list[str]:
-        return checks.findings(slow, model, drafted, card_bytes=80 * GIB, context=8_192, permits=1)
+        return checks.findings(slow, model, drafted, gpu_bytes=80 * GIB, context=8_192, permits=1)
 
     assert ["flashinfer" in sentence for sentence in sentences(draft)] == [True]
     assert sentences(None) == []
@@ -174,7 +175,7 @@ def test_a_draft_window_is_refused_where_the_engine_would_end_at_its_start(tmp_p
                 "speculation": chosen.speculation.model_copy(update={"draft_window": 4_096}),
             }
         )
-        return checks.findings(windowed, model, draft, card_bytes=80 * GIB, context=8_192, permits=1)
+        return checks.findings(windowed, model, draft, gpu_bytes=80 * GIB, context=8_192, permits=1)
 
     assert ["draft_window 4096" in sentence for sentence in sentences("flashinfer")] == [True]
     assert sentences("fa3") == []
@@ -191,10 +192,10 @@ def test_folders_that_lack_something_are_refused(tmp_path: Path) -> None:
     with pytest.raises(presets.LaunchError, match="num_attention_heads"):
         folders.read(tmp_path / "broken", what="model")
     bare = folders.read(folder(tmp_path / "bare", TARGET, weights=False, tokenizer=False), what="model")
-    sentences = checks.findings(presets.load("h100"), bare, None, card_bytes=80 * GIB, context=8_192, permits=1)
+    sentences = checks.findings(presets.load("h100"), bare, None, gpu_bytes=80 * GIB, context=8_192, permits=1)
     assert [("weight files" in sentence, "tokenizer.json" in sentence) for sentence in sentences] == [(False, True), (True, False)]
     sentences = checks.findings(
-        presets.load("h100"), bare, None, card_bytes=80 * GIB, context=8_192, permits=1, extra=["--load-format", "dummy"]
+        presets.load("h100"), bare, None, gpu_bytes=80 * GIB, context=8_192, permits=1, extra=["--load-format", "dummy"]
     )
     assert ["tokenizer.json" in sentence for sentence in sentences] == [True]
 
@@ -289,3 +290,12 @@ def test_the_cpu_preset_says_what_to_do_instead() -> None:
     ended = CliRunner().invoke(app, ["serve", "--preset", "cpu", "--dry-run"])
     assert ended.exit_code == 2
     assert "ollama run" in ended.stderr
+
+
+def test_a_model_trained_on_other_ids_than_the_settings_make_is_refused(tmp_path: Path) -> None:
+    model = folder(tmp_path / "model", TARGET)
+    model_folder(model, byte_level_tokenizer(), "{% for message in messages %}{{ message['content'] }}{% endfor %}")
+    options = ["serve", "--preset", "h100", "--model-path", str(model), "--no-speculation", "--permits", "1", "--dry-run"]
+    assert "refused: the model was trained on other ids than the settings make: token 0" in CliRunner().invoke(app, options).stderr
+    model_folder(model, byte_level_tokenizer())
+    assert "trained on other ids" not in CliRunner().invoke(app, options).stderr

@@ -1,6 +1,6 @@
-"""HTTP to one engine: a kept-alive connection pool, the bearer key, and what goes wrong put in the words of EngineError.
+"""HTTP to one engine: a pool of kept-alive connections, the bearer key, and failures as EngineError.
 
-Both clients, SGLang's and the OpenAI-compatible one, speak through it.
+Every client of an engine sends through it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OVERLOADED = frozenset({429, 503})
 
 
 class Deadline:
-    """The last moment of a call, taken over from the caller's wall clock to the event loop's."""
+    """The deadline of a call, converted from the caller's clock to the event loop's."""
 
     def __init__(self, deadline_ms: int, clock: Clock) -> None:
         """Hold `deadline_ms`, milliseconds on `clock`."""
@@ -36,11 +36,11 @@ class Deadline:
         """The same moment on the event loop's clock, in seconds."""
 
     def left_s(self) -> float:
-        """Return the seconds that are left, below zero when it has passed."""
+        """Return the seconds left, negative once it has passed."""
         return self.at - asyncio.get_running_loop().time()
 
 
-class Wire:
+class HttpClient:
     """One engine's address. `where` is its host and port, for messages: no credentials."""
 
     def __init__(self, url: str, *, api_key: str | None, connect_timeout_ms: int, keep_alive: bool = True) -> None:
@@ -120,7 +120,7 @@ class Wire:
                     response.close()
 
     def interrupt(self) -> None:
-        """Have everything that is being waited for raise EngineError now; a post may still be sent until `close`."""
+        """End every wait with EngineError now; a post may still be sent until `close`."""
         self._closing = True
         for wait in tuple(self._waits):
             wait.reschedule(_soon(0))
@@ -188,14 +188,14 @@ class Wire:
 def refusal(status: int, words: str, where: str) -> EngineError:
     """Return the error for an HTTP status (or the status that an engine put into its answer) and the engine's own words."""
     hint = "; check engine.api_key" if status in {401, 403} else ""
-    detail = f"{where} answered {status}: {words[:_DETAIL_CHARS] or 'without a word'}{hint}"
+    detail = f"{where} answered {status}: {words[:_DETAIL_CHARS] or 'with an empty body'}{hint}"
     if status in _OVERLOADED:
         return EngineError("engine_overloaded", detail)
     return EngineError("engine_refused" if status < 500 else "engine_broke", detail)  # noqa: PLR2004 - HTTP
 
 
 def error_words(body: bytes) -> str:
-    """Return what an error's body says: `error.message`, `error`, `message` or `detail` of its JSON, else the text itself."""
+    """Return the message in an error's body: `error.message`, `error`, `message` or `detail` of its JSON, else the text."""
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -210,7 +210,7 @@ def _loads(body: bytes, where: str) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise EngineError("engine_broke", f"{where} answered what is not JSON: {body[:80]!r}") from error
+        raise EngineError("engine_broke", f"{where} sent what is not JSON: {body[:80]!r}") from error
 
 
 def _soon(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""The card's memory, asked of the driver."""
+"""The memory of the first GPU, from NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _MIB = 1024**2
 _TIMEOUT_S = 10
 
 
-def card_bytes() -> int | None:
-    """Return the first visible card's memory in bytes, None where there is no NVIDIA driver to ask."""
+def gpu_memory_bytes() -> int | None:
+    """Return the first visible GPU's memory in bytes, None without an NVIDIA driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None

@@ -1,7 +1,7 @@
-"""An engine behind its breaker: calls to an address that keeps failing are refused at once, and counted.
+"""An engine with a circuit breaker: calls to an address that keeps failing are refused at once, and counted.
 
-What says nothing of the address, such as a call that its caller gave up or a deadline too near to be met, leaves the breaker be.
-An address that nobody asks is asked for a few tokens now and then, which never stand in a decision's way.
+A call that its caller cancelled, or whose deadline was too near to be met, does not count.
+An idle address is probed with a request for a few tokens; a decision cancels the probe.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ log = structlog.get_logger()
 
 
 class _Call:
-    """How an admitted call goes: until it has ended, its outcome is `unknown`."""
+    """An admitted call; its outcome is `unknown` until it has ended."""
 
     def __init__(self) -> None:
         self.outcome: CallResult = "unknown"
-        self.heard = False
+        self.received = False
 
 
-class GuardedEngine:
-    """`engine`, left alone while `breaker` says so.
+class EngineWithBreaker:
+    """`engine`, called only while its `breaker` admits calls.
 
-    A timeout counts as a failure only when the engine said nothing at all for `patience_ms`: a call that came late to its turn has
+    A timeout counts as a failure only when the engine sent nothing at all for `patience_ms`: a call that came late to its turn has
     a deadline that no engine could keep.
     """
 
     def __init__(
         self, engine: Engine, breaker: Breaker, clock: Clock, *, patience_ms: int, probe_idle_ms: int, probe_timeout_ms: int
     ) -> None:
-        """Wrap `engine`; the breaker's time is `clock`'s. `watch` asks it when nobody did for `probe_idle_ms`."""
+        """Wrap `engine`; the breaker runs on `clock`. `watch` probes it after `probe_idle_ms` without a call."""
         self._engine = engine
         self._breaker = breaker
         self._clock = clock
         self._patience_ms = patience_ms
         self._probe_timeout_ms = probe_timeout_ms
         now_ms = clock.now_ms()
-        self._idleness = Idleness(probe_idle_ms, heard_ms=now_ms, used_ms=now_ms)
+        self._idleness = Idleness(probe_idle_ms, answered_ms=now_ms, used_ms=now_ms)
         self._probing: asyncio.Task[None] | None = None
 
     @property
@@ -74,7 +74,7 @@ class GuardedEngine:
 
     @property
     def available(self) -> bool:
-        """Return whether a call would be let through now."""
+        """Return whether a call would be admitted now."""
         return self._breaker.would_admit(self._clock.now_ms())
 
     async def info(self) -> EngineInfo:
@@ -82,40 +82,40 @@ class GuardedEngine:
         return await self._engine.info()
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
-        """Yield the engine's answer; raise EngineError, `engine_open` while the address is left alone."""
+        """Yield the engine's answer; raise EngineError, `engine_open` while the breaker is open."""
         await self._end_probe()
         async with aclosing(self._chunks(request, metrics.ENGINE_CALLS)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
-        """Have the engine prefill `input_ids`; raise EngineError, `engine_open` while the address is left alone."""
+        """Have the engine prefill `input_ids`; raise EngineError, `engine_open` while the breaker is open."""
         await self._end_probe()
         with self._admitted(metrics.ENGINE_CALLS) as call:
             usage = await self._engine.warm(rid, affinity, input_ids)
-            self._hear(call)
+            self._received(call)
             call.outcome = "answered"
             return usage
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
-        """Return how likely each of `labels` is; raise EngineError, `engine_open` while the address is left alone."""
+        """Return how likely each of `labels` is; raise EngineError, `engine_open` while the breaker is open."""
         await self._end_probe()
         with self._admitted(metrics.ENGINE_CALLS) as call:
             scores = await self._engine.score(request, labels)
-            self._hear(call)
+            self._received(call)
             call.outcome = "answered"
             return scores
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
-        """Return how busy the engine is; raise EngineError, `engine_open` while the address is left alone."""
+        """Return how busy the engine is; raise EngineError, `engine_open` while the breaker is open."""
         if not self.available:
-            raise self._left_alone()
+            raise self._open_error()
         return await self._engine.load(affinity)
 
     async def watch(self) -> None:
-        """Ask for a few tokens whenever nobody has asked for `probe_idle_ms`, and show since when it is silent; cancel to end."""
+        """Probe the engine after each `probe_idle_ms` without a call, and export for how long it has sent nothing; cancel to end."""
         idleness, clock = self._idleness, self._clock
-        idleness.hear(clock.now_ms())
+        idleness.answer(clock.now_ms())
         silent = metrics.ENGINE_SILENT_SECONDS.labels(self.name)
         silent.set_function(lambda: idleness.silent_ms(clock.now_ms()) / 1000)
         metrics.ENGINE_LEFT_ALONE.labels(self.name).set(self._breaker.state(clock.now_ms()) != "closed")
@@ -132,7 +132,7 @@ class GuardedEngine:
         await self._engine.close()
 
     def _due_in_ms(self) -> int:
-        # While the breaker is open nobody may ask; it is looked at again as soon as it may have let somebody pass.
+        # An open breaker admits no probe either; check again when it may be half open.
         return self._idleness.due_in_ms(self._clock.now_ms()) if self.available else self._patience_ms
 
     async def _probe(self) -> None:
@@ -153,7 +153,7 @@ class GuardedEngine:
         metrics.ENGINE_PROBE_SECONDS.labels(self.name).set((self._clock.now_ms() - asked_ms) / 1000)
 
     async def _end_probe(self) -> None:
-        """Give up the tokens of nobody's: who comes now must find neither the engine nor its breaker taken by them."""
+        """Cancel the probe: a call must find neither the engine nor the breaker's trial call taken by it."""
         probing = self._probing
         if probing is None or probing.done():
             return
@@ -165,17 +165,17 @@ class GuardedEngine:
         with self._admitted(counter) as call:
             async with aclosing(self._engine.stream(request)) as chunks:
                 async for chunk in chunks:
-                    self._hear(call)
+                    self._received(call)
                     if chunk.usage is not None:
                         call.outcome = "answered"
                     yield chunk
 
-    def _hear(self, call: _Call) -> None:
-        call.heard = True
-        self._idleness.hear(self._clock.now_ms())
+    def _received(self, call: _Call) -> None:
+        call.received = True
+        self._idleness.answer(self._clock.now_ms())
 
-    def _left_alone(self) -> EngineError:
-        return EngineError("engine_open", f"{self.name} keeps failing and is left alone for a moment")
+    def _open_error(self) -> EngineError:
+        return EngineError("engine_open", f"{self.name} failed several times in a row, so its breaker is open; it is tried again shortly")
 
     @contextlib.contextmanager
     def _admitted(self, counter: Counter) -> Iterator[_Call]:
@@ -183,7 +183,7 @@ class GuardedEngine:
         admission = self._breaker.admit(asked_ms)
         if admission is None:
             counter.labels(self.name, "engine_open").inc()
-            raise self._left_alone()
+            raise self._open_error()
         call = _Call()
         end: str | None = None
         self._idleness.begin(asked_ms)
@@ -206,7 +206,7 @@ class GuardedEngine:
 
     def _judge(self, error: EngineError, call: _Call, waited_ms: int) -> CallResult:
         if error.reason in {"engine_refused", "prompt_cut"}:
-            return "answered"  # it lives, and cannot take what was sent
-        if error.reason == "engine_timeout" and (call.heard or waited_ms < self._patience_ms):
+            return "answered"  # the server works, and refuses this request
+        if error.reason == "engine_timeout" and (call.received or waited_ms < self._patience_ms):
             return "unknown"
         return "failed"
