@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from schemas import InstrumentEvent, SignalOutcome
+from services.backtest.blind_report import Finished, with_both
 from services.backtest.checkpoint import FILES, OUTCOMES, Checkpoint, RunFolder, RunFolderError, read_checkpoint
 from services.backtest.feed import Step
 from services.backtest.plan import BacktestPlan, prepare
@@ -21,15 +22,22 @@ from services.backtest.runner import BacktestRunner
 from services.core import logs
 from services.core.ctrl_c import Interrupt, catch_ctrl_c
 from services.core.settings import LogSettings
-from services.scoring.report import Report, ReportInput, build, to_html, to_terminal
+from services.scoring.report import ReportInput, build, to_html, to_terminal
 from services.scoring.report.optional_packages import need
 
 EXIT_DONE: Final = 0
 _SIGNALLED: Final = 128
 
 
+BLIND: Final = "blind"
+"""The folder, inside that of a run, of the same run with symbols and dates hidden."""
+
+
 async def begin(options: BacktestRequest, path: Path, report: Path | None, *, resume: bool, restart: bool) -> int:
-    """Run a backtest and print its report; return the exit code. Raise SettingsError, RunFolderError, BusError."""
+    """Run a backtest and print its report; return the exit code. Raise SettingsError, RunFolderError, BusError.
+
+    A blind one is run twice, with symbols and dates shown and hidden, and reported on both.
+    """
     logs.configure(LogSettings(level="warning"), service="backtest")
     if report is not None:
         # Checked now, not after hours of answers.
@@ -37,26 +45,44 @@ async def begin(options: BacktestRequest, path: Path, report: Path | None, *, re
             need(module)
     err = Console(stderr=True)
     err.print("aquiline backtest: loading the data")
-    found = read_checkpoint(path)
     if resume:
-        if found is None:
+        if (found := read_checkpoint(path)) is None:
             raise RunFolderError(f"{path} holds no run to resume; start one without --resume")
         options = found.options
-    plan = await prepare(options)
+    interrupt = Interrupt()
+    runs: list[Finished] = []
+    with catch_ctrl_c(interrupt):
+        for hidden in (False, True) if options.blind else (False,):
+            ended = await _run(options, path / BLIND if hidden else path, err, interrupt, hidden=hidden, resume=resume, restart=restart)
+            if ended is None:
+                again = f"aquiline backtest --resume --folder {path}"
+                err.print(f"stopped; continue with: {again}", highlight=False, markup=False, soft_wrap=True)
+                return _SIGNALLED + interrupt.signal_number
+            runs.append(ended)
+    if options.blind:
+        runs = with_both(runs[0], runs[1])
+    for one, page in zip(runs, [report, None if report is None else report.with_stem(f"{report.stem}-{BLIND}")], strict=False):
+        _conclude(one, page)
+    return EXIT_DONE
+
+
+async def _run(
+    options: BacktestRequest, path: Path, err: Console, interrupt: Interrupt, *, hidden: bool, resume: bool, restart: bool
+) -> Finished | None:
+    """Run once, and return the result; None when it was interrupted."""
+    plan = await prepare(options, hidden=hidden)
     for note in plan.data_notes:
         err.print(Text(note), soft_wrap=True)
-    checkpoint = _checkpoint(found, plan, path, resume=resume, restart=restart)
-    interrupt = Interrupt()
+    found = read_checkpoint(path)
+    checkpoint = _checkpoint(found, plan, path, resume=resume and found is not None, restart=restart)
     bar = _Bar(err, plan)
-    with RunFolder(path, checkpoint) as folder, catch_ctrl_c(interrupt):
-        course = BacktestRunner(plan, folder, bar.advance, lambda: not interrupt.requested.is_set())
+    with RunFolder(path, checkpoint) as folder:
+        runner = BacktestRunner(plan, folder, bar.advance, lambda: not interrupt.requested.is_set())
         with bar:
-            ended = await course.run()
-        if ended:
-            _conclude(plan, course, folder, report, bar.elapsed_s)
-            return EXIT_DONE
-    err.print(f"stopped after {checkpoint.steps} instants; continue with: aquiline backtest --resume --folder {path}", highlight=False)
-    return _SIGNALLED + interrupt.signal_number
+            if not await runner.run():
+                return None
+        given = _report_input(plan, runner, folder)
+        return Finished(plan, path, given, build(given), bar.elapsed_s)
 
 
 def _checkpoint(found: Checkpoint | None, plan: BacktestPlan, path: Path, *, resume: bool, restart: bool) -> Checkpoint:
@@ -99,42 +125,41 @@ class _Bar:
         return time.monotonic() - self._began_s
 
 
-def _conclude(plan: BacktestPlan, course: BacktestRunner, folder: RunFolder, page: Path | None, elapsed_s: float) -> None:
+def _conclude(run: Finished, page: Path | None) -> None:
     """Print the report, write its page where asked for, and name the files."""
-    report = _report(plan, course, folder)
     console = Console()
-    to_terminal(report, console)
+    to_terminal(run.report, console)
     if page is not None:
         try:
-            page.write_text(to_html(report), encoding="utf-8")
+            page.write_text(to_html(run.report), encoding="utf-8")
         except OSError as error:
             raise RunFolderError(f"{page} cannot be written: {error.strerror}") from error
-    left_out = "".join(f"; {count} left out: {why}" for why, count in sorted(plan.feed.left_out.items()))
-    written = [f"{folder.path / name}" for name in FILES] + ([] if page is None else [str(page)])
-    console.print(Text(f"{plan.feed.total:,} {plan.feed.unit} in {elapsed_s:.0f} s{left_out}"), soft_wrap=True)
+    feed = run.plan.feed
+    left_out = "".join(f"; {count} left out: {why}" for why, count in sorted(feed.left_out.items()))
+    written = [f"{run.path / name}" for name in FILES] + ([] if page is None else [str(page)])
+    console.print(Text(f"{feed.total:,} {feed.unit} in {run.elapsed_s:.0f} s{left_out}"), soft_wrap=True)
     console.print(Text(f"Written: {', '.join(written)}"), soft_wrap=True)
 
 
-def _report(plan: BacktestPlan, course: BacktestRunner, folder: RunFolder) -> Report:
+def _report_input(plan: BacktestPlan, runner: BacktestRunner, folder: RunFolder) -> ReportInput:
     scoring = plan.settings.scoring
-    given = ReportInput(
+    return ReportInput(
         title=f"Backtest on {plan.feed.name}",
         outcomes=[SignalOutcome.decode(line) for line in folder.lines(OUTCOMES)],
-        bars=course.bars,
+        bars=runner.bars,
         cost_bps=scoring.cost_bps + scoring.slippage_bps,
-        facts=dict(_facts(plan, course, folder.checkpoint)),
+        facts=dict(_facts(plan, runner, folder.checkpoint)),
         splits=[event for event in plan.feed.restatements if isinstance(event, InstrumentEvent)],
     )
-    return build(given)
 
 
-def _facts(plan: BacktestPlan, course: BacktestRunner, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+def _facts(plan: BacktestPlan, runner: BacktestRunner, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     fusion, scoring = plan.settings.fusion, plan.settings.scoring
     yield "Data", f"{plan.feed.name}: {plan.feed.total:,} {plan.feed.unit} of {len(plan.feed.instruments)} symbols"
     yield "Engine", checkpoint.engine
     yield "Prompt", f"{', '.join(fusion.intervals)}; window {fusion.window_bars} bars, epoch {fusion.epoch_slots} slots"
     yield "Triggers", ", ".join(f"{count:,} {ended}" for ended, count in sorted(checkpoint.outcomes.items(), key=lambda one: -one[1]))
-    yield "Open at the end", f"{course.judges.open_signals} signals without an outcome"
+    yield "Open at the end", f"{runner.judges.open_signals} signals without an outcome"
     yield "Fills", "from the next bar on; at its open where not worse than the entry; both levels in one bar count as the stop"
     yield "Costs of signals", f"{scoring.cost_bps:g} bp a side, {scoring.slippage_bps:g} bp slippage a fill at the market; no market impact"
     yield "Time", "each decision at the end of its bar; the clock stands still while the engine answers"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from schemas import Candle, Instrument, VisionFeatures, interval_ms
 from services.backtest.backtest_settings import backtest_settings, named_after
+from services.backtest.blind import blind, undated
 from services.backtest.feed import MODE, CandleFeed, Feed
 from services.backtest.log_feed import LogFeed
 from services.backtest.request import DEMO, NONE, RECORDED, SIMULATOR, TOPIC, BacktestRequest
@@ -50,13 +51,15 @@ class BacktestPlan(NamedTuple):
     """Notes on the files: their layout, and what was derived from them."""
 
 
-async def prepare(options: BacktestRequest) -> BacktestPlan:
-    """Return the plan for `options`; raise SettingsError, LogFileError or BusError."""
+async def prepare(options: BacktestRequest, *, hidden: bool = False) -> BacktestPlan:
+    """Return the plan for `options`, with symbols and dates `hidden` or shown; raise SettingsError, LogFileError or BusError."""
     data_notes: Sequence[str] = ()
     if len(options.data) == 1 and (options.data[0] == TOPIC or options.data[0].endswith(_LOG_ENDS)):
+        if options.blind:
+            raise SettingsError("--blind needs candles (--data demo or files): the features in a log have prices and symbols of their own")
         feed, settings = await _log(options)
     else:
-        feed, settings, data_notes = await asyncio.to_thread(_candle_feed, options)
+        feed, settings, data_notes = await asyncio.to_thread(_candle_feed, options, hidden=hidden)
     settings = named_after(settings, feed.fingerprint)
     shaping = settings.model_dump(mode="json", include={"fusion", "market", "scoring", "engine"})
     asked = orjson.dumps([feed.fingerprint, options.since_ms, options.until_ms, options.engine, shaping])
@@ -113,7 +116,7 @@ def _refuse_empty_span(options: BacktestRequest, first_ms: int, last_ms: int) ->
         )
 
 
-def _candle_feed(options: BacktestRequest) -> tuple[Feed, Settings, list[str]]:
+def _candle_feed(options: BacktestRequest, *, hidden: bool) -> tuple[Feed, Settings, list[str]]:
     try:
         candles, name, content, readings = _candles(options)
     except (FileError, CalendarError) as error:
@@ -139,6 +142,8 @@ def _candle_feed(options: BacktestRequest) -> tuple[Feed, Settings, list[str]]:
         plan=settings.market.aggregate,
         since_ms=options.since_ms,
     )
+    if hidden:
+        return blind(feed), undated(settings, candles), []
     return feed, settings, notes
 
 

@@ -35,6 +35,8 @@ class BacktestRequest:
     engine: str
     assignments: tuple[str, ...]
     config: str | None
+    blind: bool = False
+    """Run again with symbol, price level and dates hidden from the model."""
     time_zone: str | None = None
     stamp: Stamp = "open"
     extended: bool = False

@@ -43,6 +43,10 @@ def backtest(
             metavar="ENGINE", help=f"`{SIMULATOR}` or `{RULES}`, both in this process, or the address of an engine, `http://host:port`."
         ),
     ] = SIMULATOR,
+    blind: Annotated[
+        bool,
+        typer.Option("--blind", help="Run a second time with symbol, price level and dates hidden from the model, and report on both."),
+    ] = False,
     vision: Annotated[
         str | None,
         typer.Option(
@@ -81,6 +85,10 @@ def backtest(
 
         aquiline backtest --data btc.parquet --symbol BTC-USD.CBSE --interval 1m --engine http://127.0.0.1:30000 --report btc.html
 
+    **A language model may have read about the past.** Compare its decisions with those it makes when it cannot recognise the data:
+
+        aquiline backtest --data demo --engine http://127.0.0.1:30000 --blind --report backtest.html
+
     **Ctrl-C** stops between two bars and keeps the run, which can continue later:
 
         aquiline backtest --resume --report backtest.html
@@ -104,6 +112,7 @@ def backtest(
         engine=engine,
         assignments=tuple(assignments or ()),
         config=None if config is None else str(config),
+        blind=blind,
         time_zone=time_zone,
         stamp=stamp.value,
         extended=extended,

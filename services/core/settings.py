@@ -224,6 +224,10 @@ class FusionSettings(Section):
         None, description="Ask in mode `deep` too when a closed bar's range is at least this many ATR."
     )
     vision_wait_ms: NotNegative = Field(150, description="How long a closed bar waits for the vision features of its window.")
+    day_zero_ms: NotNegative | None = Field(
+        None,
+        description="Prompts count days from this instant (milliseconds since 1970) in place of dates, for `aquiline backtest --blind`; dates when absent.",
+    )
     max_vision_age_bars: NotNegative = Field(5, description="Vision features older than this many bars count as `absent`.")
     max_staleness_ms: Positive = Field(5_000, description="A trigger older than this when its turn comes ends `stale`.")
     entry_validity_ms: dict[Interval, Positive] = Field(

@@ -52,6 +52,7 @@ def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str
         settings.epoch_slots,
         settings.slow_window_bars,
         settings.max_vision_age_bars,
+        *(() if settings.day_zero_ms is None else (settings.day_zero_ms,)),
     )
     return hashlib.blake2b(repr(shape).encode(), digest_size=8).hexdigest()
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import ChatTemplate, Piece, Special
 from services.fusion.prompt.facts import fact_texts
-from services.fusion.prompt.lines import Rows, digits_for, local
+from services.fusion.prompt.lines import Rows, day_number, digits_for, local
 from services.fusion.state.book import Book, Frozen, SlowBar
 from services.fusion.state.vision_windows import CurrentVision
 
@@ -74,7 +74,7 @@ class Layout:
         return [row for _, of_bar in sorted(rows) for row in of_bar]
 
     def _head(self, book: Book, interval: str, frozen: Frozen) -> list[Piece]:
-        instrument = wording.instrument_block(book.instrument, book.calendar.zone)
+        instrument = wording.instrument_block(book.instrument, book.calendar.zone, dated=book.day_zero_ms is None)
         head: list[Piece] = [*self.template.head, wording.RULES, *self.template.middle, instrument]
         for slow in frozen.slow:
             digits = _digits(frozen, slow.interval)
@@ -90,7 +90,8 @@ def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, 
     last_ms = bars.last_close_ms
     close_ms = calendar.session_close_ms(last_ms)
     close = None if close_ms is None else local(close_ms, calendar.zone)
-    parts = [wording.now_row(local(last_ms, calendar.zone), calendar, close)]
+    now = local(last_ms, calendar.zone)
+    parts = [wording.now_row(now, calendar, close, day_number(now.date(), calendar.zone, book.day_zero_ms))]
     if bars.forming is not None:
         parts.append(_rows(book, interval, frozen).open_bar(bars.forming))
     for slow in reversed(frozen.slow):

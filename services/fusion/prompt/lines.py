@@ -56,7 +56,7 @@ class Rows:
             text = bars.rendered[at] = (
                 self._divider(at)
                 + bar_row(
-                    clock_label(last, self._interval, self._book.calendar.zone),
+                    clock_label(last, self._interval, self._book.calendar.zone, self._book.day_zero_ms),
                     (bars.open[at], bars.high[at], bars.low[at], bars.close[at]),
                     volume=bars.volume[at],
                     rsi=bars.rsi[at],
@@ -98,7 +98,9 @@ class Rows:
 
     def open_bar(self, bar: MarketFeatures) -> str:
         """Return the row of a bar that is still open."""
-        label = clock_label(_last_instant(bar.ts_close_ms, self._interval), self._interval, self._book.calendar.zone)
+        label = clock_label(
+            _last_instant(bar.ts_close_ms, self._interval), self._interval, self._book.calendar.zone, self._book.day_zero_ms
+        )
         prices = (bar.open, bar.high, bar.low, bar.close)
         rsi = bar.features.get("rsi", -1.0)
         row = bar_row(label, prices, volume=bar.volume, rsi=rsi, decimals=self._book.decimals, digits=self._digits)
@@ -111,9 +113,10 @@ class Rows:
         bars, zone = self._bars, self._book.calendar.zone
         day, day_before = (local(bars.ts_open[index], zone).date() for index in (at, at - 1))
         if interval_ms(self._interval) >= _DAY_MS:
-            return wording.year_row(day) if day.year != day_before.year else ""
+            return wording.year_row(day) if day.year != day_before.year and self._book.day_zero_ms is None else ""
         if day != day_before:
-            return wording.day_row(day)
+            number = day_number(day, zone, self._book.day_zero_ms)
+            return wording.day_row(day) if number is None else wording.undated_day_row(number)
         return wording.BREAK_ROW if bars.ts_open[at] > bars.ts_close[at - 1] and not bars.gap[at] else ""
 
     def _closed_early(self, last_ms: int) -> str | None:
@@ -138,11 +141,17 @@ def local(ts_ms: int, zone: str) -> datetime:
     return datetime.fromtimestamp(ts_ms / 1000, _zone(zone))
 
 
-def clock_label(ts_ms: int, interval: str, zone: str) -> str:
-    """Return `MMDD` for bars of a day or more, else `HHMM`, `HHMMSS` for bars below a minute, in the exchange's zone."""
+def day_number(day: date, zone: str, day_zero_ms: int | None) -> int | None:
+    """Return the days from day zero to `day` in the exchange's zone, None where prompts show dates."""
+    return None if day_zero_ms is None else (day - local(day_zero_ms, zone).date()).days
+
+
+def clock_label(ts_ms: int, interval: str, zone: str, day_zero_ms: int | None = None) -> str:
+    """Return `MMDD` for bars of a day or more, or the day's number where dates are hidden; else `HHMM` or, below a minute, `HHMMSS`."""
     at, length = local(ts_ms, zone), interval_ms(interval)
     if length >= _DAY_MS:
-        return f"{at:%m%d}"
+        number = day_number(at.date(), zone, day_zero_ms)
+        return f"{at:%m%d}" if number is None else f"{number:04d}"
     return f"{at:%H%M}" if length >= _MINUTE_MS else f"{at:%H%M%S}"
 
 

@@ -59,15 +59,19 @@ FLASH_QUESTION: Final = "What should be held now? This time answer with one word
 REPAIR: Final = "That was not the one JSON object asked for. Answer again with it alone.\n"
 
 
+_UNDATED: Final = (
+    "Dates are hidden: in place of MMDD stands the number of days since a day that is not named, and '-- day 12' begins such a day.\n"
+)
+
 _PARTS: Final = ("basis points", "tenths of a basis point", "hundredths of a basis point")
 
 
-def instrument_block(instrument: Instrument, zone: str) -> str:
-    """Return the block that names the instrument, and the zone that all times are in."""
+def instrument_block(instrument: Instrument, zone: str, *, dated: bool = True) -> str:
+    """Return the block that names the instrument, and the zone that all times are in; and that dates are hidden, where they are."""
     return (
         f"Instrument {instrument.symbol}, currency {instrument.currency}, tick {instrument.price_increment}, "
         f"sessions {instrument.calendar}. All times are in {zone}.\n"
-    )
+    ) + ("" if dated else _UNDATED)
 
 
 def bars_heading(interval: str, digits: int) -> str:
@@ -80,6 +84,11 @@ def day_row(day: date) -> str:
     return f"-- {day:%a %Y-%m-%d}\n"
 
 
+def undated_day_row(number: int) -> str:
+    """Return the row that begins a day, where dates are hidden."""
+    return f"-- day {number}\n"
+
+
 def year_row(day: date) -> str:
     """Return the row that begins a year."""
     return f"-- {day:%Y}\n"
@@ -90,13 +99,18 @@ def until(clock: str) -> str:
     return f" until {clock}"
 
 
-def now_row(at: datetime, calendar: SessionCalendar, close: datetime | None) -> str:
-    """Return the row that says when the last bar closed, and until when the market is open then, both in the exchange's zone."""
+def now_row(at: datetime, calendar: SessionCalendar, close: datetime | None, number: int | None = None) -> str:
+    """Return the row that says when the last bar closed, and until when the market is open then, both in the exchange's zone.
+
+    `number` is that of the day, where dates are hidden.
+    """
     session = "closed"
     if calendar.always_open:
         session = "trades at all hours"
     elif close is not None:
-        session = f"open until {close:%H:%M}" if close.date() == at.date() else f"open until {close:%a %H:%M}"
+        session = f"open until {close:%H:%M}" if close.date() == at.date() or number is not None else f"open until {close:%a %H:%M}"
+    if number is not None:
+        return f"Now day {number} {at:%H:%M}, session {session}.\n"
     return f"Now {at:%a %Y-%m-%d %H:%M}, session {session}.\n"
 
 

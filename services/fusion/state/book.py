@@ -104,6 +104,8 @@ class Book:
         self.since_ms = since_ms
         self.calendar = calendar
         self.decimals = instrument.price_decimals
+        self.day_zero_ms = settings.day_zero_ms
+        """Where prompts count days from; None where they show dates."""
         self.bars = {interval: Bars(kept_bars(settings, interval)) for interval in settings.intervals}
         self._vision = VisionWindows()
         self.last_market: tuple[Record, int] | None = None
