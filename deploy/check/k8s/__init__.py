@@ -12,15 +12,15 @@ from deploy.check.k8s import configuration, network, pods, references, schemas
 from deploy.check.k8s.rendered import Rendered, render
 from deploy.check.result import CheckResult
 
-OVERLAYS: Final = ("local", "gpu", "scale")
+OVERLAYS: Final = ("local", "local-model", "gpu", "scale")
 
 
 def check() -> CheckResult:
     """Build and check every overlay, and what is deployed beside one."""
-    overlays = [render(f"k8s/overlays/{name}") for name in OVERLAYS]
-    wrong = [f"{overlay.name}: {sentence}" for overlay in overlays for sentence in problems(overlay)]
+    overlays = {name: render(f"k8s/overlays/{name}") for name in OVERLAYS}
+    wrong = [f"{overlay.name}: {sentence}" for overlay in overlays.values() for sentence in problems(overlay)]
     models, shadow = render("k8s/models"), render("k8s/shadow")
-    for beside, overlay in ((models, overlays[1]), (shadow, overlays[2])):
+    for beside, overlay in ((models, overlays["gpu"]), (shadow, overlays["scale"])):
         together = Rendered(f"{beside.name} with {overlay.name}", [*overlay.objects, *beside.objects])
         wrong += [f"{beside.name}: {sentence}" for sentence in (*schemas.problems(beside), *pods.problems(beside))]
         wrong += [f"{together.name}: {sentence}" for sentence in references.problems(together)]
@@ -28,7 +28,7 @@ def check() -> CheckResult:
             wrong += [f"{together.name}: {sentence}" for sentence in network.problems(together)]
     wrong += [f"{shadow.name}: {sentence}" for sentence in configuration.shadow_problems(shadow)]
     wrong += prometheus_rule.problems()
-    objects = sum(len(one.objects) for one in (*overlays, models, shadow))
+    objects = sum(len(one.objects) for one in (*overlays.values(), models, shadow))
     return CheckResult(f"k8s, {len(OVERLAYS)} overlays, {objects} objects, Kubernetes {', '.join(schemas.VERSIONS)}", wrong)
 
 

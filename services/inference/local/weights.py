@@ -78,8 +78,7 @@ def cache_folder() -> Path:
 
 def cached(folder: Path | None = None) -> Weights | None:
     """Return the weights when the cache holds them, None before they were fetched."""
-    lock = read_lock()
-    found = _weights(lock, folder or cache_folder())
+    found = weights_in(folder or cache_folder())
     return found if found.gguf.is_file() and found.tokenizer.is_file() else None
 
 
@@ -89,7 +88,9 @@ def fetch(say: Say, folder: Path | None = None) -> Weights:
     `say` takes a sentence for people at each step. Of several processes at once one fetches, and the others wait for it.
     """
     lock, folder = read_lock(), folder or cache_folder()
-    wanted = _weights(lock, folder)
+    wanted = weights_in(folder)
+    if (there := cached(folder)) is not None:
+        return there  # without the lock: an image holds the weights on a file system that nobody can write
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
@@ -111,7 +112,9 @@ def fetch(say: Say, folder: Path | None = None) -> Weights:
     return wanted
 
 
-def _weights(lock: Lock, folder: Path) -> Weights:
+def weights_in(folder: Path) -> Weights:
+    """Return where the weights are in `folder`, or will be once they are fetched."""
+    lock = read_lock()
     return Weights(
         model=lock.model,
         gguf=folder / f"{lock.model}.Q8_0.gguf",

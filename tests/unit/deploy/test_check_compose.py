@@ -63,6 +63,8 @@ def test_an_in_memory_folder_that_names_the_services_owner_is_accepted() -> None
 
 def test_profiles_start_their_own_services_and_those_of_all() -> None:
     file = composefile.load()
-    default, gpu = file.of_profiles("default"), file.of_profiles("gpu")
-    assert {"simulator", "fusion"} == set(default) - set(gpu)
-    assert {"sglang", "fusion-gpu"} == set(gpu) - set(default)
+    default, local, gpu = (set(file.of_profiles(profile)) for profile in ("default", "local", "gpu"))
+    assert default - gpu == {"simulator", "fusion"}
+    assert gpu - default == {"sglang", "fusion-gpu"}
+    assert default - local == {"simulator", "fusion", "feed"}
+    assert local - default == {"smollm2", "fusion-local", "feed-local"}

@@ -30,6 +30,7 @@ def run(folder: Path, *arguments: str, version: str | None = "2.39.1") -> tuple[
     [
         (["up"], "TRACES= compose --profile default up --build --detach"),
         (["up", "gpu"], "TRACES= compose --profile gpu up --build --detach"),
+        (["up", "local"], "TRACES= compose --profile local up --build --detach"),
         (["up", "observability"], "TRACES=true compose --profile default --profile observability up --build --detach"),
         (["up", "gpu", "observability"], "TRACES=true compose --profile gpu --profile observability up --build --detach"),
         (["down"], "TRACES= compose --profile * down --remove-orphans"),
@@ -47,6 +48,8 @@ def test_profiles_and_options_reach_compose(arguments: list[str], call: str, tmp
         (["up"], "2.19.1", "this is 2.19.1"),
         (["up", "gpuu"], "2.39.1", "unknown profile 'gpuu'"),
         (["up", "default", "gpu"], "2.39.1", "choose one"),
+        (["up", "local", "default"], "2.39.1", "choose one"),
+        (["up", "gpu", "local"], "2.39.1", "choose one"),
     ],
 )
 def test_what_is_missing_is_said_and_nothing_started(arguments: list[str], version: str | None, named: str, tmp_path: Path) -> None:
