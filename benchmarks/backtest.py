@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks.harness import Measured, Target, rss_mb, run_alone, say
 from schemas import Candle, Instrument
+from services.backtest.backtest_plan import BacktestPlan
 from services.backtest.backtest_settings import backtest_settings
 from services.backtest.checkpoint import Checkpoint, RunFolder, read_checkpoint
 from services.backtest.feed import MODE, CandleFeed, Step
-from services.backtest.plan import BacktestPlan
 from services.backtest.request import NONE, SIMULATOR, BacktestRequest
 from services.backtest.runner import BacktestRunner
 

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from schemas import InstrumentEvent, SignalOutcome
+from services.backtest.backtest_plan import BacktestPlan, prepare
 from services.backtest.blind_report import Finished, with_both
 from services.backtest.checkpoint import FILES, OUTCOMES, Checkpoint, RunFolder, RunFolderError, read_checkpoint
 from services.backtest.feed import Step
-from services.backtest.plan import BacktestPlan, prepare
 from services.backtest.request import BacktestRequest
 from services.backtest.runner import BacktestRunner
 from services.core import logs

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from schemas import Action, AuditRecord, Outcome
+from services.backtest.backtest_plan import BacktestPlan
 from services.backtest.blind import traded
 from services.backtest.checkpoint import AUDIT
-from services.backtest.plan import BacktestPlan
 from services.scoring.report import Report, ReportInput, build
 
 _SHOWN: Final = "shown to the model"

@@ -8,9 +8,9 @@ from typing import Final
 from uuid import UUID
 
 from schemas import AuditRecord, Cancel, Signal, SignalOutcome, decode_signal_message
+from services.backtest.backtest_plan import BacktestPlan, worker_dependencies
 from services.backtest.checkpoint import AUDIT, OUTCOMES, SIGNALS, RunFolder
 from services.backtest.feed import Step
-from services.backtest.plan import BacktestPlan, worker_dependencies
 from services.backtest.signal_judges import SignalJudges
 from services.backtest.virtual_worker import AUDIT_TOPIC, SIGNALS_TOPIC, VirtualWorker
 from services.core.bus import Record

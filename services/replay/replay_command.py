@@ -26,9 +26,9 @@ from services.replay.audit_trail import AuditEntry, AuditTrail, read_trail_file,
 from services.replay.export_log import export_for_trail
 from services.replay.log_source import FileLog, LogSource, TopicLog
 from services.replay.prompt_rebuilder import PromptRebuilder
-from services.replay.published_signals import PublishedSignals, contradictions, read_signals_file, read_signals_topic, signals_of
 from services.replay.show_decision import rebuilt_of, show
 from services.replay.verify_audit import AuditVerifier, VerificationResult
+from services.replay.verify_signals import PublishedSignals, contradictions, read_signals_file, read_signals_topic, signals_of
 
 _MOST_NAMED: Final = 20
 """Records that are named one by one; further ones are counted."""

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.local import LocalKafka
 from schemas import AuditRecord
-from services.backtest.plan import prepare as prepare_backtest
+from services.backtest.backtest_plan import prepare as prepare_backtest
 from services.cli.config import as_toml
 from services.core.bus import BusError
 from services.core.settings import EngineSettings

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from schemas import AuditRecord, Candle, InstrumentEvent, Signal, SignalOutcome, VisionFeatures, decode_signal_message
+from services.backtest.backtest_plan import BacktestPlan
 from services.backtest.backtest_settings import backtest_settings
 from services.backtest.checkpoint import AUDIT, OUTCOMES, SIGNALS, Checkpoint, RunFolder, read_checkpoint
 from services.backtest.feed import MODE, CandleFeed, Feed, Step
-from services.backtest.plan import BacktestPlan
 from services.backtest.request import BacktestRequest
 from services.backtest.runner import BacktestRunner
 from tests.unit.fusion.build import MINUTE, START, instrument

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from services.backtest.backtest_command import begin
+from services.backtest.backtest_plan import prepare
 from services.backtest.checkpoint import Checkpoint, RunFolder, RunFolderError, read_checkpoint
-from services.backtest.plan import prepare
 from services.backtest.request import BacktestRequest
 from services.core.settings import SettingsError
 from tests.unit.backtest.build import OPTIONS, walk

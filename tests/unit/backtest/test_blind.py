@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from schemas import AuditRecord
 from services.backtest.backtest_command import BLIND, begin
+from services.backtest.backtest_plan import prepare
 from services.backtest.blind import FIRST_CLOSE, disguises_of
 from services.backtest.checkpoint import AUDIT, Checkpoint, RunFolder, read_checkpoint
-from services.backtest.plan import prepare
 from services.backtest.request import BacktestRequest
 from services.core.settings import SettingsError
 from services.replay.audit_trail import read_trail_file

@@ -11,8 +11,8 @@ import pytest
 
 from schemas import Outcome, RunMode
 from services.backtest import runner
+from services.backtest.backtest_plan import worker_dependencies
 from services.backtest.checkpoint import AUDIT, LOG
-from services.backtest.plan import worker_dependencies
 from services.backtest.runner import EngineDownError
 from services.core import logs
 from services.core.bus.memory import MemoryBus

@@ -13,7 +13,7 @@ from services.core.bus.topic_reader import TimeRange
 from services.core.clock import VirtualClock
 from services.core.topic_admin import ensure_topics
 from services.replay.audit_trail import AuditEntry
-from services.replay.published_signals import (
+from services.replay.verify_signals import (
     SETTLING_MS,
     PublishedSignals,
     contradictions,
