@@ -17,10 +17,10 @@ _READ_BYTES: Final = 262_144
 def connect(settings: RedisSettings) -> redis_async.Redis | None:
     """Return a client whose values are bytes, None for `none://`; raise SettingsError when the stand-in is not installed.
 
-    Commands share one connection and take turns on it, as lending one out for each (as pipelines still do), and looking at it first,
-    takes time on a decision's way; one that turns out to be broken is made anew once, without a pause. Only connecting has a timeout here:
-    whoever asks bounds the whole answer. One on each read and write as well would make a task of each write, and send it a turn of the
-    loop later.
+    Concurrent commands take connections from a pool: with one shared connection they wait for each other's round trips, and with Redis
+    1 ms away four callers get a third of the answers (`benchmarks/redis_clients.py`). A connection that turns out to be broken is replaced
+    once, without a pause. Only connecting has a timeout here, since callers bound the whole answer; a timeout on each read and write as
+    well would make a task of each write, and send it a turn of the loop later.
     """
     if settings.url == "none://":
         return None
@@ -39,7 +39,6 @@ def connect(settings: RedisSettings) -> redis_async.Redis | None:
         socket_connect_timeout=settings.budget_ms / 1000,
         socket_timeout=None,  # redis-py's own default is 5 s
         socket_read_size=_READ_BYTES,
-        single_connection_client=True,
         retry=Retry(NoBackoff(), retries=1),
         **tls,
     )
