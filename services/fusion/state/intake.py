@@ -67,6 +67,7 @@ class Intake:
         self._decode_market = decoder(MarketFeatures, modes, max_bytes)
         self._decode_vision = decoder(VisionFeatures, modes, max_bytes)
         self._max_skew_ms = fusion.max_skew_ms
+        self._lowest_ratio, self._highest_ratio = 1 / fusion.max_jump, fusion.max_jump
         self._book_of = books.by_symbol.get
         self._symbols = frozenset(fusion.symbols)
         self._intervals = frozenset(fusion.intervals)
@@ -118,7 +119,7 @@ class Intake:
             return Refused(
                 DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; folding it would make the bars before it late"
             )
-        if may_wait and self._looks_like_a_split(book, bar):
+        if may_wait and self._jumps(book, bar) and self._looks_like_a_split(book, bar):
             return "awaits_tables"
         fold = self._closed(book, bar, record, sink) if bar.closed else self._forming(book, bar, record, sink)
         if fold is FOLDED or fold is REVISED:
@@ -129,7 +130,8 @@ class Intake:
         bars, applied, version = book.bars[bar.interval], len(book.applied), book.version
         fold = book.form(bar)
         if fold is FOLDED:
-            self._note_changes(book, applied, version, CancelReason.SPLIT, sink)
+            if len(book.applied) != applied:
+                self._note_changes(book, applied, version, CancelReason.SPLIT, sink)
             book.last_market = (record, max(bars.last_close_ms, bar.ts_open_ms))
             if self._policy.uses_forming and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
@@ -157,13 +159,20 @@ class Intake:
         if book.version != version:
             sink.bars_changed(symbol, reason)
 
-    def _looks_like_a_split(self, book: Book, bar: MarketFeatures) -> bool:
-        """Return whether the bar is so far from the last close that a split may have been published that is not known here yet."""
+    def _jumps(self, book: Book, bar: MarketFeatures) -> bool:
+        """Return whether the bar is far from the last close; every record passes here, and nearly none does."""
         bars = book.bars[bar.interval]
-        if not len(bars) or bar.ts_close_ms <= bars.last_close_ms or book.instrument.price_adjustment != "none":
+        if not bars.last_close_ms:
             return False
-        ratio = bar.close / bars.on_scale_at(bar.ts_open_ms) / bars.close[-1]
-        return not 1 / self._fusion.max_jump <= ratio <= self._fusion.max_jump and not book.expects_split(bar.ts_open_ms)
+        ratio = bar.close / bars.close[-1]
+        if bars.factors:
+            ratio /= bars.on_scale_at(bar.ts_open_ms)
+        return not self._lowest_ratio <= ratio <= self._highest_ratio
+
+    def _looks_like_a_split(self, book: Book, bar: MarketFeatures) -> bool:
+        """Return whether a split may have been published for this bar's jump that is not known here yet."""
+        newer = bar.ts_close_ms > book.bars[bar.interval].last_close_ms
+        return newer and book.instrument.price_adjustment == "none" and not book.expects_split(bar.ts_open_ms)
 
     def _on_bar(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> None:
         scale = book.bars[bar.interval].on_scale_at(bar.ts_open_ms)
