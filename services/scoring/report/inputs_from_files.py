@@ -12,15 +12,28 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 from rich.progress import Progress
 
-from schemas import Candle, InstrumentEvent, MarketFeatures, Signal, SignalOutcome, Topic, decode_signal_message, topic_name
+from schemas import (
+    Candle,
+    CorporateEvent,
+    Dividend,
+    InstrumentEvent,
+    MarketFeatures,
+    Signal,
+    SignalOutcome,
+    SymbolChange,
+    Topic,
+    decode_corporate_event,
+    decode_signal_message,
+    topic_name,
+)
 from services.core.errors import ServiceError
 from services.core.exported_log import read_log
 from services.scoring.report.input_selection import ClosedBars, OutcomeFilter, ReportSources, SelectedOutcomes, SignalFacts, distinct
 
 _STEP: Final = 500
-_OF_LOG: Final[dict[Topic, Callable[[bytes], Candle | InstrumentEvent]]] = {
+_OF_LOG: Final[dict[Topic, Callable[[bytes], Candle | CorporateEvent]]] = {
     Topic.MARKET_FEATURES: MarketFeatures.decode,
-    Topic.INSTRUMENT_EVENTS: InstrumentEvent.decode,
+    Topic.INSTRUMENT_EVENTS: decode_corporate_event,
 }
 M = TypeVar("M")
 
@@ -39,7 +52,8 @@ def read_files(files: Files, selected: OutcomeFilter, progress: Progress) -> Rep
     """Return the selected inputs; raise ServiceError."""
     outcomes = SelectedOutcomes([one for one in _messages(files.outcomes, SignalOutcome.decode, progress) if selected.accepts(one)])
     bars, signals = ClosedBars(), SignalFacts()
-    splits = [] if files.splits is None else list(_messages(files.splits, InstrumentEvent.decode, progress))
+    events = [] if files.splits is None else list(_messages(files.splits, decode_corporate_event, progress))
+    splits = [event for event in events if isinstance(event, InstrumentEvent)]
     for file in files.bars:
         for bar in _log(file, progress) if _is_log(file) else _messages(file, Candle.decode, progress):
             if isinstance(bar, InstrumentEvent):
@@ -65,7 +79,7 @@ def _is_log(file: Path) -> bool:
 
 
 def _log(file: Path, progress: Progress) -> Iterator[Candle | InstrumentEvent]:
-    """Yield the bars and splits of an exported log."""
+    """Yield the bars and splits of an exported log; the report knows of no other corporate events."""
     task = progress.add_task(file.name, total=None)
     header, lines = read_log(file)
     wanted = {topic_name(topic, header.settings.run_mode): decode for topic, decode in _OF_LOG.items()}
@@ -73,7 +87,9 @@ def _log(file: Path, progress: Progress) -> Iterator[Candle | InstrumentEvent]:
         if line.record is None or line.problem is not None:
             raise ServiceError(f"{file}, line {line.number}: {line.problem}")
         if (decode := wanted.get(line.record.topic)) is not None:
-            yield _decoded(file, line.number, line.record.value or b"", decode)
+            message = _decoded(file, line.number, line.record.value or b"", decode)
+            if not isinstance(message, Dividend | SymbolChange):
+                yield message
         if line.number % _STEP == 0:
             progress.update(task, completed=line.number)
 

@@ -9,9 +9,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, TypeVar
 
+from pydantic import ValidationError
 from rich.progress import Progress
 
-from schemas import InstrumentEvent, MarketFeatures, Message, Signal, SignalOutcome, Topic, decode_signal_message, topic_name
+from schemas import (
+    InstrumentEvent,
+    MarketFeatures,
+    Message,
+    Signal,
+    SignalOutcome,
+    Topic,
+    decode_corporate_event,
+    decode_signal_message,
+    topic_name,
+)
 from services.core.bus import Bus, Reader, Record
 from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets
 from services.core.decode import Refused, accepted_modes, decode
@@ -51,7 +62,7 @@ class _Reading:
             async for bar in self._messages(Topic.MARKET_FEATURES, MarketFeatures, outcomes.start_ms):
                 if outcomes.needs_bar(bar):
                     bars.add(bar)
-            splits = [one async for one in self._messages(Topic.INSTRUMENT_EVENTS, InstrumentEvent, None) if one.symbol in outcomes.symbols]
+            splits = [one async for one in self._splits() if one.symbol in outcomes.symbols]
             async for record in self._records(Topic.STRATEGY_SIGNALS, None if selected.since_ms is None else outcomes.start_ms):
                 self._add(signals, outcomes, record)
         else:
@@ -91,6 +102,18 @@ class _Reading:
                 self._refuse(record, message.detail)
             else:
                 yield message
+
+    async def _splits(self) -> AsyncIterator[InstrumentEvent]:
+        """Yield the splits; the report knows of no other corporate events."""
+        modes = accepted_modes(self._settings.run_mode)
+        async for record in self._records(Topic.INSTRUMENT_EVENTS, None):
+            try:
+                event = decode_corporate_event(record.value or b"")
+            except ValidationError as error:
+                self._refuse(record, error.errors(include_url=False)[0]["msg"])
+                continue
+            if isinstance(event, InstrumentEvent) and event.run_mode in modes:
+                yield event
 
     def _refuse(self, record: Record, detail: str) -> None:
         count, first = self._refused.get(record.topic, (0, f"partition {record.partition}, offset {record.offset}: {detail}"))

@@ -12,7 +12,7 @@ import pytest
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from schemas import InstrumentEvent, MarketFeatures, Message, RunMode, Signal, SignalOutcome, Topic, topic_name
+from schemas import Dividend, InstrumentEvent, MarketFeatures, Message, RunMode, Signal, SignalOutcome, Topic, topic_name
 from schemas.examples import EXAMPLES
 from services.cli.score import app
 from services.core.bus import NewTopic, Record
@@ -180,7 +180,11 @@ def test_bars_and_splits_may_come_from_an_exported_log(tmp_path: Path, world: Wo
     outcomes, bars, _ = world
     split = InstrumentEvent(schema_version=1, run_mode=RunMode.LIVE, symbol="IBM.XNYS", event="split", ratio=2.0, effective_ms=START_MS)
     log = tmp_path / "log.jsonl.gz"
-    messages: list[tuple[Topic, MarketFeatures | InstrumentEvent]] = [(Topic.INSTRUMENT_EVENTS, split)]
+    paid = Dividend(schema_version=1, run_mode=RunMode.LIVE, symbol="IBM.XNYS", event="dividend", amount=0.5, effective_ms=START_MS)
+    messages: list[tuple[Topic, MarketFeatures | InstrumentEvent | Dividend]] = [
+        (Topic.INSTRUMENT_EVENTS, split),
+        (Topic.INSTRUMENT_EVENTS, paid),
+    ]
     messages += [(Topic.MARKET_FEATURES, bar) for bar in bars]
     with LogWriter(log, Header(Settings(run_mode=MODE), whole=True)) as writer:
         for offset, (topic, message) in enumerate(messages):
