@@ -117,6 +117,8 @@ class KafkaReader:
 
     async def close(self) -> None:
         """Close."""
+        # aiokafka's own task, cancelled before it has run once, would raise CancelledError here: let it begin.
+        await asyncio.sleep(0)
         await self._inner.stop()
 
     async def _ask(self, what: str, partitions: Sequence[TopicPartition], argument: Any) -> dict[KafkaPartition, Any]:

@@ -8,7 +8,8 @@ from services.core.bus import BusError, TopicPartition
 from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets, read_within
 from tests.integration.bus.support import Site
 
-AS_TOLD = {"message.timestamp.type": "CreateTime"}
+AS_TOLD = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
+"""The times are of 1970: a broker that keeps records for days deletes them as soon as it looks."""
 
 
 async def _fill(site: Site, topic: str, times_ms: list[int]) -> None:
@@ -56,3 +57,8 @@ async def test_an_empty_range_asks_for_no_record(site: Site) -> None:
 async def test_a_topic_that_does_not_exist_is_named_with_what_to_do(site: Site) -> None:
     with pytest.raises(BusError, match="aquiline topics create"):
         await partitions_of(site.bus, site.name("nothing"))
+
+
+async def test_a_reader_that_has_read_nothing_closes(site: Site) -> None:
+    reader = await site.bus.reader(client_id="idle")
+    await reader.close()

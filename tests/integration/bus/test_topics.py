@@ -66,6 +66,6 @@ def test_the_command_creates_and_compares(kafka: LocalKafka, monkeypatch: pytest
     described = run(app, ["describe", *with_bus])
     assert described.exit_code == 0, described.output
     assert "does not exist" not in described.output
-    assert "every topic is there" in run(app, ["create", "--partitions", "2", *with_bus]).output
+    assert "every topic exists" in run(app, ["create", "--partitions", "2", *with_bus]).output
     refused = run(app, ["create", "--partitions", "5", *with_bus])
     assert isinstance(refused.exception, BusError)

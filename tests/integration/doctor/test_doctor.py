@@ -173,8 +173,8 @@ def test_people_read_a_line_a_check(doctor: Doctor) -> None:
 @pytest.mark.parametrize(
     ("topic", "config", "said"),
     [
-        (Topic.CONTROL, {"cleanup.policy": "delete"}, "a halt would lapse"),
-        (Topic.MARKET_FEATURES, {"retention.ms": "86400000"}, "a rebuilt book needs"),
+        (Topic.CONTROL, {"cleanup.policy": "delete"}, "a halt ends by itself"),
+        (Topic.MARKET_FEATURES, {"retention.ms": "86400000"}, "rebuilding a book needs"),
         (Topic.VISION_FEATURES, {"message.timestamp.type": "CreateTime"}, "producers' clocks"),
         (Topic.DEAD_LETTERS, {"max.message.bytes": "1000"}, "a dead letter holds"),
         (Topic.SIGNAL_AUDIT, {"min.insync.replicas": "2"}, "nothing can be appended"),
@@ -271,7 +271,7 @@ def test_a_group_whose_records_are_gone_is_told(doctor: Doctor) -> None:
 
     asyncio.run(commit())
     status, found = doctor.look()
-    assert (status, "41 beyond the end of the log" in found["group replay.aquiline-fusion"]["sentence"]) == (1, True)
+    assert (status, "beyond the end of the log" in found["group replay.aquiline-fusion"]["sentence"]) == (1, True)
     doctor.set(FUSION__GROUP="another-group")
     assert doctor.look() == (0, {})
 
@@ -305,7 +305,7 @@ def test_an_engine_that_is_too_small_for_the_prompts_is_named(doctor: Doctor) ->
     doctor.set(FUSION__GROUP="another-group", FUSION__WINDOW_BARS="20000")
     status, found = doctor.look()
     (engine,) = [one for check, one in found.items() if check.startswith("engine")]
-    assert (status, engine["level"], "the longest prompt is" in engine["sentence"]) == (1, "fail", True), found
+    assert (status, engine["level"], "the longest prompt has" in engine["sentence"]) == (1, "fail", True), found
     assert "fusion.window_bars (20000)" in engine["fix"]
 
 
@@ -351,7 +351,7 @@ def test_each_step_of_a_secured_connection_is_told_plainly(doctor: Doctor, secur
 
     doctor.set(BUS__CA_FILE=str(security.ca_file), BUS__CERT_FILE=str(security.cert_file), BUS__KEY_FILE=str(security.key_file))
     kafka = doctor.look()[1]["kafka"]
-    assert f"refuses '{security.username}'" in kafka["sentence"], kafka
+    assert f"refuses the log-in of '{security.username}'" in kafka["sentence"], kafka
     assert "wrong" not in kafka["sentence"]
 
     doctor.set(BUS__PASSWORD=security.password)
