@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from schemas import Instrument, Message
@@ -27,7 +28,7 @@ class Market:
         for number in range(bars):
             for symbol in SYMBOLS:
                 prices[symbol] = self._step(generator, symbol, number, prices[symbol], last=number == bars - 1)
-        judges = {symbol: Judge(COSTS, SessionCalendar.of("24x7")) for symbol in SYMBOLS}
+        judges = {symbol: Judge(replace(COSTS, ticks_of=_instrument(symbol)), SessionCalendar.of("24x7")) for symbol in SYMBOLS}
         outcomes = [outcome for move in self.moves for outcome in take(judges[move.symbol], move)]
         self.expected = {str(outcome.signal_id): outcome.encode() for outcome in outcomes}
         """The body of each outcome by signal."""
