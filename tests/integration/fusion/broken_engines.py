@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
+from tests.integration.fusion.engines import on_loopback
 from tests.integration.fusion.mutations import EXTREMES, broken
 
 ANSWERS: Final = (
@@ -33,25 +34,16 @@ class BrokenEngine:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[BrokenEngine]:
         """Serve on loopback while the context lasts."""
-        app = web.Application(client_max_size=1 << 26)
-        app.add_routes(
-            [
-                web.post("/generate", self._generate),
-                web.post("/abort_request", self._nothing),
-                web.get("/server_info", self._info),
-                web.get("/v1/loads", self._loads),
-                web.get("/v1/models", self._models),
-                web.post("/v1/chat/completions", self._chat),
-            ]
-        )
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        routes = [
+            web.post("/generate", self._generate),
+            web.post("/abort_request", self._nothing),
+            web.get("/server_info", self._info),
+            web.get("/v1/loads", self._loads),
+            web.get("/v1/models", self._models),
+            web.post("/v1/chat/completions", self._chat),
+        ]
+        async with on_loopback(routes) as self.url:
             yield self
-        finally:
-            await runner.cleanup()
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         tokens = len(orjson.loads(await request.read())["input_ids"])

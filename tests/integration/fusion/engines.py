@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
 import orjson
@@ -72,6 +72,20 @@ class Reply:
         await self._response.write(data)
 
 
+@contextlib.asynccontextmanager
+async def on_loopback(routes: Iterable[web.RouteDef]) -> AsyncIterator[str]:
+    """Serve `routes` on a free port of loopback while the context lasts, and yield the address."""
+    app = web.Application(client_max_size=1 << 26)
+    app.add_routes(routes)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 class ScriptedEngine:
     """Answers each `/generate` with the next script; `good` once they are used up."""
 
@@ -89,23 +103,14 @@ class ScriptedEngine:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[ScriptedEngine]:
         """Serve on loopback while the context lasts."""
-        app = web.Application(client_max_size=1 << 26)
-        app.add_routes(
-            [
-                web.post("/generate", self._generate),
-                web.post("/abort_request", self._abort),
-                web.get("/server_info", self._info),
-                web.get("/v1/loads", self._loads),
-            ]
-        )
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        routes = [
+            web.post("/generate", self._generate),
+            web.post("/abort_request", self._abort),
+            web.get("/server_info", self._info),
+            web.get("/v1/loads", self._loads),
+        ]
+        async with on_loopback(routes) as self.url:
             yield self
-        finally:
-            await runner.cleanup()
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
