@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from schemas import Candle, Instrument, MarketFeatures, Restatement, RunMode, Topic, VisionFeatures, topic_name
 from services.core.folding.bar_fold import REFUSALS, Fold
-from services.feeds.replay import in_event_time
+from services.feeds.paced_publishing import in_event_time
 from services.market.book import Book, Plan
 
 MODE = RunMode.REPLAY

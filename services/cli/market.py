@@ -22,7 +22,7 @@ from services.core.clock import SystemClock
 from services.core.settings import Settings, SettingsError
 from services.feeds.file_instruments import increments, instruments_for
 from services.feeds.files import FileError, Reading, ReadOptions, merged, read_all
-from services.feeds.replay import AsFastAsPossible, BarsPerSecond, Pace, RealTime, in_event_time, replay
+from services.feeds.paced_publishing import AsFastAsPossible, BarsPerSecond, Pace, RealTime, in_event_time, publish_at_pace
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Market data from files onto the bus.")
 
@@ -36,8 +36,9 @@ def market() -> None:
     """Market data from files onto the bus."""
 
 
-@app.command("replay")
-def replay_files(
+@app.command("replay", hidden=True, deprecated=True)  # its name until `aquiline replay` came
+@app.command("publish")
+def publish_files(
     files: Annotated[
         list[Path], typer.Argument(help="CSV or Parquet, plain or compressed, in any layout of docs/feeds.md; several are merged by time.")
     ],
@@ -65,11 +66,11 @@ def replay_files(
 
     **A download of daily bars, five a second:**
 
-        aquiline market replay AAPL.csv --symbol AAPL.XNAS --interval 1d --calendar XNYS --price-increment 0.01 --bars-per-second 5
+        aquiline market publish AAPL.csv --symbol AAPL.XNAS --interval 1d --calendar XNYS --price-increment 0.01 --bars-per-second 5
 
     **A day of minutes, sixty times as fast as it was:**
 
-        aquiline market replay btc.parquet --symbol BTC-USD.CBSE --interval 1m --speed 60
+        aquiline market publish btc.parquet --symbol BTC-USD.CBSE --interval 1m --speed 60
 
     Prices already adjusted for splits are fine, but say so: publish the instrument yourself with `price_adjustment`.
     """
@@ -92,7 +93,7 @@ def replay_files(
         _show(readings, candles, instruments)
         count = asyncio.run(_publish(candles, instruments, settings, pace))
     except (FileError, CalendarError, SettingsError, BusError) as error:
-        _err.print(f"aquiline market replay: {error}", style="red", markup=False, highlight=False)
+        _err.print(f"aquiline market publish: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from error
     _err.print(f"{count} candles published on {topic_name(Topic.CANDLES, settings.run_mode)}")
 
@@ -100,7 +101,7 @@ def replay_files(
 def _settings(config: Path | None, bus: str | None) -> Settings:
     settings = settings_on(config, bus)
     if settings.bus.url.startswith("memory:"):
-        raise SettingsError("memory:// lives inside one process, so nobody would read what is replayed; name a kafka:// bus")
+        raise SettingsError("memory:// lives inside one process, so nobody would read what is published; name a kafka:// bus")
     return settings
 
 
@@ -143,13 +144,13 @@ async def _publish(candles: list[Candle], instruments: list[Instrument], setting
     clock = SystemClock()
     broker = connect(settings.bus, clock)
     try:
-        producer = await broker.producer(client_id="aquiline-market-replay")
+        producer = await broker.producer(client_id="aquiline-market-publish")
         try:
             await _publish_instruments(instruments, producer, settings)
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns, console=_err) as progress:
                 task = progress.add_task("candles", total=len(candles))
-                return await replay(
+                return await publish_at_pace(
                     candles,
                     topic=topic_name(Topic.CANDLES, settings.run_mode),
                     producer=producer,

@@ -16,8 +16,8 @@ from services.cli.options import DAY, ConfigOption, epoch_ms
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.settings import Settings, SettingsError, load
+from services.feeds.paced_publishing import AsFastAsPossible, BarsPerSecond
 from services.feeds.play_samples import Part, play_on, wait_until_read
-from services.feeds.replay import AsFastAsPossible, BarsPerSecond
 
 _REPORT_EVERY: Final = 500
 

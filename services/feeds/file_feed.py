@@ -24,7 +24,7 @@ from services.core.settings import SettingsError
 from services.feeds.candle_publisher import CandlePublisher
 from services.feeds.file_instruments import instruments_for
 from services.feeds.files import FileError, ReadOptions, merged, read_all
-from services.feeds.replay import in_event_time
+from services.feeds.paced_publishing import in_event_time
 
 _LOOK_EVERY_MS: Final = 500
 

@@ -1,6 +1,6 @@
 """Plays the five shipped stocks onto the topic `candles` as a market that continues where the topic ends.
 
-A replay that was stopped or killed repeats nothing: what the topic holds already is not published again.
+A run that was stopped or killed repeats nothing: what the topic holds already is not published again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from services.core.bus.kafka_cluster import read_cluster_state
 from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets
 from services.core.clock import Clock
 from services.core.settings import BusSettings, Settings
-from services.feeds.replay import Pace, in_event_time, replay
+from services.feeds.paced_publishing import Pace, in_event_time, publish_at_pace
 from services.feeds.samples import load_instruments, load_splits, load_stocks
 
 _CLIENT: Final = "aquiline-market-samples"
@@ -63,7 +63,7 @@ async def play_on(
                 and part.from_ms <= candle.ts_close_ms
                 and (part.until_ms is None or candle.ts_close_ms < part.until_ms)
             ]
-            await replay(missing, topic=topic, producer=producer, clock=clock, pace=part.pace, on_sent=sent)
+            await publish_at_pace(missing, topic=topic, producer=producer, clock=clock, pace=part.pace, on_sent=sent)
     finally:
         await producer.close()
     return count

@@ -1,4 +1,4 @@
-"""The shipped stocks as a market that goes on: nothing twice, nothing left out, wherever an earlier replay stopped."""
+"""The shipped stocks as a market that goes on: nothing twice, nothing left out, wherever an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.settings import BusSettings
 from services.core.topic_admin import ensure_topics
+from services.feeds.paced_publishing import AsFastAsPossible, in_event_time
 from services.feeds.play_samples import Part, play_on
-from services.feeds.replay import AsFastAsPossible, in_event_time
 from services.feeds.samples import SYMBOLS, load_stocks
 
 MODE = RunMode.DEMO

@@ -11,16 +11,16 @@ from services.cli.market import app
 
 
 def test_help_shows_whole_commands_to_copy() -> None:
-    result = CliRunner().invoke(app, ["replay", "--help"], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, ["publish", "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    assert "aquiline market replay AAPL.csv --symbol AAPL.XNAS" in result.output
+    assert "aquiline market publish AAPL.csv --symbol AAPL.XNAS" in result.output
 
 
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
         (["--speed", "2", "--bars-per-second", "3"], 2, "--bars-per-second and --speed are two paces; give one"),
-        (["--bus", "memory://"], 2, "nobody would read what is replayed"),
+        (["--bus", "memory://"], 2, "nobody would read what is published"),
         (["--bus", "kafka://127.0.0.1:1"], 1, "a.csv: no column has a symbol; set --symbol"),
         (["--bus", "kafka://127.0.0.1:1", "--calendar", "NOPE"], 1, "calendar 'NOPE' is none of"),
         (
@@ -33,6 +33,6 @@ def test_help_shows_whole_commands_to_copy() -> None:
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path, options: list[str], code: int, said: str) -> None:
     file = tmp_path / "a.csv"
     file.write_text("time,open,high,low,close\n1720009800,1,1,1,1\n")
-    result = CliRunner().invoke(app, ["replay", str(file), *options], env={"COLUMNS": "400"})
+    result = CliRunner().invoke(app, ["publish", str(file), *options], env={"COLUMNS": "400"})
     assert result.exit_code == code
     assert said in " ".join(result.output.split())

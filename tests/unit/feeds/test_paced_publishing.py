@@ -1,4 +1,4 @@
-"""Replays: merged by event time, at the pace that was asked for."""
+"""Candles are published merged by event time, at the pace that was asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas import Candle
 from services.core.bus import NewTopic, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
-from services.feeds.replay import AsFastAsPossible, BarsPerSecond, RealTime, in_event_time, replay, schedule
+from services.feeds.paced_publishing import AsFastAsPossible, BarsPerSecond, RealTime, in_event_time, publish_at_pace, schedule
 from tests.unit.market.build import MINUTE, MONDAY, candle
 
 TWO = [candle(MONDAY + number * MINUTE, symbol=symbol) for symbol in ("A.X1", "B.X1") for number in (0, 1, 3)]
@@ -41,7 +41,7 @@ async def test_candles_are_published_when_they_are_due() -> None:
     await (await bus.admin()).create([NewTopic("candles", 1, {})])
     sent: list[Candle] = []
     playing = asyncio.create_task(
-        replay(
+        publish_at_pace(
             in_event_time(TWO),
             topic="candles",
             producer=await bus.producer(client_id="test"),

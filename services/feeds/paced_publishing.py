@@ -1,4 +1,4 @@
-"""Plays candles onto the bus in order of event time: as fast as it takes them, at a rate, or as they came, multiplied."""
+"""Publishes candles in order of event time: as fast as the broker takes them, at a rate, or in real time multiplied."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _UNACKNOWLEDGED: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class AsFastAsPossible:
-    """No waiting."""
+    """Send each candle as soon as the one before is handed over."""
 
 
 @dataclass(frozen=True, slots=True)
 class BarsPerSecond:
-    """So many points in event time each second: with one interval, so many bars a symbol."""
+    """Publish `rate` closing times a second: with one interval, `rate` bars a symbol."""
 
     rate: float
 
 
 @dataclass(frozen=True, slots=True)
 class RealTime:
-    """As far apart as the bars' ends were, `speed` times as fast."""
+    """Keep the distances between the ends of the bars, divided by `speed`."""
 
     speed: float
 
@@ -60,7 +60,7 @@ def schedule(candles: Iterable[Candle], pace: Pace) -> Iterator[tuple[int, Candl
                 yield round((candle.ts_close_ms - first_ms) / speed), candle
 
 
-async def replay(
+async def publish_at_pace(
     candles: Iterable[Candle],
     *,
     topic: str,

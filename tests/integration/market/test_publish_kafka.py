@@ -1,4 +1,4 @@
-"""`aquiline market replay` onto a real Kafka."""
+"""`aquiline market publish` onto a real Kafka."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_file_becomes_an_instrument_and_its_candles(
     file = tmp_path / "aapl.csv"
     file.write_text(TEXT)
     options = ["--symbol", "AAPL.XNAS", "--interval", "1d", "--calendar", "XNYS", "--price-increment", "0.01"]
-    result = CliRunner().invoke(app, ["replay", str(file), *options, "--bus", kafka_bus_settings.url])
+    result = CliRunner().invoke(app, ["publish", str(file), *options, "--bus", kafka_bus_settings.url])
     assert result.exit_code == 0, result.output
     assert "2 candles published on demo.candles" in result.output
     instruments, candles = asyncio.run(published())
