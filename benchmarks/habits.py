@@ -105,7 +105,7 @@ def traded(habit: Habit, market: Mapping[str, Sequence[ReportBar]], seed: int, s
     longest = max(map(len, market.values()))
     turns = None if habit.turns is None else np.cumsum(generator.random(longest) < habit.turns) % 2 == 0
     for symbol, of_symbol in market.items():
-        judge = Judge(FillRules.of(settings, _instrument(symbol)), SessionCalendar.of(ALWAYS_OPEN))
+        judge = Judge(FillRules.of(settings, math.inf, _instrument(symbol)), SessionCalendar.of(ALWAYS_OPEN))
         atr = _atr(of_symbol)
         for at, bar in enumerate(of_symbol):
             outcomes += judge.bar(_features(bar))

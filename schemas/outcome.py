@@ -58,6 +58,11 @@ class SignalOutcome(Message):
     unfilled_reason: Literal["invalid"] | None = Field(
         default=None, description="With `unfilled`: `invalid` when the entry would have opened beyond its stop."
     )
+    unscored_reason: Literal["suspected_split"] | None = Field(
+        default=None,
+        description="With `cancelled`, after it was opened: `suspected_split` when the price jumped while it was open and neither a split "
+        "nor a correction explained that by the end of the horizon. Entry is present; exit and return are absent.",
+    )
     ts_entry_ms: TimeMs | None = Field(default=None, description="Event time of the paper position's opening; absent when unfilled.")
     ts_exit_ms: TimeMs
     entry: DecimalPrice | None = Field(default=None, description="The price it opened at; absent when unfilled.")

@@ -40,7 +40,7 @@ class BacktestRunner:
         self._folder = folder
         self._on_step = on_step
         self._wanted = wanted
-        self.judges = SignalJudges(plan.settings.scoring, plan.feed.instruments, plan.feed.restatements)
+        self.judges = SignalJudges(plan.settings, plan.feed.instruments, plan.feed.restatements)
         self.bars: dict[str, list[ReportBar]] = {}
         """Closed bars of the intervals that trigger, by symbol: the prices for the report's baselines."""
         self._loading = True

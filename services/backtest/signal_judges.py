@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from schemas import Cancel, Instrument, MarketFeatures, Restatement, Signal, SignalOutcome
 from services.core.calendar import SessionCalendar
 from services.core.restatement import restates
-from services.core.settings import ScoringSettings
+from services.core.settings import Settings
 from services.scoring.fill_rules import FillRules
 from services.scoring.judge import Judge
 
@@ -16,9 +17,10 @@ from services.scoring.judge import Judge
 class SignalJudges:
     """One judge a symbol."""
 
-    def __init__(self, settings: ScoringSettings, instruments: Sequence[Instrument], restatements: Iterable[Restatement]) -> None:
+    def __init__(self, settings: Settings, instruments: Sequence[Instrument], restatements: Iterable[Restatement]) -> None:
         """Fill by `settings` and what instruments say; raise CalendarError when an instrument's calendar is not known."""
-        self._judges = {one.symbol: Judge(FillRules.of(settings, one), SessionCalendar.of(one.calendar)) for one in instruments}
+        rules = partial(FillRules.of, settings.scoring, settings.fusion.max_jump)
+        self._judges = {one.symbol: Judge(rules(one), SessionCalendar.of(one.calendar)) for one in instruments}
         known = {one.symbol: one for one in instruments}
         for event in restatements:
             if restates(event, known[event.symbol]):

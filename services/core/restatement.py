@@ -1,13 +1,17 @@
 """By what factors a split or a dividend restates the bars before it, so that they compare with the bars after it. Pure.
 
 A split changes the unit: prices are divided and volumes multiplied by its ratio. A dividend leaves the price: earlier prices are divided
-by `close / (close - amount)`, `close` the last one before the ex-date, so that returns count it.
+by `close / (close - amount)`, `close` the last one before the ex-date, so that returns count it. A jump of the price that no event
+explains is suspected to be a split.
 Source: the adjusted close of CRSP and of most data vendors.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas import Dividend, Instrument, Restatement
 
@@ -35,3 +39,13 @@ def factors(event: Restatement, close: float | None, price_since: float = 1.0) -
         return Factors(event.ratio, event.ratio)
     amount = event.amount / price_since
     return Factors(close / (close - amount) if close is not None and amount < close else 1.0, 1.0)
+
+
+def jumps(closes: NDArray[np.float64], limit: float) -> NDArray[np.intp]:
+    """Return the indices of the `closes`, restated for all known events, that are suspected to follow a split that nobody published.
+
+    They are more than `limit` times the close before them, or less than the inverse. Workers block, charts are not drawn and positions
+    get no return over such a jump.
+    """
+    ratios = closes[1:] / closes[:-1]
+    return np.flatnonzero((ratios > limit) | (ratios < 1 / limit)) + 1

@@ -198,7 +198,9 @@ def _made(one: AuditSummary, trail: SideRecords) -> tuple[float, int] | None:
     if not _opens(one):
         return 0.0, one.ts_event_ms
     outcome = trail.scored.get(one.signal_id) if one.signal_id is not None else None
-    return None if outcome is None else (outcome.return_net or 0.0, outcome.ts_exit_ms)
+    if outcome is None or outcome.unscored_reason is not None:
+        return None
+    return outcome.return_net or 0.0, outcome.ts_exit_ms
 
 
 def _share(flags: Iterable[bool]) -> float | None:

@@ -44,7 +44,9 @@ class Sample:
         """Return what the answer made: 0 where it opened no position or was not filled; None where it is not scored."""
         if self.record.action not in _OPENS:
             return 0.0
-        return None if self.outcome is None else self.outcome.return_net or 0.0
+        if self.outcome is None or self.outcome.unscored_reason is not None:
+            return None
+        return self.outcome.return_net or 0.0
 
 
 class Split(NamedTuple):

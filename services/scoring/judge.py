@@ -8,11 +8,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
+import numpy as np
+
 from schemas import Action, Cancel, CancelReason, Dividend, ExitReason, MarketFeatures, Order, Restatement, RunMode, Signal, SignalOutcome
 from services.core.calendar import SessionCalendar
+from services.core.restatement import jumps
 from services.scoring.fill_rules import FillRules
 from services.scoring.paper_position import Bar, Key, PaperPosition, PositionEnd, missing_fields
 from services.scoring.signal_times import span_of
@@ -136,7 +140,7 @@ class Judge:
         papers = [paper for paper in self._open.values() if paper.interval == bar.interval]
         if not series.bars or new.ts_open_ms >= series.bars[-1].ts_close_ms:
             series.append(new)
-            return self._play(papers, [new])
+            return self._play(papers, series, len(series.bars) - 1)
         index = bisect_left(series.bars, new.ts_close_ms, key=lambda kept: kept.ts_close_ms)
         if index == len(series.bars) or series.bars[index].ts_close_ms != new.ts_close_ms:
             return []
@@ -191,25 +195,35 @@ class Judge:
             if paper.from_ms >= series.trimmed_ms:
                 paper.reset()
                 first = bisect_left(series.bars, paper.from_ms, key=lambda bar: bar.ts_open_ms)
-                outcomes += self._play([paper], series.bars[first:])
+                outcomes += self._play([paper], series, first)
         return outcomes
 
-    def _play(self, papers: list[PaperPosition], bars: list[Bar]) -> list[SignalOutcome]:
+    def _play(self, papers: Iterable[PaperPosition], series: _Series, first: int) -> list[SignalOutcome]:
+        """Play the bars of `series` from the index `first` on."""
         outcomes = []
         for paper in sorted(papers, key=lambda one: one.key):
-            for bar in bars:
-                ended = paper.play(self._scaled(bar, paper), self._rules)
+            for index in range(first, len(series.bars)):
+                scaled = self._scaled(series.bars[index], paper.key[0])
+                ended = paper.play(scaled, self._rules, jumped=self._jumped(series, index))
                 if ended is not None:
                     del self._open[paper.signal_id]
                     outcomes.append(_outcome(paper, ended))
                     break
         return outcomes
 
-    def _scaled(self, bar: Bar, paper: PaperPosition) -> Bar:
-        """Return `bar` on the scale of the signal's prices."""
+    def _jumped(self, series: _Series, index: int) -> bool:
+        """Return whether the close of that bar is suspected to follow a split that nobody published."""
+        if not index:
+            return False
+        before = series.bars[index - 1]
+        # A split that takes effect as the bar before opens is in its prices already.
+        after = self._scaled(series.bars[index], before.ts_open_ms + 1)
+        return len(jumps(np.array([before.close, after.close]), self._rules.max_jump)) > 0
+
+    def _scaled(self, bar: Bar, stands_ms: int) -> Bar:
+        """Return `bar` on the scale of prices that stand at `stands_ms`."""
         if not (self._splits or self._dividends):
             return bar
-        stands_ms = paper.key[0]
         # A bar that spans a split is on the old scale as a whole, and what is decided after it on the new one.
         ratio = self._ratio(stands_ms, bar.ts_open_ms)
         paid = sum(amount * self._ratio(stands_ms, at_ms) for at_ms, amount in self._dividends if stands_ms <= at_ms <= bar.ts_open_ms)
@@ -252,6 +266,7 @@ def _outcome(paper: PaperPosition, ended: PositionEnd) -> SignalOutcome:
         conviction=paper.conviction,
         exit_reason=ExitReason(ended.reason),
         unfilled_reason="invalid" if ended.invalid else None,
+        unscored_reason="suspected_split" if ended.unscored else None,
         ts_entry_ms=paper.opened_ms,
         ts_exit_ms=ended.ts_exit_ms,
         entry=paper.price or None,

@@ -43,6 +43,8 @@ class PositionEnd(NamedTuple):
     max_adverse: float | None = None
     invalid: bool = False
     """True when it was not opened because the market lay beyond its stop."""
+    unscored: bool = False
+    """True when it was held over a price jump that no split explains, so that nobody knows what it made."""
 
 
 @dataclass(slots=True)
@@ -86,6 +88,8 @@ class PaperPosition:
     best: float = 0.0
     worst: float = 0.0
     bars_held: int = 0
+    jumped_ms: int | None = None
+    """When the bar opened in which a price jump that no split explains suspended it."""
 
     @classmethod
     def of(cls, signal: Signal, span: Span, key: Key, rules: FillRules) -> PaperPosition:
@@ -143,10 +147,24 @@ class PaperPosition:
 
     def reset(self) -> None:
         """Forget what was played."""
-        self.opened_ms, self.price, self.best, self.worst, self.bars_held = None, "", 0.0, 0.0, 0
+        self.opened_ms, self.price, self.best, self.worst, self.bars_held, self.jumped_ms = None, "", 0.0, 0.0, 0, None
 
-    def play(self, bar: Bar, rules: FillRules) -> PositionEnd | None:
-        """Take the next bar; return how the position ended in it, None while it has not."""
+    def play(self, bar: Bar, rules: FillRules, *, jumped: bool) -> PositionEnd | None:
+        """Take the next bar; return how the position ended in it, None while it has not.
+
+        A position that is open in a bar to which the price `jumped` is suspended until its horizon ends: a split or a correction that
+        comes by then has it played anew.
+        """
+        if self.jumped_ms is None:
+            ended = self._play(bar, rules)
+            if not jumped or self.opened_ms is None:
+                return ended
+            self.jumped_ms = bar.ts_open_ms
+        if bar.ts_close_ms < self.horizon_end_ms:
+            return None
+        return PositionEnd(ExitReason.CANCELLED, self.jumped_ms, unscored=True)
+
+    def _play(self, bar: Bar, rules: FillRules) -> PositionEnd | None:
         if self.opened_ms is not None:
             return self._hold(bar, rules, at_open=True)
         if bar.ts_open_ms < self.from_ms:

@@ -121,7 +121,7 @@ class ScoringService:
         self._inputs = Inputs(app, subscribe(app, settings), (self._names[Topic.STRATEGY_SIGNALS], self._names[Topic.MARKET_FEATURES]))
         self._scorer = Scorer(
             self._instruments,
-            partial(FillRules.of, scoring),
+            partial(FillRules.of, scoring, settings.fusion.max_jump),
             CandleRules(accepted_modes(settings.run_mode), settings.bus.max_record_bytes, settings.fusion.max_skew_ms),
             self._partitions,
             lambda symbol: self._judges.get(symbol.encode()),

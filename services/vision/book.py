@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from schemas import Candle, Instrument, Restatement, RunMode
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
-from services.core.restatement import factors, restates
+from services.core.restatement import factors, jumps, restates
 from services.vision.render import CLOSE, COLUMNS, VOLUME, ChartSpec, Floats
 
 
@@ -119,7 +118,7 @@ class ChartBook:
             if bar.slot >= first:
                 placed[bar.slot - first] = row
                 closes.append(row[CLOSE])
-        if any(max(after / before, before / after) > rules.max_jump for before, after in pairwise(closes)):
+        if len(jumps(np.array(closes), rules.max_jump)):
             return Refusal.SUSPECTED_SPLIT
         missing = np.isnan(placed[-rules.spec.bars :, CLOSE])
         if (_longest_run(missing) if self._instrument.sparse else int(missing.sum())) > rules.max_gap_bars:

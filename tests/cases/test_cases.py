@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from typer.testing import CliRunner
 
-from schemas import AuditRecord
+from schemas import AuditRecord, SignalOutcome
 from services.cli.backtest import app
 from services.cli.replay import app as replay
 from services.core.settings import SettingsError
@@ -98,6 +98,9 @@ def test_a_prompt_shows_no_daily_bar_that_is_not_over(tmp_path: Path) -> None:
 
 def test_nothing_is_decided_on_prices_that_hold_an_unadjusted_split(tmp_path: Path) -> None:
     audit = run(tmp_path, "--data", str(FOLDER / "unadjusted_split.csv"), "--symbol", "BTC-USD.CBSE", "--interval", "1h")
+    outcomes = [SignalOutcome.decode(line) for line in (tmp_path / "outcomes.jsonl").read_bytes().splitlines()]
+    assert max(abs(one.return_net) for one in outcomes if one.return_net is not None) < 0.02
+    assert sum(one.unscored_reason == "suspected_split" for one in outcomes) == 7
     reasons = [one.reason for one in audit]
     assert reasons.count("suspected_split") == 30
     assert set(reasons[reasons.index("suspected_split") :]) == {"suspected_split"}

@@ -15,7 +15,7 @@ import numpy as np
 
 from schemas import Dividend, MarketFeatures, Restatement
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, Fold
-from services.core.restatement import Factors, factors
+from services.core.restatement import Factors, factors, jumps
 from services.fusion.state.scale import restated_bar, restated_features
 
 _SLACK = 64
@@ -202,10 +202,8 @@ class Bars:
         Bars that opened before `opened_after_ms` do not count. None when there is none.
         """
         first = max(0, len(self) - self.keep)
-        close = np.frombuffer(self.close)[first:]
-        ratio = close[1:] / close[:-1]
-        for at in np.flatnonzero((ratio > limit) | (ratio < 1 / limit))[::-1]:
-            index = first + 1 + int(at)
+        for at in jumps(np.frombuffer(self.close)[first:], limit)[::-1]:
+            index = first + int(at)
             if self.ts_open[index] >= opened_after_ms:
                 return self.ts_close[index]
         return None

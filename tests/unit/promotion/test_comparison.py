@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from schemas import Action, AuditRecord, Outcome, RunMode
+from schemas import Action, AuditRecord, ExitReason, Outcome, RunMode
 from services.promotion.audit_summary import AuditSummary
 from services.promotion.comparison import Criteria, Expected, NothingToCompareError, compare
 from services.promotion.comparison_result import Comparison
@@ -148,6 +148,17 @@ def test_returns_are_paired_and_staying_out_makes_nothing() -> None:
     assert out.low == pytest.approx(0.01)
     unfilled = trail(*(shadow(n, Action.BUY) for n in numbers), outcomes=tuple(scored(RunMode.SHADOW, n, None) for n in numbers))
     assert compared(ours, unfilled).returns == out
+
+
+def test_a_position_held_over_a_suspected_split_is_no_pair_of_returns() -> None:
+    ours = trail(*(live(n, Action.BUY) for n in range(20)), outcomes=tuple(scored(RunMode.LIVE, n, -0.01) for n in range(20)))
+    over_split = scored(RunMode.SHADOW, 0, None).model_copy(
+        update={"exit_reason": ExitReason.CANCELLED, "unscored_reason": "suspected_split"}
+    )
+    outcomes = (over_split, *(scored(RunMode.SHADOW, n, 0.01) for n in range(1, 20)))
+    out = compared(ours, trail(*(shadow(n, Action.BUY) for n in range(20)), outcomes=outcomes)).returns
+    assert out is not None
+    assert out.pairs == 19
 
 
 def test_returns_that_are_surely_worse_are_missed_and_unsure_ones_are_not() -> None:

@@ -145,6 +145,13 @@ def test_an_unfilled_order_made_nothing() -> None:
     assert sample.return_net == 0.0
 
 
+def test_an_order_held_over_a_suspected_split_is_not_scored() -> None:
+    record = audit(1)
+    over_split = outcome(record, None).model_copy(update={"exit_reason": ExitReason.CANCELLED, "unscored_reason": "suspected_split"})
+    (sample,) = samples_of([record], [over_split])
+    assert sample.return_net is None
+
+
 async def _backtest(path: Path) -> Path:
     await run(plan(walk(150)), path)
     return path / "audit.jsonl"

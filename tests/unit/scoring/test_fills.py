@@ -37,7 +37,7 @@ def instrument(**fields: Any) -> Instrument:
 
 def rules(*, trade_through: bool = True, **fields: Any) -> FillRules:
     settings = ScoringSettings(cost_bps=0.0, slippage_bps=0.0, trade_through=trade_through)
-    return FillRules.of(settings, instrument(fee_bps=0.0, slippage_bps=0.0, **fields))
+    return FillRules.of(settings, 1.8, instrument(fee_bps=0.0, slippage_bps=0.0, **fields))
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_no_fill_is_more_than_three_seconds_before_its_decision(interval: str, m
 
 def test_fees_and_slippage_of_an_instrument_go_before_the_settings() -> None:
     settings = ScoringSettings(cost_bps=2.0, slippage_bps=1.0)
-    plain = FillRules.of(settings, instrument())
+    plain = FillRules.of(settings, 1.8, instrument())
     assert (plain.cost_bps, plain.slippage_bps, plain.fee) == (2.0, 1.0, 0.0)
-    own = FillRules.of(settings, instrument(fee_bps=0.0, slippage_bps=5.0, fee_per_unit=2.5, multiplier=50.0))
+    own = FillRules.of(settings, 1.8, instrument(fee_bps=0.0, slippage_bps=5.0, fee_per_unit=2.5, multiplier=50.0))
     assert (own.cost_bps, own.slippage_bps, own.fee) == (0.0, 5.0, 0.05)
 
 

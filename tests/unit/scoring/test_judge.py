@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas import CancelReason, ExitReason, SignalOutcome
+from schemas import CancelReason, ExitReason, Signal, SignalOutcome
 from services.scoring.fill_rules import FillRules
 from services.scoring.judge import KEPT_BARS
 from tests.unit.scoring.build import FREE, MINUTE, Move, at, bar, bars, cancel, dividend, feed, judge, only, signal, split
@@ -16,6 +16,8 @@ from tests.unit.scoring.build import FREE, MINUTE, Move, at, bar, bars, cancel, 
 FLAT = "100 100.2 99.8 100"
 TEN_BPS = FillRules(cost_bps=10.0, slippage_bps=0.0)
 SLIPPING = FillRules(cost_bps=2.0, slippage_bps=10.0)
+JUMPS = FillRules(cost_bps=0.0, slippage_bps=0.0, max_jump=1.8)
+FLAT_HALF = "50 50.1 49.9 50"
 
 
 @dataclass(frozen=True)
@@ -450,6 +452,66 @@ def test_a_signal_ends_with_the_numbers_worked_out_by_hand(case: Case) -> None:
         "bars_held": case.held,
     }
     assert expected == {name: getattr(outcome, name) for name in expected}
+
+
+SPLIT_BARS = [bar(0, FLAT), bar(1, "50.1 51.2 49.9 50.5"), bar(2, "50.5 50.7 50.3 50.4"), bar(3, FLAT_HALF), bar(4, FLAT_HALF)]
+
+
+def unscored(outcome: SignalOutcome) -> tuple[object, ...]:
+    return outcome.exit_reason, outcome.unscored_reason, outcome.entry, outcome.exit, outcome.return_net, outcome.ts_exit_ms
+
+
+@pytest.mark.parametrize("opens", ["50", "100"])  # some vendors write the close before as the open
+@pytest.mark.parametrize("order", [BUY, SELL])
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_position_held_over_a_suspected_split_has_no_return_whichever_way_the_price_jumped(
+    order: Signal, opens: str, scale: float
+) -> None:
+    jumped = bar(1, f"{float(opens) * (1 if opens == '100' else scale)} {50 * max(scale, 2)} {50 * min(scale, 2)} {50 * scale}")
+    after = f"{50 * scale} {50.1 * scale} {49.9 * scale} {50 * scale}"
+    outcome = only(feed(judge(JUMPS), [order, bar(0, FLAT), jumped, *(bar(number, after) for number in (2, 3, 4))]))
+    assert unscored(outcome) == (ExitReason.CANCELLED, "suspected_split", "100.00", None, None, at(1))
+
+
+def test_a_position_held_over_a_suspected_split_waits_for_an_explanation_until_its_horizon_ends() -> None:
+    one = judge(JUMPS)
+    assert feed(one, [BUY, *SPLIT_BARS[:4]]) == []
+    assert one.open_signals == 1
+    assert only(feed(one, SPLIT_BARS[4:])).unscored_reason == "suspected_split"
+
+
+@pytest.mark.parametrize("known", [0, 1, 2, 3, 4])
+def test_a_split_that_is_published_while_its_jump_is_suspected_counts_as_one_published_before(known: int) -> None:
+    moves: list[Move] = [BUY, *SPLIT_BARS]
+    moves.insert(1 + known, split(at(1), 2.0))
+    found = only(feed(judge(JUMPS), moves))
+    assert (found.exit_reason, found.exit, found.unscored_reason) == (ExitReason.TARGET, "102.00", None)
+
+
+def test_a_correction_that_takes_the_jump_back_ends_the_suspicion() -> None:
+    corrected = bar(1, "100 102.5 99.5 101", revision=1)
+    found = only(feed(judge(JUMPS), [BUY, *bars(FLAT, "50 50.1 49.9 50"), corrected]))
+    assert (found.exit_reason, found.return_net) == (ExitReason.TARGET, 0.02)
+
+
+def test_a_suspected_split_concerns_no_position_that_ended_before_or_was_opened_after() -> None:
+    before = only(feed(judge(JUMPS), [BUY, *bars("100 102.5 99.5 101", "50 50.1 49.9 50")]))
+    assert (before.exit_reason, before.unscored_reason) == (ExitReason.TARGET, None)
+    late = signal("buy", 2, entry="50.25", stop="49.50", target="51.00")
+    after = only(feed(judge(JUMPS), [*bars(FLAT, "50 50.1 49.9 50"), late, bar(2, "50 51.2 49.9 51")]))
+    assert (after.exit_reason, after.unscored_reason) == (ExitReason.TARGET, None)
+
+
+def test_a_jump_within_the_limit_is_a_move_of_the_market() -> None:
+    found = only(feed(judge(JUMPS), [SELL, *bars(FLAT, "60 60.1 59.9 60")]))
+    assert (found.exit_reason, found.return_net) == (ExitReason.TARGET, 0.4)
+
+
+def test_a_judge_that_was_stored_while_a_jump_is_suspected_goes_on_as_before() -> None:
+    one, other = judge(JUMPS), judge(JUMPS)
+    assert feed(one, [BUY, *SPLIT_BARS[:3]]) == []
+    other.load(one.dump())
+    assert feed(other, SPLIT_BARS[3:]) == feed(one, SPLIT_BARS[3:])
 
 
 def test_an_outcome_says_what_its_signal_was() -> None:
