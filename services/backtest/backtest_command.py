@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from schemas import InstrumentEvent, SignalOutcome
+from schemas import SignalOutcome
 from services.backtest.backtest_plan import BacktestPlan, prepare
 from services.backtest.blind_report import Finished, with_both
 from services.backtest.checkpoint import FILES, OUTCOMES, Checkpoint, RunFolder, RunFolderError, read_checkpoint
@@ -21,6 +21,7 @@ from services.backtest.request import BacktestRequest
 from services.backtest.runner import BacktestRunner
 from services.core import logs
 from services.core.ctrl_c import Interrupt, catch_ctrl_c
+from services.core.restatement import restating
 from services.core.settings import LogSettings
 from services.scoring.report import ReportInput, build, to_html, to_terminal
 from services.scoring.report.optional_packages import need
@@ -149,7 +150,8 @@ def _report_input(plan: BacktestPlan, runner: BacktestRunner, folder: RunFolder)
         bars=runner.bars,
         cost_bps=scoring.cost_bps + scoring.slippage_bps,
         facts=dict(_facts(plan, runner, folder.checkpoint)),
-        splits=[event for event in plan.feed.restatements if isinstance(event, InstrumentEvent)],
+        restatements=restating(plan.feed.restatements, {one.symbol: one for one in plan.feed.instruments}),
+        max_jump=plan.settings.fusion.max_jump,
     )
 
 

@@ -47,11 +47,16 @@ def report(
         typer.Option(
             metavar="FILE",
             help="With `--outcomes`: closed bars, `MarketFeatures` or `Candle` messages, or a log that `aquiline replay export`, the demo "
-            "or a backtest wrote, which includes the splits. Repeatable.",
+            "or a backtest wrote, which includes instruments, splits and dividends. Repeatable.",
         ),
     ] = None,
     splits: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With `--outcomes`: `InstrumentEvent` messages, needed where bars span a split.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With `--outcomes`: `InstrumentEvent` and `Dividend` messages, needed where bars span them. Dividends count only for "
+            "instruments of a log in `--bars` whose `returns` are `total`.",
+        ),
     ] = None,
     signals: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With `--outcomes`: `Signal` messages, which name engine and model in the report.")

@@ -8,12 +8,13 @@ Source: the adjusted close of CRSP and of most data vendors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas import Dividend, Instrument, Restatement
+from schemas import Dividend, Instrument, InstrumentEvent, Restatement
 
 
 class Factors(NamedTuple):
@@ -28,6 +29,15 @@ def restates(event: Restatement, instrument: Instrument) -> bool:
     if isinstance(event, Dividend):
         return instrument.returns == "total" and instrument.price_adjustment != "split_dividend"
     return instrument.price_adjustment == "none"
+
+
+def restating(events: Iterable[Restatement], instruments: Mapping[str, Instrument]) -> list[Restatement]:
+    """Return the `events` that candles are restated for. Of symbols that `instruments` lacks, these are the splits."""
+    return [
+        event
+        for event in events
+        if (restates(event, known) if (known := instruments.get(event.symbol)) is not None else isinstance(event, InstrumentEvent))
+    ]
 
 
 def factors(event: Restatement, close: float | None, price_since: float = 1.0) -> Factors:

@@ -38,7 +38,7 @@ def build(given: ReportInput) -> Report:
     outcomes, duplicates = distinct(given.outcomes)
     counts = count(outcomes, duplicates)
     trades = trades_of(outcomes)
-    prices = Prices(given.bars, given.splits)
+    prices = Prices(given.bars, given.restatements, given.max_jump)
     cost = 2 * given.cost_bps * _BPS
     period = _period(outcomes, prices)
     overlap = _overlap(trades)
@@ -51,7 +51,7 @@ def build(given: ReportInput) -> Report:
         title=number_format.plain(given.title),
         head=_head(given, outcomes, period),
         banner=_banner(outcomes),
-        cautions=_cautions(outcomes, counts, overlap, random),
+        cautions=(*_cautions(outcomes, counts, overlap, random), *_jump_cautions(counts, prices)),
         verdict=reached(counts, overlap, random),
         counts=counts,
         hit_rate=wilson(int(np.count_nonzero(won)), len(won)),
@@ -164,6 +164,22 @@ def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overla
     if counts.duplicates:
         cautions.append(
             f"{number_format.counted(counts.duplicates, 'outcome')} dropped: the signal had one already, and the first is kept."
+        )
+    return tuple(cautions)
+
+
+def _jump_cautions(counts: Counts, prices: Prices) -> tuple[str, ...]:
+    cautions = []
+    for symbol, at_ms in sorted(prices.suspected.items()):
+        times = number_format.listed([f"{number_format.moment(one)} UTC" for one in at_ms])
+        cautions.append(
+            f"Prices of {number_format.plain(symbol)} jump at {times} without a split on record. The jump is taken as a split: no figure "
+            "counts it as a gain or loss. Publish the split, or raise fusion.max_jump where the move was real."
+        )
+    if counts.unscored:
+        cautions.append(
+            f"{number_format.counted(counts.unscored, 'position')} held over such a jump: they have no return and are left out of every "
+            "figure. If the move was real, their gains and losses are missing here."
         )
     return tuple(cautions)
 

@@ -77,7 +77,7 @@ def _mark(gained: Floats, grid: Times, trades: Trades, own: Indices, *, closes: 
     own, first, held = own[held > 0], first[held > 0], held[held > 0]
     if len(own) == 0:
         return
-    entry = prices.adjusted(trades.outcomes[own[0]].symbol, trades.entry[own], closes.price[first])
+    entry = prices.adjusted(trades.outcomes[own[0]].symbol, trades.entry[own], closes.price[first], trades.entry_ms[own])
     ends = np.cumsum(held)
     begins = ends - held
     at = np.arange(ends[-1]) + np.repeat(first - begins, held)  # each position's closes, one position after the other

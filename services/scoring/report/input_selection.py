@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from schemas import Candle, InstrumentEvent, Signal, SignalOutcome, interval_ms
+from schemas import Candle, Restatement, Signal, SignalOutcome, interval_ms
 from services.scoring.report import ReportBar
 
 _SHOWN: Final = 4
@@ -117,7 +117,7 @@ class ReportSources:
 
     outcomes: Sequence[SignalOutcome]
     bars: dict[str, list[ReportBar]]
-    splits: Sequence[InstrumentEvent]
+    restatements: Sequence[Restatement]
     facts: dict[str, str]
     notes: Sequence[str] = field(default=())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,9 +15,9 @@ from rich.progress import Progress
 from schemas import (
     Candle,
     CorporateEvent,
-    Dividend,
-    InstrumentEvent,
+    Instrument,
     MarketFeatures,
+    Restatement,
     Signal,
     SignalOutcome,
     SymbolChange,
@@ -28,10 +28,12 @@ from schemas import (
 )
 from services.core.errors import ServiceError
 from services.core.exported_log import read_log
+from services.core.restatement import restating
 from services.scoring.report.input_selection import ClosedBars, OutcomeFilter, ReportSources, SelectedOutcomes, SignalFacts, distinct
 
 _STEP: Final = 500
-_OF_LOG: Final[dict[Topic, Callable[[bytes], Candle | CorporateEvent]]] = {
+_OF_LOG: Final[dict[Topic, Callable[[bytes], Candle | Instrument | CorporateEvent]]] = {
+    Topic.INSTRUMENTS: Instrument.decode,
     Topic.MARKET_FEATURES: MarketFeatures.decode,
     Topic.INSTRUMENT_EVENTS: decode_corporate_event,
 }
@@ -51,25 +53,41 @@ class Files:
 def read_files(files: Files, selected: OutcomeFilter, progress: Progress) -> ReportSources:
     """Return the selected inputs; raise ServiceError."""
     outcomes = SelectedOutcomes([one for one in _messages(files.outcomes, SignalOutcome.decode, progress) if selected.accepts(one)])
-    bars, signals = ClosedBars(), SignalFacts()
-    events = [] if files.splits is None else list(_messages(files.splits, decode_corporate_event, progress))
-    splits = [event for event in events if isinstance(event, InstrumentEvent)]
+    signals, market = SignalFacts(), _Market(outcomes)
+    if files.splits is not None:
+        market.take(_messages(files.splits, decode_corporate_event, progress))
     for file in files.bars:
-        for bar in _log(file, progress) if _is_log(file) else _messages(file, Candle.decode, progress):
-            if isinstance(bar, InstrumentEvent):
-                splits.append(bar)
-            elif outcomes.needs_bar(bar):
-                bars.add(bar)
+        market.take(_log(file, progress) if _is_log(file) else _messages(file, Candle.decode, progress))
     if files.signals is not None:
         for message in _messages(files.signals, decode_signal_message, progress):
             if isinstance(message, Signal) and outcomes.has_signal(message):
                 signals.add(message)
     named = [files.outcomes, *files.bars, *(file for file in (files.splits, files.signals) if file is not None)]
     facts = {"Read from": ", ".join(file.name for file in named), **signals.facts(distinct(outcomes.all))}
+    bars = market.bars.by_symbol()
     notes = [] if outcomes.all else [f"{files.outcomes} holds no outcome of these symbols and this time"]
-    if outcomes.all and not bars.by_symbol():
+    if outcomes.all and not bars:
         notes.append("--bars holds no closed bar of the outcomes' symbols, intervals and time; the report has no baselines")
-    return ReportSources(outcomes.all, bars.by_symbol(), splits, facts, notes)
+    return ReportSources(outcomes.all, bars, restating(market.events, market.instruments), facts, notes)
+
+
+class _Market:
+    """The bars that the report needs, the instruments, and the corporate events."""
+
+    def __init__(self, outcomes: SelectedOutcomes) -> None:
+        self._outcomes = outcomes
+        self.bars = ClosedBars()
+        self.instruments: dict[str, Instrument] = {}
+        self.events: list[Restatement] = []
+
+    def take(self, messages: Iterable[Candle | Instrument | CorporateEvent]) -> None:
+        for message in messages:
+            if isinstance(message, Instrument):
+                self.instruments[message.symbol] = message
+            elif not isinstance(message, Candle | SymbolChange):
+                self.events.append(message)
+            elif isinstance(message, Candle) and self._outcomes.needs_bar(message):
+                self.bars.add(message)
 
 
 def _is_log(file: Path) -> bool:
@@ -78,18 +96,16 @@ def _is_log(file: Path) -> bool:
     return first.startswith(b'{"aquiline_log"')
 
 
-def _log(file: Path, progress: Progress) -> Iterator[Candle | InstrumentEvent]:
-    """Yield the bars and splits of an exported log; the report knows of no other corporate events."""
+def _log(file: Path, progress: Progress) -> Iterator[Candle | Instrument | CorporateEvent]:
+    """Yield the bars, instruments and corporate events of an exported log."""
     task = progress.add_task(file.name, total=None)
     header, lines = read_log(file)
     wanted = {topic_name(topic, header.settings.run_mode): decode for topic, decode in _OF_LOG.items()}
     for line in lines:
         if line.record is None or line.problem is not None:
             raise ServiceError(f"{file}, line {line.number}: {line.problem}")
-        if (decode := wanted.get(line.record.topic)) is not None:
-            message = _decoded(file, line.number, line.record.value or b"", decode)
-            if not isinstance(message, Dividend | SymbolChange):
-                yield message
+        if (decode := wanted.get(line.record.topic)) is not None and line.record.value is not None:
+            yield _decoded(file, line.number, line.record.value, decode)
         if line.number % _STEP == 0:
             progress.update(task, completed=line.number)
 

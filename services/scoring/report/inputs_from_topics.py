@@ -1,4 +1,4 @@
-"""Reads the report's inputs from the topics: outcomes first, then the bars, splits and signals that belong to them.
+"""Reads the report's inputs from the topics: outcomes first, then the bars, corporate events and signals that belong to them.
 
 Times are market times. No record is appended before its market time, so reading starts at the first record appended since then. It
 ends at the end of the topic, as recorded data may be appended years later.
@@ -13,11 +13,13 @@ from pydantic import ValidationError
 from rich.progress import Progress
 
 from schemas import (
-    InstrumentEvent,
+    Instrument,
     MarketFeatures,
     Message,
+    Restatement,
     Signal,
     SignalOutcome,
+    SymbolChange,
     Topic,
     decode_corporate_event,
     decode_signal_message,
@@ -26,6 +28,7 @@ from schemas import (
 from services.core.bus import Bus, Reader, Record
 from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets
 from services.core.decode import Refused, accepted_modes, decode
+from services.core.restatement import restating
 from services.core.settings import Settings
 from services.scoring.report.input_selection import ClosedBars, OutcomeFilter, ReportSources, SelectedOutcomes, SignalFacts, distinct
 
@@ -57,12 +60,14 @@ class _Reading:
             [one async for one in self._messages(Topic.SIGNAL_OUTCOMES, SignalOutcome, selected.since_ms) if selected.accepts(one)]
         )
         notes = []
-        bars, splits, signals = ClosedBars(), [], SignalFacts()
+        bars, signals = ClosedBars(), SignalFacts()
+        restatements: list[Restatement] = []
         if outcomes.all:
             async for bar in self._messages(Topic.MARKET_FEATURES, MarketFeatures, outcomes.start_ms):
                 if outcomes.needs_bar(bar):
                     bars.add(bar)
-            splits = [one async for one in self._splits() if one.symbol in outcomes.symbols]
+            events = [one async for one in self._events() if one.symbol in outcomes.symbols]
+            restatements = restating(events, {one.symbol: one async for one in self._messages(Topic.INSTRUMENTS, Instrument, None)})
             async for record in self._records(Topic.STRATEGY_SIGNALS, None if selected.since_ms is None else outcomes.start_ms):
                 self._add(signals, outcomes, record)
         else:
@@ -80,7 +85,7 @@ class _Reading:
             "Read from": f"{self._bus.address}: {self._name(Topic.SIGNAL_OUTCOMES)}, {self._name(Topic.MARKET_FEATURES)}",
             **signals.facts(distinct(outcomes.all)),
         }
-        return ReportSources(outcomes.all, bars.by_symbol(), splits, facts, notes)
+        return ReportSources(outcomes.all, bars.by_symbol(), restatements, facts, notes)
 
     def _name(self, topic: Topic) -> str:
         return topic_name(topic, self._settings.run_mode)
@@ -97,14 +102,16 @@ class _Reading:
     async def _messages(self, topic: Topic, model: type[M], since_ms: int | None) -> AsyncIterator[M]:
         modes, most = accepted_modes(self._settings.run_mode), self._settings.bus.max_record_bytes
         async for record in self._records(topic, since_ms):
+            if record.value is None and topic is Topic.INSTRUMENTS:
+                continue  # deleted
             message = decode(model, record, modes, most)
             if isinstance(message, Refused):
                 self._refuse(record, message.detail)
             else:
                 yield message
 
-    async def _splits(self) -> AsyncIterator[InstrumentEvent]:
-        """Yield the splits; the report knows of no other corporate events."""
+    async def _events(self) -> AsyncIterator[Restatement]:
+        """Yield the splits and dividends."""
         modes = accepted_modes(self._settings.run_mode)
         async for record in self._records(Topic.INSTRUMENT_EVENTS, None):
             try:
@@ -112,7 +119,7 @@ class _Reading:
             except ValidationError as error:
                 self._refuse(record, error.errors(include_url=False)[0]["msg"])
                 continue
-            if isinstance(event, InstrumentEvent) and event.run_mode in modes:
+            if not isinstance(event, SymbolChange) and event.run_mode in modes:
                 yield event
 
     def _refuse(self, record: Record, detail: str) -> None:

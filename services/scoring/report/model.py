@@ -5,17 +5,18 @@ A return is a fraction of a position's entry price (0.01 is one per cent); times
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from schemas import Candle, ExitReason, InstrumentEvent, SignalOutcome
+from schemas import Candle, ExitReason, Restatement, SignalOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class ReportBar:
-    """A closed bar. Prices are those that were traded: `ReportInput.splits` adjusts them."""
+    """A closed bar. Prices are those that were traded: `ReportInput.restatements` restate them."""
 
     symbol: str
     interval: str
@@ -46,8 +47,10 @@ class ReportInput:
     returns are net already."""
     facts: Mapping[str, str]
     """Shown in the head as they are: engine, model, settings."""
-    splits: Sequence[InstrumentEvent] = ()
-    """Splits that `bars` and the outcomes' entry prices are not yet adjusted for."""
+    restatements: Sequence[Restatement] = ()
+    """Splits and dividends that returns count and `bars` and the outcomes' entry prices are not yet adjusted for."""
+    max_jump: float = math.inf
+    """A close that is more than this many times the one before it, or less than the inverse, is suspected to follow a split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Where the signals went. `signals` is `completed` and all that is in `closed_early`, `never_opened` and `unusable`."""
+    """Where the signals went. `signals` is `completed`, `unscored`, `unusable` and all in `closed_early` and `never_opened`."""
 
     signals: int
     completed: int
@@ -69,6 +72,8 @@ class Counts:
     closed_early: Mapping[ExitReason, int]
     """Opened, and ended by a cancel or a newer signal."""
     never_opened: Mapping[ExitReason, int]
+    unscored: int
+    """Held over a price jump that no split explains: nobody knows what they made."""
     unusable: int
     """Opened by what they say, but without price, time or return."""
     duplicates: int

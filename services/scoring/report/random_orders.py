@@ -84,11 +84,11 @@ class Rings:
 def orders_of(outcomes: Iterable[SignalOutcome], prices: Prices, start_ms: int, end_ms: int) -> tuple[Orders, Rings] | None:
     """Return the orders whose symbol and interval have enough bars, and those bars; None when there are none.
 
-    Outcomes that do not say what was ordered are left out.
+    Outcomes that do not say what was ordered are left out, and those held over a suspected split.
     """
     by_series: dict[tuple[str, str], list[SignalOutcome]] = defaultdict(list)
     for outcome in sorted(outcomes, key=lambda one: (one.ts_exit_ms, one.signal_id)):
-        if outcome.order is not None:
+        if outcome.order is not None and outcome.unscored_reason is None:
             by_series[outcome.symbol, outcome.interval].append(outcome)
     rows: list[tuple[float, ...]] = []
     placed: list[SignalOutcome] = []

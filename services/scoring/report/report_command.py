@@ -59,7 +59,8 @@ async def run(asked: ReportRequest, files: Files | None) -> None:
                 bars=found.bars,
                 cost_bps=cost_bps,
                 facts=_facts(found.facts, asked),
-                splits=found.splits,
+                restatements=found.restatements,
+                max_jump=settings.fusion.max_jump,
             )
         )
         page = None if asked.out is None else to_html(report)

@@ -83,6 +83,8 @@ def counts(report: Report) -> Sheet:
         *_reasons("closed early", counted.closed_early),
         *_reasons("never opened", counted.never_opened),
     ]
+    if counted.unscored:
+        rows.append(("held over a suspected split", f"{counted.unscored:,}"))
     if counted.unusable:
         rows.append(("unusable", f"{counted.unusable:,}"))
     note = "The hit rate is of completed positions alone. Money is counted over every position that was opened, however it ended."

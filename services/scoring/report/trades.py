@@ -70,9 +70,11 @@ def count(outcomes: Sequence[SignalOutcome], duplicates: int) -> Counts:
     """Return where the signals went; `outcomes` are distinct by id."""
     early: Counter[ExitReason] = Counter()
     never: Counter[ExitReason] = Counter()
-    completed = lost = 0
+    completed = unscored = lost = 0
     for outcome in outcomes:
-        if unusable(outcome):
+        if outcome.unscored_reason is not None:
+            unscored += 1
+        elif unusable(outcome):
             lost += 1
         elif not opened(outcome):
             never[outcome.exit_reason] += 1
@@ -80,7 +82,7 @@ def count(outcomes: Sequence[SignalOutcome], duplicates: int) -> Counts:
             completed += 1
         else:
             early[outcome.exit_reason] += 1
-    return Counts(len(outcomes), completed, dict(sorted(early.items())), dict(sorted(never.items())), lost, duplicates)
+    return Counts(len(outcomes), completed, dict(sorted(early.items())), dict(sorted(never.items())), unscored, lost, duplicates)
 
 
 def trades_of(outcomes: Iterable[SignalOutcome]) -> Trades:

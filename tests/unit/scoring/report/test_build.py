@@ -185,22 +185,50 @@ def test_a_split_is_no_fall_of_the_market() -> None:
     split = InstrumentEvent(schema_version=1, run_mode=RunMode.DEMO, symbol="AAPL.XNAS", event="split", ratio=2.0, effective_ms=at_ms)
     across = {one.signal_id for one in given.outcomes if (one.ts_entry_ms or 0) < at_ms < one.ts_exit_ms}
     adjusted = replace(given, outcomes=[one for one in given.outcomes if one.signal_id not in across])
-    bars = {
-        symbol: [scaled(bar, 2) if symbol == "AAPL.XNAS" and bar.ts_close_ms <= at_ms else bar for bar in of_symbol]
-        for symbol, of_symbol in given.bars.items()
-    }
-    outcomes = [
-        one.model_copy(update={"entry": f"{float(one.entry) * 2:.4f}"})
-        if one.entry is not None and one.symbol == "AAPL.XNAS" and (one.ts_entry_ms or 0) < at_ms
-        else one
-        for one in adjusted.outcomes
-    ]
-    traded, expected = build(replace(adjusted, bars=bars, outcomes=outcomes, splits=[split, split])), build(adjusted)
+    outcomes, bars = _before_a_split(adjusted, at_ms, 2)
+    traded, expected = build(replace(adjusted, bars=bars, outcomes=outcomes, restatements=[split, split])), build(adjusted)
     assert traded.over_time.values == pytest.approx(expected.over_time.values, abs=1e-6)
     assert traded.hold is not None
     assert expected.hold is not None
     assert traded.hold.by_symbol == pytest.approx(expected.hold.by_symbol)
     assert traded.verdict == expected.verdict
+
+
+def test_a_split_that_nobody_published_is_no_fall_of_the_market_either_and_the_report_says_so() -> None:
+    given = market.given(Plan(bars=300))
+    at_ms = START_MS + 150 * HOUR_MS
+    across = {one.signal_id for one in given.outcomes if one.symbol == "AAPL.XNAS" and (one.ts_entry_ms or 0) < at_ms < one.ts_exit_ms}
+    outcomes, bars = _before_a_split(given, at_ms, 10)
+    over_split = {"exit_reason": ExitReason.CANCELLED, "unscored_reason": "suspected_split", "exit": None, "return_net": None}
+    held = [one.model_copy(update=over_split) if one.signal_id in across else one for one in outcomes]
+    found = build(replace(given, outcomes=held, bars=bars, max_jump=1.8))
+    expected = build(replace(given, outcomes=[one for one in given.outcomes if one.signal_id not in across]))
+    assert across
+    assert (found.counts.unscored, found.counts.unusable) == (len(across), 0)
+    assert found.counts.signals == expected.counts.signals + len(across)
+    assert found.over_time.values == pytest.approx(expected.over_time.values, abs=1e-6)
+    assert found.hold is not None
+    assert expected.hold is not None
+    assert found.hold.by_symbol == pytest.approx(expected.hold.by_symbol)
+    assert found.random is not None
+    assert expected.random is not None
+    assert found.random.kinds[1].mean == pytest.approx(expected.random.kinds[1].mean, abs=1e-6)
+    assert sum("without a split on record" in one or "held over such a jump" in one for one in found.cautions) == 2
+
+
+def _before_a_split(given: ReportInput, at_ms: int, ratio: int) -> tuple[list[SignalOutcome], dict[str, list[ReportBar]]]:
+    """Return outcomes and bars as they were traded when AAPL was split at `at_ms`."""
+    bars = {
+        symbol: [scaled(bar, ratio) if symbol == "AAPL.XNAS" and bar.ts_close_ms <= at_ms else bar for bar in of_symbol]
+        for symbol, of_symbol in given.bars.items()
+    }
+    outcomes = [
+        one.model_copy(update={"entry": f"{float(one.entry) * ratio:.4f}"})
+        if one.entry is not None and one.symbol == "AAPL.XNAS" and (one.ts_entry_ms or 0) < at_ms
+        else one
+        for one in given.outcomes
+    ]
+    return outcomes, bars
 
 
 def test_more_money_never_ranks_lower_among_random_traders() -> None:

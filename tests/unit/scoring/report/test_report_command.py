@@ -12,7 +12,7 @@ import pytest
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from schemas import Dividend, InstrumentEvent, MarketFeatures, Message, RunMode, Signal, SignalOutcome, Topic, topic_name
+from schemas import Dividend, Instrument, InstrumentEvent, MarketFeatures, Message, RunMode, Signal, SignalOutcome, Topic, topic_name
 from schemas.examples import EXAMPLES
 from services.cli.score import app
 from services.core.bus import NewTopic, Record
@@ -93,11 +93,11 @@ def from_files(folder: Path, world: World, wanted: OutcomeFilter = ALL) -> Repor
         return read_files(files, wanted, progress)
 
 
-def from_topics(publish: dict[Topic, list[tuple[str, bytes]]], wanted: OutcomeFilter = ALL) -> ReportSources:
+def from_topics(publish: dict[Topic, list[tuple[str, bytes | None]]], wanted: OutcomeFilter = ALL) -> ReportSources:
     async def play() -> ReportSources:
         bus = MemoryBus(SystemClock())
         admin = await bus.admin()
-        topics = [Topic.SIGNAL_OUTCOMES, Topic.MARKET_FEATURES, Topic.INSTRUMENT_EVENTS, Topic.STRATEGY_SIGNALS]
+        topics = [Topic.SIGNAL_OUTCOMES, Topic.MARKET_FEATURES, Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS, Topic.STRATEGY_SIGNALS]
         await admin.create([NewTopic(topic_name(topic, MODE), 3, {}) for topic in topics])
         producer = await bus.producer(client_id="test")
         for topic, records in publish.items():
@@ -111,7 +111,9 @@ def from_topics(publish: dict[Topic, list[tuple[str, bytes]]], wanted: OutcomeFi
     return asyncio.run(play())
 
 
-def records(messages: Iterable[SignalOutcome | MarketFeatures | Signal | InstrumentEvent]) -> list[tuple[str, bytes]]:
+def records(
+    messages: Iterable[SignalOutcome | MarketFeatures | Signal | InstrumentEvent | Dividend | Instrument],
+) -> list[tuple[str, bytes | None]]:
     return [(one.symbol, one.encode()) for one in messages]
 
 
@@ -173,17 +175,53 @@ def test_splits_of_the_outcomes_symbols_are_found(world: World) -> None:
             Topic.INSTRUMENT_EVENTS: records(splits),
         }
     )
-    assert [one.symbol for one in found.splits] == ["IBM.XNYS"]
+    assert [one.symbol for one in found.restatements] == ["IBM.XNYS"]
 
 
-def test_bars_and_splits_may_come_from_an_exported_log(tmp_path: Path, world: World) -> None:
+def total_return(symbol: str, adjustment: str = "none") -> Instrument:
+    return Instrument.model_validate(
+        {
+            "schema_version": 1,
+            "run_mode": RunMode.LIVE,
+            "symbol": symbol,
+            "currency": "USD",
+            "price_increment": "0.01",
+            "calendar": "24x7",
+            "price_adjustment": adjustment,
+            "returns": "total",
+        }
+    )
+
+
+def paid(symbol: str) -> Dividend:
+    return Dividend(schema_version=1, run_mode=RunMode.LIVE, symbol=symbol, event="dividend", amount=0.5, effective_ms=START_MS)
+
+
+@pytest.mark.parametrize(("adjustment", "applied"), [("none", ["split", "dividend"]), ("split", ["dividend"]), ("split_dividend", [])])
+def test_bars_are_restated_for_what_their_instrument_says(world: World, adjustment: str, applied: list[str]) -> None:
+    outcomes, bars, _ = world
+    split = InstrumentEvent(schema_version=1, run_mode=RunMode.LIVE, symbol="IBM.XNYS", event="split", ratio=2.0, effective_ms=START_MS)
+    found = from_topics(
+        {
+            Topic.SIGNAL_OUTCOMES: records(outcomes),
+            Topic.MARKET_FEATURES: records(bars),
+            Topic.INSTRUMENTS: [*records([total_return("IBM.XNYS", adjustment)]), ("OLD.XNYS", None)],
+            Topic.INSTRUMENT_EVENTS: records([split, paid("IBM.XNYS")]),
+        }
+    )
+    assert [one.event for one in found.restatements] == applied
+    assert not found.notes
+
+
+def test_bars_instruments_and_corporate_events_may_come_from_an_exported_log(tmp_path: Path, world: World) -> None:
     outcomes, bars, _ = world
     split = InstrumentEvent(schema_version=1, run_mode=RunMode.LIVE, symbol="IBM.XNYS", event="split", ratio=2.0, effective_ms=START_MS)
     log = tmp_path / "log.jsonl.gz"
-    paid = Dividend(schema_version=1, run_mode=RunMode.LIVE, symbol="IBM.XNYS", event="dividend", amount=0.5, effective_ms=START_MS)
-    messages: list[tuple[Topic, MarketFeatures | InstrumentEvent | Dividend]] = [
+    messages: list[tuple[Topic, MarketFeatures | InstrumentEvent | Dividend | Instrument]] = [
         (Topic.INSTRUMENT_EVENTS, split),
-        (Topic.INSTRUMENT_EVENTS, paid),
+        (Topic.INSTRUMENT_EVENTS, paid("IBM.XNYS")),
+        (Topic.INSTRUMENT_EVENTS, paid("OTHER.XNYS")),  # nothing says that returns count it
+        (Topic.INSTRUMENTS, total_return("IBM.XNYS")),
     ]
     messages += [(Topic.MARKET_FEATURES, bar) for bar in bars]
     with LogWriter(log, Header(Settings(run_mode=MODE), whole=True)) as writer:
@@ -193,7 +231,7 @@ def test_bars_and_splits_may_come_from_an_exported_log(tmp_path: Path, world: Wo
     with Progress(disable=True) as progress:
         found = read_files(files, ALL, progress)
     assert found.bars == from_files(tmp_path, world).bars
-    assert [one.symbol for one in found.splits] == ["IBM.XNYS"]
+    assert [(one.symbol, one.event) for one in found.restatements] == [("IBM.XNYS", "split"), ("IBM.XNYS", "dividend")]
 
 
 def test_the_command_prints_the_report_and_writes_the_page(tmp_path: Path, world: World) -> None:
