@@ -223,7 +223,10 @@ class FusionSettings(Section):
     deep_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Ask in mode `deep` too when a closed bar's range is at least this many ATR."
     )
-    vision_wait_ms: NotNegative = Field(150, description="How long a closed bar waits for the vision features of its window.")
+    vision_wait_ms: NotNegative = Field(
+        150,
+        description="How long a closed bar waits for the vision features of its window, where features came for one of the last eight bars.",
+    )
     day_zero_ms: NotNegative | None = Field(
         None,
         description="Prompts count days from this instant (milliseconds since 1970) in place of dates, for `aquiline backtest --blind`; dates when absent.",

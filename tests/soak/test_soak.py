@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(0)]
 
 HOURS = float(os.environ.get("HOURS", "0.1"))
 MOST_GROWTH = 0.05
-REASONS = {"published", "newer_trigger", "publish_unacknowledged", "deadline", "engine_timeout"}
+REASONS = {"published", "publish_unacknowledged", "deadline", "engine_timeout"}
 """On a busy machine an answer or an acknowledgement may come late; nothing else may happen."""
 
 
@@ -29,7 +29,6 @@ async def test_hours_of_market_close_every_sum_and_keep_memory_flat(site: SoakSi
         await site.minute()
         if minute % 60 == 59:
             hourly.append(int(await worker.metric("process_resident_memory_bytes")))
-    await site.all_ended()
     took_s = time.monotonic() - started
     sums, bars = site.sums, site.minutes * len(SYMBOLS)
     assert await worker.metric("aquiline_triggers_total") == len(sums.outcome_of) == bars

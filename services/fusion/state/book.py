@@ -180,6 +180,10 @@ class Book:
         """Return whether the first bar on the scale after a known split opens at `ts_open_ms` or before."""
         return any(isinstance(event, InstrumentEvent) and event.effective_ms <= ts_open_ms for event in self._ahead)
 
+    def awaits_vision(self, interval: str) -> bool:
+        """Return whether the vision features of the last closed bar are still to come, as far as the last few bars tell."""
+        return self.current_vision(interval).state != "fresh" and self._vision.expected(interval, self.bars[interval])
+
     def current_vision(self, interval: str) -> CurrentVision:
         """Return the newest vision features of a window that ends with or before the last closed bar."""
         return self._vision.current(interval, self.bars[interval], self._settings.max_vision_age_bars)

@@ -189,7 +189,7 @@ class Intake:
             bar.ts_open_ms,
         )
         for kind, mode in self._policy.on_market(seen):
-            waits = bar.closed and self._fusion.vision_wait_ms and book.current_vision(bar.interval).state != "fresh"
+            waits = bar.closed and self._fusion.vision_wait_ms and book.awaits_vision(bar.interval)
             trigger = self._trigger(kind, LaneKey(bar.symbol, bar.interval, mode), record, bar.ts_close_ms, book)
             sink.trigger(trigger, record.timestamp_ms + self._fusion.vision_wait_ms if waits else 0, record)
 

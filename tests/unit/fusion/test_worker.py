@@ -170,6 +170,7 @@ async def test_newer_triggers_replace_those_in_line() -> None:
 async def test_a_bar_waits_for_the_features_of_its_window_and_their_arrival_is_no_trigger() -> None:
     desk = await Desk.open(ScriptedEngine([HOLD]), start_from="latest", vision_wait_ms=150, trigger_on_vision=True)
     await desk.history()
+    await desk.send(Topic.VISION_FEATURES, seen(START + 5 * MINUTE))
     async with desk.running():
         await desk.bars(bar(5))
         await desk.until(lambda: desk.worker._rooms.dispatcher.lanes.counts()["waiting"] == 1)
@@ -187,12 +188,22 @@ async def test_a_bar_waits_for_the_features_of_its_window_and_their_arrival_is_n
 async def test_a_wait_for_vision_features_times_out() -> None:
     desk = await Desk.open(ScriptedEngine([HOLD]), start_from="latest", vision_wait_ms=150)
     await desk.history()
+    await desk.send(Topic.VISION_FEATURES, seen(START + 4 * MINUTE))
     async with desk.running():
         await desk.bars(bar(5))
         await desk.until(lambda: desk.clock.next_wake_ms() == NOW + 150)
         desk.clock.advance_to(NOW + 150)
         (audit,) = await desk.concluded(1)
-    assert (audit.outcome, audit.vision, audit.latency_ms["vision_wait"]) == (Outcome.PUBLISHED, "absent", 150.0)
+    assert (audit.outcome, audit.vision, audit.latency_ms["vision_wait"]) == (Outcome.PUBLISHED, "stale", 150.0)
+
+
+async def test_a_bar_does_not_wait_for_vision_features_that_have_not_been_coming() -> None:
+    desk = await Desk.open(ScriptedEngine([HOLD]), start_from="latest", vision_wait_ms=150)
+    await desk.history()
+    async with desk.running():
+        await desk.bars(bar(5))
+        (audit,) = await desk.concluded(1)
+    assert (audit.outcome, audit.vision, audit.latency_ms["vision_wait"]) == (Outcome.PUBLISHED, "absent", 0.0)
 
 
 async def test_triggers_too_old_for_their_turn_are_stale() -> None:
