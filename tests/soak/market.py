@@ -62,7 +62,9 @@ class SoakSite(Site):
 
     async def open_market(self) -> None:
         """Publish instruments and history."""
-        self.values["bus"] = {"url": self.values["bus"]["url"]}  # as in production: nothing is killed here that others must take over soon
+        # Time-outs as in production: nothing is killed here that must be noticed soon.
+        self.values["bus"] = {"url": self.values["bus"]["url"]}
+        self.values["engine"] = {"urls": self.values["engine"]["urls"]}
         self.sums = SoakLogs(self)
         self.logs = self.sums
         await self.open(symbols=SYMBOLS, history=HISTORY_BARS)
