@@ -30,6 +30,8 @@ _PINNED: Final = re.compile(r"^[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*$")
 _CONDITIONS: Final = {"service_healthy", "service_completed_successfully"}
 _WORLD_WRITABLE: Final = {"/tmp", "/var/tmp"}  # noqa: S108 - folders of images, not of this machine
 """Every base image has these folders with mode 1777, which a tmpfs over them inherits."""
+_IMAGE_VOLUMES: Final = {"apache/kafka": ("/etc/kafka/secrets", "/mnt/shared/config", "/var/lib/kafka/data"), "redis": ("/data",)}
+"""`VOLUME`s that these images declare (`docker image inspect`): without a mount over it, each becomes an anonymous volume."""
 
 
 def check() -> CheckResult:
@@ -61,6 +63,7 @@ def _each(file: composefile.ComposeFile) -> Iterator[str]:
             _exposure(service),
             _mounts(service, file.text["volumes"]),
             _tmpfs(service),
+            _image_volumes(service),
             _variables(service),
             _own_image(service),
         )
@@ -132,6 +135,18 @@ def _tmpfs(service: Mapping[str, Any]) -> Iterator[str]:
                 f"volume {mount['target']!r} of type tmpfs belongs to root and cannot name an owner; "
                 f"write {mount['target']}:uid={user},gid={group or user} under `tmpfs` instead"
             )
+
+
+def _image_volumes(service: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the image's volumes that nothing is mounted over: Docker makes them writable, despite `read_only`, and keeps them."""
+    tmpfs = service.get("tmpfs", [])
+    mounted = {str(entry).partition(":")[0] for entry in ([tmpfs] if isinstance(tmpfs, str) else tmpfs)}
+    for mount in service.get("volumes", []):
+        mounted.add(mount["target"] if isinstance(mount, Mapping) else mount.split(":")[1])
+    for folder in _IMAGE_VOLUMES.get(service["image"].partition(":")[0], ()):
+        if folder not in mounted:
+            user, _, group = str(service["user"]).partition(":")
+            yield f"{folder} is a volume of the image, and anonymous; write {folder}:ro,uid={user},gid={group or user} under `tmpfs`"
 
 
 def _variables(service: Mapping[str, Any]) -> Iterator[str]:

@@ -29,6 +29,9 @@ def samples(
     history_only: Annotated[
         bool, typer.Option("--history-only", help="Publish the bars before the start, and exit once market and vision have read them.")
     ] = False,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Wait to be stopped after the last bar, for a container that is restarted whenever it ends.")
+    ] = False,
     bars_per_second: Annotated[float, typer.Option(min=0.001, help="Sessions a second after the start.")] = 1.5,
     start: Annotated[
         dt.datetime, typer.Option(formats=DAY, metavar="DATE", help="First day that is played at that pace.", show_default="2006-01-01")
@@ -52,21 +55,30 @@ def samples(
     parts = [Part(begin_ms, start_ms, AsFastAsPossible())]
     if not history_only:
         parts.append(Part(start_ms, None, BarsPerSecond(bars_per_second)))
-    asyncio.run(_play(settings, parts, wait=history_only))
+    asyncio.run(_play(settings, parts, wait=history_only, stay=stay))
 
 
-async def _play(settings: Settings, parts: Sequence[Part], *, wait: bool) -> None:
+async def _play(settings: Settings, parts: Sequence[Part], *, wait: bool, stay: bool) -> None:
     """Play the parts; at SIGTERM stop with everything sent acknowledged, so that the next run continues there."""
     clock = SystemClock()
     bus = connect(settings.bus, clock)
     playing = asyncio.ensure_future(play_on(bus, clock, settings.run_mode, parts, _report))
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        playing.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         count = await playing
         _say(f"published {count} candles on {topic_name(Topic.CANDLES, settings.run_mode)}")
         if wait:
             await wait_until_read(bus, settings, lambda group: _say(f"waiting until group {group} has read them"))
+        if stay:
+            _say("every bar is published; waiting to be stopped")
+            await stopped.wait()
     except asyncio.CancelledError:
         _say("stopped; the next run continues from here")
     finally:

@@ -97,7 +97,7 @@ class Stack:
     async def start(self, *names: str) -> None:
         """Start these services and what they wait for, or all that is left; return once each is healthy, or has ended if a job.
 
-        The last of the jobs, the replay, goes on for long: it is not waited for. Raises AssertionError with the ends of the logs
+        The replay goes on for long: it is not waited for. Raises AssertionError with the ends of the logs
         when one ends that should not, or is not healthy in time.
         """
         wanted: set[str] = set()
@@ -119,7 +119,7 @@ class Stack:
             await asyncio.to_thread(self.redis.start)
         elif service["image"].startswith(_OURS):
             self._run(name)
-            if "healthcheck" in service:
+            if service.get("healthcheck", {"test": ["NONE"]})["test"] != ["NONE"]:
                 await until(lambda: self._healthy(name), f"{name} to be healthy", patience_s=PATIENCE_S, told=self.tails)
             elif self._is_waited_for(name):
                 await until(lambda: self._ended_well(name), f"{name} to end", patience_s=PATIENCE_S, told=self.tails)

@@ -41,6 +41,10 @@ def test_the_compose_file_and_the_dockerfiles_have_no_problems() -> None:
         ("kafka", "tmpfs", ["/opt/kafka/config:uid=1000"], "write /opt/kafka/config:uid=1000,gid=1000"),
         ("kafka", "tmpfs", ["/opt/kafka/logs:uid=0,gid=1000"], "belongs to root"),
         ("kafka", "tmpfs", "/opt/kafka/config", "belongs to root"),
+        ("kafka", "tmpfs", ["/tmp"], "/mnt/shared/config is a volume of the image"),  # noqa: S108
+        ("kafka", "volumes", [], "/var/lib/kafka/data is a volume of the image"),
+        ("redis", "tmpfs", ["/tmp"], "write /data:ro,uid=10001,gid=10001"),  # noqa: S108
+        ("redis", "tmpfs", "/tmp", "/data is a volume of the image"),  # noqa: S108
         ("market", "tmpfs", ["/var/cache/aquiline/"], "uid=10001,gid=10001"),
         ("market", "volumes", [{"type": "tmpfs", "target": "/var/cache"}], "under `tmpfs` instead"),
         ("market", "memory", "512m", "market"),
