@@ -47,8 +47,8 @@ class VisionWindows:
 
     def expected(self, interval: str, bars: Bars) -> bool:
         """Return whether features have been coming: one of the last few bars has a window that ended with it."""
-        kept = self._kept.get(interval)
-        return bool(kept) and len(bars) - bars.first_after(kept[-1].window_end_ms) <= _KEPT
+        kept = self._kept.get(interval, [])
+        return kept != [] and len(bars) - bars.first_after(kept[-1].window_end_ms) <= _KEPT
 
     def current(self, interval: str, bars: Bars, max_age_bars: int) -> CurrentVision:
         """Return the newest features of a window that ends by the last of `bars`; absent when more than `max_age_bars` closed since."""
