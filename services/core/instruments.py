@@ -34,6 +34,8 @@ class Instruments:
         self._changes: dict[str, SymbolChange] = {}
         self.on_restatement: Callable[[Restatement], None] | None = None
         """Called with each split and dividend as it arrives."""
+        self.on_symbol_change: Callable[[SymbolChange], None] | None = None
+        """Called with each change of symbol as it arrives."""
         self._refreshed_s = float("-inf")
 
     async def start(self) -> None:
@@ -85,6 +87,10 @@ class Instruments:
         """Return the symbol's splits and dividends in order of time: a view that later ones appear in."""
         return self._restatements.setdefault(symbol, [])
 
+    def symbol_changes(self) -> list[SymbolChange]:
+        """Return the newest change of each symbol that was replaced, in order of time."""
+        return sorted(self._changes.values(), key=lambda change: (change.effective_ms, change.symbol))
+
     def calendars(self) -> set[str]:
         """Return the names of all calendars in use."""
         return {instrument.calendar for instrument in self._instruments.values()}
@@ -113,6 +119,8 @@ class Instruments:
     def _fold_event(self, event: CorporateEvent) -> None:
         if isinstance(event, SymbolChange):
             self._changes[event.symbol] = event
+            if self.on_symbol_change is not None:
+                self.on_symbol_change(event)
             return
         known = self._restatements.setdefault(event.symbol, [])
         if any((one.event, one.effective_ms) == (event.event, event.effective_ms) for one in known):

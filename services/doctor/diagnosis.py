@@ -30,7 +30,13 @@ from services.doctor.kafka_connection import check_connection
 from services.doctor.longest_prompt import id_difference, longest_prompt
 from services.doctor.redis_findings import RedisFacts, redis_findings
 from services.doctor.topic_findings import TopicFacts, look_back, partitioner_finding, topic_findings
-from services.doctor.worker_findings import halt_findings, instrument_findings, offset_findings, skew_finding
+from services.doctor.worker_findings import (
+    halt_findings,
+    instrument_findings,
+    offset_findings,
+    skew_finding,
+    symbol_change_findings,
+)
 from services.fusion.decide.control import ControlTable
 from services.fusion.deliver.publisher import SkewMeter
 from services.fusion.service import connect_engine, load_tokenizer
@@ -161,7 +167,8 @@ class Diagnosis:
                 SessionCalendar.of(instrument.calendar)
             except CalendarError as error:
                 unusable[symbol] = str(error)
-        return instrument_findings(self._settings, self._symbols, unusable)
+        changes = symbol_change_findings(table.symbol_changes(), self._symbols, self._clock.now_ms())
+        return [*instrument_findings(self._settings, self._symbols, unusable), *changes]
 
     async def _control(self, bus: Bus) -> list[Finding]:
         table = ControlTable(bus, self._clock, self._settings.run_mode, "aquiline-doctor")

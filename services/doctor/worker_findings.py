@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
+from schemas import SymbolChange
 from services.core.settings import Settings
 from services.doctor.finding import Finding, fail, ok, warn
 
@@ -50,6 +52,23 @@ def instrument_findings(settings: Settings, known: Iterable[str], unusable: Mapp
             )
         )
     return found or [ok("instruments", f"{len(names)} known")]
+
+
+def symbol_change_findings(changes: Iterable[SymbolChange], known: Iterable[str], now_ms: int) -> list[Finding]:
+    """Return the findings on symbols that are replaced; `known` are the symbols with an instrument."""
+    names, check = set(known), "symbol changes"
+    found = []
+    for change in changes:
+        old, new = change.symbol, change.new_symbol
+        when = f"{dt.datetime.fromtimestamp(change.effective_ms / 1000, dt.UTC):%Y-%m-%d %H:%M} UTC"
+        if new not in names:
+            what = f"{old} is {new} from {when} on, and the topic `instruments` does not hold {new}: its bars are dead-lettered"
+            found.append(fail(check, what, f"publish the instrument {new} before its first bar"))
+        elif change.effective_ms > now_ms:
+            what = f"{old} becomes {new} at {when}: decisions on {old} end then, and {new} starts without the history of {old}"
+            fix = f"publish the candles of {old} under {new} before the first bar of {new} (docs/markets.md, Changes of symbol)"
+            found.append(warn(check, what, fix))
+    return found
 
 
 def offset_findings(check: str, lag: int, lost: int, beyond: int, *, committed: bool, start_from: str) -> Finding:

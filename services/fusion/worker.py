@@ -280,6 +280,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
     )
     opened.callback(dispatcher.stop)
     instruments.on_restatement = partial(intake.add_restatement, sink=dispatcher)
+    instruments.on_symbol_change = books.expire
     handover = WorkHandover(
         fusion,
         health,

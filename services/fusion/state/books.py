@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final, Protocol
 
-from schemas import DeadLetterReason, Instrument, Restatement, interval_ms
+from schemas import DeadLetterReason, Instrument, Restatement, SymbolChange, interval_ms
 from services.core import metrics
 from services.core.bus import Record
 from services.core.calendar import CalendarError, SessionCalendar
@@ -48,6 +48,12 @@ class Books:
     def get(self, symbol: str) -> Book | None:
         """Return the book of `symbol`, None when it has none."""
         return self.by_symbol.get(symbol)
+
+    def expire(self, change: SymbolChange) -> None:
+        """Have the book of a symbol that is replaced expire as one made now would. No prompt shows when an instrument expires."""
+        book, instrument = self.get(change.symbol), self._instruments.get(change.symbol)
+        if book is not None and instrument is not None:
+            book.instrument = book.instrument.model_copy(update={"expiry_ms": instrument.expiry_ms})
 
     def oldest_shown_ms(self, now_ms: int) -> int:
         """Return from when on bars may show in the prompts of any instrument's symbol, by the calendars in use."""

@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
-from schemas import RunMode
+from schemas import RunMode, SymbolChange
 from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
 from services.doctor.engine_findings import PromptFacts, engine_findings
 from services.doctor.longest_prompt import longest_prompt
 from services.doctor.redis_findings import RedisFacts, redis_findings
-from services.doctor.worker_findings import halt_findings, instrument_findings, offset_findings, skew_finding
+from services.doctor.worker_findings import (
+    halt_findings,
+    instrument_findings,
+    offset_findings,
+    skew_finding,
+    symbol_change_findings,
+)
 from services.fusion.service import load_tokenizer
 from services.inference.engine import EngineInfo
 
@@ -87,6 +93,19 @@ def test_halts_are_told_with_their_reason() -> None:
     assert "earnings" in halt_findings("earnings", ["A.X"])[0].sentence
     assert "A.X, B.X" in halt_findings(None, ["A.X", "B.X"])[0].sentence
     assert "and 2 more" in halt_findings(None, [f"S{n}.X" for n in range(12)])[0].sentence
+
+
+def test_a_symbol_that_is_replaced_is_named_before_it_is_and_while_the_new_one_has_no_instrument() -> None:
+    change = SymbolChange(
+        schema_version=1, run_mode=RunMode.LIVE, symbol="FB.XNAS", event="symbol_change", new_symbol="META.XNAS", effective_ms=2_000
+    )
+    (early,) = symbol_change_findings([change], ["FB.XNAS", "META.XNAS"], now_ms=1_000)
+    assert (early.level, "1970-01-01 00:00 UTC" in early.sentence) == ("warn", True)
+    assert "publish the candles of FB.XNAS under META.XNAS" in early.fix
+    assert symbol_change_findings([change], ["FB.XNAS", "META.XNAS"], now_ms=2_000) == []
+    for now_ms in (1_000, 2_000):
+        (unknown,) = symbol_change_findings([change], ["FB.XNAS"], now_ms)
+        assert (unknown.level, "dead-lettered" in unknown.sentence) == ("fail", True)
 
 
 def test_instruments_that_are_missing_unusable_or_too_many_are_named() -> None:

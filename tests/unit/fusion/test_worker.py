@@ -9,7 +9,7 @@ from collections import Counter
 import orjson
 import pytest
 
-from schemas import CancelReason, DeadLetterReason, Outcome, RunMode, Signal, Topic
+from schemas import CancelReason, DeadLetterReason, Outcome, RunMode, Signal, SymbolChange, Topic
 from services.core.bus import BusError, Committed, TopicPartition
 from services.core.clock import VirtualClock
 from services.core.health import Health
@@ -24,10 +24,11 @@ from services.fusion.deliver.ownership import PartitionsChangedError
 from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.inference.engine import EngineError
 from tests.unit.fusion import build
-from tests.unit.fusion.build import MARKET, MINUTE, START, SYMBOL, VISION, bar, bar_at, instrument, seen, split
+from tests.unit.fusion.build import MARKET, MINUTE, MODE, START, SYMBOL, VISION, bar, bar_at, instrument, seen, split
 from tests.unit.fusion.desk import BUY, HOLD, NONSENSE, NOW, SELL, Desk, ScriptedEngine, Step
 
 ETH = "ETH-USD.CBSE"
+RENAMED = "BTC-USDC.CBSE"
 
 
 async def sums_close(desk: Desk, records: int) -> None:
@@ -401,6 +402,37 @@ async def test_a_revision_cancels_what_is_open_and_starts_a_new_epoch() -> None:
     before, after = (build.tokenizer().decode(request.input_ids) for request in desk.engine.requests)
     assert not after.startswith(before[: before.index("Now ")])
     assert "99.00" in after
+
+
+async def test_a_symbol_that_is_replaced_stops_deciding_and_the_new_one_starts_with_its_own_bars() -> None:
+    desk = await Desk.open(ScriptedEngine([HOLD]), start_from="latest")
+    await desk.history()
+    change = SymbolChange(
+        schema_version=1, run_mode=MODE, symbol=SYMBOL, event="symbol_change", new_symbol=RENAMED, effective_ms=START + 6 * MINUTE
+    )
+    async with desk.running() as worker:
+        await desk.bars(bar(5))  # closes as the new symbol begins
+        await desk.concluded(1)
+        await desk.send(Topic.INSTRUMENTS, instrument(RENAMED))
+        await desk.send(Topic.INSTRUMENT_EVENTS, change)
+        await desk.until(lambda: worker._rooms.books.get(SYMBOL).instrument.expiry_ms == change.effective_ms)  # type: ignore[union-attr]
+        await desk.bars(bar(6), bar_at(START + 6 * MINUTE, symbol=RENAMED))
+        await desk.concluded(3)
+    assert {one.symbol: one.reason for one in await desk.audit() if one.reason} == {SYMBOL: "expired", RENAMED: "min_bars"}
+    async with desk.running():  # a worker that starts anew agrees
+        await desk.bars(bar(7))
+        await desk.concluded(4)
+    assert (await desk.outcomes())[-1][1] == "expired"
+
+
+async def test_the_bars_of_a_symbol_that_is_replaced_may_be_published_under_the_new_one_before_it_begins() -> None:
+    desk = await Desk.open(ScriptedEngine([HOLD]), start_from="latest")
+    await desk.instruments(instrument(RENAMED))
+    await desk.bars(*(bar(number) for number in range(5)), *(bar(number, symbol=RENAMED) for number in range(5)))
+    async with desk.running():
+        await desk.bars(bar(5, symbol=RENAMED))
+        await desk.concluded(1)
+    assert await desk.outcomes() == [(Outcome.PUBLISHED, None)]
 
 
 async def test_a_split_rescales_the_book_and_cancels_what_is_open() -> None:
