@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,8 @@ from services.core.bus import BusError, Position
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
+from services.core.operator_commands import GLOBAL, make_command, publish_command
 from services.core.settings import LogSettings, Settings, load
-
-_GLOBAL: Final = "global"
 
 halt_app = typer.Typer()
 resume_app = typer.Typer()
@@ -81,14 +80,8 @@ def _command(settings: Settings, symbol: str | None, state: HaltState, reason: s
     """Publish the command and return its position; raise BusError when the broker does not take it."""
     if symbol is not None and not re.match(SYMBOL_PATTERN, symbol):
         raise typer.BadParameter(f"{symbol!r} is not a symbol with its venue, such as AAPL.XNAS", param_hint="SYMBOL")
-    command = Control(
-        schema_version=1,
-        run_mode=settings.run_mode,
-        scope=symbol or _GLOBAL,
-        state=state,
-        reason=checked_reason(reason),
-        actor=actor_name(actor),
-        ts_ms=SystemClock().now_ms(),
+    command = make_command(
+        settings.run_mode, symbol, state, reason=checked_reason(reason), actor=actor_name(actor), now_ms=SystemClock().now_ms()
     )
     logs.configure(LogSettings(level="warning"), service="control")
     position, known = asyncio.run(_publish(settings, command))
@@ -105,17 +98,9 @@ async def _publish(settings: Settings, command: Control) -> tuple[Position, bool
     """Publish the command; return its position, and whether its scope is an instrument."""
     clock = SystemClock()
     bus = connect(settings.bus, clock)
-    topic = topic_name(Topic.CONTROL, settings.run_mode)
-    try:
-        producer = await bus.producer(client_id="aquiline-control", delivery_timeout_ms=settings.bus.request_timeout_ms)
-        try:
-            position = await (await producer.send(topic, key=command.scope.encode(), value=command.encode()))
-        finally:
-            await producer.close()
-    except BusError as error:
-        raise BusError(f"the command may NOT have reached the workers; repeat it once this is fixed: {error}") from error
+    position = await publish_command(bus, command, delivery_timeout_ms=settings.bus.request_timeout_ms)
     # Looked up afterwards: nothing may delay a halt.
-    known = command.scope == _GLOBAL
+    known = command.scope == GLOBAL
     instruments = Instruments(bus, clock, settings.run_mode, "aquiline-control")
     try:
         if not known:

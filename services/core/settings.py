@@ -6,6 +6,7 @@ Settings are resolved once, at the edge. Names end in their unit. `docs/configur
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -39,6 +40,14 @@ NotNegative = Annotated[int, Field(ge=0)]
 def engine_kinds() -> tuple[str, ...]:
     """Return the names that `engine.kind` may have: those of the entry point group `aquiline.engines`."""
     return tuple(sorted({one.name for one in entry_points(group=ENGINE_GROUP)}))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host`, a name or an address, is reachable from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class SettingsError(Exception):
@@ -365,6 +374,36 @@ class ScoringSettings(Section):
     commit_interval_ms: Positive = Field(1_000, description="How often offsets are committed.")
 
 
+class ConsoleSettings(Section):
+    """The console: the web page that shows what the workers see and decide."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; any other than loopback requires `console.token`.")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(9480, description="Port of the page and its API; 0 for any free one.")
+    token: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        None, description="Required to halt and resume, and to read from another machine; at least 16 characters."
+    )
+    allowed_hosts: list[str] = Field(
+        [],
+        description="Further host names that requests may name, such as that of a reverse proxy; loopback and `console.host` always may.",
+    )
+    lookback_minutes: NotNegative = Field(60, description="How far back the topics are read at the start; 0 for new records only.")
+    max_memory_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
+        134_217_728, description="Records held in memory, in bytes; the oldest are evicted beyond it."
+    )
+    worker_urls: list[str] = Field(
+        ["http://127.0.0.1:9400"], description="Health addresses of the workers, whose `/metrics` show lanes, engines and records read."
+    )
+
+    @model_validator(mode="after")
+    def _token_off_loopback(self) -> Self:
+        if self.token is None and not is_loopback(self.host):
+            raise ValueError(
+                f"console.host ({self.host}) is reachable from other machines and console.token is not set; set the token with "
+                "AQUILINE_CONSOLE__TOKEN or the secret file aquiline_console__token, or listen on 127.0.0.1"
+            )
+        return self
+
+
 class HttpSettings(Section):
     """Health and metrics."""
 
@@ -411,6 +450,7 @@ class Settings(BaseSettings):
     market: MarketSettings = Field(default_factory=MarketSettings)
     vision: VisionSettings = Field(default_factory=VisionSettings)
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)
+    console: ConsoleSettings = Field(default_factory=ConsoleSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     traces: TracesSettings = Field(default_factory=TracesSettings)
@@ -518,7 +558,7 @@ def _explain(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(where, _names(), n=1)
             problems.append(f"{where}: no such setting{f'; did you mean {near[0]}?' if near else ''}")
-        elif "password" in where or "api_key" in where:
+        elif "password" in where or "api_key" in where or where == "console.token":
             problems.append(f"{where}: {item['msg']}")
         elif where and not isinstance(item["input"], dict):
             problems.append(f"{where} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}")

@@ -13,9 +13,9 @@ from services.core import metrics
 from services.core.bus import Bus, Record
 from services.core.clock import Clock
 from services.core.global_tables import GlobalTables
+from services.core.operator_commands import GLOBAL
 
 UNREADABLE_MS: Final = 5_000
-GLOBAL: Final = "global"
 
 _log = structlog.get_logger()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas import CancelReason, Control, HaltState
-from services.fusion.decide.control import GLOBAL
+from services.core.operator_commands import GLOBAL
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.prompt.prewarm import Prewarmer
 
