@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.habits import HABITS, WALKS, played, stocks_from, traded
 from benchmarks.harness import Measured, Target, run_alone, say
-from services.scoring.report import ReportInput, build
+from services.scoring.report import ReportInput
+from services.scoring.report.build import judge
 from services.scoring.report.model import Evidence
 
 BARS: Final = 300
@@ -71,9 +72,8 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness' signa
 
 def judged(row: Row, seed: int, bars: int = BARS) -> Said:
     """Return what the report says of the trader and market number `seed` of a row."""
-    report = build(_given(row, seed, bars))
-    mean = report.money.expectancy.value if report.money.expectancy is not None else 0.0
-    return Said(report.verdict.evidence, report.counts.opened, mean)
+    found = judge(_given(row, seed, bars))
+    return Said(found.verdict.evidence, found.counts.opened, float(found.trades.net.mean()) if len(found.trades) else 0.0)
 
 
 def _given(row: Row, seed: int, bars: int) -> ReportInput:

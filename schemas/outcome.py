@@ -35,6 +35,9 @@ class Order(Part):
     ts_stands_ms: TimeMs = Field(description="Event time at which the last bar closed that the signal rests on.")
     ts_from_ms: TimeMs = Field(description="Event time from which the order could be filled.")
     ts_until_ms: TimeMs = Field(description="Event time until which a position could be opened.")
+    ts_horizon_ms: TimeMs | None = Field(
+        default=None, description="Event time at which the view ended; absent from scorers before it was recorded."
+    )
     tick: DecimalPrice | None = Field(
         default=None, description="What the market had to trade beyond a limit or target to fill it; absent when a touch was enough."
     )

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from schemas import SignalOutcome
+from schemas import Action, Signal, SignalOutcome, decode_signal_message
 from services.backtest.backtest_plan import BacktestPlan, prepare
 from services.backtest.blind_report import Finished, with_both
-from services.backtest.checkpoint import FILES, OUTCOMES, Checkpoint, RunFolder, RunFolderError, read_checkpoint
+from services.backtest.checkpoint import FILES, OUTCOMES, SIGNALS, Checkpoint, RunFolder, RunFolderError, read_checkpoint
 from services.backtest.feed import Step
 from services.backtest.request import BacktestRequest
 from services.backtest.runner import BacktestRunner
@@ -25,6 +25,7 @@ from services.core.restatement import restating
 from services.core.settings import LogSettings
 from services.scoring.report import ReportInput, build, to_html, to_terminal
 from services.scoring.report.optional_packages import need
+from services.scoring.report.position_sizing import Sizing
 
 EXIT_DONE: Final = 0
 _SIGNALLED: Final = 128
@@ -152,7 +153,17 @@ def _report_input(plan: BacktestPlan, runner: BacktestRunner, folder: RunFolder)
         facts=dict(_facts(plan, runner, folder.checkpoint)),
         restatements=restating(plan.feed.restatements, {one.symbol: one for one in plan.feed.instruments}),
         max_jump=plan.settings.fusion.max_jump,
+        changes=list(_changes(folder)),
+        sizing=Sizing.of(plan.settings.positions),
     )
+
+
+def _changes(folder: RunFolder) -> Iterator[Signal]:
+    """Yield the signals to exit or hold, which the net positions follow and no outcome tells of."""
+    for line in folder.lines(SIGNALS):
+        message = decode_signal_message(line)
+        if isinstance(message, Signal) and message.action in {Action.EXIT, Action.HOLD}:
+            yield message
 
 
 def _facts(plan: BacktestPlan, runner: BacktestRunner, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:

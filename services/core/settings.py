@@ -351,6 +351,25 @@ class VisionSettings(Section):
     weights_file: Path | None = Field(None, description="Weights in safetensors format; the shipped ones when absent.")
 
 
+class PositionSettings(Section):
+    """The report's net positions: one a symbol, opened and closed by the signals."""
+
+    sizing: Literal["equal", "risk"] = Field(
+        "equal",
+        description="Size of a position: `equal` gives each symbol an equal part of `max_gross`, `risk` opens as much as loses "
+        "`risk_per_position` at the stop.",
+    )
+    risk_per_position: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description='Share of the equity that a position loses at its stop, costs aside, with `sizing = "risk"`.'
+    )
+    max_gross: Annotated[float, Field(gt=0, le=100)] = Field(
+        1.0, description="Largest sum of all positions, long and short, as a share of the equity, when one is opened; above 1 borrows."
+    )
+    max_symbol: Annotated[float, Field(gt=0, le=100)] = Field(
+        1.0, description='Largest position in one symbol as a share of the equity when it is opened; lower it with `sizing = "risk"`.'
+    )
+
+
 class ScoringSettings(Section):
     """The scorer."""
 
@@ -451,6 +470,7 @@ class Settings(BaseSettings):
     vision: VisionSettings = Field(default_factory=VisionSettings)
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)
     console: ConsoleSettings = Field(default_factory=ConsoleSettings)
+    positions: PositionSettings = Field(default_factory=PositionSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     traces: TracesSettings = Field(default_factory=TracesSettings)

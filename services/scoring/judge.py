@@ -6,7 +6,6 @@ Pure: no clock, no I/O. Its state is plain data, bounded by the bars kept and th
 from __future__ import annotations
 
 import dataclasses
-import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final
@@ -14,11 +13,12 @@ from uuid import UUID
 
 import numpy as np
 
-from schemas import Action, Cancel, CancelReason, Dividend, ExitReason, MarketFeatures, Order, Restatement, RunMode, Signal, SignalOutcome
+from schemas import Action, Cancel, CancelReason, ExitReason, MarketFeatures, Order, Restatement, RunMode, Signal, SignalOutcome
 from services.core.calendar import SessionCalendar
 from services.core.restatement import jumps
 from services.scoring.fill_rules import FillRules
 from services.scoring.paper_position import Bar, Key, PaperPosition, PositionEnd, missing_fields
+from services.scoring.restatements import Restatements
 from services.scoring.signal_times import span_of
 
 KEPT_BARS: Final = 128
@@ -58,8 +58,7 @@ class Judge:
         self._open: dict[str, PaperPosition] = {}
         self._cancels: dict[str, int] = {}
         """Wall time of each cancel whose signal has not come."""
-        self._splits: list[tuple[int, float]] = []
-        self._dividends: list[tuple[int, float]] = []
+        self._restatements = Restatements()
 
     @property
     def open_signals(self) -> int:
@@ -155,11 +154,8 @@ class Judge:
         Bars that open at `effective_ms` or later are on another scale than signals that stand before a split. Signals that stand before a
         dividend are judged as if the price had not gone ex: a position is paid what it holds, and stops and targets move with the price.
         """
-        known, value = (self._dividends, event.amount) if isinstance(event, Dividend) else (self._splits, event.ratio)
-        if any(effective_ms == event.effective_ms for effective_ms, _ in known):
+        if not self._restatements.add(event):
             return []
-        known.append((event.effective_ms, value))
-        known.sort()
         return self._again([paper for paper in self._open.values() if paper.key[0] <= event.effective_ms])
 
     def dump(self) -> dict[str, Any]:
@@ -171,8 +167,8 @@ class Judge:
             },
             "open": [{name: getattr(paper, name) for name in PaperPosition.__slots__} for paper in self._open.values()],
             "cancels": dict(self._cancels),
-            "splits": [list(split) for split in self._splits],
-            "dividends": [list(dividend) for dividend in self._dividends],
+            "splits": [list(split) for split in self._restatements.splits],
+            "dividends": [list(dividend) for dividend in self._restatements.dividends],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -184,8 +180,9 @@ class Judge:
         papers = [PaperPosition(**{**_before_fill_rules(paper), "key": tuple(paper["key"])}) for paper in state["open"]]
         self._open = {paper.signal_id: paper for paper in papers}
         self._cancels = dict(state["cancels"])
-        self._splits = [(effective_ms, ratio) for effective_ms, ratio in state["splits"]]
-        self._dividends = [(effective_ms, amount) for effective_ms, amount in state.get("dividends", ())]
+        self._restatements = Restatements()
+        self._restatements.splits = [(effective_ms, ratio) for effective_ms, ratio in state["splits"]]
+        self._restatements.dividends = [(effective_ms, amount) for effective_ms, amount in state.get("dividends", ())]
 
     def _again(self, papers: list[PaperPosition]) -> list[SignalOutcome]:
         """Play these from their beginning, as far as the bars kept reach back to it; what was played of older ones stays."""
@@ -203,7 +200,7 @@ class Judge:
         outcomes = []
         for paper in sorted(papers, key=lambda one: one.key):
             for index in range(first, len(series.bars)):
-                scaled = self._scaled(series.bars[index], paper.key[0])
+                scaled = self._restatements.scaled(series.bars[index], paper.key[0])
                 ended = paper.play(scaled, self._rules, jumped=self._jumped(series, index))
                 if ended is not None:
                     del self._open[paper.signal_id]
@@ -217,24 +214,8 @@ class Judge:
             return False
         before = series.bars[index - 1]
         # A split that takes effect as the bar before opens is in its prices already.
-        after = self._scaled(series.bars[index], before.ts_open_ms + 1)
+        after = self._restatements.scaled(series.bars[index], before.ts_open_ms + 1)
         return len(jumps(np.array([before.close, after.close]), self._rules.max_jump)) > 0
-
-    def _scaled(self, bar: Bar, stands_ms: int) -> Bar:
-        """Return `bar` on the scale of prices that stand at `stands_ms`."""
-        if not (self._splits or self._dividends):
-            return bar
-        # A bar that spans a split is on the old scale as a whole, and what is decided after it on the new one.
-        ratio = self._ratio(stands_ms, bar.ts_open_ms)
-        paid = sum(amount * self._ratio(stands_ms, at_ms) for at_ms, amount in self._dividends if stands_ms <= at_ms <= bar.ts_open_ms)
-        if ratio == 1.0 and not paid:
-            return bar
-        opened, high, low, close = (price * ratio + paid for price in (bar.open, bar.high, bar.low, bar.close))
-        return bar._replace(open=opened, high=high, low=low, close=close)
-
-    def _ratio(self, after_ms: int, until_ms: int) -> float:
-        """Return the product of the ratios of the splits that took effect from `after_ms` to `until_ms`."""
-        return math.prod(ratio for effective_ms, ratio in self._splits if after_ms <= effective_ms <= until_ms)
 
 
 def _before_fill_rules(paper: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, NamedTuple
 
-from schemas import Action, ExitReason, Mode, Signal, Source, Vision
+from schemas import Action, ExitReason, Mode, Order, Signal, SignalOutcome, Source, Vision
 from services.scoring.fill_rules import FillRules
 from services.scoring.signal_times import Span
 
@@ -132,12 +132,43 @@ class PaperPosition:
                 "ts_stands_ms": span.stands_ms,
                 "ts_from_ms": span.from_ms,
                 "ts_until_ms": until_ms,
+                "ts_horizon_ms": signal.horizon_end_ms,
                 "tick": f"{tick:f}" if tick else None,  # str() of a small Decimal has an exponent
                 "cost_bps": rules.cost_bps,
                 "slippage_bps": rules.slippage_bps,
                 "fee": rules.fee,
             },
-            decimals=max(len(price.partition(".")[2]) for price in (signal.entry, signal.stop, signal.target)),
+            decimals=_decimals(signal.entry, signal.stop, signal.target),
+        )
+
+    @classmethod
+    def of_order(cls, outcome: SignalOutcome, order: Order, horizon_end_ms: int) -> PaperPosition:
+        """Return the paper position of an outcome's order, played from its beginning."""
+        side = 1 if outcome.action is Action.BUY else -1
+        tick = Decimal(order.tick or 0)
+        return cls(
+            signal_id=str(outcome.signal_id),
+            run_mode=outcome.run_mode.value,
+            symbol=outcome.symbol,
+            interval=outcome.interval,
+            mode=outcome.mode,
+            action=outcome.action.value,
+            source=outcome.source,
+            vision=outcome.vision,
+            conviction=outcome.conviction,
+            key=(order.ts_stands_ms, 0, 0, order.ts_from_ms, str(outcome.signal_id)),
+            from_ms=order.ts_from_ms,
+            until_ms=order.ts_until_ms,
+            clock_ms=0,
+            horizon_end_ms=horizon_end_ms,
+            limit=order.entry_type == "limit",
+            entry=float(order.entry),
+            stop=float(order.stop),
+            target=float(order.target),
+            entry_fill=float(Decimal(order.entry) - side * tick),
+            target_fill=float(Decimal(order.target) + side * tick),
+            order=None,
+            decimals=_decimals(order.entry, order.stop, order.target),
         )
 
     @property
@@ -277,6 +308,10 @@ def missing_fields(signal: Signal) -> list[str]:
     """Return the fields that a signal to buy or sell needs to be judged and does not have."""
     needed = ("conviction", "horizon_bars", "horizon_end_ms", "entry_type", "entry", "stop", "target")
     return [name for name in needed if getattr(signal, name) is None]
+
+
+def _decimals(*prices: str) -> int:
+    return max(len(price.partition(".")[2]) for price in prices)
 
 
 def _fraction(amount: float, of: float) -> float:

@@ -39,17 +39,28 @@ def span_of(signal: Signal, calendar: SessionCalendar) -> Span:
     3. Its validity is market time: it runs from the first scheduled opening at which it can act, for as long as it ran from the
        record on the worker's clock. Night and weekend do not use it up, and bars that are missing do.
     """
-    market, length_ms = signal.as_of.market, interval_ms(signal.interval)
+    market = signal.as_of.market
     stands_ms = market.ts_event_ms
     if signal.horizon_end_ms is not None and signal.horizon_bars is not None:
         behind = calendar.slots_between(signal.interval, stands_ms, signal.horizon_end_ms) - signal.horizon_bars
         if behind > 0:
             stands_ms = calendar.next_closes(signal.interval, stands_ms, behind)[-1]
-    lag_ms = market.ts_ms - stands_ms
-    clock_ms = -lag_ms + (lag_ms if 0 < lag_ms < length_ms else 0)
-    from_ms = max(stands_ms, signal.ts_decided_ms + clock_ms - min(TOLERANCE_MS, length_ms // _TOLERANCE_PART))
+    clock_ms, from_ms = _acts(signal, stands_ms)
     validity_ms = max(0, signal.valid_until_ms - market.ts_ms)
     return Span(stands_ms, from_ms, _next_opening_ms(calendar, signal.interval, from_ms) + validity_ms, clock_ms)
+
+
+def change_acts_ms(signal: Signal) -> int:
+    """Return from when a signal to `exit` or `hold` acts, in event time: once it is decided, whatever the calendar."""
+    return _acts(signal, signal.as_of.market.ts_event_ms)[1]
+
+
+def _acts(signal: Signal, stands_ms: int) -> tuple[int, int]:
+    """Return what is added to a wall time to have the event time, and the event time from which the signal acts."""
+    length_ms = interval_ms(signal.interval)
+    lag_ms = signal.as_of.market.ts_ms - stands_ms
+    clock_ms = -lag_ms + (lag_ms if 0 < lag_ms < length_ms else 0)
+    return clock_ms, max(stands_ms, signal.ts_decided_ms + clock_ms - min(TOLERANCE_MS, length_ms // _TOLERANCE_PART))
 
 
 def _next_opening_ms(calendar: SessionCalendar, interval: str, at_ms: int) -> int:

@@ -23,7 +23,6 @@ _ALWAYS: Final[dict[str, _Property]] = {
     "action": lambda one: one.action.value,
     "source": lambda one: one.source,
     "vision": lambda one: one.vision,
-    "exit reason": lambda one: one.exit_reason.value,
 }
 _WHERE_IT_VARIES: Final[dict[str, _Property]] = {"interval": lambda one: one.interval, "mode": lambda one: one.mode}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -21,49 +23,76 @@ from services.scoring.report.model import (
     Random,
     Report,
     ReportInput,
+    Verdict,
 )
+from services.scoring.report.net_report import net
 from services.scoring.report.prices import Prices
 from services.scoring.report.random_orders import LEAST_BARS
 from services.scoring.report.statistics import block_length, bootstrap_mean, peak_open, uniqueness, wilson
-from services.scoring.report.trades import Trades, count, distinct, trades_of
+from services.scoring.report.trades import Trades, count, distinct, r_multiples, trades_of
 from services.scoring.report.verdict import FEW, reached
 
 SEED: Final = 20_261_127
 """Of every draw: the same input makes the same report."""
 _BPS: Final = 1e-4
+_R_EDGES: Final = (-math.inf, -1.0, 0.0, 1.0, 2.0, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the verdict rests on."""
+
+    outcomes: Sequence[SignalOutcome]
+    """One a signal."""
+    counts: Counts
+    trades: Trades
+    prices: Prices
+    period: tuple[int, int] | None
+    overlap: Overlap | None
+    random: Random | None
+    verdict: Verdict
+
+    @property
+    def block(self) -> int:
+        """Return the length, in positions, of the blocks that a bootstrap draws."""
+        return 1 if self.overlap is None else self.overlap.block
+
+
+def judge(given: ReportInput) -> Judged:
+    """Return the verdict on `given` and what it rests on."""
+    outcomes, duplicates = distinct(given.outcomes)
+    counts, trades, prices = count(outcomes, duplicates), trades_of(outcomes), Prices(given.bars, given.restatements, given.max_jump)
+    period, overlap = _period(outcomes, prices), _overlap(trades)
+    block = 1 if overlap is None else overlap.block
+    random = None if period is None else random_traders(outcomes, trades, prices, *period, block=block, seed=SEED)
+    return Judged(outcomes, counts, trades, prices, period, overlap, random, reached(counts, overlap, random))
 
 
 def build(given: ReportInput) -> Report:
     """Return the report on `given`; it is whole, and every number finite, whatever there is."""
-    outcomes, duplicates = distinct(given.outcomes)
-    counts = count(outcomes, duplicates)
-    trades = trades_of(outcomes)
-    prices = Prices(given.bars, given.restatements, given.max_jump)
+    judged = judge(given)
+    outcomes, counts, trades, prices, period = judged.outcomes, judged.counts, judged.trades, judged.prices, judged.period
     cost = 2 * given.cost_bps * _BPS
-    period = _period(outcomes, prices)
-    overlap = _overlap(trades)
-    block = 1 if overlap is None else overlap.block
     won = trades.net[trades.completed] > 0
     completed_block = block_length(trades.entry_ms[trades.completed], trades.exit_ms[trades.completed])
-    overlapping = overlap is not None and overlap.block > 1
-    random = None if period is None else random_traders(outcomes, trades, prices, *period, block=block, seed=SEED)
     return Report(
         title=number_format.plain(given.title),
         head=_head(given, outcomes, period),
         banner=_banner(outcomes),
-        cautions=(*_cautions(outcomes, counts, overlap, random), *_jump_cautions(counts, prices)),
-        verdict=reached(counts, overlap, random),
+        cautions=(*_cautions(outcomes, counts, judged.overlap, judged.random), *_jump_cautions(counts, prices)),
+        verdict=judged.verdict,
         counts=counts,
         hit_rate=wilson(int(np.count_nonzero(won)), len(won)),
-        hit_rate_blocks=bootstrap_mean(won.astype(np.float64), block=completed_block, seed=SEED) if overlapping else None,
-        money=_money(trades, block, completed_block, period),
-        overlap=overlap,
+        hit_rate_blocks=bootstrap_mean(won.astype(np.float64), block=completed_block, seed=SEED) if judged.block > 1 else None,
+        money=_money(trades, judged.block, completed_block, period),
+        overlap=judged.overlap,
         per_position=per_position(trades),
         over_time=Curve((), (), ()) if period is None else over_time(trades, prices, cost, *period),
+        net=None if period is None else net(given, outcomes, prices, *period, seed=SEED),
         hold=None if period is None else buy_and_hold(prices, cost, *period),
-        random=random,
-        random_missing=_why_no_random(trades, outcomes) if random is None else "",
-        calibration=calibration(outcomes, trades, block, SEED),
+        random=judged.random,
+        random_missing=_why_no_random(trades, outcomes) if judged.random is None else "",
+        calibration=calibration(outcomes, trades, judged.block, SEED),
         breakdowns=breakdowns(outcomes, SEED),
     )
 
@@ -89,12 +118,15 @@ def _overlap(trades: Trades) -> Overlap | None:
 def _money(trades: Trades, block: int, completed_block: int, period: tuple[int, int] | None) -> Money:
     completed = trades.net[trades.completed]
     gains, losses = trades.net[trades.net > 0], trades.net[trades.net < 0]
+    multiples = r_multiples(trades)
     return Money(
         expectancy=bootstrap_mean(trades.net, block=block, seed=SEED),
         expectancy_completed=bootstrap_mean(completed, block=completed_block, seed=SEED),
         mean_gain=float(gains.mean()) if len(gains) else None,
         mean_loss=float(losses.mean()) if len(losses) else None,
         profit_factor=float(gains.sum() / -losses.sum()) if len(losses) else None,
+        r_multiple=bootstrap_mean(multiples, block=block, seed=SEED),
+        r_counts=tuple(np.histogram(multiples, bins=_R_EDGES)[0].tolist()),
         exposure=None if period is None else exposure(trades, *period),
         mean_held_ms=float((trades.exit_ms - trades.entry_ms).mean()) if len(trades) else None,
     )

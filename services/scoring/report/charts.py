@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.scoring.report.model import Curve, Estimate, Hold, Random, Report, Row
+from services.scoring.report.model import Curve, Estimate, Random, Report, Row
 from services.scoring.report.optional_packages import need
 
 INK: Final = "#010101"
@@ -84,8 +84,8 @@ def pictures(report: Report) -> dict[str, Picture]:
         add(
             "over-time",
             "Equity over time, and drawdown",
-            _alt_over_time(report.over_time, report.hold),
-            lambda figure, form: _over_time(figure, form, report.over_time, report.hold),
+            _alt_over_time(report),
+            lambda figure, form: _over_time(figure, form, report),
         )
         add(
             "per-position",
@@ -145,30 +145,43 @@ def _inline(svg: str, prefix: str) -> str:
     )
 
 
-def _alt_over_time(strategy: Curve, hold: Hold | None) -> str:
-    text = f"The strategy ends at {strategy.final * 100:+.2f} % of the capital, with a largest drawdown of {strategy.worst * 100:.2f} %."
-    if hold is not None:
-        text += f" Buying and holding ends at {hold.curve.final * 100:+.2f} %, with {hold.curve.worst * 100:.2f} %."
-    return text
+def _lines(report: Report) -> list[tuple[str, Curve, str, float]]:
+    """Return the curves of the capital with their names, colours and widths, the strategy's last and on top."""
+    lines = [("each signal on its own", report.over_time, FAINT, 1.2)]
+    if report.hold is not None:
+        lines.append(("buy and hold", report.hold.curve, OTHER, 1.2))
+    if report.net is not None:
+        lines.append(("one position a symbol", report.net.curve, STRATEGY, 1.8))
+    return lines
 
 
-def _over_time(figure: Any, form: _Form, strategy: Curve, hold: Hold | None) -> None:
+def _alt_over_time(report: Report) -> str:
+    ends = (
+        f"{name}: {of.final * 100:+.2f} % of the capital at the end, largest drawdown {of.worst * 100:.2f} %"
+        for name, of, *_ in _lines(report)
+    )
+    return f"Lines over time. {'; '.join(ends)}."
+
+
+def _over_time(figure: Any, form: _Form, report: Report) -> None:
     dates = need("matplotlib.dates")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.2])
-    if hold is not None:
-        at, values = _thinned(hold.curve.at, hold.curve.values)
-        above.plot(_moments(at), values * 100, color=OTHER, linewidth=1.2, label="buy and hold")
-        at, values = _thinned(hold.curve.at, hold.curve.drawdown)
-        below.plot(_moments(at), values * 100, color=OTHER, linewidth=0.9)
-    at, values = _thinned(strategy.at, strategy.values)
-    above.plot(_moments(at), values * 100, color=STRATEGY, linewidth=1.8, label="strategy")
-    at, values = _thinned(strategy.at, strategy.drawdown)
+    lines = _lines(report)
+    for name, of, colour, width in lines:
+        at, values = _thinned(of.at, of.values)
+        above.plot(_moments(at), values * 100, color=colour, linewidth=width, label=name)
+    for _, of, colour, _ in lines[1:-1]:
+        at, values = _thinned(of.at, of.drawdown)
+        below.plot(_moments(at), values * 100, color=colour, linewidth=0.9)
+    at, values = _thinned(lines[-1][1].at, lines[-1][1].drawdown)
     below.fill_between(_moments(at), values * 100, 0, color=FALL, alpha=0.35, linewidth=0)
     below.plot(_moments(at), values * 100, color=FALL, linewidth=0.9)
     above.axhline(0, color=FAINT, linewidth=0.8)
     above.set_ylabel("% of capital")
     below.set_ylabel("drawdown %")
-    above.legend(loc="upper left", ncols=2, fontsize=10)
+    low, high = above.get_ylim()
+    above.set_ylim(low, high + (high - low) * (0.16 if form is _WIDE else 0.34))  # room for the legend
+    above.legend(loc="upper left", ncols=3 if form is _WIDE else 1, fontsize=10)
     locator = dates.AutoDateLocator(minticks=2, maxticks=form.ticks)
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))

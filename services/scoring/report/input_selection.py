@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from schemas import Candle, Restatement, Signal, SignalOutcome, interval_ms
+from schemas import Action, Candle, Restatement, Signal, SignalOutcome, interval_ms
 from services.scoring.report import ReportBar
 
 _SHOWN: Final = 4
@@ -49,6 +49,14 @@ class SelectedOutcomes:
     def needs_bar(self, bar: Candle) -> bool:
         """Return whether this is a closed bar of the outcomes' symbols, intervals and time."""
         return bar.closed and (bar.symbol, bar.interval) in self._series and self.start_ms <= bar.ts_close_ms <= self.end_ms
+
+    def needs_change(self, signal: Signal) -> bool:
+        """Return whether this is a signal to exit or hold one of the outcomes' symbols in their time."""
+        return (
+            signal.action in {Action.EXIT, Action.HOLD}
+            and signal.symbol in self.symbols
+            and self.start_ms <= signal.as_of.market.ts_event_ms <= self.end_ms
+        )
 
     def has_signal(self, signal: Signal) -> bool:
         """Return whether one of the outcomes belongs to this signal."""
@@ -118,6 +126,8 @@ class ReportSources:
     outcomes: Sequence[SignalOutcome]
     bars: dict[str, list[ReportBar]]
     restatements: Sequence[Restatement]
+    changes: Sequence[Signal]
+    """Signals to exit or hold."""
     facts: dict[str, str]
     notes: Sequence[str] = field(default=())
 

@@ -53,7 +53,7 @@ class Files:
 def read_files(files: Files, selected: OutcomeFilter, progress: Progress) -> ReportSources:
     """Return the selected inputs; raise ServiceError."""
     outcomes = SelectedOutcomes([one for one in _messages(files.outcomes, SignalOutcome.decode, progress) if selected.accepts(one)])
-    signals, market = SignalFacts(), _Market(outcomes)
+    signals, changes, market = SignalFacts(), list[Signal](), _Market(outcomes)
     if files.splits is not None:
         market.take(_messages(files.splits, decode_corporate_event, progress))
     for file in files.bars:
@@ -62,13 +62,15 @@ def read_files(files: Files, selected: OutcomeFilter, progress: Progress) -> Rep
         for message in _messages(files.signals, decode_signal_message, progress):
             if isinstance(message, Signal) and outcomes.has_signal(message):
                 signals.add(message)
+            elif isinstance(message, Signal) and outcomes.needs_change(message):
+                changes.append(message)
     named = [files.outcomes, *files.bars, *(file for file in (files.splits, files.signals) if file is not None)]
     facts = {"Read from": ", ".join(file.name for file in named), **signals.facts(distinct(outcomes.all))}
     bars = market.bars.by_symbol()
     notes = [] if outcomes.all else [f"{files.outcomes} holds no outcome of these symbols and this time"]
     if outcomes.all and not bars:
         notes.append("--bars holds no closed bar of the outcomes' symbols, intervals and time; the report has no baselines")
-    return ReportSources(outcomes.all, bars, restating(market.events, market.instruments), facts, notes)
+    return ReportSources(outcomes.all, bars, restating(market.events, market.instruments), changes, facts, notes)
 
 
 class _Market:

@@ -60,7 +60,7 @@ class _Reading:
             [one async for one in self._messages(Topic.SIGNAL_OUTCOMES, SignalOutcome, selected.since_ms) if selected.accepts(one)]
         )
         notes = []
-        bars, signals = ClosedBars(), SignalFacts()
+        bars, signals, changes = ClosedBars(), SignalFacts(), list[Signal]()
         restatements: list[Restatement] = []
         if outcomes.all:
             async for bar in self._messages(Topic.MARKET_FEATURES, MarketFeatures, outcomes.start_ms):
@@ -69,7 +69,7 @@ class _Reading:
             events = [one async for one in self._events() if one.symbol in outcomes.symbols]
             restatements = restating(events, {one.symbol: one async for one in self._messages(Topic.INSTRUMENTS, Instrument, None)})
             async for record in self._records(Topic.STRATEGY_SIGNALS, None if selected.since_ms is None else outcomes.start_ms):
-                self._add(signals, outcomes, record)
+                self._add(signals, changes, outcomes, record)
         else:
             notes.append(
                 f"topic {self._name(Topic.SIGNAL_OUTCOMES)!r} on {self._bus.address} has no outcome of these symbols and this time; "
@@ -85,12 +85,12 @@ class _Reading:
             "Read from": f"{self._bus.address}: {self._name(Topic.SIGNAL_OUTCOMES)}, {self._name(Topic.MARKET_FEATURES)}",
             **signals.facts(distinct(outcomes.all)),
         }
-        return ReportSources(outcomes.all, bars.by_symbol(), restatements, facts, notes)
+        return ReportSources(outcomes.all, bars.by_symbol(), restatements, changes, facts, notes)
 
     def _name(self, topic: Topic) -> str:
         return topic_name(topic, self._settings.run_mode)
 
-    def _add(self, signals: SignalFacts, outcomes: SelectedOutcomes, record: Record) -> None:
+    def _add(self, signals: SignalFacts, changes: list[Signal], outcomes: SelectedOutcomes, record: Record) -> None:
         try:
             message = decode_signal_message(record.value or b"")
         except ValueError as error:
@@ -98,6 +98,8 @@ class _Reading:
             return
         if isinstance(message, Signal) and outcomes.has_signal(message):
             signals.add(message)
+        elif isinstance(message, Signal) and outcomes.needs_change(message):
+            changes.append(message)
 
     async def _messages(self, topic: Topic, model: type[M], since_ms: int | None) -> AsyncIterator[M]:
         modes, most = accepted_modes(self._settings.run_mode), self._settings.bus.max_record_bytes

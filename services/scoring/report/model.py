@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
-from schemas import Candle, ExitReason, Restatement, SignalOutcome
+from schemas import Candle, ExitReason, Restatement, Signal, SignalOutcome
+from services.scoring.report.position_sizing import Sizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,16 @@ class ReportBar:
 
 
 @dataclass(frozen=True, slots=True)
+class Trials:
+    """What was tried before on the same data or in the same place: the more, the better the best of them looks by luck."""
+
+    count: int = 0
+    """Settings that were tried, this one left out."""
+    daily_sharpes: tuple[float, ...] = ()
+    """Sharpe ratios of a day, of those whose results are known."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportInput:
     """What is to be judged."""
 
@@ -51,6 +62,10 @@ class ReportInput:
     """Splits and dividends that returns count and `bars` and the outcomes' entry prices are not yet adjusted for."""
     max_jump: float = math.inf
     """A close that is more than this many times the one before it, or less than the inverse, is suspected to follow a split."""
+    changes: Sequence[Signal] = ()
+    """Signals to exit or hold, for the net positions."""
+    sizing: Sizing = field(default_factory=Sizing)
+    trials: Trials = field(default_factory=Trials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,7 @@ class Counts:
     """Where the signals went. `signals` is `completed`, `unscored`, `unusable` and all in `closed_early` and `never_opened`."""
 
     signals: int
-    completed: int
+    completed_by: Mapping[ExitReason, int]
     """Opened, and ended at target, stop or horizon."""
     closed_early: Mapping[ExitReason, int]
     """Opened, and ended by a cancel or a newer signal."""
@@ -78,6 +93,11 @@ class Counts:
     """Opened by what they say, but without price, time or return."""
     duplicates: int
     """Further bodies of a `signal_id`, which are not among `signals`."""
+
+    @property
+    def completed(self) -> int:
+        """Return how many positions ended at target, stop or horizon."""
+        return sum(self.completed_by.values())
 
     @property
     def opened(self) -> int:
@@ -185,6 +205,55 @@ class Random:
     kinds: tuple[RandomTraders, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Deflated:
+    """The deflated Sharpe ratio."""
+
+    probability: float
+    """That the true Sharpe ratio is above what the best of so many trials has by luck."""
+    trials: int
+    """This one included."""
+    expected_best: float
+    """Annual Sharpe ratio that the best of them is expected to have without skill."""
+    daily_sharpe: float
+    """This one's, of a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Figures of the net positions' days; None where there is no such figure, as a Sortino ratio without a loss."""
+
+    days: int
+    days_a_year: float
+    block: int
+    """Length, in days, of the blocks that the bootstrap draws."""
+    annual_return: Estimate | None
+    sharpe: Estimate | None
+    sortino: Estimate | None
+    calmar: Estimate | None
+    turnover: Estimate | None
+    """Worth bought and sold in a year, over the equity."""
+    exposure: Estimate | None
+    """Mean worth of all positions, over the equity."""
+    deflated: Deflated | None
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """The net positions: one a symbol, sized on the equity."""
+
+    curve: Curve
+    """A share of the starting capital, gains reinvested."""
+    positions: int
+    no_room: int
+    costs: float
+    """Of all fills, as a share of the starting capital."""
+    largest: float
+    """The largest worth of all positions at a close, over the equity."""
+    measures: Measures | None
+    """None for a period of too few days."""
+
+
 class Evidence(StrEnum):
     """What the figures allow to be said."""
 
@@ -216,6 +285,10 @@ class Money:
     mean_loss: float | None
     profit_factor: float | None
     """Sum of gains over sum of losses; None without losses."""
+    r_multiple: Estimate | None
+    """Mean net return in units of what was risked: the way from the entry to the stop."""
+    r_counts: tuple[int, ...]
+    """Positions by R-multiple: up to -1, to 0, to 1, to 2, and above."""
     exposure: float | None
     """Share of the capital's time that was in positions."""
     mean_held_ms: float | None
@@ -242,6 +315,8 @@ class Report:
     """Sums over opened positions in order of exit, as fractions of one position."""
     over_time: Curve
     """A share of the starting capital."""
+    net: Net | None
+    """None where no outcome says what was ordered, or there are no bars."""
     hold: Hold | None
     random: Random | None
     random_missing: str

@@ -45,6 +45,17 @@ def mean_return(estimate: Estimate | None) -> str:
     return change(estimate.value, digits) + _interval(estimate, digits, signed=True)
 
 
+def figure(estimate: Estimate | None, unit: str = "") -> str:
+    """Return a plain figure with its interval: `0.84 (-0.31 to 1.92)`, from 100 on without decimals."""
+    if estimate is None:
+        return NONE
+    digits = 0 if abs(estimate.value) >= 100 else 2  # noqa: PLR2004 - a turnover of 2,044.72 has two digits too many
+    value = f"{_rounded(estimate.value, digits):,.{digits}f}{f' {unit}' if unit else ''}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} ({_rounded(estimate.low, digits):,.{digits}f} to {_rounded(estimate.high, digits):,.{digits}f})"
+
+
 def correlation(estimate: Estimate | None) -> str:
     """Return a correlation with its interval: `+0.12 (-0.08 to +0.31)`."""
     if estimate is None:

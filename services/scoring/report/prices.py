@@ -125,6 +125,10 @@ class Prices:
         on_scale: Floats = scaled[np.arange(len(price)), nearest]
         return on_scale
 
+    def suspected_ratios(self, symbol: str) -> dict[int, float]:
+        """Return the ratios of the symbol's suspected splits by when they took effect."""
+        return {effective_ms: self._splits[symbol][effective_ms] for effective_ms in self.suspected.get(symbol, ())}
+
     def bars(self, symbol: str, interval: str) -> Bars | None:
         """Return the bars of that interval, None when there are none."""
         return self._bars.get((symbol, interval))

@@ -21,6 +21,7 @@ from services.scoring.report.input_selection import OutcomeFilter, ReportSources
 from services.scoring.report.inputs_from_files import Files, read_files
 from services.scoring.report.inputs_from_topics import read_topics
 from services.scoring.report.number_format import moment
+from services.scoring.report.position_sizing import Sizing
 
 __all__ = ["Files", "ReportRequest", "run"]
 
@@ -61,6 +62,8 @@ async def run(asked: ReportRequest, files: Files | None) -> None:
                 facts=_facts(found.facts, asked),
                 restatements=found.restatements,
                 max_jump=settings.fusion.max_jump,
+                changes=found.changes,
+                sizing=Sizing.of(settings.positions),
             )
         )
         page = None if asked.out is None else to_html(report)

@@ -8,7 +8,8 @@ from typing import Final
 
 from schemas import ExitReason
 from services.scoring.report import number_format
-from services.scoring.report.model import Breakdown, Report, Row
+from services.scoring.report.measures import LEAST_DAYS
+from services.scoring.report.model import Breakdown, Curve, Report, Row
 
 _ROW_HEADER: Final = ("signals", "opened", "completed", "hit rate (95 %)", "mean net return (95 %)")
 
@@ -34,6 +35,7 @@ def tables(report: Report) -> tuple[Sheet, ...]:
         counts(report),
         figures(report),
         hold(report),
+        measures(report),
         random(report),
         calibration(report),
         *(breakdown(report, part) for part in report.breakdowns),
@@ -57,12 +59,12 @@ def tiles(report: Report) -> tuple[Tile, ...]:
         Tile("Positions", f"{report.counts.opened:,}", f"of {number_format.counted(report.counts.signals, 'signal')}"),
         _tile("Hit rate", number_format.hit_rate(report.hit_rate, report.counts.completed)),
         _tile("Mean net return", number_format.mean_return(report.money.expectancy)),
-        Tile(
-            "Return on capital",
-            number_format.change(report.over_time.final),
-            f"largest drawdown {number_format.change(report.over_time.worst)}",
-        ),
     ]
+    if report.net is not None:
+        fall = number_format.change(report.net.curve.worst)
+        found.append(Tile("Return on capital", number_format.change(report.net.curve.final), f"largest drawdown {fall}"))
+        if report.net.measures is not None and report.net.measures.sharpe is not None:
+            found.append(_tile("Sharpe ratio", number_format.figure(report.net.measures.sharpe)))
     if report.hold is not None:
         fall = number_format.change(report.hold.curve.worst)
         found.append(Tile("Buy and hold", number_format.change(report.hold.curve.final), f"largest drawdown {fall}"))
@@ -79,7 +81,7 @@ def counts(report: Report) -> Sheet:
     counted = report.counts
     rows = [
         ("signals to buy or sell", f"{counted.signals:,}"),
-        ("completed: target, stop or horizon", f"{counted.completed:,}"),
+        *_reasons("completed", counted.completed_by),
         *_reasons("closed early", counted.closed_early),
         *_reasons("never opened", counted.never_opened),
     ]
@@ -104,6 +106,8 @@ def figures(report: Report) -> Sheet:
         ("the same of completed positions", number_format.mean_return(money.expectancy_completed)),
         ("mean gain, mean loss", f"{number_format.change(money.mean_gain)}, {number_format.change(money.mean_loss)}"),
         ("gains over losses (profit factor)", number_format.NONE if money.profit_factor is None else f"{money.profit_factor:.2f}"),
+        ("net return in units of the risk to the stop (R)", number_format.figure(money.r_multiple, unit="R")),
+        ("positions at -1 R or less, to 0, to +1, to +2, above", ", ".join(f"{number:,}" for number in money.r_counts)),
         ("held on average", number_format.length(money.mean_held_ms)),
     ]
     if overlap is not None:
@@ -111,27 +115,57 @@ def figures(report: Report) -> Sheet:
             ("open at once, at most", f"{overlap.peak:,}"),
             ("effective number of independent positions, about", f"{overlap.independent:,}"),
         ]
-    if report.counts.opened:
-        rows += [
-            ("return on capital", number_format.change(report.over_time.final)),
-            ("largest drawdown", number_format.change(report.over_time.worst)),
-            ("capital's time in positions", number_format.share(money.exposure, 1)),
-        ]
     return Sheet("figures", "How they did", "In brackets: 95 % intervals.", (), tuple(rows))
 
 
 def hold(report: Report) -> Sheet:
-    """Return what buying and holding would have made."""
+    """Return what the capital made, traded in three ways: net positions, each signal on its own, and buying and holding."""
     rows = []
+    if report.net is not None:
+        exposure = None if report.net.measures is None else report.net.measures.exposure
+        rows.append(_capital("the strategy, one position a symbol", report.net.curve, None if exposure is None else exposure.value))
     if report.counts.opened:
-        invested = number_format.share(report.money.exposure, 1)
-        rows.append(("the strategy", number_format.change(report.over_time.final), number_format.change(report.over_time.worst), invested))
+        rows.append(_capital("each signal on its own, gains not reinvested", report.over_time, report.money.exposure))
     if report.hold is not None:
-        curve = report.hold.curve
-        rows.append(("buy and hold, equal parts", number_format.change(curve.final), number_format.change(curve.worst), "100 %"))
+        rows.append(_capital("buy and hold, equal parts", report.hold.curve, 1.0))
     note = "" if report.hold is not None else "Nothing to hold: there are no closed bars of the period."
-    header = ("", "return on capital", "largest drawdown", "capital's time in positions")
+    header = ("", "return on capital", "largest drawdown", "capital in positions")
     return Sheet("hold", "Against buying and holding", note, header if rows else (), tuple(rows))
+
+
+def _capital(name: str, of: Curve, invested: float | None) -> tuple[str, str, str, str]:
+    return name, number_format.change(of.final), number_format.change(of.worst), number_format.share(invested, 1)
+
+
+def measures(report: Report) -> Sheet:
+    """Return the measures of the net positions."""
+    if report.net is None:
+        return Sheet("measures", "As one account", "The outcomes do not say what was ordered, or there are no closed bars.", (), ())
+    rows = [
+        ("positions", f"{report.net.positions:,}"),
+        ("filled without room for a position", f"{report.net.no_room:,}"),
+        ("costs paid, of the starting capital", number_format.share(report.net.costs, 1_000)),
+        ("largest exposure at a close", number_format.share(report.net.largest, 1)),
+    ]
+    found = report.net.measures
+    note = "In brackets: 95 % intervals, by a bootstrap of blocks of days."
+    if found is None:
+        note = f"No ratios: they take at least {LEAST_DAYS} days."
+    else:
+        rows += [
+            ("return a year", number_format.mean_return(found.annual_return)),
+            ("Sharpe ratio", number_format.figure(found.sharpe)),
+            ("Sortino ratio", number_format.figure(found.sortino)),
+            ("Calmar ratio", number_format.figure(found.calmar)),
+            ("turnover a year, times the equity", number_format.figure(found.turnover)),
+            ("exposure, mean", number_format.hit_rate(found.exposure, 1_000)),
+        ]
+        if found.deflated is not None:
+            tried = number_format.counted(found.deflated.trials, "trial")
+            rows.append((f"deflated Sharpe ratio, {tried}", number_format.percentile(found.deflated.probability)))
+            if found.deflated.trials > 1:
+                rows.append(("Sharpe ratio that the best of them has by luck", f"{found.deflated.expected_best:.2f}"))
+    return Sheet("measures", "As one account", note, (), tuple(rows))
 
 
 def random(report: Report) -> Sheet:

@@ -6,6 +6,7 @@ All are pure and seeded: the same numbers give the same interval.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -105,6 +106,37 @@ def bootstrap_mean(values: Floats, *, block: int, seed: int, draws: int = _DRAWS
     means = _resampled(values[None, :], block, seed, draws)[0]
     low, high = np.quantile(means, _expanded(len(values) / block))
     return Estimate(mean, float(low), float(high))
+
+
+def bootstrap_paths(
+    rows: Floats, statistics: Callable[[Floats], Floats], *, block: int, seed: int, draws: int = _DRAWS
+) -> list[Estimate | None]:
+    """Return figures of series with their 95 % intervals: `statistics` takes (series, ..., n) and returns (figures, ...), NaN for none.
+
+    `rows` (series, n) are in order of time and are drawn together, in circular blocks, to whole series of n: a figure may depend on
+    the order, as a drawdown does. A figure that half of the draws do not have gets no interval, nor do fewer than five blocks.
+    """
+    values, count = statistics(rows), rows.shape[1]
+    if count < _LEAST * block:
+        return [Estimate(float(value), None, None) if np.isfinite(value) else None for value in values]
+    generator, found = np.random.default_rng(seed), []
+    step = max(1, 500_000 // count)  # draws at once: bounds memory
+    for first in range(0, draws, step):
+        starts = block_starts(count, block, min(draws, first + step) - first, generator)
+        index = (starts[:, :, None] + np.arange(block)).reshape(len(starts), -1)[:, :count] % count
+        found.append(statistics(rows[:, index]))
+    drawn, quantiles = np.concatenate(found, axis=1), _expanded(count / block)
+    estimates: list[Estimate | None] = []
+    for value, every in zip(values, drawn, strict=True):
+        known = every[np.isfinite(every)]
+        if not np.isfinite(value):
+            estimates.append(None)
+        elif len(known) < draws / 2:
+            estimates.append(Estimate(float(value), None, None))
+        else:
+            low, high = np.quantile(known, quantiles)
+            estimates.append(Estimate(float(value), float(low), float(high)))
+    return estimates
 
 
 def rank_correlation(x: Floats, y: Floats, *, block: int, seed: int, draws: int = _DRAWS) -> Estimate | None:

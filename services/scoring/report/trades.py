@@ -70,7 +70,8 @@ def count(outcomes: Sequence[SignalOutcome], duplicates: int) -> Counts:
     """Return where the signals went; `outcomes` are distinct by id."""
     early: Counter[ExitReason] = Counter()
     never: Counter[ExitReason] = Counter()
-    completed = unscored = lost = 0
+    completed: Counter[ExitReason] = Counter()
+    unscored = lost = 0
     for outcome in outcomes:
         if outcome.unscored_reason is not None:
             unscored += 1
@@ -79,10 +80,18 @@ def count(outcomes: Sequence[SignalOutcome], duplicates: int) -> Counts:
         elif not opened(outcome):
             never[outcome.exit_reason] += 1
         elif outcome.exit_reason in COMPLETED:
-            completed += 1
+            completed[outcome.exit_reason] += 1
         else:
             early[outcome.exit_reason] += 1
-    return Counts(len(outcomes), completed, dict(sorted(early.items())), dict(sorted(never.items())), unscored, lost, duplicates)
+    return Counts(
+        signals=len(outcomes),
+        completed_by=dict(sorted(completed.items())),
+        closed_early=dict(sorted(early.items())),
+        never_opened=dict(sorted(never.items())),
+        unscored=unscored,
+        unusable=lost,
+        duplicates=duplicates,
+    )
 
 
 def trades_of(outcomes: Iterable[SignalOutcome]) -> Trades:
@@ -102,3 +111,13 @@ def trades_of(outcomes: Iterable[SignalOutcome]) -> Trades:
         bars_held=np.array([one.bars_held for one in held], dtype=np.int64),
         completed=np.array([one.exit_reason in COMPLETED for one in held], dtype=np.bool_),
     )
+
+
+def r_multiples(trades: Trades) -> Floats:
+    """Return the net returns in units of what each position risked, from its entry to its stop; (n,), without those that say no stop."""
+    found = []
+    for outcome, entry, net in zip(trades.outcomes, trades.entry.tolist(), trades.net.tolist(), strict=True):
+        risked = 0.0 if outcome.order is None else abs(entry - float(outcome.order.stop))
+        if risked > 0:
+            found.append(net * entry / risked)
+    return np.array(found, dtype=np.float64)

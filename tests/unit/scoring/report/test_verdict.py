@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from schemas import ExitReason
 from services.scoring.report.model import Counts, Estimate, Evidence, Overlap, Random, RandomTraders, Verdict
 from services.scoring.report.verdict import reached
 
@@ -13,7 +14,9 @@ WORSE = Estimate(-0.01, -0.018, -0.002)
 
 def said(moved: float, tossed: float, edge: Estimate = GOOD, alone: int = 200) -> Verdict:
     kinds = tuple(RandomTraders(name, "", (0.0,) * 1_000, 0.0, better) for name, better in (("moved", moved), ("tossed", tossed)))
-    counts = Counts(signals=300, completed=250, closed_early={}, never_opened={}, unscored=0, unusable=0, duplicates=0)
+    counts = Counts(
+        signals=300, completed_by={ExitReason.HORIZON: 250}, closed_early={}, never_opened={}, unscored=0, unusable=0, duplicates=0
+    )
     return reached(counts, Overlap(peak=3, independent=alone, block=1), Random(250, 0.01, edge, kinds))
 
 
