@@ -76,6 +76,12 @@ class AuditRecord(Message):
     answer: Annotated[str, Field(max_length=65_536)] | None = Field(
         default=None, description="The model's whole answer, rationale included."
     )
+    thought_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Tokens of the thought before the answer, in mode `deep` on an engine that takes token ids."
+    )
+    thought_cut: Label | None = Field(
+        default=None, description="Which budget cut the thought: `tokens`, or `deadline`. Absent when the model ended it."
+    )
     checksum: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(
         default=None,
         description="The first 16 hex digits of the SHA-256 of the other fields, as JSON with sorted keys and no white space.",

@@ -257,8 +257,22 @@ class FusionSettings(Section):
         20_000, description="Above this many unfinished records reading pauses until half of them are done."
     )
     max_new_tokens: Positive = Field(160, description="Longest answer in mode `fast`, in tokens.")
-    deep_max_new_tokens: Positive = Field(2_048, description="Longest answer in mode `deep`, in tokens.")
-    temperature: Annotated[float, Field(ge=0, le=2)] = Field(0.0, description="Sampling temperature.")
+    deep_thought_tokens: Positive = Field(
+        2_048, description="Longest thought in mode `deep`, in tokens; a longer one is cut, and the answer asked for."
+    )
+    deep_answer_ms: Positive = Field(1_000, description="Mode `deep`: the thought is cut this long before the deadline, for the answer.")
+    temperature: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.0, description="Sampling temperature of answers; 0 takes the likeliest token each time. The seed is made of the trigger's id."
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Answers are sampled among the likeliest tokens of this probability."
+    )
+    deep_temperature: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.6, description="Sampling temperature of thoughts; MiniCPM4.1's README gives 0.6. At 0 thoughts tend to repeat themselves."
+    )
+    deep_top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.95, description="The same as `top_p` for thoughts; MiniCPM4.1's README gives 0.95."
+    )
     grammar: bool = Field(True, description="Constrain answers by JSON schema where the engine can.")
     repair: bool = Field(True, description="Ask once more, inside the deadline, after an answer that does not parse.")
     fallback: Literal["none", "rules"] = Field(
@@ -323,6 +337,16 @@ class FusionSettings(Section):
             if self.entry_validity(interval) <= self.delivery_reserve_ms:
                 raise ValueError(
                     f"fusion.entry_validity_ms of {interval} ({self.entry_validity(interval)}) must be above fusion.delivery_reserve_ms ({self.delivery_reserve_ms})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _time_to_think(self) -> Self:
+        deep = self.deep_every_bars or self.deep_on_move_atr is not None
+        for interval in self.trigger_interval_set if deep else ():
+            if (left_ms := self.entry_validity(interval) - self.delivery_reserve_ms) <= self.deep_answer_ms:
+                raise ValueError(
+                    f"fusion.deep_answer_ms ({self.deep_answer_ms}) leaves no time to think: a decision on {interval} has {left_ms} ms (fusion.entry_validity_ms less fusion.delivery_reserve_ms)"
                 )
         return self
 

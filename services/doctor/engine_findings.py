@@ -53,7 +53,7 @@ def _source(check: str, settings: Settings, info: EngineInfo) -> Iterator[Findin
 def _context(check: str, settings: Settings, info: EngineInfo, prompt: PromptFacts) -> Iterator[Finding]:
     fusion = settings.fusion
     deep = bool(fusion.deep_every_bars or fusion.deep_on_move_atr is not None)
-    answer = fusion.deep_max_new_tokens if deep else fusion.max_new_tokens
+    answer = fusion.max_new_tokens + (fusion.deep_thought_tokens if deep else 0)
     needed = prompt.tokens + answer
     if info.context_tokens is not None and needed > info.context_tokens:
         yield fail(

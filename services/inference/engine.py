@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 TokenIds = NDArray[np.int32]
+THOUGHT_END: Final = "</think>"
+"""Stands between a thought and the answer."""
 EngineSource = Literal["llm", "rules", "simulator"]
 
 
@@ -54,9 +56,16 @@ class Sampling:
 
     max_new_tokens: int
     temperature: float = 0.0
+    """0 takes the likeliest token each time; `top_p` and `seed` count above 0 only."""
     json_schema: str | None = None
     ignore_eos: bool = False
     """Go on to `max_new_tokens` whatever the model says, for measurements."""
+    top_p: float = 1.0
+    """Sample among the likeliest tokens that have this much probability together."""
+    seed: int | None = None
+    """The same prompt and seed give the same answer, as far as the engine computes the same numbers again; 0 to 2**31 - 1."""
+    stop: str | None = None
+    """End before this text, which the answer does not hold then (engines that take token ids)."""
 
 
 @dataclass(frozen=True, slots=True)

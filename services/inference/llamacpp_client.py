@@ -35,7 +35,7 @@ _SLICE_S: Final = 60.0
 _LIKELY: Final = 256
 """The most likely tokens, among which the labels of a trained model are: their list is 20 KB, the whole vocabulary's megabytes."""
 _WHOLE_VOCABULARY: Final = 10_000_000
-_GREEDY: Final = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+_WHOLE: Final = {"top_k": 0, "min_p": 0.0}
 """llama.cpp cuts the distribution by default; other engines do not."""
 
 
@@ -231,13 +231,18 @@ def _body(request: EngineRequest, slot: int | None) -> bytes:
         "prompt": np.ascontiguousarray(request.input_ids),
         "n_predict": sampling.max_new_tokens,
         "temperature": sampling.temperature,
-        **_GREEDY,
+        "top_p": sampling.top_p,
+        **_WHOLE,
         "stream": True,
         "return_progress": True,
         "cache_prompt": True,
     }
     if slot is not None:
         body["id_slot"] = slot
+    if sampling.temperature > 0 and sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if sampling.stop is not None:
+        body["stop"] = [sampling.stop]
     if sampling.json_schema is not None:
         body |= _constraint(sampling.json_schema)
     if sampling.ignore_eos:

@@ -175,6 +175,10 @@ class OpenAIEngine(TextEngine):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if request.sampling.temperature > 0:
+            body["top_p"] = request.sampling.top_p
+            if request.sampling.seed is not None:
+                body["seed"] = request.sampling.seed
         if with_options:
             body["chat_template_kwargs"] = {"enable_thinking": thinking}
         if request.sampling.json_schema is not None:

@@ -11,7 +11,18 @@ from typing import Any, Final
 import orjson
 
 from services.core.clock import Clock
-from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
+from services.inference.engine import (
+    THOUGHT_END,
+    Capabilities,
+    Chunk,
+    EngineError,
+    EngineInfo,
+    EngineLoad,
+    EngineRequest,
+    Scores,
+    TokenIds,
+    Usage,
+)
 
 NEEDED: Final = ("close", "atr", "rsi", "ema_fast", "ema_slow")
 """Without one of these there is no view. `p_up`, the chart reader's probability of a rise, weighs in when it is there."""
@@ -85,7 +96,8 @@ class RulesEngine:
         late_ms = self._clock.now_ms() - request.deadline_ms
         if late_ms >= 0:
             raise EngineError("engine_timeout", f"the deadline had passed {late_ms} ms before the rules were asked")
-        text = orjson.dumps(decide(request.view)).decode()
+        # Rules do not think: what reads an answer in mode `deep` waits for the end of a thought.
+        text = (THOUGHT_END if request.mode == "deep" else "") + orjson.dumps(decide(request.view)).decode()
         usage = Usage(prompt_tokens=request.input_ids.size, output_tokens=0, finish_reason="stop")
         yield Chunk(text, None, usage, await self.info())
 

@@ -271,10 +271,17 @@ def generate_body(request: EngineRequest, *, beside_scores: bool = False) -> byt
 
     `beside_scores` is for servers that also score: see `_BESIDE_SCORES`.
     """
-    sampling: dict[str, Any] = {"max_new_tokens": request.sampling.max_new_tokens, "temperature": request.sampling.temperature}
-    if request.sampling.json_schema is not None:
-        sampling["json_schema"] = request.sampling.json_schema
-    if request.sampling.ignore_eos:
+    asked = request.sampling
+    sampling: dict[str, Any] = {"max_new_tokens": asked.max_new_tokens, "temperature": asked.temperature}
+    if asked.temperature > 0:
+        sampling["top_p"] = asked.top_p
+        if asked.seed is not None:
+            sampling["sampling_seed"] = asked.seed  # heeded with --enable-deterministic-inference
+    if asked.json_schema is not None:
+        sampling["json_schema"] = asked.json_schema
+    if asked.stop is not None:
+        sampling["stop"] = asked.stop
+    if asked.ignore_eos:
         sampling["ignore_eos"] = True
     return _dumps(request.rid, request.input_ids, sampling, stream=True, **(_BESIDE_SCORES if beside_scores else {}))
 

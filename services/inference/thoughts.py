@@ -5,9 +5,7 @@ Chat servers split thoughts off into a field of their own, or leave them in the 
 
 from __future__ import annotations
 
-from typing import Final
-
-_CLOSE: Final = "</think>"
+from services.inference.engine import THOUGHT_END
 
 
 class Thoughts:
@@ -35,7 +33,7 @@ class Thoughts:
             return said
         self._answering, self._held = True, ""
         thought, answer = parts
-        return said + (thought + _CLOSE if self._thinking else "") + answer
+        return said + (thought + THOUGHT_END if self._thinking else "") + answer
 
     def finish(self) -> str:
         """Return what was held back, once the stream has ended."""
@@ -48,5 +46,5 @@ class Thoughts:
         if self._reasoned or start.startswith("{"):
             return "", self._held
         # A template that opens the thought inside the prompt leaves only its end in the content.
-        thought, closed, answer = self._held.partition(_CLOSE)
+        thought, closed, answer = self._held.partition(THOUGHT_END)
         return (thought, answer) if closed else None

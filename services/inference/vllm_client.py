@@ -15,7 +15,7 @@ import orjson
 from pydantic import Field
 
 from services.core.clock import Clock
-from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Scores, TokenIds, Usage
+from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Sampling, Scores, TokenIds, Usage
 from services.inference.http_client import Deadline
 from services.inference.http_engine import HttpEngine, dumps, listed_model, v1_prefix
 from services.inference.reply import Counts, Name, Objects, Reply, Table, Text, parse
@@ -58,21 +58,10 @@ class VllmEngine(HttpEngine):
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError."""
         deadline, sent = Deadline(request.deadline_ms, self._clock), request.input_ids.size
-        sampling = request.sampling
-        more: dict[str, Any] = {
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "stream": True,
-            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        }
-        if sampling.json_schema is not None:
-            more["structured_outputs"] = {"json": orjson.Fragment(sampling.json_schema), "disable_any_whitespace": True}
-        if sampling.ignore_eos:
-            more["ignore_eos"] = True
         headers = {"X-Request-Id": request.rid, **request.trace_headers}
         finish: str | None = None
         counts, pieces, first, said_cached = Counts(), 0, True, False
-        body = await self._body(request.input_ids, more)
+        body = await self._body(request.input_ids, _sampled(request.sampling))
         async with contextlib.aclosing(self._events(f"{self._v1}/completions", body, deadline, headers)) as events:
             async for info, batch in events:
                 text = ""
@@ -133,6 +122,28 @@ class VllmEngine(HttpEngine):
         found = parse(_Completion, said, self._http.where)
         self._whole_prompt(found.usage.prompt_tokens or None, sent)
         return found
+
+
+def _sampled(sampling: Sampling) -> dict[str, Any]:
+    """Return the fields of a streamed call that say how it is sampled."""
+    more: dict[str, Any] = {
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
+    if sampling.temperature > 0:
+        # Without it the server takes the one in the model's generation_config.json.
+        more["top_p"] = sampling.top_p
+        if sampling.seed is not None:
+            more["seed"] = sampling.seed
+    if sampling.stop is not None:
+        more["stop"] = sampling.stop
+    if sampling.json_schema is not None:
+        more["structured_outputs"] = {"json": orjson.Fragment(sampling.json_schema), "disable_any_whitespace": True}
+    if sampling.ignore_eos:
+        more["ignore_eos"] = True
+    return more
 
 
 def _usage(counts: Counts, sent: int, pieces: int, finish: str) -> Usage:

@@ -16,7 +16,8 @@ import orjson
 from services.core.clock import Clock
 from services.fusion.decide.answer import Answer, AnswerError, AnswerReader, sampling
 from services.fusion.decide.flash import flash_answer
-from services.inference.engine import Engine, EngineRequest
+from services.fusion.decide.thinking import think
+from services.inference.engine import Chunk, Engine, EngineRequest
 from services.replay.audit_trail import AuditEntry
 from services.replay.prompt_rebuilder import PromptRebuilder, RebuiltPrompt
 
@@ -43,7 +44,7 @@ async def ask_again(entry: AuditEntry, rebuilt: RebuiltPrompt, rebuilder: Prompt
         affinity=record.symbol,
         mode=record.mode,
         input_ids=prompt.ids,
-        sampling=sampling(rebuilder.settings.fusion, record.mode),
+        sampling=sampling(rebuilder.settings.fusion, record.mode, record.trigger_id),
         deadline_ms=clock.now_ms() + _DEADLINE_MS,
         text=lambda: rebuilder.prompts.text(rebuilt.plan),
         view=rebuilt.plan.facts,
@@ -53,10 +54,20 @@ async def ask_again(entry: AuditEntry, rebuilt: RebuiltPrompt, rebuilder: Prompt
         scores = await engine.score(request, labels.ids)
         return compare(entry, flash_answer(scores.logprobs, labels, rebuilder.settings.fusion).text)
     text = ""
+    if record.mode == "deep" and engine.capabilities.token_ids:
+        fusion = rebuilder.settings.fusion
+        thought, request = await think(
+            engine, request, prompts=rebuilder.prompts, settings=fusion, clock=clock, seed_of=record.trigger_id, took=_nothing
+        )
+        text = thought.before_answer
     async with aclosing(engine.stream(request)) as chunks:
         async for chunk in chunks:
             text += chunk.text
     return compare(entry, text)
+
+
+async def _nothing(chunk: Chunk) -> None:
+    del chunk
 
 
 def compare(entry: AuditEntry, text: str) -> NewAnswer:

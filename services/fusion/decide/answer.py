@@ -9,13 +9,14 @@ import re
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas import Action, Instrument, Mode
 from services.core.settings import FusionSettings
-from services.inference.engine import Sampling
+from services.inference.engine import THOUGHT_END, Sampling
 
 _Rationale = Annotated[str, Field(max_length=400)]
 _Offset = Annotated[int, Field(ge=-99, le=99)]
@@ -92,20 +93,25 @@ ANSWER_SCHEMA: Final = _schema()
 """The grammar for engines that constrain their output, as JSON text."""
 
 
-def sampling(settings: FusionSettings, mode: Mode) -> Sampling:
-    """Return how an answer in `mode` is sampled: a grammar would forbid the thought before a deep one."""
+def sampling(settings: FusionSettings, mode: Mode, seed_of: UUID) -> Sampling:
+    """Return how an answer in `mode` is sampled, with a seed made of the trigger's id: a replay asks with the same one.
+
+    In mode `deep` it is thought and answer in one: a grammar would forbid the thought.
+    """
     deep = mode == "deep"
     return Sampling(
-        settings.deep_max_new_tokens if deep else settings.max_new_tokens,
-        settings.temperature,
+        settings.max_new_tokens + (settings.deep_thought_tokens if deep else 0),
+        settings.deep_temperature if deep else settings.temperature,
         ANSWER_SCHEMA if settings.grammar and not deep else None,
+        top_p=settings.deep_top_p if deep else settings.top_p,
+        seed=seed_of.int & _SEED_BITS,
     )
 
 
+_SEED_BITS: Final = 2**31 - 1
 _MAX_PRICE: Final = Decimal(10) ** 12
 """As in the contracts."""
 
-_THOUGHT_END: Final = "</think>"
 _DECISION_END: Final = re.compile(r',\s*"rationale"\s*:')
 
 
@@ -161,8 +167,8 @@ class AnswerReader:
     def _body_at(self) -> int | None:
         if not self._thinking:
             return 0
-        end = self.text.find(_THOUGHT_END)
-        return None if end < 0 else end + len(_THOUGHT_END)
+        end = self.text.find(THOUGHT_END)
+        return None if end < 0 else end + len(THOUGHT_END)
 
 
 def _parse(text: str) -> Answer:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -17,9 +17,11 @@ from services.core.clock import Clock
 from services.core.settings import Settings
 from services.fusion.decide.answer import Answer, AnswerError, AnswerReader, Entry, action_of, prices, sampling
 from services.fusion.decide.control import ControlTable
+from services.fusion.decide.deadline import until
 from services.fusion.decide.flash import flash_answer
 from services.fusion.decide.guard import Guard, Rejection, forbidden_engine
 from services.fusion.decide.signals import SignalBasis, Snapshot, make_signal
+from services.fusion.decide.thinking import Thought, think
 from services.fusion.deliver.publisher import Publisher, SentSignal
 from services.fusion.observe.result import TriggerResult
 from services.fusion.observe.spans import TriggerTrace
@@ -27,7 +29,7 @@ from services.fusion.prompt.builder import Plan, PromptBuilder
 from services.fusion.prompt.labels import LabelAction
 from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
-from services.inference.engine import Engine, EngineError, EngineInfo, EngineRequest, Usage
+from services.inference.engine import Chunk, Engine, EngineError, EngineInfo, EngineRequest, Usage
 
 _log = structlog.get_logger()
 
@@ -170,7 +172,7 @@ class Decision:
         snapshot = Snapshot(plan.vision, plan.facts["close"], plan.facts["atr"], last_close_ms, self._valid_until(), self._book.version)
         watch = _Stopwatch(result.stages_ms, using.clock)
         try:
-            async with _until(using.clock, result.deadline_ms or 0):
+            async with until(using.clock, result.deadline_ms or 0):
                 result.prompt = await using.prompts.build(plan)
                 watch.lap("prompt")
                 for engine, degraded in ((using.engine, False), (using.fallback, True)):
@@ -211,7 +213,7 @@ class Decision:
             affinity=self._trigger.lane.symbol,
             mode=mode,
             input_ids=prompt.ids,
-            sampling=sampling(fusion, mode),
+            sampling=sampling(fusion, mode, self._trigger.trigger_id),
             deadline_ms=result.deadline_ms or 0,
             text=lambda: using.prompts.text(plan),
             view=plan.facts,
@@ -220,8 +222,11 @@ class Decision:
         if mode == "flash" and engine.capabilities.logprobs:
             await self._score(engine, request, snapshot, watch, degraded=degraded)
             return
+        thought: Thought | None = None
+        if mode == "deep" and engine.capabilities.token_ids:
+            thought, request = await self._think(engine, request, watch)
         try:
-            await self._read(engine, request, snapshot, watch, degraded=degraded)
+            await self._read(engine, request, snapshot, watch, thought, degraded=degraded)
         except AnswerError as error:
             if self._publishing is not None:
                 result.detail = f"after the signal was published: {error}"
@@ -230,20 +235,56 @@ class Decision:
                 self._end(Outcome.FAILED, error.reason, error.detail)
                 return
             self._repaired = True
-            again = using.prompts.repair(prompt, result.answer or "", self._trigger.lane.mode)
+            bad = (result.answer or "").removeprefix("" if thought is None else thought.before_answer)
+            again = using.prompts.repair(request.input_ids, bad, "fast" if mode == "deep" else mode)
             repair = replace(request, rid=uuid4().hex, input_ids=again)
             try:
-                await self._read(engine, repair, snapshot, watch, degraded=degraded)
+                await self._read(engine, repair, snapshot, watch, thought, degraded=degraded)
             except AnswerError as second:
                 if self._publishing is None:
                     self._end(Outcome.FAILED, second.reason, f"also when asked again: {second.detail}")
 
-    async def _read(self, engine: Engine, request: EngineRequest, snapshot: Snapshot, watch: _Stopwatch, *, degraded: bool) -> None:
+    async def _think(self, engine: Engine, request: EngineRequest, watch: _Stopwatch) -> tuple[Thought, EngineRequest]:
+        """Have the model think, within its budget, and return the thought and the request for the answer."""
+        using, result = self._with, self._result
+        result.engine, result.answer = None, ""
+        first_at = 0.0
+
+        async def took(chunk: Chunk) -> None:
+            nonlocal first_at
+            if result.engine is None:
+                self._answered_by(chunk.engine or await engine.info())
+            if not first_at and chunk.text:
+                first_at = using.clock.elapsed_s()
+                watch.lap("first_token")
+            result.answer = (result.answer or "") + chunk.text
+            if chunk.cached_tokens is not None:
+                result.cached_tokens = chunk.cached_tokens
+            if chunk.usage is not None:
+                self._used(chunk.usage, first_at)
+                self._refuse_cut_prompt(engine, request, chunk.usage)
+
+        thought, answering = await think(
+            engine,
+            request,
+            prompts=using.prompts,
+            settings=using.settings.fusion,
+            clock=using.clock,
+            seed_of=self._trigger.trigger_id,
+            took=took,
+        )
+        result.thought_tokens, result.thought_cut = thought.tokens, thought.cut
+        return thought, answering
+
+    async def _read(
+        self, engine: Engine, request: EngineRequest, snapshot: Snapshot, watch: _Stopwatch, thought: Thought | None, *, degraded: bool
+    ) -> None:
         """Read one answer, handing the signal over as soon as its decision part is there."""
         result = self._result
         result.usage = None
         result.engine = None
-        reader = AnswerReader(thinking=request.mode == "deep")
+        before = "" if thought is None else thought.before_answer
+        reader = AnswerReader(thinking=request.mode == "deep" and thought is None)
         first_at = 0.0
         async with aclosing(engine.stream(request)) as chunks:
             async for chunk in chunks:
@@ -251,16 +292,17 @@ class Decision:
                     self._answered_by(chunk.engine or await engine.info())
                 if not first_at and chunk.text:
                     first_at = self._with.clock.elapsed_s()
-                    watch.lap("first_token")
-                if chunk.cached_tokens is not None:
+                    if "first_token" not in result.stages_ms or thought is None:
+                        watch.lap("first_token")
+                if chunk.cached_tokens is not None and thought is None:
                     result.cached_tokens = chunk.cached_tokens
                 if chunk.usage is not None:
-                    self._used(chunk.usage, first_at)
+                    self._used(chunk.usage, first_at, thought)
                     self._refuse_cut_prompt(engine, request, chunk.usage)
                 try:
                     complete = reader.feed(chunk.text)
                 finally:
-                    result.answer = reader.text
+                    result.answer = before + reader.text
                 if complete and reader.decision is not None:
                     watch.lap("decision")
                     await self._decide(reader.decision, snapshot, degraded=degraded)
@@ -300,13 +342,16 @@ class Decision:
         if engine.capabilities.token_ids and usage.prompt_tokens < request.input_ids.size:
             raise EngineError("prompt_cut", f"{engine.name} read {usage.prompt_tokens:,} of the prompt's {request.input_ids.size:,} tokens")
 
-    def _used(self, usage: Usage, first_at: float) -> None:
-        self._result.usage = usage
+    def _used(self, usage: Usage, first_at: float, thought: Thought | None = None) -> None:
+        """Count what a call used; after a thought the audit has the tokens of both calls, and the first one's share of cached ones."""
+        thought_tokens = 0 if thought is None else thought.tokens
+        self._result.usage = replace(usage, output_tokens=usage.output_tokens + thought_tokens)
         purpose = "repair" if self._repaired else "decision"
         metrics.PROMPT_TOKENS.labels(purpose).inc(usage.prompt_tokens)
         metrics.OUTPUT_TOKENS.inc(usage.output_tokens)
         if usage.cached_tokens is not None:
-            self._result.cached_tokens = usage.cached_tokens
+            if thought is None:
+                self._result.cached_tokens = usage.cached_tokens
             metrics.CACHED_TOKENS.labels(purpose).inc(usage.cached_tokens)
         if usage.accept_length is not None:
             metrics.ACCEPT_LENGTH.observe(usage.accept_length)
@@ -389,19 +434,3 @@ class Decision:
         result = self._result
         result.outcome, result.reason, result.detail = outcome, reason, detail
         return result
-
-
-@asynccontextmanager
-async def _until(clock: Clock, at_ms: int) -> AsyncIterator[None]:
-    """Raise TimeoutError in the body once `clock` has reached `at_ms`."""
-    async with asyncio.timeout(None) as timeout:
-
-        async def expire() -> None:
-            await clock.sleep_until(at_ms)
-            timeout.reschedule(asyncio.get_running_loop().time())
-
-        task = asyncio.create_task(expire())
-        try:
-            yield
-        finally:
-            task.cancel()

@@ -216,5 +216,7 @@ class Ledger:
             engine=result.engine.name if result.engine else None,
             model=result.engine.model if result.engine else None,
             latency_ms=result.stages_ms,
+            thought_tokens=result.thought_tokens,
+            thought_cut=result.thought_cut,
             answer=result.answer[:65_536] if result.answer is not None else None,
         )

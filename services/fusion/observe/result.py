@@ -26,6 +26,8 @@ class TriggerResult:
     usage: Usage | None = None
     cached_tokens: int | None = None
     answer: str | None = None
+    thought_tokens: int | None = None
+    thought_cut: str | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
     answering_ms: float = 0.0
     """From the engine's call to the answer's end, the rationale and a second attempt included."""

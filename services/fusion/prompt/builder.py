@@ -31,7 +31,7 @@ from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.prompt.wording import REPAIR, RULES
 from services.fusion.state.book import Book
 from services.fusion.state.vision_windows import CurrentVision
-from services.inference.engine import TokenIds
+from services.inference.engine import THOUGHT_END, TokenIds
 
 _HASHED_AFTER_S: Final = 0.005
 """Hashing 32K ids takes 0.13 ms, a twentieth of the time from a record to its request: it runs while the engine works."""
@@ -162,10 +162,29 @@ class PromptBuilder:
         middle = [piece for piece in self.template.middle if isinstance(piece, str)]
         return RULES, "".join([*user[len(middle) :], *plan.lines, plan.tail])
 
-    def repair(self, prompt: Prompt, answer: str, mode: Mode) -> TokenIds:
-        """Return the ids of a second turn that asks again after `answer`, which could not be used."""
+    def repair(self, asked: TokenIds, answer: str, mode: Mode) -> TokenIds:
+        """Return the ids of a second turn that asks again after `answer` to the prompt `asked`, which could not be used."""
         pieces = (answer[:2000], *self.template.next_user, REPAIR, *self.template.tail(mode))
-        return np.concatenate([prompt.ids, *self._encoder.encode_all(pieces)])
+        return np.concatenate([asked, *self._encoder.encode_all(pieces)])
+
+    def after_thought(self, asked: TokenIds, thought: str) -> tuple[TokenIds, int]:
+        """Return the ids of the prompt `asked` in mode `deep` with `thought` and its end, and how many `thought` has.
+
+        Without a thought they are those of mode `fast`, as the model was trained not to think.
+        """
+        if not thought.strip():
+            deep, fast = (np.concatenate(self._encoder.encode_all(self.template.tail(mode))) for mode in ("deep", "fast"))
+            return np.concatenate([asked[: asked.size - deep.size], fast]), 0
+        ids = self._tokenizer.encode(f"{thought.strip()}\n")
+        return np.concatenate([asked, ids, self._thought_end]), ids.size
+
+    @cached_property
+    def _thought_end(self) -> TokenIds:
+        try:
+            end = self._tokenizer.special_id(THOUGHT_END)
+        except ValueError:
+            return self._tokenizer.encode(f"{THOUGHT_END}\n\n")
+        return np.concatenate([np.array([end], dtype=np.int32), self._tokenizer.encode_after(THOUGHT_END, "\n\n")])
 
     def upcoming(self, book: Book, interval: str) -> Upcoming:
         """Return the prefix that the next epoch will start with, as far as it is known now."""

@@ -14,7 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from services.core.tokenizer import Tokenizer
-from services.inference.engine import TokenIds
+from services.inference.engine import THOUGHT_END, TokenIds
 from services.inference.rules import decide
 
 VOICE: Final = "Simulator's fixed rule, no model"
@@ -46,13 +46,15 @@ class Author:
         self._tokenizer = tokenizer
         self._end = np.array([_end_id(tokenizer)], dtype=np.int32)
 
-    def answer(self, input_ids: TokenIds) -> Answer:
-        """Return the answer to a prompt, a function of its last 1,500 tokens alone."""
+    def answer(self, input_ids: TokenIds, stop: str | None = None) -> Answer:
+        """Return the answer to a prompt, a function of its last 1,500 tokens alone; it ends before the text `stop`."""
         tail, view = self._read(input_ids)
         decision = decide(view, voice=VOICE)
         text = orjson.dumps(decision).decode()
         if _OPENED_THOUGHT.search(tail):
-            text = f"{_thought(view, decision['action'])}\n</think>\n\n{text}"
+            text = f"{_thought(view, decision['action'])}\n{THOUGHT_END}\n\n{text}"
+        if stop:
+            text = text.partition(stop)[0]
         return Answer(text, np.concatenate([self._tokenizer.encode(text), self._end]))
 
     def scores(self, input_ids: TokenIds, labels: TokenIds) -> NDArray[np.float64]:

@@ -190,7 +190,10 @@ class Simulator:
         most = asked.get("max_new_tokens", 128) if isinstance(asked, dict) else None
         if not isinstance(most, int) or most < 0:
             raise _BadRequestError(f"max_new_tokens must be at least 0, got {most}.")
-        answer = self._author.answer(ids)
+        stop = asked.get("stop")
+        if stop is not None and not isinstance(stop, str):
+            raise _BadRequestError(f"stop must be a text, got {stop!r}.")
+        answer = self._author.answer(ids, stop)
         acceptance = Acceptance(self._calibration.speculation, f"{self._seed}:{zlib.crc32(ids.tobytes())}")
         call = Call(rid, ids, answer.ids, most, acceptance, _now_ms())
         labels = self._labels(body)

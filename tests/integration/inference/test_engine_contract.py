@@ -17,10 +17,11 @@ import pytest_asyncio
 from aiohttp import web
 
 from services.fusion.decide.answer import ANSWER_SCHEMA
-from services.inference.engine import Chunk, Engine, EngineError, EngineRequest, Scores, TokenIds, Usage
+from services.inference.engine import Chunk, Engine, EngineError, EngineRequest, Sampling, Scores, TokenIds, Usage
 from services.inference.http_engine import HttpEngine
 from services.inference.llamacpp_client import LlamaCppEngine
-from services.inference.sglang_client import SGLangEngine
+from services.inference.llamacpp_client import _body as llamacpp_body
+from services.inference.sglang_client import SGLangEngine, generate_body
 from services.inference.simulator.server import Simulator
 from services.inference.vllm_client import VllmEngine
 
@@ -167,6 +168,43 @@ async def test_a_longest_answer_is_cut_off(subject: Subject) -> None:
     assert (usage.output_tokens, usage.finish_reason) == (2, "length")
 
 
+async def test_an_answer_ends_before_the_text_to_stop_at(subject: Subject) -> None:
+    asked = request(subject.prompt("stop "), schema=ANSWER_SCHEMA, left_ms=120_000)
+    whole = (await ask(subject.engine, asked))[0]
+    stop = '"horizon"'
+    stopped = replace(asked, rid="a" * 32, sampling=replace(asked.sampling, stop=stop))
+    text, _, usage = await ask(subject.engine, stopped)
+    assert stop in whole or '"action":"abstain"' in whole
+    assert stop not in text
+    assert whole.startswith(text)
+    assert usage.finish_reason == "stop"
+
+
+async def test_the_same_seed_gives_the_same_sample(subject: Subject) -> None:
+    asked = request(subject.prompt("seed "), most=24, left_ms=120_000)
+    sampled = [
+        (await ask(subject.engine, replace(asked, rid=f"{n:032x}", sampling=replace(asked.sampling, temperature=0.9, top_p=0.95, seed=7))))[
+            0
+        ]
+        for n in (1, 2)
+    ]
+    assert sampled[0] == sampled[1]
+
+
+async def test_a_thought_is_closed_and_the_answer_follows_it_from_the_cached_prompt(subject: Subject) -> None:
+    """As mode `deep` asks: a thought without a grammar, cut after its tokens, and then the answer under one."""
+    asked = request(subject.prompt("thought "), most=8, left_ms=120_000)
+    thought, _, first = await ask(subject.engine, replace(asked, sampling=replace(asked.sampling, stop="</think>")))
+    assert first.output_tokens <= 8
+    tokenizer = local.tokenizer() if subject.engine.kind == "llamacpp" else TOKENIZER
+    ids = np.concatenate([asked.input_ids, tokenizer.encode(f"{thought.strip()}\n</think>\n\n")])
+    answering = replace(asked, rid="b" * 32, input_ids=ids, sampling=replace(asked.sampling, max_new_tokens=200, json_schema=ANSWER_SCHEMA))
+    text, _, usage = await ask(subject.engine, answering)
+    jsonschema.validate(orjson.loads(text), orjson.loads(ANSWER_SCHEMA))
+    assert usage.cached_tokens is not None
+    assert usage.cached_tokens >= asked.input_ids.size - subject.uncounted
+
+
 async def test_what_is_sent_ahead_is_found_in_the_cache(subject: Subject) -> None:
     ids = subject.prompt("ahead ")
     assert (await subject.engine.warm("f" * 32, "AHEAD", ids)).prompt_tokens == ids.size
@@ -307,6 +345,27 @@ async def test_vllm_is_sent_ids_and_a_schema_without_free_white_space() -> None:
         await ask(engine, request(ids, schema=ANSWER_SCHEMA, most=50))
         await engine.close()
     (body,) = fake.bodies
+    assert not {"top_p", "seed", "stop"} & body.keys()
     assert body["prompt"] == ids.tolist()
     assert body["structured_outputs"] == {"json": orjson.loads(ANSWER_SCHEMA), "disable_any_whitespace": True}
     assert (body["max_tokens"], body["temperature"], body["stream_options"]["continuous_usage_stats"]) == (50, 0.0, True)
+
+
+async def test_sampling_reaches_every_server_by_the_names_that_it_has() -> None:
+    """top_p and the seed go along only above temperature 0: some servers refuse what they do not know."""
+    sampling = Sampling(50, 0.9, top_p=0.95, seed=7, stop="</think>")
+    asked = replace(request(), sampling=sampling)
+    fake = VllmFake()
+    async with fake.serving() as url:
+        engine = VllmEngine(url, CLOCK)
+        await ask(engine, asked)
+        await engine.close()
+    (body,) = fake.bodies
+    assert (body["temperature"], body["top_p"], body["seed"], body["stop"]) == (0.9, 0.95, 7, "</think>")
+    said = orjson.loads(generate_body(asked))["sampling_params"]
+    assert said == {"max_new_tokens": 50, "temperature": 0.9, "top_p": 0.95, "sampling_seed": 7, "stop": "</think>"}
+    said = orjson.loads(llamacpp_body(asked, None))
+    assert (said["temperature"], said["top_p"], said["seed"], said["stop"]) == (0.9, 0.95, 7, ["</think>"])
+    greedy = replace(asked, sampling=Sampling(50, seed=7))
+    assert orjson.loads(generate_body(greedy))["sampling_params"] == {"max_new_tokens": 50, "temperature": 0.0}
+    assert "seed" not in orjson.loads(llamacpp_body(greedy, None))

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from services.inference.engine import EngineError, Usage
+from services.inference.engine import EngineError, Sampling, Usage
 from services.inference.openai_client import OpenAIEngine
 
 from .conftest import CLOCK, prompt, request, until
@@ -110,6 +110,17 @@ async def test_the_prompt_goes_out_as_text_with_its_schema_and_the_answer_comes_
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert (body["max_tokens"], body["stream_options"]) == (50, {"include_usage": True})
+
+
+async def test_a_sampled_call_says_how_and_a_greedy_one_only_that_it_is_greedy() -> None:
+    peer = Peer()
+    async with peer.engine() as engine:
+        for sampling in (Sampling(50, 0.6, top_p=0.95, seed=7, stop="</think>"), Sampling(50, seed=7)):
+            _ = [chunk async for chunk in engine.stream(replace(request(), sampling=sampling))]
+    sampled, greedy = peer.bodies
+    assert (sampled["temperature"], sampled["top_p"], sampled["seed"]) == (0.6, 0.95, 7)
+    assert greedy["temperature"] == 0
+    assert not {"top_p", "seed", "stop"} & greedy.keys()
 
 
 async def test_without_usage_the_pieces_are_counted() -> None:

@@ -68,12 +68,19 @@ class VllmFake:
         finally:
             self.running -= 1
 
+    def _script(self, body: dict[str, Any]) -> tuple[str, ...]:
+        """Return the pieces up to the text to stop at; the whole script in one piece where it is cut."""
+        whole = "".join(self.pieces)
+        stop = body.get("stop")
+        return (whole.partition(stop)[0],) if stop is not None and stop in whole else self.pieces
+
     async def _stream(self, asked: web.Request, body: dict[str, Any], usage: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(asked)
-        pieces = self.pieces[: body["max_tokens"]]
+        script = self._script(body)
+        pieces = script[: body["max_tokens"]]
         for number, piece in enumerate(pieces, start=1):
-            cut = number == body["max_tokens"] < len(self.pieces)
+            cut = number == body["max_tokens"] < len(script)
             finish = "length" if cut else "stop" if number == len(pieces) else None
             event = {"choices": [{"index": 0, "text": piece, "finish_reason": finish}], "usage": {**usage, "completion_tokens": number}}
             await response.write(b"data: " + orjson.dumps(event) + b"\n\n")

@@ -60,7 +60,7 @@ def test_the_body_holds_the_ids_as_they_are_even_of_a_strided_array() -> None:
     assert body == {
         "rid": "0" * 32,
         "input_ids": list(range(0, 20, 2)),
-        "sampling_params": {"max_new_tokens": 10, "temperature": 0.5, "json_schema": '{"type":"object"}'},
+        "sampling_params": {"max_new_tokens": 10, "temperature": 0.5, "top_p": 1.0, "json_schema": '{"type":"object"}'},
         "stream": True,
     }
 

@@ -377,17 +377,6 @@ async def test_vision_features_are_in_the_signal_with_their_age() -> None:
     assert signal.as_of.vision is not None
 
 
-async def test_a_deep_trigger_is_asked_for_a_thought_first_in_a_lane_of_its_own() -> None:
-    engine = ScriptedEngine(["I think it rises.</think>" + BUY])
-    desk = await desk_with(engine, deep_every_bars=1, trigger_on_closed_bar=False)
-    async with desk.running():
-        await asked(desk)
-    (signal,) = await desk.signals()
-    assert (signal.mode, signal.action) == ("deep", Action.BUY)
-    assert engine.requests[0].sampling.json_schema is None
-    assert engine.requests[0].sampling.max_new_tokens == 2_048
-
-
 async def test_a_producer_that_refuses_ends_the_trigger_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(self: Publisher, signal: Signal, headers: object = ()) -> None:
         del self, signal, headers

@@ -245,7 +245,7 @@ async def test_modes_differ_only_after_the_prefix_and_text_says_what_ids_say() -
     told = build.tokenizer().decode(fast_one.ids)
     assert system in told
     assert user in told
-    repaired = folder.prompts.repair(fast_one, "nonsense", "fast")
+    repaired = folder.prompts.repair(fast_one.ids, "nonsense", "fast")
     assert np.array_equal(repaired[: len(fast_one.ids)], fast_one.ids)
 
 
