@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
-from services.core.bus import BusError, Headers, Position, Producer
+from services.core.bus import BusError
 from services.core.settings import BusSettings
 
 _SESSION_SHARE: Final = 0.75
@@ -53,7 +53,7 @@ class ZombieFence:
         self._last_s = self._now_s()
 
     def check(self) -> None:
-        """Raise FencedError once the process was paused for too long; this never ends."""
+        """Raise FencedError once the process was paused for too long; this never ends. A producer calls it before it writes."""
         if self._paused_s is None and self._last_s is not None and self._now_s() - self._last_s > self._limit_s:
             self._paused_s = self._now_s() - self._last_s
         if self._paused_s is not None:
@@ -62,34 +62,3 @@ class ZombieFence:
                 "its partitions, so it publishes nothing more and ends. Restart it, and find what paused it (a suspended machine, no CPU "
                 "time)"
             )
-
-
-class FencedProducer:
-    """A producer that refuses records once the worker is fenced. See `Producer` for what each method promises."""
-
-    def __init__(self, inner: Producer, fence: ZombieFence) -> None:
-        """Send through `inner`."""
-        self._inner = inner
-        self._fence = fence
-
-    async def send(
-        self,
-        topic: str,
-        *,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers = (),
-        timestamp_ms: int | None = None,
-        partition: int | None = None,
-    ) -> Awaitable[Position]:
-        """Hand a record over; raise FencedError."""
-        self._fence.check()
-        return await self._inner.send(topic, key=key, value=value, headers=headers, timestamp_ms=timestamp_ms, partition=partition)
-
-    async def flush(self) -> None:
-        """Return once every record handed over is acknowledged or has failed."""
-        await self._inner.flush()
-
-    async def close(self) -> None:
-        """Flush and close."""
-        await self._inner.close()

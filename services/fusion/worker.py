@@ -25,7 +25,7 @@ from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topic_admin import check_topics
 from services.core.tracing import Tracer
-from services.core.zombie_fence import FencedProducer, ZombieFence
+from services.core.zombie_fence import ZombieFence
 from services.fusion.decide.control import ControlTable
 from services.fusion.decide.decision import DecisionDependencies
 from services.fusion.decide.dispatcher import Dispatcher
@@ -324,9 +324,9 @@ async def _open_publisher(
     bus, settings, group = dependencies.bus, dependencies.settings, dependencies.settings.fusion_group
     # A producer for signals alone, with a timeout below the delivery reserve: a stale signal cannot leave from its buffer.
     timeout_ms = settings.fusion.producer_timeout_ms
-    signals = FencedProducer(await bus.producer(client_id=f"{group}-signals", delivery_timeout_ms=timeout_ms), fence)
+    signals = await bus.producer(client_id=f"{group}-signals", delivery_timeout_ms=timeout_ms, before_write=fence.check)
     opened.push_async_callback(signals.close)
-    others = FencedProducer(await bus.producer(client_id=group), fence)
+    others = await bus.producer(client_id=group, before_write=fence.check)
     opened.push_async_callback(others.close)
     publisher = Publisher(signals, others, clock=dependencies.clock, run_mode=settings.run_mode, on_position=partitions.acknowledged)
     opened.push_async_callback(publisher.stop)

@@ -41,7 +41,7 @@ from services.core.metrics import (
 )
 from services.core.settings import Settings, SettingsError
 from services.core.topic_admin import check_scoring_topics
-from services.core.zombie_fence import FencedProducer, ZombieFence
+from services.core.zombie_fence import ZombieFence
 from services.scoring.faust_app import ChangelogTable, make_app, subscribe
 from services.scoring.fill_rules import FillRules
 from services.scoring.ordered_inputs import Event, Inputs, record_of
@@ -127,7 +127,7 @@ class ScoringService:
             lambda symbol: self._judges.get(symbol.encode()),
         )
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
-        self._producer = FencedProducer(await self._bus.producer(client_id="aquiline-scoring"), self._fence)
+        self._producer = await self._bus.producer(client_id="aquiline-scoring", before_write=self._fence.check)
         await self._inputs.start(self._bus)
         try:
             yield

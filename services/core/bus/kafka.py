@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -35,7 +36,9 @@ class KafkaBus:
         """Return `kafka://host:port[,...]`."""
         return self._connection.address
 
-    async def producer(self, *, client_id: str, delivery_timeout_ms: int = 30_000) -> KafkaProducer:
+    async def producer(
+        self, *, client_id: str, delivery_timeout_ms: int = 30_000, before_write: Callable[[], None] = lambda: None
+    ) -> KafkaProducer:
         """Return a started, idempotent producer (acks=all)."""
         request_timeout_ms = min(self._settings.request_timeout_ms, delivery_timeout_ms)
 
@@ -51,7 +54,7 @@ class KafkaBus:
                 value_serializer=null_serializer,
             )
 
-        producer = KafkaProducer(make, self._clock, client_id, delivery_timeout_ms)
+        producer = KafkaProducer(make, self._clock, client_id, delivery_timeout_ms, before_write)
         await producer.start()
         return producer
 

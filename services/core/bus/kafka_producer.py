@@ -64,8 +64,16 @@ class _PendingRecord:
 class KafkaProducer:
     """See `Producer` for what each method promises."""
 
-    def __init__(self, make: Callable[[], AIOKafkaProducer], clock: Clock, client_id: str, delivery_timeout_ms: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[], AIOKafkaProducer],
+        clock: Clock,
+        client_id: str,
+        delivery_timeout_ms: int,
+        before_write: Callable[[], None] = lambda: None,
+    ) -> None:
         """Make a producer; `make` returns inner ones, not started; `clock` stamps records on topics with CreateTime."""
+        self._before_write = before_write
         self._make = make
         self._clock = clock
         self._client_id = client_id
@@ -106,6 +114,7 @@ class KafkaProducer:
             await self._room.wait()
         if self._closed:
             raise BusError(closed("producer", self._client_id))
+        self._before_write()
         at_ms = self._clock.now_ms() if timestamp_ms is None else timestamp_ms
         pending = _PendingRecord(topic, key, value, headers, at_ms, partition, deadline, loop.create_future())
         self._queue.append(pending)
@@ -148,16 +157,16 @@ class KafkaProducer:
                     async with asyncio.timeout(_STOP_S):
                         await inner.stop()
                 raise
-            self._check_deadlines_before_writing(inner)
+            self._check_before_writing(inner)
             self._inner = inner
             self._lookup = TopicLookup(inner.client)
         return self._inner
 
-    def _check_deadlines_before_writing(self, inner: AIOKafkaProducer) -> None:
-        """Have every request that carries records look at their deadlines in the instant before it is written.
+    def _check_before_writing(self, inner: AIOKafkaProducer) -> None:
+        """Have every request that carries records ask `before_write` and look at their deadlines in the instant before it is written.
 
-        A process that was stopped goes on where it was, ahead of any timer: seen once in a chaos test on a busy machine, a frozen
-        worker's signal left after its thaw, when another worker had gone on with the lane.
+        A process that was stopped goes on where it was, ahead of any timer. Seen in chaos tests on a busy machine: a frozen worker's
+        signal, and audit records that it had handed over before, left after its thaw, when another worker had gone on with the lane.
         """
         client = inner.client
         send = client.send
@@ -166,6 +175,10 @@ class KafkaProducer:
             if isinstance(request, ProduceRequest):
                 # `send` asks again, and waits for nothing then: between the look and the writing the loop does not turn.
                 await client.ready(node_id, **named)
+                try:
+                    self._before_write()
+                except BusError as error:
+                    self._cut_off(inner, error)
                 if self._waiting and self._waiting[0].deadline <= asyncio.get_running_loop().time():
                     self._expire()
                 if not self._uses(inner):

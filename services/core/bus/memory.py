@@ -6,7 +6,7 @@ Services that share topics share one `MemoryBus` object. Only a poll's own timeo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from aiokafka.partitioner import DefaultPartitioner
@@ -23,8 +23,9 @@ _partition_of: Final = DefaultPartitioner()
 class MemoryProducer:
     """Appends at once. See `Producer` for what each method promises."""
 
-    def __init__(self, topics: Topics, clock: Clock, client_id: str) -> None:
+    def __init__(self, topics: Topics, clock: Clock, client_id: str, before_write: Callable[[], None]) -> None:
         """Make a producer; `clock` gives the append time."""
+        self._before_write = before_write
         self._topics = topics
         self._clock = clock
         self._client_id = client_id
@@ -45,6 +46,7 @@ class MemoryProducer:
         """Append a record and return its acknowledgement."""
         if self._closed:
             raise BusError(closed("producer", self._client_id))
+        self._before_write()
         log, hashed = self._keyed.get((topic, key)) or self._place(topic, key)
         at = hashed if partition is None else partition
         if not 0 <= at < len(log.partitions):
@@ -175,10 +177,12 @@ class MemoryBus:
         """Return `memory://`."""
         return "memory://"
 
-    async def producer(self, *, client_id: str, delivery_timeout_ms: int = 30_000) -> MemoryProducer:
+    async def producer(
+        self, *, client_id: str, delivery_timeout_ms: int = 30_000, before_write: Callable[[], None] = lambda: None
+    ) -> MemoryProducer:
         """Return a producer; it acknowledges at once, whatever its timeout."""
         del delivery_timeout_ms
-        return MemoryProducer(self._topics, self._clock, client_id)
+        return MemoryProducer(self._topics, self._clock, client_id, before_write)
 
     async def consumer(self, *, group: str, client_id: str, instance_id: str | None = None) -> MemoryConsumer:
         """Return a member of `group`, not yet started."""

@@ -7,7 +7,7 @@ what an aborted transaction wrote is never returned.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -251,8 +251,14 @@ class Bus(Protocol):
         """Return the bus's address without credentials, for people: `kafka://127.0.0.1:9092` or `memory://`."""
         ...
 
-    async def producer(self, *, client_id: str, delivery_timeout_ms: int = 30_000) -> Producer:
-        """Return a started, idempotent producer (acks=all) whose acknowledgements fail after `delivery_timeout_ms`."""
+    async def producer(
+        self, *, client_id: str, delivery_timeout_ms: int = 30_000, before_write: Callable[[], None] = lambda: None
+    ) -> Producer:
+        """Return a started, idempotent producer (acks=all) whose acknowledgements fail after `delivery_timeout_ms`.
+
+        `before_write` is called when a record is handed over and in the instant before records are written: while it raises BusError,
+        none leaves.
+        """
         ...
 
     async def consumer(self, *, group: str, client_id: str, instance_id: str | None = None) -> Consumer:

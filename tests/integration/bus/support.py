@@ -63,9 +63,11 @@ class Site:
         await self.admin.create([NewTopic(name, partitions, {"message.timestamp.type": "LogAppendTime", **(config or {})})])
         return name
 
-    async def producer(self, delivery_timeout_ms: int = 30_000) -> Producer:
+    async def producer(self, delivery_timeout_ms: int = 30_000, before_write: Callable[[], None] = lambda: None) -> Producer:
         """Return a producer."""
-        producer = await self.bus.producer(client_id=self.name("producer"), delivery_timeout_ms=delivery_timeout_ms)
+        producer = await self.bus.producer(
+            client_id=self.name("producer"), delivery_timeout_ms=delivery_timeout_ms, before_write=before_write
+        )
         self.closing.append(producer)
         return producer
 

@@ -20,6 +20,7 @@ from services.core.bus.connect import connect
 from services.core.bus.kafka_producer import KafkaProducer
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
+from services.core.zombie_fence import FencedError, ZombieFence
 from tests.integration.bus.support import Listener, Site, poll_until, take
 from tests.integration.bus.test_contract_groups import Draining, Slow
 
@@ -52,6 +53,24 @@ async def hasty(kafka: LocalKafka, unique: str) -> AsyncIterator[Site]:
     site = Site(bus, await bus.admin(), unique)
     yield site
     await site.close()
+
+
+async def test_what_was_handed_over_before_a_pause_does_not_leave_after_it(hasty: Site) -> None:
+    now_s = 0.0
+    fence = ZombieFence(2.0, lambda: now_s)
+    topic, fenced, other = await hasty.topic(), await hasty.producer(before_write=fence.check), await hasty.producer()
+    fence.alive()
+    await (await fenced.send(topic, key=b"k", value=b"before the pause"))
+    held = await fenced.send(topic, key=b"k", value=b"handed over, and then the process is paused")
+    now_s = 3.0
+    with pytest.raises(BusError, match="was paused for 3"):
+        await held
+    await (await other.send(topic, key=b"k", value=b"of the next owner"))
+    with pytest.raises(FencedError):
+        await fenced.send(topic, key=b"k", value=b"after the pause")
+    reader = await hasty.reader()
+    await reader.read({TopicPartition(topic, 0): 0})
+    assert [record.value for record in await take(reader, 2)] == [b"before the pause", b"of the next owner"]
 
 
 async def test_what_a_frozen_broker_did_not_take_in_time_fails_and_leaves_no_later(fragile: Site, broker: LocalKafka) -> None:

@@ -7,7 +7,7 @@ import pytest
 from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
-from services.core.zombie_fence import FencedError, FencedProducer, ZombieFence
+from services.core.zombie_fence import FencedError, ZombieFence
 
 
 class Time:
@@ -52,7 +52,7 @@ async def test_nothing_is_handed_over_once_it_has_fallen() -> None:
     time = Time()
     fence = ZombieFence(2.0, time)
     fence.alive()
-    producer = FencedProducer(await MemoryBus(SystemClock()).producer(client_id="test"), fence)
+    producer = await MemoryBus(SystemClock()).producer(client_id="test", before_write=fence.check)
     time.now_s += 3
     with pytest.raises(FencedError):
         await producer.send("topic", key=b"k", value=b"v")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 
 import pytest
 
@@ -58,8 +59,8 @@ class _RefusingBus(MemoryBus):
         super().__init__(SystemClock())
         self.left = left
 
-    async def producer(self, *, client_id: str, delivery_timeout_ms: int = 30_000) -> MemoryProducer:
-        inner = await super().producer(client_id=client_id, delivery_timeout_ms=delivery_timeout_ms)
+    async def producer(self, *, client_id: str, **named: Any) -> MemoryProducer:
+        inner = await super().producer(client_id=client_id, **named)
         if self.left is None:
             return inner
         return _RefusingProducer(inner, TOPICS[Topic.VISION_FEATURES], self.left)  # type: ignore[return-value]
