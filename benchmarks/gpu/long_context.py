@@ -1,4 +1,4 @@
-"""First tokens, steps and calls at once of one server, at the lengths asked for: what `long_context.sh` compares servers by."""
+"""First tokens, steps and calls at once of one server, at the lengths asked for, for `long_context.sh` and `quantized.sh`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--lengths", type=int, nargs="+", required=True)
+    parser.add_argument("--at-once", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--results", type=Path, required=True)
     arguments = parser.parse_args()
     server, results = Server(arguments.url, timeout_s=120.0), measure.Results(arguments.results)
     results.stage(arguments.name, "server", 1, partial(measure.describe, server))
-    results.stage(arguments.name, "warm", 20, partial(measure.warm, server, (), COUNTS))
+    results.stage(arguments.name, "warm", 20, partial(measure.warm, server, (), tuple(arguments.at_once)))
     for length in arguments.lengths:
         short = length < _SHORT
         results.stage(arguments.name, f"first token {length}", 15, partial(measure.first_tokens, server, length, 4 if short else 1, 8))
         results.stage(arguments.name, f"decode {length}", 8, partial(measure.decode, server, length, 160, 4 if short else 2))
-        for count in COUNTS if short else (1,):
+        for count in arguments.at_once if short else (1,):
             results.stage(arguments.name, f"{count} at once {length}", 8, partial(measure.together, server, length, count, 6))
     results.stage(arguments.name, "end", 1, partial(measure.describe, server))
 
