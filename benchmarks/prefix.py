@@ -32,6 +32,7 @@ from services.fusion.prompt.layout import tail_text
 from services.fusion.prompt.lines import Rows, digits_for
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.traffic import EngineTraffic
 from services.fusion.prompt.wording import QUESTION, RULES, bars_heading, instrument_block
 from services.fusion.service import load_tokenizer
 from services.fusion.state.book import Book
@@ -176,7 +177,7 @@ async def epochs(
     store = PrefixStore(None, RedisSettings(url="none://"), SystemClock(), "benchmark")
     prompts = PromptBuilder(settings.fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
     books = Books(settings.fusion, cast("Instruments", shelf))  # as much of them as books look at
-    prewarmer = Prewarmer(settings, SystemClock(), engine, prompts, books)
+    prewarmer = Prewarmer(settings, SystemClock(), engine, prompts, books, traffic=EngineTraffic())
     sending = asyncio.create_task(prewarmer.run())
     hits = Hits()
     for bar in feed:
@@ -214,7 +215,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
             continue
         shown = digits.setdefault(bar.symbol, digits_for(book.frozen(INTERVAL).range_bp))
         rows = Rows(book, INTERVAL, shown).before(len(bars), WINDOW_BARS)
-        pieces = [RULES, instrument_block(instrument, book.calendar.zone), bars_heading(INTERVAL, shown), *rows]
+        pieces = [RULES["line"], instrument_block(instrument, book.calendar.zone), bars_heading(INTERVAL, shown), *rows]
         ids = np.concatenate([*map(encode, pieces), tokenizer.encode(_tail(book))])
         hits.add(len(ids), engine.cached(ids))
     return hits
@@ -222,7 +223,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
 
 def _tail(book: Book) -> str:
     vision = book.current_vision(INTERVAL)
-    return tail_text(book, INTERVAL, book.frozen(INTERVAL), vision, facts(book, INTERVAL, vision), question=QUESTION)
+    return tail_text(book, INTERVAL, book.frozen(INTERVAL), vision, facts(book, INTERVAL, vision), question=QUESTION["line"])
 
 
 def _remembering(tokenizer: Tokenizer) -> Callable[[str], TokenIds]:

@@ -84,7 +84,8 @@ class Signal(_About):
         description="An ordinal from 0 to 1, not a probability; in mode `flash` the probability of `action`. Absent when abstaining.",
     )
     probabilities: dict[Literal["buy", "sell", "exit", "hold"], Unit] | None = Field(
-        default=None, description="How likely the model finds each action, summing to 1; mode `flash` alone."
+        default=None,
+        description="How likely the model finds each action, summing to 1: in mode `flash` what it decides by, in mode `fast` what the engine says beside the answer, where it does.",
     )
     horizon_bars: Annotated[int, Field(ge=1, le=1000)] | None = Field(default=None, description="Number of bars that the view is for.")
     horizon_end_ms: TimeMs | None = Field(default=None, description="Event time at which the view ends.")

@@ -57,6 +57,19 @@ def schema_text() -> tuple[str, str]:
     return json.dumps(schema, separators=(",", ":")), source
 
 
+def line_fault(text: str) -> str | None:
+    """Return what is wrong with an answer on a line, None when nothing is."""
+    from services.fusion.decide.answer import AnswerError, AnswerReader  # noqa: PLC0415 - as above
+
+    reader = AnswerReader(thinking=False)
+    try:
+        reader.feed(text)
+        reader.finish("stop")
+    except AnswerError as error:
+        return str(error)
+    return None
+
+
 def fault(text: str, schema: str) -> str | None:
     """Return what is wrong with an answer, None when it is complete, valid and has its keys in the schema's order."""
     import jsonschema  # noqa: PLC0415 - only the run with a grammar needs it

@@ -2,6 +2,7 @@
 
 In-process bus, recorded vision features, the market service on the same loop. `--lengths-from` is for engines whose accepted
 tokens are forced, so that no answer parses: each is then held to the length of one that did, and timed to where its decision ended.
+`--answer` is for the same engines: a given line takes each answer's place once the engine has made as many tokens, and is published.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from benchmarks.gpu.client import Server
 from benchmarks.gpu.measure import Results
 from benchmarks.gpu.recording import Length, RecordingEngine
 from benchmarks.gpu.verdicts import Stage, describe_rate
@@ -28,6 +30,7 @@ from services.core.settings import Settings, load
 from services.core.tokenizer import Tokenizer
 from services.core.topic_admin import ensure_topics
 from services.feeds.samples import load_instruments, load_splits, load_stocks
+from services.fusion.prompt.traffic import EngineTraffic
 from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.market.service import MarketService
 from services.vision.recorded import load_recorded
@@ -37,12 +40,25 @@ FIRST_PLAYED_MS = 1_325_500_000_000
 """2 January 2012: from then on there are recorded vision features, and no splits."""
 HISTORY_BARS = 1_400
 WARM_RATE, WARM_BARS = 6.0, 84
+KEPT = ("mode", "answer_form", "rationale", "intervals", "window_bars", "epoch_slots", "permits", "grammar")
 LEFT_OUT = "FB.XNAS"
 """Listed in May 2012: too young for a window of 880 bars."""
 TOKENIZER = Path(__file__).resolve().parents[2] / "services" / "inference" / "data" / "tokenizer.json"
 
 
-def settings_for(url: str, *, mode: str, grammar: bool, window_bars: int, epoch_slots: int) -> Settings:
+RATIONALE_TOKENS = 40
+"""Of a given answer's rationale: a sentence of 160 characters."""
+
+
+async def _at_once(self: EngineTraffic, at_most_s: float) -> None:
+    """Let a slice go out beside decisions, as before slices waited."""
+    del self, at_most_s
+
+
+_WAITING = EngineTraffic.quiet
+
+
+def settings_for(arguments: argparse.Namespace, *, grammar: bool) -> Settings:
     """Return the demo's settings, but for the window, deadlines that a slow answer can meet, and no limit on signals a minute.
 
     An answer that cannot be used is not asked for again: of random weights, the second one is no better than the first.
@@ -53,16 +69,18 @@ def settings_for(url: str, *, mode: str, grammar: bool, window_bars: int, epoch_
             "run_mode": "demo",
             "bus": {"url": "memory://"},
             "redis": {"url": "memory://"},
-            "engine": {"urls": [url]},
+            "engine": {"urls": [arguments.url], "scores": arguments.scores},
             "market": {"aggregate": {"1d": ["1w"]}},
             "fusion": {
                 "intervals": ["1d", "1w"],
-                "window_bars": window_bars,
-                "epoch_slots": epoch_slots,
+                "window_bars": arguments.window_bars,
+                "epoch_slots": arguments.epoch_slots,
                 "permits": 3,
                 "entry_validity_ms": {"1d": 5_000},
                 "rate_limit_per_min": 100_000,
-                "mode": mode,
+                "mode": arguments.mode,
+                "answer_form": arguments.form,
+                "rationale": arguments.rationale,
                 "flash_min_margin": 0.0,
                 "grammar": grammar,
                 "repair": False,
@@ -74,12 +92,12 @@ def settings_for(url: str, *, mode: str, grammar: bool, window_bars: int, epoch_
 class Site:
     """Bus, market service and worker on one loop."""
 
-    def __init__(self, settings: Settings, lengths: list[Length] | None) -> None:
+    def __init__(self, settings: Settings, lengths: list[Length] | None, answer: str | None = None) -> None:
         """Put them together; nothing runs yet."""
         self.settings = settings
         self.clock = SystemClock()
         self.bus = MemoryBus(self.clock)
-        self.engine = RecordingEngine(settings.engine.urls[0], self.clock, lengths, scores=settings.engine.scores)
+        self.engine = RecordingEngine(settings.engine.urls[0], self.clock, lengths, scores=settings.engine.scores, answer=answer)
         self.health = Health()
         self.market = MarketService(self.bus, settings, self.clock, Health())
         self.worker: FusionWorker
@@ -196,20 +214,38 @@ def lengths_of(known: list[tuple[int, int | None]]) -> list[Length]:
     return [Length(decision, decision + rest if whole is None else whole) for decision, whole in known]
 
 
+def length_of(arguments: argparse.Namespace) -> Length:
+    """Return what a given answer is held to: its tokens and its end, and those of a rationale where one is asked for."""
+    tokens = arguments.answer_tokens or len(Tokenizer.from_file(TOKENIZER).encode(arguments.answer))
+    decision = tokens + 1
+    return Length(decision, decision + (0 if arguments.rationale == "none" else RATIONALE_TOKENS))
+
+
+def play_of(text: str) -> tuple[float, float, bool]:
+    """Return bars a second, seconds, and whether slices wait for decisions, of `RATE:SECONDS` or `RATE:SECONDS:free`."""
+    rate, seconds, *rest = text.split(":")
+    return float(rate), float(seconds), rest != ["free"]
+
+
 async def run(arguments: argparse.Namespace, results: Results) -> None:
     """Play each rate in turn and write down what was found."""
     lengths = None
     if arguments.lengths_from is not None:
         lengths = [Length(*pair) for pair in json.loads(arguments.results.read_text())[arguments.lengths_from]["lengths"]["pairs"]]
-    settings = settings_for(
-        arguments.url, mode=arguments.mode, grammar=lengths is None, window_bars=arguments.window_bars, epoch_slots=arguments.epoch_slots
-    )
+    if arguments.answer is not None:
+        lengths = [length_of(arguments)]
+    settings = settings_for(arguments, grammar=lengths is None)
     logs.configure(settings.log.model_copy(update={"level": "warning"}), service="record_to_signal")
-    name, site = arguments.name, Site(settings, lengths)
+    explained = "" if arguments.rationale == "none" else f"\n{'why ' * 10}"
+    name, site = arguments.name, Site(settings, lengths, None if arguments.answer is None else arguments.answer + explained)
+    # What an earlier run has left would make this one's prompts, which are the same, cheaper than they are.
+    await asyncio.to_thread(Server(arguments.url).request, "POST", "/flush_cache")
     began_s = time.perf_counter()
     await site.start()
     start = {
-        "fusion": {key: getattr(settings.fusion, key) for key in ("mode", "intervals", "window_bars", "epoch_slots", "permits", "grammar")},
+        "fusion": {key: getattr(settings.fusion, key) for key in KEPT},
+        "answer": arguments.answer,
+        "held_to_tokens": None if lengths is None else lengths[0]._asdict(),
         "ready_s": round(time.perf_counter() - began_s, 1),
         "sent_ahead": sent_ahead_by(site.worker),
     }
@@ -220,14 +256,17 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     known: list[tuple[int, int | None]] = []
     with arguments.results.with_name(f"record_to_signal-{name}.jsonl").open("w") as lines:
         for pair in arguments.rates:
-            rate, seconds = (float(part) for part in pair.split(":"))
+            rate, seconds, waits = play_of(pair)
+            label = f"{rate:g} bars/s{'' if waits else ', slices free'}"
+            # One of the class, as the worker has the only one.
+            EngineTraffic.quiet = _WAITING if waits else _at_once  # type: ignore[method-assign]
             if results.left() < seconds + 15:
-                results.keep(name, f"{rate:g} bars/s", {"skipped": f"{results.left():.0f} s were left, {seconds + 15:.0f} s are needed"})
+                results.keep(name, label, {"skipped": f"{results.left():.0f} s were left, {seconds + 15:.0f} s are needed"})
                 continue
             site.engine.calls.clear()
             row, details = describe_rate(await site.play(rate, round(rate * seconds)))
-            results.keep(name, f"{rate:g} bars/s", row)
-            lines.writelines(json.dumps(detail) + "\n" for detail in details)
+            results.keep(name, label, row)
+            lines.writelines(json.dumps({"slices": "wait" if waits else "free", **detail}) + "\n" for detail in details)
             known += [
                 (one["decision_tokens"], one["output_tokens"] if one["finish"] == "stop" else None)
                 for one in details
@@ -245,9 +284,17 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument(
-        "--rates", nargs="+", default=["1:30", "2:25", "4:25", "6:20", "8:15"], help="bars a second over all symbols:seconds"
+        "--rates",
+        nargs="+",
+        default=["1:30", "2:25", "4:25", "6:20", "8:15"],
+        help="bars a second over all symbols:seconds[:free], where free lets slices go out beside decisions",
     )
     parser.add_argument("--mode", choices=["flash", "fast"], default="fast")
+    parser.add_argument("--form", choices=["line", "json"], default="line")
+    parser.add_argument("--rationale", choices=["none", "short"], default="none")
+    parser.add_argument("--scores", action="store_true", help="ask for the actions' probabilities beside each answer")
+    parser.add_argument("--answer", help="the line that takes each answer's place")
+    parser.add_argument("--answer-tokens", type=int, help="its tokens; as many as the shipped tokenizer makes of it when absent")
     parser.add_argument("--window-bars", type=int, default=880)
     parser.add_argument("--epoch-slots", type=int, default=92, help="days: 92 of them hold some 64 sessions")
     parser.add_argument("--lengths-from", help="name of the part of the results whose answers' lengths are used")

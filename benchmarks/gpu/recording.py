@@ -1,6 +1,7 @@
 """SGLang's client, writing down when each token of each call arrived; it can also hold calls to given lengths.
 
-The worker's audit says when a decision was made, by the stage; only the engine's own count says at which token.
+The worker's audit says when a decision was made, by the stage; only the engine's own count says at which token. Where accepted tokens are
+forced the text is noise: a given answer can take its place, so that the worker publishes when the engine has made as many tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from services.core.clock import Clock
 from services.inference.engine import Chunk, EngineRequest
 from services.inference.sglang_client import Generated, SGLangEngine
 
-_DECISION_END = re.compile(r',\s*"rationale"\s*:')
+_DECISION_END = re.compile(r',\s*"rationale"\s*:|\A[^{\n]+\n')
+"""Of an answer in JSON or on a line."""
 
 
 class Length(NamedTuple):
@@ -57,10 +59,11 @@ class Call:
 class RecordingEngine(SGLangEngine):
     """An `SGLangEngine` that keeps every call in `calls`, by the prompt's hash as the audit has it."""
 
-    def __init__(self, url: str, clock: Clock, lengths: list[Length] | None, *, scores: bool = False) -> None:
-        """With `lengths`, call after call is held to the next of them, whatever the model says."""
+    def __init__(self, url: str, clock: Clock, lengths: list[Length] | None, *, scores: bool = False, answer: str | None = None) -> None:
+        """With `lengths`, call after call is held to the next of them, whatever the model says, and `answer` takes its text's place."""
         super().__init__(url, clock, scores=scores)
         self.calls: dict[str, Call] = {}
+        self._answer = answer
         self._lengths: Iterator[Length] | None = cycle(lengths) if lengths else None
         self._flights: dict[str, Call] = {}
 
@@ -70,13 +73,25 @@ class RecordingEngine(SGLangEngine):
         digest = hashlib.sha256(request.input_ids.astype("<i4", copy=False).tobytes()).hexdigest()
         self.calls[digest] = self._flights[request.rid] = Call(digest, time.time() * 1000, length)
         if length is not None:
-            request = replace(request, sampling=replace(request.sampling, max_new_tokens=length.whole, ignore_eos=True))
+            free = replace(request.sampling, max_new_tokens=length.whole, ignore_eos=True, regex=None, json_schema=None)
+            request = replace(request, sampling=free)
         try:
             async with aclosing(super().stream(request)) as chunks:
                 async for chunk in chunks:
-                    yield chunk
+                    yield chunk if self._answer is None or length is None else self._in_place(chunk, self._flights[request.rid], length)
         finally:
             del self._flights[request.rid]
+
+    def _in_place(self, chunk: Chunk, call: Call, length: Length) -> Chunk:
+        """Return `chunk` with the given answer for its text: as soon as there are as many tokens, and as if it had ended by itself."""
+        made = call.arrivals[-1][1] if call.arrivals else 0
+        text = self._answer or ""
+        due = text if made >= length.decision and call.decision_tokens is None else ""
+        if due:
+            call.decision_tokens = made
+        usage = None if chunk.usage is None else replace(chunk.usage, finish_reason="stop")
+        # Before that a space, which is no part of a line: what is timed as the first token is when the first one came.
+        return replace(chunk, text=due or (" " if chunk.text and call.decision_tokens is None else ""), usage=usage)
 
     def _generated(self, said: dict[str, Any], sent: int) -> Generated:
         found = super()._generated(said, sent)
@@ -85,6 +100,7 @@ class RecordingEngine(SGLangEngine):
             tokens = found.meta_info.completion_tokens or 0
             call.arrivals.append((time.time() * 1000, tokens))
             call.meta, call.text = said["meta_info"], found.text
-            if call.decision_tokens is None and _DECISION_END.search(call.text):
+            ended = call.finish == "stop" and not call.text.startswith("{")
+            if self._answer is None and call.decision_tokens is None and (ended or _DECISION_END.search(call.text)):
                 call.decision_tokens = tokens
         return found

@@ -66,6 +66,7 @@ def describe_rate(stage: Stage) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "bar_to_record_ms": shares(one["bar_to_record_ms"] for one in details),
         "record_to_verdict_ms": shares(one["verdict_ms"] for one in asked),
         "record_to_verdict_of_published_ms": shares(one["verdict_ms"] for one in asked if one["outcome"] == "published"),
+        "record_to_published_ms": shares(one["published_ms"] for one in asked),
         "record_to_decision_token_ms": shares(one["decision_token_ms"] for one in asked),
         "decision_within_400_ms": within([one["decision_token_ms"] for one in asked]),
         "stages_ms": {name: shares(one["stages"].get(name) for one in asked) for name in STAGES},
@@ -108,6 +109,7 @@ def detail(stage: Stage, audit: AuditRecord, epoch_before: str | None) -> dict[s
         "vision": audit.vision,
         "bar_to_record_ms": None if sent_ms is None else round(audit.trigger.ts_ms - sent_ms, 1),
         "verdict_ms": round(verdict_ms, 1) if audit.outcome not in {Outcome.CONFLATED, Outcome.STALE} else None,
+        "published_ms": published_ms(audit, spent),
         "decision_token_ms": None if at_ms is None else round(at_ms - audit.trigger.ts_ms, 1),
         "stages": audit.latency_ms,
         "first_token_ms": first_ms,
@@ -123,8 +125,15 @@ def detail(stage: Stage, audit: AuditRecord, epoch_before: str | None) -> dict[s
     }
 
 
+def published_ms(audit: AuditRecord, spent: list[float]) -> float | None:
+    """Return the time from a record to its signal's acknowledgement, None where none was published."""
+    return round(sum(spent) + audit.latency_ms.get("publish", 0.0), 1) if audit.outcome is Outcome.PUBLISHED else None
+
+
 def fault(call: Call) -> str | None:
     """Return what is wrong with an answer; of one that the worker cut after its decision, what is wrong up to there."""
+    if not call.text.startswith("{"):
+        return answers.line_fault(call.text)
     schema, _ = answers.schema_text()
     if call.finish == "stop":
         return answers.fault(call.text, schema)

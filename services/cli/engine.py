@@ -18,7 +18,7 @@ from services.core.chat_template import TemplateError
 from services.core.clock import SystemClock
 from services.core.tokenizer import Tokenizer
 from services.doctor.longest_prompt import id_difference
-from services.fusion.decide.answer import ANSWER_SCHEMA
+from services.fusion.decide.answer import answer_regex
 from services.fusion.prompt.builder import fingerprint
 from services.fusion.prompt.store import PrefixStore
 from services.inference.calibrate import CalibrationError
@@ -106,7 +106,7 @@ def serve(
         context=planned.context,
         at_once=min(permits, chosen.engine.max_running_requests),
         ready_file=ready_file,
-        json_schema=ANSWER_SCHEMA,
+        regex=answer_regex(rationale=True),
         prefixes=(lambda: prefixes_in_use(url, tokenizer_file)) if rewarm else None,
     )
     try:
@@ -162,7 +162,7 @@ def tune(
         return
     out.mkdir(parents=True, exist_ok=True)
     grid_plan = Plan(texts, wanted, _numbers(at_once), answer_tokens=answer_tokens, rounds=rounds)
-    starter = engine_runs.EngineRuns(model_path, draft_path, grid_plan, port, ctx.args, ANSWER_SCHEMA)
+    starter = engine_runs.EngineRuns(model_path, draft_path, grid_plan, port, ctx.args, answer_regex(rationale=True))
     try:
         rows = asyncio.run(sweep(candidates, grid_plan, starter, out=out / "tuned.json", say=_say, budget_s=budget_s))
     except presets.LaunchError as error:

@@ -18,7 +18,6 @@ from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
 from services.fusion.prompt.blocks import Encoder
 from services.fusion.prompt.chat import Piece, Special
-from services.fusion.prompt.wording import RULES
 from services.fusion.service import load_tokenizer
 from services.inference.engine import TokenIds
 from services.replay.audit_trail import AuditEntry
@@ -103,7 +102,7 @@ def _section(part: _Part, ids: TokenIds, held: int, tokenizer: Tokenizer) -> Pro
 def _parts(rebuilt: RebuiltPrompt, rebuilder: PromptRebuilder) -> list[_Part]:
     plan, template = rebuilt.plan, rebuilder.prompts.template
     pieces = [block.piece for block in plan.prefix.blocks]
-    rules = pieces.index(RULES) + 1 + len(template.middle)
+    rules = pieces.index(rebuilder.prompts.rules) + 1 + len(template.middle)
     fixed = plan.prefix.fixed
     parts = [_Part("rules", "Rules and answer contract", pieces[:rules]), _Part("instrument", "Instrument", pieces[rules : rules + 1])]
     slower = pieces[rules + 1 : fixed]

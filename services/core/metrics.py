@@ -99,7 +99,7 @@ EVENT_LAG_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 
-# Prompt tokens sent, and those that the engine already held, by purpose (`decision repair warm`). Their ratio is the prefix hit
+# Prompt tokens sent, and those that the engine already held, by purpose (`decision repair rationale warm`). Their ratio is the prefix hit
 # ratio.
 PROMPT_TOKENS: Final = Counter("aquiline_prompt_tokens_total", "Prompt tokens sent.", ["purpose"], registry=REGISTRY)
 CACHED_TOKENS: Final = Counter("aquiline_cached_tokens_total", "Prompt tokens found cached.", ["purpose"], registry=REGISTRY)

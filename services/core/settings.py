@@ -110,6 +110,10 @@ class RedisSettings(Section):
     local_bytes: Positive = Field(268_435_456, description="Size of the in-process cache in front of Redis, in bytes.")
 
 
+_LINE_ENGINES: Final = frozenset({"sglang", "vllm", "llamacpp", "rules"})
+"""Kinds of engine that constrain an answer to a line by a regular expression."""
+
+
 class EngineSettings(Section):
     """The language model's server."""
 
@@ -211,6 +215,14 @@ class FusionSettings(Section):
         "fast",
         description="How to ask: `flash` for one token with the probabilities of the actions, `fast` for a short answer with prices.",
     )
+    answer_form: Literal["line", "json"] = Field(
+        "line",
+        description="How the model is to answer: `line` for numbers on one line, a third of the tokens, or `json`; `json` unless given where `engine.kind` has no grammar for lines (`openai`, a plug-in).",
+    )
+    rationale: Literal["none", "short"] = Field(
+        "short",
+        description="`short`: the model says in a sentence why, after the signal has been handed over, for the audit; in mode `flash` by a call of its own, which is left out while a decision waits or runs.",
+    )
     flash_min_margin: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Mode `flash`: abstain when the likeliest action leads the next one by less probability than this."
     )
@@ -256,7 +268,7 @@ class FusionSettings(Section):
     pause_at_unfinished: Positive = Field(
         20_000, description="Above this many unfinished records reading pauses until half of them are done."
     )
-    max_new_tokens: Positive = Field(160, description="Longest answer in mode `fast`, in tokens.")
+    max_new_tokens: Positive = Field(160, description="Longest answer in mode `fast`, in tokens; a rationale may add 48.")
     deep_thought_tokens: Positive = Field(
         2_048, description="Longest thought in mode `deep`, in tokens; a longer one is cut, and the answer asked for."
     )
@@ -273,7 +285,7 @@ class FusionSettings(Section):
     deep_top_p: Annotated[float, Field(gt=0, le=1)] = Field(
         0.95, description="The same as `top_p` for thoughts; MiniCPM4.1's README gives 0.95."
     )
-    grammar: bool = Field(True, description="Constrain answers by JSON schema where the engine can.")
+    grammar: bool = Field(True, description="Constrain answers by a regular expression or JSON schema where the engine can.")
     repair: bool = Field(True, description="Ask once more, inside the deadline, after an answer that does not parse.")
     fallback: Literal["none", "rules"] = Field(
         "none", description="What answers when the engine does not; answers of `rules` are labelled `degraded`."
@@ -515,6 +527,12 @@ class Settings(BaseSettings):
 
     def _own(self, group: str) -> str:
         return group if self.run_mode is RunMode.LIVE else f"{self.run_mode.value}.{group}"
+
+    @model_validator(mode="after")
+    def _answer_form(self) -> Self:
+        if self.engine.kind not in _LINE_ENGINES and "answer_form" not in self.fusion.model_fields_set:
+            self.__dict__["fusion"] = self.fusion.model_copy(update={"answer_form": "json"})
+        return self
 
     @model_validator(mode="after")
     def _flash_scores(self) -> Self:

@@ -21,13 +21,13 @@ from services.core.health import Health
 from services.core.instruments import Instruments
 from services.core.lag import LagMonitor
 from services.core.session_gauge import set_session_gauge
-from services.core.settings import Settings, SettingsError
+from services.core.settings import FusionSettings, Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topic_admin import check_topics
 from services.core.tracing import Tracer
 from services.core.zombie_fence import ZombieFence
 from services.fusion.decide.control import ControlTable
-from services.fusion.decide.decision import DecisionDependencies
+from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.dispatcher import Dispatcher
 from services.fusion.decide.guard import Guard, forbidden_engine
 from services.fusion.decide.handover import WorkHandover
@@ -45,6 +45,7 @@ from services.fusion.observe.spans import TriggerSpans
 from services.fusion.prompt.builder import PromptBuilder, fingerprint
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.traffic import EngineTraffic
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake
 from services.fusion.state.triggers import TriggerPolicy
@@ -242,9 +243,9 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         prompts = PromptBuilder(fusion, dependencies.tokenizer, template, store, settings.redis.local_bytes)
     except ValueError as error:
         raise SettingsError(f"engine.chat_template = {template!r}: {error}") from error
-    if fusion.mode == "flash":
-        _check_flash(dependencies.engine, prompts)
-    prewarmer = Prewarmer(settings, clock, dependencies.engine, prompts, books)
+    _check_flash(fusion, dependencies.engine, prompts)
+    traffic = EngineTraffic()
+    prewarmer = Prewarmer(settings, clock, dependencies.engine, prompts, books, traffic=traffic)
 
     # Delivery.
     fence = ZombieFence.of(settings.bus)
@@ -266,7 +267,9 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
     await control.start()
     health.set("control")
     upkeep = CacheUpkeep(fusion, prompts, store, prewarmer, kv_tokens)
-    deciding = DecisionDependencies(settings, clock, prompts, dependencies.engine, dependencies.fallback, guard, control, publisher)
+    deciding = DecisionDependencies(
+        settings, clock, prompts, dependencies.engine, dependencies.fallback, guard, control, publisher, traffic
+    )
     dispatcher = Dispatcher(
         deciding,
         health=health,
@@ -342,8 +345,10 @@ async def _check_topics(bus: Bus, run_mode: RunMode) -> int:
         await admin.close()
 
 
-def _check_flash(engine: Engine, prompts: PromptBuilder) -> None:
-    """Raise SettingsError when engine or tokenizer cannot do what mode `flash` asks of them."""
+def _check_flash(fusion: FusionSettings, engine: Engine, prompts: PromptBuilder) -> None:
+    """Raise SettingsError when engine or tokenizer cannot do what mode `flash` asks of them, where it is set."""
+    if fusion.mode != "flash":
+        return
     if not engine.capabilities.logprobs:
         raise SettingsError(
             f'fusion.mode = "flash" needs the log-probabilities of labels, which {engine.name} does not give: '

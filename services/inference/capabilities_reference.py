@@ -28,7 +28,8 @@ _COLUMNS: Final = {
     "token_ids": "token ids",
     "prewarm": "prefixes sent ahead",
     "abort": "a call that is given up ends",
-    "grammar": "grammar",
+    "grammar": "JSON schema",
+    "regex": "regular expression",
     "logprobs": "log-probabilities of labels",
     "cached_tokens": "counts cached tokens",
 }

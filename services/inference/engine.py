@@ -31,9 +31,11 @@ class Capabilities:
     grammar: bool
     """Answers are constrained by `Sampling.json_schema`."""
     logprobs: bool
-    """`score` gives the log-probabilities of label tokens."""
+    """`score` gives the log-probabilities of label tokens, and `stream` those of the first token where `EngineRequest.labels` asks."""
     cached_tokens: bool
     """Usage says how many prompt tokens came from the engine's cache."""
+    regex: bool = False
+    """Answers are constrained by `Sampling.regex`."""
 
 
 class EngineError(Exception):
@@ -52,12 +54,17 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample: `max_new_tokens`, `temperature`, and `json_schema` (JSON text) where the engine can constrain its output."""
+    """How to sample: `max_new_tokens`, `temperature`, and what the answer must match where the engine can constrain it.
+
+    At most one of `json_schema` (JSON text) and `regex` is given. `regex` matches the whole answer; it holds literals, classes, groups,
+    alternatives, `?` and `{m,n}` only, which every engine's grammar has.
+    """
 
     max_new_tokens: int
     temperature: float = 0.0
     """0 takes the likeliest token each time; `top_p` and `seed` count above 0 only."""
     json_schema: str | None = None
+    regex: str | None = None
     ignore_eos: bool = False
     """Go on to `max_new_tokens` whatever the model says, for measurements."""
     top_p: float = 1.0
@@ -88,6 +95,10 @@ class EngineRequest:
     text: Callable[[], tuple[str, str]]
     view: Mapping[str, float]
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    labels: TokenIds | None = None
+    """Tokens whose log-probabilities as the answer's first token are wanted, int32, shape (labels,)."""
+    background: bool = False
+    """No decision waits for this call: an engine that schedules by priority lets decisions go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,8 @@ class Chunk:
     usage: Usage | None = None
     engine: EngineInfo | None = None
     """Which engine answers, on the first chunk; of several behind one address list the one that was asked."""
+    logprobs: NDArray[np.float64] | None = None
+    """Of `EngineRequest.labels`, natural logarithms, shape (labels,), on the chunk of the first token; None where the engine gives none."""
 
 
 @dataclass(frozen=True, slots=True)

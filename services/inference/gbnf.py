@@ -1,7 +1,8 @@
-"""JSON schema to GBNF, llama.cpp's grammar notation, without free white space between tokens.
+"""JSON schemas and regular expressions to GBNF, llama.cpp's grammar notation.
 
 llama.cpp converts schemas itself, but lets line breaks and blanks through, which a small model prints until its tokens run out. Only
-what answer schemas use is converted: objects whose properties all have to be there, in order; strings; bounded integers; choices.
+what answers use is converted: of schemas, objects whose properties all have to be there, in order, strings, bounded integers and choices;
+of regular expressions, literals, classes, groups, alternatives and counts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,30 @@ _PLAIN: Final = '[^"\\\\\\x00-\\x1F]'
 def grammar(schema: str) -> str:
     """Return the grammar of `schema` (JSON text); raise ValueError naming what cannot be converted."""
     return f"root ::= {_rule(orjson.loads(schema))}\n"
+
+
+_REGEX_PART: Final = re.compile(
+    r"(?P<syntax>\[(?:[^\]\\]|\\.)+\]|\(\?:|\((?!\?)|[)|?]|\{\d+(?:,\d*)?\})|\\(?P<escaped>[^A-Za-z0-9])|(?P<literal>[^\\\[\](){}|?*+.^$])",
+    re.DOTALL,
+)
+"""Classes, groups, alternatives and counts are written alike in both notations; only what stands for itself has to be quoted."""
+
+
+def regex_grammar(pattern: str) -> str:
+    """Return the grammar of a regular expression that matches a whole answer; raise ValueError naming what cannot be converted."""
+    parts: list[str] = []
+    at = 0
+    while at < len(pattern):
+        part = _REGEX_PART.match(pattern, at)
+        if part is None:
+            raise ValueError(
+                f"{pattern[at : at + 8]!r} in the regular expression has no grammar here; "
+                "expected literals, classes, groups, alternatives, ? and {m,n}"
+            )
+        syntax = part["syntax"]
+        parts.append(_literal(part["escaped"] or part["literal"]) if syntax is None else "(" if syntax == "(?:" else syntax)
+        at = part.end()
+    return f"root ::= {' '.join(parts)}\n"
 
 
 def _rule(schema: Mapping[str, Any]) -> str:
@@ -97,5 +122,5 @@ def _either(rules: Sequence[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

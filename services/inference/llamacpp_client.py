@@ -15,11 +15,12 @@ from typing import Annotated, Any, Final
 import numpy as np
 import orjson
 import structlog
+from numpy.typing import NDArray
 from pydantic import Field
 
 from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Scores, TokenIds, Usage
-from services.inference.gbnf import grammar
+from services.inference.gbnf import grammar, regex_grammar
 from services.inference.http_client import Deadline
 from services.inference.http_engine import HttpEngine, dumps
 from services.inference.reply import Count, Name, Number, Reply, Table, Text, parse
@@ -27,7 +28,9 @@ from services.inference.slots import Slots
 
 _log = structlog.get_logger()
 
-CAPABILITIES: Final = Capabilities(token_ids=True, prewarm=True, abort="by closing", grammar=True, logprobs=True, cached_tokens=True)
+CAPABILITIES: Final = Capabilities(
+    token_ids=True, prewarm=True, abort="by closing", grammar=True, logprobs=True, cached_tokens=True, regex=True
+)
 
 _SLICE_TOKENS: Final = 256
 """A prefix is sent ahead in slices of this many new tokens, none while a decision waits: a CPU prefills some 100 tokens a second."""
@@ -68,6 +71,12 @@ class _Completion(Reply):
     timings: Annotated[_Timings, Table] = Field(default_factory=_Timings)
     prompt_progress: Annotated[_Progress, Table] = Field(default_factory=_Progress)
     completion_probabilities: tuple[_Position, ...] = ()
+
+    def first_logprobs(self, labels: TokenIds) -> NDArray[np.float64] | None:
+        """Return the log-probabilities of `labels` at the first token, in their order; None when one of them is not there."""
+        found = {one.id: one.logprob for position in self.completion_probabilities[:1] for one in position.top_logprobs}
+        logprobs = [found.get(label) for label in labels.tolist()]
+        return None if None in logprobs else np.array(logprobs, dtype=np.float64)
 
     def usage(self, sent: int) -> Usage:
         finish = {"eos": "stop", "word": "stop", "limit": "length"}.get(self.stop_type or "", self.stop_type)
@@ -110,7 +119,7 @@ class LlamaCppEngine(HttpEngine):
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError."""
         deadline, sent = Deadline(request.deadline_ms, self._clock), request.input_ids.size
-        first, ended, said_cached = True, False, False
+        first, ended, said_cached, labels = True, False, False, request.labels
         with self._decision():
             await self.info()
             self._fits(sent)
@@ -126,7 +135,9 @@ class LlamaCppEngine(HttpEngine):
                             ended = said.stop
                             cached = said.timings.cache_n if ended else said.prompt_progress.cache
                             usage = said.usage(sent) if ended else None
-                            yield Chunk(said.content, None if said_cached else cached, usage, info if first else None)
+                            logprobs = None if labels is None or not said.completion_probabilities else said.first_logprobs(labels)
+                            labels = None if said.completion_probabilities else labels
+                            yield Chunk(said.content, None if said_cached else cached, usage, info if first else None, logprobs)
                             first, said_cached = False, said_cached or cached is not None
         if not ended:
             raise EngineError("engine_broke", f"{self._http.where} ended the stream without a last event")
@@ -167,11 +178,10 @@ class LlamaCppEngine(HttpEngine):
                 for most in (_LIKELY, _WHOLE_VOCABULARY):
                     said = await self._answer({**body, "n_probs": most}, deadline.left_s())
                     cached = said.timings.cache_n if cached is None else cached
-                    found = {one.id: one.logprob for position in said.completion_probabilities[:1] for one in position.top_logprobs}
-                    logprobs = [found.get(label) for label in labels.tolist()]
-                    if None not in logprobs:
+                    logprobs = said.first_logprobs(labels)
+                    if logprobs is not None:
                         usage = Usage(sent, 1, cached, finish_reason="length")
-                        return Scores(np.array(logprobs, dtype=np.float64), usage, await self._answering())
+                        return Scores(logprobs, usage, await self._answering())
         raise EngineError("engine_broke", f"{self._http.where} sent no log-probabilities of the label tokens")
 
     async def _read_info(self) -> EngineInfo:
@@ -245,6 +255,10 @@ def _body(request: EngineRequest, slot: int | None) -> bytes:
         body["stop"] = [sampling.stop]
     if sampling.json_schema is not None:
         body |= _constraint(sampling.json_schema)
+    elif sampling.regex is not None:
+        body["grammar"] = regex_grammar(sampling.regex)
+    if request.labels is not None:
+        body["n_probs"] = _LIKELY
     if sampling.ignore_eos:
         body["ignore_eos"] = True
     return dumps(body)

@@ -5,6 +5,7 @@ They follow the trend and say so; they are there to exercise the path and as a l
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
@@ -27,7 +28,9 @@ from services.inference.engine import (
 NEEDED: Final = ("close", "atr", "rsi", "ema_fast", "ema_slow")
 """Without one of these there is no view. `p_up`, the chart reader's probability of a rise, weighs in when it is there."""
 
-CAPABILITIES: Final = Capabilities(token_ids=False, prewarm=False, abort="no", grammar=True, logprobs=False, cached_tokens=False)
+CAPABILITIES: Final = Capabilities(
+    token_ids=False, prewarm=False, abort="no", grammar=True, logprobs=False, cached_tokens=False, regex=True
+)
 
 _ENTER_AT: Final = 0.25
 _OVERBOUGHT: Final = 80.0
@@ -70,6 +73,16 @@ def decide(view: Mapping[str, float], *, voice: str = "Fixed rules, no model") -
     }
 
 
+def written(decision: Mapping[str, Any], regex: str | None) -> str:
+    """Return `decide`'s answer as text: as `regex` wants it, a line with or without the rationale or the rationale alone, else as JSON."""
+    if regex is not None:
+        line = " ".join(str(value) for name, value in decision.items() if name != "rationale")
+        for text in (f"{line}\n{decision['rationale']}", line, str(decision["rationale"])):
+            if re.fullmatch(regex, text):
+                return text
+    return orjson.dumps(decision).decode()
+
+
 class RulesEngine:
     """The rules as an engine: it reads `EngineRequest.view` and answers at once."""
 
@@ -97,7 +110,7 @@ class RulesEngine:
         if late_ms >= 0:
             raise EngineError("engine_timeout", f"the deadline had passed {late_ms} ms before the rules were asked")
         # Rules do not think: what reads an answer in mode `deep` waits for the end of a thought.
-        text = (THOUGHT_END if request.mode == "deep" else "") + orjson.dumps(decide(request.view)).decode()
+        text = (THOUGHT_END if request.mode == "deep" else "") + written(decide(request.view), request.sampling.regex)
         usage = Usage(prompt_tokens=request.input_ids.size, output_tokens=0, finish_reason="stop")
         yield Chunk(text, None, usage, await self.info())
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from services.core import metrics
 from services.core.clock import Clock
@@ -22,7 +23,7 @@ from services.inference.reply import Count, Number, Reply, Text, parse
 
 log = structlog.get_logger()
 
-CAPABILITIES: Final = Capabilities(token_ids=True, prewarm=True, abort="by id", grammar=True, logprobs=True, cached_tokens=True)
+CAPABILITIES: Final = Capabilities(token_ids=True, prewarm=True, abort="by id", grammar=True, logprobs=True, cached_tokens=True, regex=True)
 
 _ABORT_S = 1.0
 _WARM_S = 60.0
@@ -31,6 +32,7 @@ _INFO_KEYS = (
     "chunked_prefill_size",
     "context_length",
     "dtype",
+    "enable_priority_scheduling",
     "max_req_input_len",
     "max_running_requests",
     "max_total_num_tokens",
@@ -66,6 +68,14 @@ class Meta(Reply):
         if isinstance(self.finish_reason, str):
             return {"type": self.finish_reason}
         return self.finish_reason if isinstance(self.finish_reason, dict) else None
+
+    def first_logprobs(self, labels: TokenIds) -> NDArray[np.float64] | None:
+        """Return the log-probabilities of `labels` as the first token, in their order; None when the server has not sent all of them."""
+        try:
+            by_id = {int(number): float(logprob) for logprob, number, *_ in self.output_token_ids_logprobs[0]}
+            return np.array([by_id[label] for label in labels.tolist()])
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
 
     def usage(self, sent: int) -> Usage:
         """Return the usage of a call that was sent `sent` prompt tokens."""
@@ -106,7 +116,8 @@ class SGLangEngine(HttpEngine):
         """Yield the answer as it comes, the last chunk with `usage`; raise EngineError."""
         sent = request.input_ids.size
         self._fits(sent)
-        body = generate_body(request, beside_scores=self._scores)
+        body = generate_body(request, beside_scores=self._scores, priority=self._priority(background=request.background))
+        labels = request.labels if self._scores else None
         deadline = Deadline(request.deadline_ms, self._clock)
         self._in_flight.add(request.rid)
         first = True
@@ -125,7 +136,10 @@ class SGLangEngine(HttpEngine):
                     ended = meta.finish is not None
                     cached = None if reported_cached else meta.cached_tokens
                     reported_cached = reported_cached or cached is not None
-                    yield Chunk(delta, cached, meta.usage(sent) if ended else None, info if first else None)
+                    logprobs = None if labels is None else meta.first_logprobs(labels)
+                    if logprobs is not None:
+                        labels = None
+                    yield Chunk(delta, cached, meta.usage(sent) if ended else None, info if first else None, logprobs)
                     first = False
             if not ended:
                 self._fail_cut_off(seen)
@@ -148,20 +162,20 @@ class SGLangEngine(HttpEngine):
         request ends with its prefill, and without speculation not even a token is sampled.
         """
         del affinity
-        body = _dumps(rid, input_ids, {"max_new_tokens": 0, "temperature": 0.0}, stream=False, **(_BESIDE_SCORES if self._scores else {}))
+        more = {**(_BESIDE_SCORES if self._scores else {}), **self._priority(background=True)}
+        body = _dumps(rid, input_ids, {"max_new_tokens": 0, "temperature": 0.0}, stream=False, **more)
         return (await self._generate(rid, body, _WARM_S, input_ids.size)).usage(input_ids.size)
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Return how likely each of `labels` is right after the prompt; raise EngineError."""
         sent = request.input_ids.size
         sampling = {"max_new_tokens": 1, "temperature": 0.0}
-        body = _dumps(request.rid, request.input_ids, sampling, stream=False, return_logprob=True, token_ids_logprob=labels)
+        more = {"return_logprob": True, "token_ids_logprob": labels, **self._priority(background=request.background)}
+        body = _dumps(request.rid, request.input_ids, sampling, stream=False, **more)
         meta = await self._generate(request.rid, body, Deadline(request.deadline_ms, self._clock).left_s(), sent)
-        try:
-            by_id = {int(number): float(logprob) for logprob, number, *_ in meta.output_token_ids_logprobs[0]}
-            logprobs = np.array([by_id[label] for label in labels.tolist()])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise EngineError("engine_broke", f"{self._http.where} sent no log-probabilities of the label tokens") from error
+        logprobs = meta.first_logprobs(labels)
+        if logprobs is None:
+            raise EngineError("engine_broke", f"{self._http.where} sent no log-probabilities of the label tokens")
         return Scores(logprobs, meta.usage(sent), await self._answering())
 
     async def load(self, affinity: str | None = None) -> EngineLoad | None:
@@ -227,6 +241,11 @@ class SGLangEngine(HttpEngine):
                 self._abort(rid)
         return self._generated(said, sent).meta_info
 
+    def _priority(self, *, background: bool) -> dict[str, int]:
+        """Return the `priority` of a call, which only a server started with `--enable-priority-scheduling` takes."""
+        by_priority = self._info is not None and self._info.raw.get("enable_priority_scheduling") is True
+        return {"priority": 0 if background else 1} if by_priority else {}
+
     def _abort(self, rid: str) -> None:
         # In a task of its own: the caller has no time left, or is being cancelled, and must not wait for a hung server.
         task = asyncio.get_running_loop().create_task(self._send_abort(rid), name=f"abort {rid}")
@@ -266,10 +285,11 @@ _BESIDE_SCORES: Final[dict[str, Any]] = {"return_logprob": True, "token_ids_logp
 for log-probabilities of given ids and others do not (`'list' object has no attribute 'tolist'`, batch_result_processor.py)."""
 
 
-def generate_body(request: EngineRequest, *, beside_scores: bool = False) -> bytes:
+def generate_body(request: EngineRequest, *, beside_scores: bool = False, priority: Mapping[str, int] | None = None) -> bytes:
     """Return the JSON of `POST /generate` for `request`; 32K ids take about 0.4 ms.
 
-    `beside_scores` is for servers that also score: see `_BESIDE_SCORES`.
+    `beside_scores` is for servers that also score: see `_BESIDE_SCORES`. They are asked for the request's labels as well. `priority` is
+    the field of that name, for servers that schedule by it.
     """
     asked = request.sampling
     sampling: dict[str, Any] = {"max_new_tokens": asked.max_new_tokens, "temperature": asked.temperature}
@@ -279,11 +299,16 @@ def generate_body(request: EngineRequest, *, beside_scores: bool = False) -> byt
             sampling["sampling_seed"] = asked.seed  # heeded with --enable-deterministic-inference
     if asked.json_schema is not None:
         sampling["json_schema"] = asked.json_schema
+    if asked.regex is not None:
+        sampling["regex"] = asked.regex
     if asked.stop is not None:
         sampling["stop"] = asked.stop
     if asked.ignore_eos:
         sampling["ignore_eos"] = True
-    return _dumps(request.rid, request.input_ids, sampling, stream=True, **(_BESIDE_SCORES if beside_scores else {}))
+    more: dict[str, Any] = dict(_BESIDE_SCORES) if beside_scores else {}
+    if beside_scores and request.labels is not None:
+        more["token_ids_logprob"] = np.ascontiguousarray(request.labels)
+    return _dumps(request.rid, request.input_ids, sampling, stream=True, **more, **(priority or {}))
 
 
 def _dumps(rid: str, input_ids: TokenIds, sampling: Mapping[str, Any], *, stream: bool, **more: Any) -> bytes:

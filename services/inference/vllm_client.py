@@ -12,15 +12,18 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from pydantic import Field
 
 from services.core.clock import Clock
-from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Sampling, Scores, TokenIds, Usage
+from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineRequest, Scores, TokenIds, Usage
 from services.inference.http_client import Deadline
 from services.inference.http_engine import HttpEngine, dumps, listed_model, v1_prefix
 from services.inference.reply import Counts, Name, Objects, Reply, Table, Text, parse
 
-CAPABILITIES: Final = Capabilities(token_ids=True, prewarm=True, abort="by closing", grammar=True, logprobs=True, cached_tokens=True)
+CAPABILITIES: Final = Capabilities(
+    token_ids=True, prewarm=True, abort="by closing", grammar=True, logprobs=True, cached_tokens=True, regex=True
+)
 
 _WARM_S: Final = 60.0
 _TOKEN_ID: Final = "token_id:"  # noqa: S105 - how vLLM spells an id
@@ -39,6 +42,15 @@ class _Choice(Reply):
 class _Completion(Reply):
     choices: Annotated[tuple[_Choice, ...], Objects] = ()
     usage: Annotated[Counts, Table] = Field(default_factory=Counts)
+
+    def first_logprobs(self, labels: TokenIds) -> NDArray[np.float64] | None:
+        """Return the log-probabilities of `labels` at this piece's first token, in their order; None when one of them is not there."""
+        try:
+            first = self.choices[0].logprobs.top_logprobs[0]
+            by_id = {int(token.removeprefix(_TOKEN_ID)): float(value) for token, value in first.items()}
+            return np.array([by_id[label] for label in labels.tolist()])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            return None
 
 
 class VllmEngine(HttpEngine):
@@ -61,12 +73,14 @@ class VllmEngine(HttpEngine):
         headers = {"X-Request-Id": request.rid, **request.trace_headers}
         finish: str | None = None
         counts, pieces, first, said_cached = Counts(), 0, True, False
-        body = await self._body(request.input_ids, _sampled(request.sampling))
+        body = await self._body(request.input_ids, _options(request))
         async with contextlib.aclosing(self._events(f"{self._v1}/completions", body, deadline, headers)) as events:
             async for info, batch in events:
-                text = ""
+                text, logprobs = "", None
                 for event in batch:
                     said = self._completion(event, sent)
+                    if request.labels is not None and not pieces and logprobs is None:
+                        logprobs = said.first_logprobs(request.labels)
                     counts = said.usage if said.usage.prompt_tokens is not None else counts
                     for choice in said.choices:
                         finish = choice.finish_reason or finish
@@ -74,7 +88,7 @@ class VllmEngine(HttpEngine):
                         text += choice.text
                 cached = None if said_cached else counts.prompt_tokens_details.cached_tokens
                 if text or first or cached is not None:
-                    yield Chunk(text, cached, None, info if first else None)
+                    yield Chunk(text, cached, None, info if first else None, logprobs)
                 first, said_cached = False, said_cached or cached is not None
         if finish is None:
             raise EngineError("engine_broke", f"{self._http.where} ended the stream after {pieces} pieces without a finish reason")
@@ -89,22 +103,14 @@ class VllmEngine(HttpEngine):
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Return how likely each of `labels` is right after the prompt; raise EngineError."""
         deadline, sent = Deadline(request.deadline_ms, self._clock), request.input_ids.size
-        more = {
-            "max_tokens": 1,
-            "temperature": 0.0,
-            "logprobs": 1,
-            "logprob_token_ids": np.ascontiguousarray(labels),
-            "return_tokens_as_token_ids": True,
-        }
+        more = {"max_tokens": 1, "temperature": 0.0, **_asking_for(labels)}
         said = await self._answer(await self._body(request.input_ids, more), deadline.left_s(), sent)
-        try:
-            by_id = {int(token.removeprefix(_TOKEN_ID)): float(value) for token, value in said.choices[0].logprobs.top_logprobs[0].items()}
-            logprobs = np.array([by_id[label] for label in labels.tolist()])
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        logprobs = said.first_logprobs(labels)
+        if logprobs is None:
             raise EngineError(
                 "engine_refused",
                 f"{self._http.where} sent no log-probabilities of the label tokens; use a vLLM that takes logprob_token_ids",
-            ) from error
+            )
         return Scores(logprobs, _usage(said.usage, sent, 1, "length"), await self._answering())
 
     async def _read_info(self) -> EngineInfo:
@@ -124,9 +130,10 @@ class VllmEngine(HttpEngine):
         return found
 
 
-def _sampled(sampling: Sampling) -> dict[str, Any]:
-    """Return the fields of a streamed call that say how it is sampled."""
-    more: dict[str, Any] = {
+def _options(request: EngineRequest) -> dict[str, Any]:
+    """Return the fields of a streamed call beside its prompt."""
+    sampling = request.sampling
+    options: dict[str, Any] = {
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "stream": True,
@@ -134,16 +141,25 @@ def _sampled(sampling: Sampling) -> dict[str, Any]:
     }
     if sampling.temperature > 0:
         # Without it the server takes the one in the model's generation_config.json.
-        more["top_p"] = sampling.top_p
+        options["top_p"] = sampling.top_p
         if sampling.seed is not None:
-            more["seed"] = sampling.seed
+            options["seed"] = sampling.seed
     if sampling.stop is not None:
-        more["stop"] = sampling.stop
+        options["stop"] = sampling.stop
     if sampling.json_schema is not None:
-        more["structured_outputs"] = {"json": orjson.Fragment(sampling.json_schema), "disable_any_whitespace": True}
+        options["structured_outputs"] = {"json": orjson.Fragment(sampling.json_schema), "disable_any_whitespace": True}
+    elif sampling.regex is not None:
+        options["structured_outputs"] = {"regex": sampling.regex}
     if sampling.ignore_eos:
-        more["ignore_eos"] = True
-    return more
+        options["ignore_eos"] = True
+    if request.labels is not None:
+        options |= _asking_for(request.labels)
+    return options
+
+
+def _asking_for(labels: TokenIds) -> dict[str, Any]:
+    """Return the fields that ask for the log-probabilities of `labels`."""
+    return {"logprobs": 1, "logprob_token_ids": np.ascontiguousarray(labels), "return_tokens_as_token_ids": True}
 
 
 def _usage(counts: Counts, sent: int, pieces: int, finish: str) -> Usage:

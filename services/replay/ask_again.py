@@ -52,7 +52,7 @@ async def ask_again(entry: AuditEntry, rebuilt: RebuiltPrompt, rebuilder: Prompt
     if record.mode == "flash":
         labels = rebuilder.prompts.labels
         scores = await engine.score(request, labels.ids)
-        return compare(entry, flash_answer(scores.logprobs, labels, rebuilder.settings.fusion).text)
+        return compare(entry, flash_answer(scores.logprobs, labels, rebuilder.settings.fusion).text())
     text = ""
     if record.mode == "deep" and engine.capabilities.token_ids:
         fusion = rebuilder.settings.fusion
@@ -99,7 +99,7 @@ def _read(text: str, *, thinking: bool) -> Answer | str:
     reader = AnswerReader(thinking=thinking)
     try:
         reader.feed(text)
-        return reader.finish(None)
+        return reader.finish("stop")
     except AnswerError as error:
         return error.reason
 

@@ -198,7 +198,7 @@ def _holding(sample: Sample) -> str | None:
     reader = AnswerReader(thinking=False)
     try:
         reader.feed(sample.answer)
-        answer = reader.finish(None)
+        answer = reader.finish("stop")
     except AnswerError:
         return None
     if not isinstance(answer, Entry):

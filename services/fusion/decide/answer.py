@@ -1,4 +1,4 @@
-"""The model's answer: its grammar, its strict parse, which yields the decision before the rationale has come, and prices on the tick.
+"""The model's answer: a line or a JSON object, its grammars, and its strict parse, which yields the decision before the rationale has come.
 
 What is acted on comes first in the answer and the rationale last, so that a signal is published while the rationale streams in.
 """
@@ -6,19 +6,24 @@ What is acted on comes first in the answer and the rationale last, so that a sig
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from schemas import Action, Instrument, Mode
+from schemas import Action, Mode
 from services.core.settings import FusionSettings
 from services.inference.engine import THOUGHT_END, Sampling
 
-_Rationale = Annotated[str, Field(max_length=400)]
+_SEED_BITS: Final = 2**31 - 1
+
+RATIONALE_TOKENS: Final = 48
+"""The most tokens that a rationale adds to an answer: a sentence of 160 characters has some 40."""
+
+_MAX_RATIONALE: Final = 400
+_Rationale = Annotated[str, Field(max_length=_MAX_RATIONALE)]
 _Offset = Annotated[int, Field(ge=-99, le=99)]
 
 
@@ -58,39 +63,58 @@ class Abstain(_Answer):
 Answer = Entry | Stand | Abstain
 _answers: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="action")])
 
+# --- Grammars ----------------------------------------------------------------------------------------------------------------
 
-def _schema() -> str:
+# A grammar's plain string lets raw control characters through, which no JSON parser takes: printable ASCII without quote and backslash.
+_PRINTABLE: Final = r"[ !#-\[\]-~]"
+_WORD_START: Final = r"[!#-\[\]-~]"
+
+
+@cache
+def answer_schema(*, rationale: bool) -> str:
+    """Return the grammar of an answer in JSON, as a JSON schema's text."""
+
     def integer(low: int, high: int) -> dict[str, Any]:
         return {"type": "integer", "minimum": low, "maximum": high}
 
-    def shape(**properties: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-    # A grammar's plain string lets raw control characters through, which no JSON parser takes: printable ASCII without quote and
-    # backslash it is.
     def text(low: int, high: int) -> dict[str, Any]:
-        return {"type": "string", "pattern": rf"^[ !#-\[\]-~]{{{low},{high}}}$"}
+        return {"type": "string", "pattern": rf"^{_PRINTABLE}{{{low},{high}}}$"}
 
-    rationale = text(0, 160)
+    last = {"rationale": text(0, 160)} if rationale else {}
+
+    def shape(**properties: dict[str, Any]) -> dict[str, Any]:
+        every = properties | last
+        return {"type": "object", "properties": every, "required": list(every), "additionalProperties": False}
+
     shared = {"conviction": integer(0, 100), "horizon": integer(1, 99)}
     offsets = {name: integer(-99, 99) for name in ("entry", "stop", "target")}
     return orjson.dumps(
         {
             "anyOf": [
-                shape(action={"type": "string", "enum": ["buy", "sell"]}, **shared, **offsets, rationale=rationale),
-                shape(action={"type": "string", "enum": ["exit", "hold"]}, **shared, rationale=rationale),
-                shape(
-                    action={"type": "string", "const": "abstain"},
-                    reason=text(1, 80),
-                    rationale=rationale,
-                ),
+                shape(action={"type": "string", "enum": ["buy", "sell"]}, **shared, **offsets),
+                shape(action={"type": "string", "enum": ["exit", "hold"]}, **shared),
+                shape(action={"type": "string", "const": "abstain"}, reason=text(1, 80)),
             ]
         }
     ).decode()
 
 
-ANSWER_SCHEMA: Final = _schema()
-"""The grammar for engines that constrain their output, as JSON text."""
+ANSWER_SCHEMA: Final = answer_schema(rationale=True)
+"""The grammar of an answer in JSON that ends with its rationale."""
+
+
+@cache
+def answer_regex(*, rationale: bool) -> str:
+    r"""Return the grammar of an answer on one line, and of a rationale on the next one where `rationale` wants it.
+
+    `buy 62 5 2 -12 25` is action, conviction, horizon, entry, stop and target. Every line that matches is a valid decision: an entry is
+    less than one ATR from the last close, and stop and target are further away than that unless it is at the last close.
+    """
+    view = "(100|[1-9]?[0-9]) [1-9][0-9]?"
+    buy = "(0 -[1-9][0-9]? [1-9][0-9]?|-?[1-9] -[1-9][0-9] [1-9][0-9])"
+    sell = "(0 [1-9][0-9]? -[1-9][0-9]?|-?[1-9] [1-9][0-9] -[1-9][0-9])"
+    line = f"(buy {view} {buy}|sell {view} {sell}|(exit|hold) {view}|abstain {_WORD_START}{_PRINTABLE}{{0,79}})"
+    return f"{line}(\n{_PRINTABLE}{{0,160}})?" if rationale else line
 
 
 def sampling(settings: FusionSettings, mode: Mode, seed_of: UUID) -> Sampling:
@@ -98,21 +122,43 @@ def sampling(settings: FusionSettings, mode: Mode, seed_of: UUID) -> Sampling:
 
     In mode `deep` it is thought and answer in one: a grammar would forbid the thought.
     """
-    deep = mode == "deep"
+    if mode == "deep":
+        return Sampling(
+            settings.max_new_tokens + settings.deep_thought_tokens,
+            settings.deep_temperature,
+            top_p=settings.deep_top_p,
+            seed=seed_of.int & _SEED_BITS,
+        )
+    return _constrained(settings, seed_of, rationale=settings.rationale == "short")
+
+
+def after_thought(settings: FusionSettings, seed_of: UUID) -> Sampling:
+    """Return how an answer that follows a thought is sampled: the thought has said why."""
+    return _constrained(settings, seed_of, rationale=False)
+
+
+def _constrained(settings: FusionSettings, seed_of: UUID, *, rationale: bool) -> Sampling:
+    line = settings.answer_form == "line"
     return Sampling(
-        settings.max_new_tokens + (settings.deep_thought_tokens if deep else 0),
-        settings.deep_temperature if deep else settings.temperature,
-        ANSWER_SCHEMA if settings.grammar and not deep else None,
-        top_p=settings.deep_top_p if deep else settings.top_p,
+        settings.max_new_tokens + (RATIONALE_TOKENS if rationale else 0),
+        settings.temperature,
+        answer_schema(rationale=rationale) if settings.grammar and not line else None,
+        regex=answer_regex(rationale=rationale) if settings.grammar and line else None,
+        top_p=settings.top_p,
         seed=seed_of.int & _SEED_BITS,
     )
 
 
-_SEED_BITS: Final = 2**31 - 1
-_MAX_PRICE: Final = Decimal(10) ** 12
-"""As in the contracts."""
+# --- Parse -------------------------------------------------------------------------------------------------------------------
 
 _DECISION_END: Final = re.compile(r',\s*"rationale"\s*:')
+_NUMBER: Final = re.compile(r"-?[0-9]{1,6}")
+_FIELDS: Final = {
+    "buy": ("conviction", "horizon", "entry", "stop", "target"),
+    "sell": ("conviction", "horizon", "entry", "stop", "target"),
+    "exit": ("conviction", "horizon"),
+    "hold": ("conviction", "horizon"),
+}
 
 
 class AnswerError(Exception):
@@ -126,10 +172,10 @@ class AnswerError(Exception):
 
 
 class AnswerReader:
-    """Reads an answer as it streams in."""
+    """Reads an answer as it streams in: a JSON object when it begins with a brace, else a line with the rationale on those after it."""
 
     def __init__(self, *, thinking: bool) -> None:
-        """`thinking` answers carry a thought, which ends before the object begins."""
+        """`thinking` answers carry a thought, which ends before the answer begins."""
         self._thinking = thinking
         self._scanned = 0
         self.text = ""
@@ -145,37 +191,68 @@ class AnswerReader:
         body_at = self._body_at()
         if body_at is None:
             return False
+        if self.text.startswith("{", body_at):
+            end = self._object_end(body_at)
+            said = None if end is None else self.text[body_at:end] + "}"
+        else:
+            end = self.text.find("\n", body_at)
+            said = None if end < 0 else self.text[body_at:end]
+        if said is None:
+            return False
+        self.decision = _parse(said)
+        return True
+
+    def finish(self, finish_reason: str | None) -> Answer:
+        """Return the whole answer once the stream has ended; raise AnswerError.
+
+        A line has no end of its own: one without a line break counts only when the engine says that the answer ended (`stop`), since
+        the first digit of a number that was cut off is a number too.
+        """
+        body_at = self._body_at()
+        body = "" if body_at is None else self.text[body_at:]
+        cut_off = AnswerError(
+            "answer_cut_off", f"the answer was cut off after {len(self.text)} characters ({finish_reason or 'no reason given'})"
+        )
+        try:
+            answer = _parse(body)
+        except AnswerError as error:
+            if finish_reason == "length" and self.decision is None:
+                raise cut_off from error
+            raise
+        if finish_reason != "stop" and not body.startswith("{") and "\n" not in body:
+            raise cut_off
+        return answer
+
+    def _body_at(self) -> int | None:
+        """Return where the answer's first character is, None before it has come."""
+        start = 0
+        if self._thinking:
+            end = self.text.find(THOUGHT_END)
+            if end < 0:
+                return None
+            start = end + len(THOUGHT_END)
+        while start < len(self.text) and self.text[start].isspace():
+            start += 1
+        return start if start < len(self.text) else None
+
+    def _object_end(self, body_at: int) -> int | None:
+        """Return where the decision part of a JSON object ends, None while it goes on."""
         match = _DECISION_END.search(self.text, max(body_at, self._scanned))
         if match is None:
             # Whatever is completed later starts at the last comma so far, however much white space follows it.
             self._scanned = max(self._scanned, self.text.rfind(","))
-            return False
-        self.decision = _parse(self.text[body_at : match.start()] + "}")
-        return True
+            return None
+        return match.start()
 
-    def finish(self, finish_reason: str | None) -> Answer:
-        """Return the whole answer once the stream has ended; raise AnswerError."""
-        body_at = self._body_at()
-        body = "" if body_at is None else self.text[body_at:]
-        try:
-            return _parse(body)
-        except AnswerError as error:
-            if finish_reason == "length":
-                raise AnswerError("answer_cut_off", f"the answer was cut off after {len(self.text)} characters") from error
-            raise
 
-    def _body_at(self) -> int | None:
-        if not self._thinking:
-            return 0
-        end = self.text.find(THOUGHT_END)
-        return None if end < 0 else end + len(THOUGHT_END)
+def line_of(answer: Answer) -> str:
+    """Return the decision as a line, without its rationale."""
+    values = answer.model_dump(exclude={"rationale"})
+    return " ".join(str(value) for value in values.values())
 
 
 def _parse(text: str) -> Answer:
-    try:
-        values = orjson.loads(text.strip())
-    except orjson.JSONDecodeError as error:
-        raise AnswerError("answer_malformed", f"the answer is not JSON ({error}): {text[:200]!r}") from error
+    values = _object(text) if text.startswith("{") else _line(text)
     try:
         answer = _answers.validate_python(values)
     except ValidationError as error:
@@ -192,48 +269,24 @@ def _parse(text: str) -> Answer:
     return answer
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """An answer's prices on the tick, as decimal strings."""
-
-    entry_type: Literal["market", "limit"]
-    entry: str
-    stop: str
-    target: str
+def _object(text: str) -> Any:
+    try:
+        return orjson.loads(text.strip())
+    except orjson.JSONDecodeError as error:
+        raise AnswerError("answer_malformed", f"the answer is not JSON ({error}): {text[:200]!r}") from error
 
 
-def prices(answer: Entry, close: float, atr: float, instrument: Instrument) -> Prices:
-    """Return the prices that `answer` means.
-
-    They are rounded so that none becomes more generous: entry towards the last close's worse side never passes what was said, the
-    stop is rounded away from the entry and the target towards it. Raises AnswerError when they collapse, fall to zero or leave the
-    range of prices.
-    """
-    last, unit = Decimal(repr(close)), Decimal(repr(atr)) / 10
-    up, down = ROUND_CEILING, ROUND_FLOOR
-    buy = answer.action == "buy"
-    said = [last + offset * unit for offset in (answer.entry, answer.stop, answer.target)]
-    if max(map(abs, said)) >= _MAX_PRICE:
-        raise AnswerError("answer_invalid", f"prices leave the range below {_MAX_PRICE} (close {close}, atr {atr})")
-    entry, stop, target = (_on_tick(price, instrument, down if buy else up) for price in said)
-    side = 1 if buy else -1
-    if min(entry, stop, target) <= 0 or not side * stop < side * entry < side * target:
-        raise AnswerError(
-            "answer_invalid",
-            f"prices collapse on the tick {instrument.increment_at(last)}: entry {entry}, stop {stop}, target {target} "
-            f"(close {close}, atr {atr})",
-        )
-    return Prices("market" if side * answer.entry >= 0 else "limit", f"{entry:f}", f"{stop:f}", f"{target:f}")
-
-
-def on_tick(price: float, instrument: Instrument) -> str:
-    """Return `price` on the instrument's nearest tick, as a decimal string."""
-    return f"{_on_tick(Decimal(repr(price)), instrument, ROUND_HALF_EVEN):f}"
-
-
-def _on_tick(price: Decimal, instrument: Instrument, rounding: str) -> Decimal:
-    tick = instrument.increment_at(price)
-    return ((price / tick).to_integral_value(rounding) * tick).quantize(tick)
+def _line(text: str) -> dict[str, Any]:
+    line, _, rest = text.strip().partition("\n")
+    action, _, said = line.rstrip().partition(" ")
+    if action == "abstain":
+        return {"action": action, "reason": said, "rationale": rest.strip()[:_MAX_RATIONALE]}
+    names, numbers = _FIELDS.get(action), said.split(" ")
+    if names is None or not all(map(_NUMBER.fullmatch, numbers)):
+        raise AnswerError("answer_malformed", f"the answer is no line such as 'buy 62 5 2 -12 25' and no JSON object: {text[:200]!r}")
+    if len(numbers) != len(names):
+        raise AnswerError("answer_invalid", f"{action} takes {len(names)} numbers ({' '.join(names)}), not {len(numbers)}: {line[:100]!r}")
+    return {"action": action, **dict(zip(names, map(int, numbers), strict=True)), "rationale": rest.strip()[:_MAX_RATIONALE]}
 
 
 def action_of(answer: Answer) -> Action:

@@ -11,13 +11,14 @@ from typing import Final
 
 import structlog
 
-from schemas import CancelReason, Outcome
+from schemas import AsOf, CancelReason, Outcome
 from services.core import metrics
 from services.core.bus import Consumer, Record, TopicPartition
 from services.core.clock import Clock
 from services.core.health import Health
 from services.core.settings import FusionSettings
-from services.fusion.decide.decision import Decision, DecisionDependencies
+from services.fusion.decide.decision import Decision
+from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.lanes import Ended, Lanes, Started
 from services.fusion.decide.upkeep import CacheUpkeep
 from services.fusion.decide.withdrawals import Withdrawals
@@ -112,6 +113,7 @@ class Dispatcher:
         for late in ended:
             self._end(late)
         for one in started:
+            self._dependencies.traffic.decision_begins()
             task = asyncio.create_task(self._decide(one), name=f"decide-{one.trigger.trigger_id}")
             self.running[task] = one.trigger
             task.add_done_callback(lambda done: self.running.pop(done, None))
@@ -150,11 +152,17 @@ class Dispatcher:
         book = self._books.get(lane.symbol)
         if owned is None or book is None:
             self._ledger.abandon(trigger)
-            self.lanes.finish(trigger)
+            self.give_back(trigger)
             return
         trace = self._ledger.trace(trigger)
         self._spans.rests_on(trace, lane.symbol)
-        decision = Decision(self._dependencies, book, trigger, owned.history.as_of.get(lane), trace)
+        permit = _Permit(self, trigger)
+
+        def handed_over(as_of: AsOf) -> None:
+            owned.history.as_of[lane] = as_of
+            permit.give_back()
+
+        decision = Decision(self._dependencies, book, trigger, owned.history.as_of.get(lane), trace=trace, on_handed_over=handed_over)
         # What is logged on the way carries the trace; what is started afterwards must not.
         with structlog.contextvars.bound_contextvars(**({} if trace.trace_id is None else {"trace_id": trace.trace_id})):
             try:
@@ -166,12 +174,30 @@ class Dispatcher:
                 _log.exception("decision_failed", symbol=lane.symbol, trigger_id=str(trigger.trigger_id))
                 result = decision.failed(error)
             finally:
-                self.lanes.finish(trigger)
+                permit.give_back()
         self._ledger.close(trigger, result)
-        if result.outcome is Outcome.PUBLISHED and result.as_of is not None:
-            owned.history.as_of[lane] = result.as_of
         self._upkeep.decided(trigger, result)
         self.start_ready()
+
+    def give_back(self, trigger: Trigger) -> None:
+        """End a trigger's turn: its lane and its permit are free."""
+        self.lanes.finish(trigger)
+        self._dependencies.traffic.decision_ends()
+
+
+class _Permit:
+    """A running trigger's permit, which is free as soon as its signal has been handed over: the rationale needs none."""
+
+    def __init__(self, dispatcher: Dispatcher, trigger: Trigger) -> None:
+        self._dispatcher = dispatcher
+        self._trigger: Trigger | None = trigger
+
+    def give_back(self) -> None:
+        """Free the permit, the first time, and start what waited for it."""
+        if self._trigger is not None:
+            trigger, self._trigger = self._trigger, None
+            self._dispatcher.give_back(trigger)
+            self._dispatcher.start_ready()
 
 
 class _Timer:

@@ -25,14 +25,22 @@ class FlashAnswer:
     """What the log-probabilities mean: `probabilities` by action, summing to 1, and `margin`, by which the first leads the second."""
 
     answer: Answer
+    first: LabelAction
+    """The likeliest action, also where the answer is to abstain."""
     probabilities: Mapping[LabelAction, float]
     margin: float
 
-    @property
-    def text(self) -> str:
+    def text(self, rationale: str | None = None) -> str:
         """Return the answer as the audit keeps it: one JSON object."""
         said = {"action": self.answer.action, "probabilities": self.probabilities, "margin": self.margin}
-        return orjson.dumps(said).decode()
+        return orjson.dumps(said if rationale is None else said | {"rationale": rationale}).decode()
+
+
+def label_shares(logprobs: NDArray[np.float64], labels: Labels, temperature: float = 1.0) -> dict[LabelAction, float]:
+    """Return the probabilities of the actions among themselves, from `logprobs`, natural logarithms of shape (labels,)."""
+    scaled = logprobs / temperature
+    weights = np.exp(scaled - scaled.max())
+    return dict(zip(labels.texts, (weights / weights.sum()).round(_DIGITS).tolist(), strict=True))
 
 
 def flash_answer(logprobs: NDArray[np.float64], labels: Labels, settings: FusionSettings) -> FlashAnswer:
@@ -41,16 +49,13 @@ def flash_answer(logprobs: NDArray[np.float64], labels: Labels, settings: Fusion
     The probabilities are those among the labels: what the model would have said instead of one is left out. A lead below
     `flash_min_margin` abstains. Of two that are equally likely the labels' order chooses, and the margin is 0.
     """
-    scaled = logprobs / settings.flash_temperature
-    weights = np.exp(scaled - scaled.max())
-    shares = (weights / weights.sum()).round(_DIGITS).tolist()
-    probabilities = dict(zip(labels.texts, shares, strict=True))
+    probabilities = label_shares(logprobs, labels, settings.flash_temperature)
     first, second = sorted(probabilities, key=lambda action: -probabilities[action])[:2]
     margin = round(probabilities[first] - probabilities[second], _DIGITS)
     if margin < settings.flash_min_margin:
         reason = f"{first} leads {second} by {margin:.3f}, less than {settings.flash_min_margin:g}"
-        return FlashAnswer(Abstain(action="abstain", reason=reason), probabilities, margin)
-    return FlashAnswer(_view(first, probabilities[first], settings), probabilities, margin)
+        return FlashAnswer(Abstain(action="abstain", reason=reason), first, probabilities, margin)
+    return FlashAnswer(_view(first, probabilities[first], settings), first, probabilities, margin)
 
 
 def _view(action: LabelAction, probability: float, settings: FusionSettings) -> Answer:

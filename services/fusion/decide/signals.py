@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas import AsOf, RunMode, Signal
-from services.fusion.decide.answer import Abstain, Answer, Entry, Prices, Stand, action_of, on_tick
+from services.fusion.decide.answer import Abstain, Answer, Entry, Stand, action_of
+from services.fusion.decide.prices import Prices, on_tick
 from services.fusion.prompt.builder import Prompt
 from services.fusion.prompt.labels import LabelAction
 from services.fusion.prompt.version import PROMPT_VERSION
@@ -43,7 +44,7 @@ class SignalBasis:
     decided_ms: int
     stages_ms: Mapping[str, float]
     probabilities: Mapping[LabelAction, float] | None = None
-    """Of the actions, in mode `flash`."""
+    """Of the actions: what mode `flash` decides by, and what an engine says beside an answer of mode `fast`."""
 
 
 def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer, priced: Prices | None) -> Signal:
@@ -63,7 +64,7 @@ def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer
         valid_until_ms=snapshot.valid_until_ms,
         action=action_of(answer),
         abstain_reason=answer.reason if isinstance(answer, Abstain) else None,
-        conviction=_conviction(view, basis.probabilities),
+        conviction=_conviction(view, basis.probabilities if lane.mode == "flash" else None),
         probabilities=None if basis.probabilities is None else dict(basis.probabilities),
         horizon_bars=None if view is None else view.horizon,
         horizon_end_ms=None if view is None else book.calendar.nth_close(lane.interval, snapshot.last_close_ms, view.horizon),

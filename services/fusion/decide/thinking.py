@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from services.core.clock import Clock
 from services.core.settings import FusionSettings
-from services.fusion.decide.answer import sampling
+from services.fusion.decide.answer import after_thought, sampling
 from services.fusion.decide.deadline import until
 from services.fusion.prompt.builder import PromptBuilder
 from services.inference.engine import THOUGHT_END, Chunk, Engine, EngineRequest, Sampling
@@ -71,7 +71,7 @@ async def think(
         else:
             cut = "tokens" if finish == "length" else None
     ids, tokens = prompts.after_thought(request.input_ids, text)
-    answering = replace(request, rid=uuid4().hex, input_ids=ids, sampling=sampling(settings, "fast", seed_of))
+    answering = replace(request, rid=uuid4().hex, input_ids=ids, sampling=after_thought(settings, seed_of))
     return Thought(text, tokens, cut), answering
 
 

@@ -31,3 +31,7 @@ class TriggerResult:
     stages_ms: dict[str, float] = field(default_factory=dict)
     answering_ms: float = 0.0
     """From the engine's call to the answer's end, the rationale and a second attempt included."""
+
+    def end(self, outcome: Outcome, reason: str, detail: str) -> None:
+        """Say how the trigger ended, and why."""
+        self.outcome, self.reason, self.detail = outcome, reason, detail

@@ -28,7 +28,6 @@ from services.fusion.prompt.layout import PAGE_BARS, Base, Layout, tail_text
 from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.version import PROMPT_VERSION
-from services.fusion.prompt.wording import REPAIR, RULES
 from services.fusion.state.book import Book
 from services.fusion.state.vision_windows import CurrentVision
 from services.inference.engine import THOUGHT_END, TokenIds
@@ -46,6 +45,8 @@ def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str
     """Return a hash of every setting that shapes a prompt."""
     shape = (
         fingerprint(tokenizer, template),
+        settings.answer_form,
+        settings.rationale,
         settings.intervals,
         sorted(settings.trigger_interval_set),
         settings.window_bars,
@@ -105,7 +106,8 @@ class PromptBuilder:
         """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages."""
         self._settings = settings
         self.template = TEMPLATES[template]
-        self._layout = Layout(self.template, settings.window_bars, settings.slow_window_bars)
+        self.rules = wording.RULES[settings.answer_form]
+        self._layout = Layout(self.template, self.rules, settings.window_bars, settings.slow_window_bars)
         self._encoder = Encoder(tokenizer, self.template)
         self._tokenizer = tokenizer
         self._root = fingerprint(tokenizer, template).encode()
@@ -121,6 +123,17 @@ class PromptBuilder:
         """Return the labels of mode `flash`; raise ValueError when the tokenizer has none."""
         return labels_of(self._tokenizer)
 
+    @cached_property
+    def first_words(self) -> Labels | None:
+        """Return the tokens that an answer of mode `fast` begins with, None where they say no action: in JSON, or as several tokens."""
+        if self._settings.answer_form != "line":
+            return None
+        try:
+            labels = self.labels
+        except ValueError:
+            return None
+        return labels if all(text == action for action, text in labels.texts.items()) else None
+
     def plan(self, book: Book, interval: str, mode: Mode) -> Plan:
         """Return the plan of a prompt that asks about the book as it is now."""
         prefix, boundary = self._current(book, interval)
@@ -128,8 +141,7 @@ class PromptBuilder:
         vision = book.current_vision(interval)
         values = facts(book, interval, vision)
         rows = self._layout.since(book, interval, frozen, book.entered(interval), boundary)
-        asked = question(self.labels) if mode == "flash" else wording.QUESTION
-        tail = tail_text(book, interval, frozen, vision, values, question=asked)
+        tail = tail_text(book, interval, frozen, vision, values, question=self._question(mode))
         return Plan(prefix, rows, tail, mode, vision, values)
 
     async def build(self, plan: Plan) -> Prompt:
@@ -158,14 +170,17 @@ class PromptBuilder:
     def text(self, plan: Plan) -> tuple[str, str]:
         """Return the prompt as (system, user) text, for engines that take no ids."""
         texts = [block.piece for block in plan.prefix.blocks if isinstance(block.piece, str)]
-        user = texts[texts.index(RULES) + 1 :]
+        user = texts[texts.index(self.rules) + 1 :]
         middle = [piece for piece in self.template.middle if isinstance(piece, str)]
-        return RULES, "".join([*user[len(middle) :], *plan.lines, plan.tail])
+        return self.rules, "".join([*user[len(middle) :], *plan.lines, plan.tail])
 
     def repair(self, asked: TokenIds, answer: str, mode: Mode) -> TokenIds:
         """Return the ids of a second turn that asks again after `answer` to the prompt `asked`, which could not be used."""
-        pieces = (answer[:2000], *self.template.next_user, REPAIR, *self.template.tail(mode))
-        return np.concatenate([asked, *self._encoder.encode_all(pieces)])
+        return self._next_turn(asked, answer[:2000], wording.REPAIR[self._settings.answer_form], mode)
+
+    def rationale(self, prompt: Prompt, label: str) -> TokenIds:
+        """Return the ids of a second turn that asks why `label` was answered, in mode `flash`."""
+        return self._next_turn(prompt.ids, label, wording.RATIONALE_QUESTION, "fast")
 
     def after_thought(self, asked: TokenIds, thought: str) -> tuple[TokenIds, int]:
         """Return the ids of the prompt `asked` in mode `deep` with `thought` and its end, and how many `thought` has.
@@ -238,6 +253,17 @@ class PromptBuilder:
     def live_tokens(self) -> int:
         """Return the tokens of all prefixes in use."""
         return sum(prefix.tokens for prefix in self._prefixes.values())
+
+    def _question(self, mode: Mode) -> str:
+        if mode == "flash":
+            return question(self.labels)
+        # A thought says why by itself.
+        explained = mode == "fast" and self._settings.rationale == "short"
+        return (wording.EXPLAINED_QUESTION if explained else wording.QUESTION)[self._settings.answer_form]
+
+    def _next_turn(self, asked: TokenIds, answer: str, question: str, mode: Mode) -> TokenIds:
+        pieces = (answer, *self.template.next_user, question, *self.template.tail(mode))
+        return np.concatenate([asked, *self._encoder.encode_all(pieces)])
 
     def _current(self, book: Book, interval: str) -> tuple[EpochPrefix, int]:
         bars, epochs = book.bars[interval], book.epochs(interval)

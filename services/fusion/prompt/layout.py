@@ -36,6 +36,7 @@ class Layout:
     """How the pieces of a trigger interval's prompts are laid out."""
 
     template: ChatTemplate
+    rules: str
     window_bars: int
     """Rows of the trigger interval before the boundary."""
     slow_window_bars: int
@@ -75,7 +76,7 @@ class Layout:
 
     def _head(self, book: Book, interval: str, frozen: Frozen) -> list[Piece]:
         instrument = wording.instrument_block(book.instrument, book.calendar.zone, dated=book.day_zero_ms is None)
-        head: list[Piece] = [*self.template.head, wording.RULES, *self.template.middle, instrument]
+        head: list[Piece] = [*self.template.head, self.rules, *self.template.middle, instrument]
         for slow in frozen.slow:
             digits = _digits(frozen, slow.interval)
             rows = Rows(book, slow.interval, digits).frozen(slow, self.slow_window_bars)

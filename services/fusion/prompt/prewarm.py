@@ -1,6 +1,8 @@
 """Pre-warming: sends prefixes to the engine before a decision needs them. A cold 32K prefix holds the GPU for 1.66 s.
 
-After each decision at most one slice of the symbol's next prefix is sent, and one call is in flight at a time. While the session is
+After each decision at most one slice of the symbol's next prefix is sent, and one call is in flight at a time. A call waits while any
+decision of this worker holds a permit, but no longer than 2 s, a slice from when it was queued on: at a rate that leaves no gaps, slices
+go out as fast as decisions are made, only later. While the session is
 closed the rest follows without waiting for decisions. Before the session opens all of it is sent again, because the engine may have
 evicted it. New and restarted engines are warmed with the current prefixes, the most recently used first.
 """
@@ -24,12 +26,16 @@ from services.core.settings import Settings
 from services.fusion.prompt.blocks import Block
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.layout import PAGE_BARS
+from services.fusion.prompt.traffic import EngineTraffic
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
 from services.inference.engine import Engine, EngineError, TokenIds, Usage
 
 _COLD_PAGES: Final = 4
 """Pages of a whole prefix that are sent at once: about 2,000 tokens, whose first token took an H200 181 ms behind 32K cached ones."""
+
+_PATIENCE_S: Final = 2.0
+"""The longest wait for a moment without decisions. An epoch of 64 bars of 1m has an hour for its slices."""
 
 _RECHECK_MS: Final = 60_000
 """How often the calendars in use are read again: symbols come and go."""
@@ -52,16 +58,20 @@ class WarmCount:
 class Prewarmer:
     """Chooses the next slice and sends it."""
 
-    def __init__(self, settings: Settings, clock: Clock, engine: Engine, prompts: PromptBuilder, books: Books) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, engine: Engine, prompts: PromptBuilder, books: Books, *, traffic: EngineTraffic
+    ) -> None:
         """Send prefixes of `books` to `engine`; `clock` tells when sessions open, in `live` and `shadow`."""
         self._settings = settings
         self._clock = clock
         self._engine = engine
         self._prompts = prompts
         self._books = books
+        self._traffic = traffic
         self._ahead: dict[Key, list[bytes]] = {}
         """Keys of the blocks of a symbol's next prefix that the engine has been sent."""
-        self._queue: deque[Key] = deque()
+        self._queue: dict[Key, float] = {}
+        """Symbols whose next slice is due, with the second since when, the longest first."""
         self._current: deque[Key] = deque()
         self._opening: deque[tuple[Key, int]] = deque()
         self._opened: dict[str, int] = {}
@@ -75,7 +85,7 @@ class Prewarmer:
         """Queue one slice of this symbol's next prefix."""
         key = (symbol, interval)
         if self._enabled and key not in self._queue:
-            self._queue.append(key)
+            self._queue[key] = self._clock.elapsed_s()
             self._wake_up()
 
     def warm_current(self, symbols: Iterable[str]) -> None:
@@ -172,7 +182,9 @@ class Prewarmer:
             if (book := await self._sendable(key)) is not None:
                 await self._send_opening(key, book, open_ms)
         else:
-            key = self._queue.popleft()
+            key, since_s = next(iter(self._queue.items()))
+            del self._queue[key]
+            await self._traffic.quiet(_PATIENCE_S - (self._clock.elapsed_s() - since_s))
             if (book := await self._sendable(key)) is not None:
                 await self._send_slice(key, book, key[1])
 
@@ -191,7 +203,8 @@ class Prewarmer:
         symbol, interval = key
         blocks, fixed = self._prompts.current(book, interval)
         for end in range(fixed + _COLD_PAGES, len(blocks), _COLD_PAGES):
-            await self._send(symbol, await self._prompts.ids_of(blocks[:end]))
+            await self._send_in_a_gap(symbol, blocks[:end])
+        await self._traffic.quiet(_PATIENCE_S)
         await self._send(symbol, await self._prompts.current_ids(book, interval))
 
     async def _send_opening(self, key: Key, book: Book, open_ms: int) -> None:
@@ -202,7 +215,11 @@ class Prewarmer:
             return
         blocks, fixed = base
         for end in range(fixed + _COLD_PAGES, len(blocks) + _COLD_PAGES, _COLD_PAGES):
-            await self._send(symbol, await self._prompts.ids_of(blocks[:end]))
+            await self._send_in_a_gap(symbol, blocks[:end])
+
+    async def _send_in_a_gap(self, symbol: str, blocks: list[Block]) -> None:
+        await self._traffic.quiet(_PATIENCE_S)
+        await self._send(symbol, await self._prompts.ids_of(blocks))
 
     async def _send_slice(self, key: Key, book: Book, interval: str) -> None:
         """Send the next slice of the next epoch's prefix, once enough of the current epoch has passed."""
@@ -221,7 +238,7 @@ class Prewarmer:
         self._ahead[key] = [block.key for block in blocks[:sent]]
         await self._send(key[0], await self._prompts.ids_of(blocks[:sent]))
         if not left and sent < goal:
-            self._queue.append(key)
+            self._queue[key] = self._clock.elapsed_s()
 
     async def _send(self, symbol: str, ids: TokenIds) -> Usage:
         usage = await self._engine.warm(uuid4().hex, symbol, ids)

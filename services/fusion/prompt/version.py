@@ -30,24 +30,25 @@ _INTERVALS: Final = ("1m", "5m")
 _SETTINGS: Final = FusionSettings(intervals=list(_INTERVALS), window_bars=20, epoch_slots=4, slow_window_bars=4)
 
 
-def specimen(template: ChatTemplate, *, vision: str = "fresh") -> list[Piece]:
+def specimen(template: ChatTemplate, *, vision: str = "fresh", form: wording.AnswerForm = "line") -> list[Piece]:
     """Return a whole prompt: two intervals, a gap, open bars, all facts, and vision features: `fresh`, `stale`, `unskilled` or `absent`."""
     book = _book(vision)
     bars = book.bars["1m"]
     epochs = book.epochs("1m")
     boundary = bars.first_after(epochs.start_ms(epochs.index(bars.last_close_ms)))
-    layout = Layout(template, _SETTINGS.window_bars, _SETTINGS.slow_window_bars)
+    layout = Layout(template, wording.RULES[form], _SETTINGS.window_bars, _SETTINGS.slow_window_bars)
     frozen, entered = book.frozen("1m"), book.entered("1m")
     base = layout.base(book, "1m", frozen, entered, boundary)
     seen = book.current_vision("1m")
-    tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen), question=wording.QUESTION)
+    tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen), question=wording.EXPLAINED_QUESTION[form])
     return [*base.pieces, *layout.since(book, "1m", frozen, entered, boundary), tail, *template.fast_tail]
 
 
 def prompt_version() -> str:
     """Return `aq-` and the first 10 hex digits of the hash."""
     day = date(2024, 7, 1)
-    content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.REPAIR, wording.BREAK_ROW]
+    content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.BREAK_ROW, wording.RATIONALE_QUESTION]
+    content += [sorted(by_form.items()) for by_form in (wording.RULES, wording.QUESTION, wording.EXPLAINED_QUESTION, wording.REPAIR)]
     content += [question(Labels(texts, np.zeros(len(texts), dtype=np.int32))) for texts in CANDIDATES]
     content += [wording.day_row(day), wording.year_row(day), wording.until("13:00"), [wording.bars_heading("1m", n) for n in range(3)]]
     content += [wording.now_row(_NOW, SessionCalendar.of("FX"), close) for close in (None, _NOW, _NOW + timedelta(days=1))]

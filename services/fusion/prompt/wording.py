@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Final
+from typing import Final, Literal
 
 from schemas import Instrument
 from services.core.calendar import SessionCalendar
@@ -37,26 +37,66 @@ _FACTS: Final = (
     "after the bars that it looks ahead.\n"
 )
 
-RULES: Final = (
+_TASK: Final = (
     "You are the decision step of a systematic trading desk. You are shown one instrument: its bars, oldest first, the facts of "
     "this moment and what a chart reader saw. Say what should be held over the next bars.\n"
     f"{_LEGEND}{_FACTS}"
-    "Answer with one JSON object on one line and nothing else, keys in this order:\n"
-    '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":"one sentence"}\n'
-    "action: buy = want long, sell = want short. conviction: 0 to 100. horizon: bars, 1 to 99. entry, stop, target: whole tenths of "
-    "one atr from the last close; entry is the worst price to open at. For buy: stop below entry, entry below target; for sell the "
-    "other way round.\n"
-    '{"action":"hold","conviction":40,"horizon":5,"rationale":"one sentence"}\n'
-    "exit = close what is held, hold = leave everything standing.\n"
-    '{"action":"abstain","reason":"why there is no view","rationale":"one sentence"}\n'
-    "Abstain when the data is thin, old or contradictory. A weak edge is a low conviction.\n"
 )
 
-QUESTION: Final = "What should be held now? Answer with the JSON object.\n"
+_LEVELS: Final = (
+    "action: buy = want long, sell = want short. conviction: 0 to 100. horizon: bars, 1 to 99. entry, stop, target: whole tenths of "
+    "one atr from the last close; entry is the worst price to open at. For buy: stop below entry, entry below target; for sell the "
+    "other way round."
+)
+_STANDING: Final = "exit = close what is held, hold = leave everything standing.\n"
+_ABSTAIN: Final = "Abstain when the data is thin, old or contradictory. A weak edge is a low conviction.\n"
+
+_LINE_RULES: Final = (
+    f"{_TASK}"
+    "Answer with one line and nothing else: action conviction horizon entry stop target, one space between them.\n"
+    "buy 62 5 2 -12 25\n"
+    f"{_LEVELS} entry is -9 to 9; unless it is 0, stop and target are 10 or more away from the last close.\n"
+    "hold 40 5\n"
+    f"{_STANDING}"
+    "abstain why there is no view\n"
+    f"{_ABSTAIN}"
+)
+_JSON_RULES: Final = (
+    f"{_TASK}"
+    "Answer with one JSON object on one line and nothing else, keys in this order:\n"
+    '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25}\n'
+    f"{_LEVELS}\n"
+    '{"action":"hold","conviction":40,"horizon":5}\n'
+    f"{_STANDING}"
+    '{"action":"abstain","reason":"why there is no view"}\n'
+    f"{_ABSTAIN}"
+)
+
+AnswerForm = Literal["line", "json"]
+
+RULES: Final[dict[AnswerForm, str]] = {"line": _LINE_RULES, "json": _JSON_RULES}
+"""Task, legend and answer contract, by the answer's form."""
+
+QUESTION: Final[dict[AnswerForm, str]] = {
+    "line": "What should be held now? Answer with the line.\n",
+    "json": "What should be held now? Answer with the JSON object.\n",
+}
+
+EXPLAINED_QUESTION: Final[dict[AnswerForm, str]] = {
+    "line": "What should be held now? Answer with the line, and on the next one say why in one short sentence.\n",
+    "json": 'What should be held now? Answer with the JSON object; its last key is "rationale":"one short sentence that says why".\n',
+}
+"""Asks for a rationale as well."""
 
 FLASH_QUESTION: Final = "What should be held now? This time answer with one word alone: {labels}.\n"
 
-REPAIR: Final = "That was not the one JSON object asked for. Answer again with it alone.\n"
+RATIONALE_QUESTION: Final = "Say why in one short sentence.\n"
+"""Asked after an answer of mode `flash`."""
+
+REPAIR: Final[dict[AnswerForm, str]] = {
+    "line": "That was not the one line asked for. Answer again with it alone.\n",
+    "json": "That was not the one JSON object asked for. Answer again with it alone.\n",
+}
 
 
 _UNDATED: Final = (

@@ -28,7 +28,7 @@ class Serving:
     context: int
     at_once: int
     ready_file: Path | None
-    json_schema: str
+    regex: str
     """The answer's grammar, which is compiled while warming."""
     prefixes: warming.PrefixSource | None
     """Returns the prefixes that are prefilled again, hottest first; None for none."""
@@ -74,7 +74,7 @@ async def _prepare(serving: Serving, process: EngineProcess, say: Callable[[str]
     say("the engine is up; warming every kind of request")
     engine = SGLangEngine(serving.launch.url, SystemClock())
     try:
-        rows = await warming.warm(engine, context=serving.context, permits=serving.at_once, json_schema=serving.json_schema)
+        rows = await warming.warm(engine, context=serving.context, permits=serving.at_once, regex=serving.regex)
         for row in rows:
             say(f"  {row.kind}: {row.first_ms:,.0f} ms, then {row.again_ms:,.0f} ms")
         if serving.prefixes is not None:

@@ -39,7 +39,7 @@ class Warmed:
     again_ms: float
 
 
-async def warm(engine: Engine, *, context: int, permits: int, json_schema: str | None) -> list[Warmed]:
+async def warm(engine: Engine, *, context: int, permits: int, regex: str | None) -> list[Warmed]:
     """Send each kind of request twice: cold and cached prefill, decoding alone, sampled and `permits` at once, and under a grammar.
 
     The prompts are up to half of `context` long and random, so that they cost no live prefix more than their own room.
@@ -54,9 +54,9 @@ async def warm(engine: Engine, *, context: int, permits: int, json_schema: str |
     async def cached(length: int) -> None:
         await _ask(engine, np.concatenate([_ids(-1, length), _ids(next(seeds), 64)]), 1, None)
 
-    async def decode(count: int, schema: str | None, temperature: float = 0.0) -> None:
+    async def decode(count: int, regex: str | None, temperature: float = 0.0) -> None:
         prompts = [np.concatenate([_ids(-1, 1_024), _ids(next(seeds), 64)]) for _ in range(count)]
-        await asyncio.gather(*(_ask(engine, ids, 32 if schema is None else 256, schema, temperature) for ids in prompts))
+        await asyncio.gather(*(_ask(engine, ids, 32 if regex is None else 256, regex, temperature) for ids in prompts))
 
     await engine.warm(uuid.uuid4().hex, "warming", _ids(-1, lengths[-1]))
     kinds: list[tuple[str, Callable[[], Awaitable[None]]]] = []
@@ -68,8 +68,8 @@ async def warm(engine: Engine, *, context: int, permits: int, json_schema: str |
         ("decode, sampled", partial(decode, 1, None, 0.8)),
         (f"decode, {permits} at once", partial(decode, permits, None)),
     ]
-    if json_schema is not None:
-        kinds.append(("grammar", partial(decode, 1, json_schema)))
+    if regex is not None:
+        kinds.append(("grammar", partial(decode, 1, regex)))
     return [Warmed(kind, await _timed(send), await _timed(send)) for kind, send in kinds]
 
 
@@ -94,13 +94,13 @@ async def rewarm(engine: Engine, source: PrefixSource, *, capacity_tokens: int) 
     return prefixes, int(computed)
 
 
-async def _ask(engine: Engine, ids: TokenIds, tokens: int, json_schema: str | None, temperature: float = 0.0) -> Usage | None:
+async def _ask(engine: Engine, ids: TokenIds, tokens: int, regex: str | None, temperature: float = 0.0) -> Usage | None:
     request = EngineRequest(
         rid=uuid.uuid4().hex,
         affinity="warming",
         mode="fast",
         input_ids=ids,
-        sampling=Sampling(max_new_tokens=tokens, temperature=temperature, json_schema=json_schema),
+        sampling=Sampling(max_new_tokens=tokens, temperature=temperature, regex=regex),
         deadline_ms=SystemClock().now_ms() + _LIMIT_MS,
         text=lambda: ("", ""),
         view={},

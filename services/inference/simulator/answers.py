@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from services.core.tokenizer import Tokenizer
 from services.inference.engine import THOUGHT_END, TokenIds
-from services.inference.rules import decide
+from services.inference.rules import decide, written
 
 VOICE: Final = "Simulator's fixed rule, no model"
 _TAIL_TOKENS: Final = 1_500
@@ -46,11 +45,11 @@ class Author:
         self._tokenizer = tokenizer
         self._end = np.array([_end_id(tokenizer)], dtype=np.int32)
 
-    def answer(self, input_ids: TokenIds, stop: str | None = None) -> Answer:
-        """Return the answer to a prompt, a function of its last 1,500 tokens alone; it ends before the text `stop`."""
+    def answer(self, input_ids: TokenIds, stop: str | None = None, regex: str | None = None) -> Answer:
+        """Return the answer to a prompt, a function of its last 1,500 tokens and of what it must match; it ends before the text `stop`."""
         tail, view = self._read(input_ids)
         decision = decide(view, voice=VOICE)
-        text = orjson.dumps(decision).decode()
+        text = written(decision, regex)
         if _OPENED_THOUGHT.search(tail):
             text = f"{_thought(view, decision['action'])}\n{THOUGHT_END}\n\n{text}"
         if stop:

@@ -27,7 +27,7 @@ class InstantSimulator:
     @property
     def capabilities(self) -> Capabilities:
         """Return that it reads ids, and has no cache."""
-        return Capabilities(token_ids=True, prewarm=False, abort="no", grammar=True, logprobs=True, cached_tokens=False)
+        return Capabilities(token_ids=True, prewarm=False, abort="no", grammar=True, logprobs=True, cached_tokens=False, regex=True)
 
     async def info(self) -> EngineInfo:
         """Return what it is."""
@@ -35,10 +35,12 @@ class InstantSimulator:
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer in one chunk."""
-        answer = self._author.answer(request.input_ids)
+        answer = self._author.answer(request.input_ids, request.sampling.stop, request.sampling.regex)
         tokens = min(answer.ids.size, request.sampling.max_new_tokens)
         finish = "stop" if tokens == answer.ids.size else "length"
-        yield Chunk(answer.text_at(tokens), None, Usage(request.input_ids.size, tokens, finish_reason=finish), await self.info())
+        logprobs = None if request.labels is None else self._author.scores(request.input_ids, request.labels)
+        usage = Usage(request.input_ids.size, tokens, finish_reason=finish)
+        yield Chunk(answer.text_at(tokens), None, usage, await self.info(), logprobs)
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Do nothing: there is no cache."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import re
 import time
 import uuid
 import zlib
@@ -47,6 +48,18 @@ class _Flight:
 
 class _BadRequestError(Exception):
     pass
+
+
+def _regex(sampling: dict[str, Any]) -> str | None:
+    """Return what the answer must match; raise _BadRequestError when that is no regular expression."""
+    regex = sampling.get("regex")
+    if regex is None:
+        return None
+    try:
+        re.compile(regex)
+    except (TypeError, re.error) as error:
+        raise _BadRequestError(f"regex must be a regular expression: {error}") from error
+    return str(regex)
 
 
 class Simulator:
@@ -193,7 +206,7 @@ class Simulator:
         stop = asked.get("stop")
         if stop is not None and not isinstance(stop, str):
             raise _BadRequestError(f"stop must be a text, got {stop!r}.")
-        answer = self._author.answer(ids, stop)
+        answer = self._author.answer(ids, stop, _regex(asked))
         acceptance = Acceptance(self._calibration.speculation, f"{self._seed}:{zlib.crc32(ids.tobytes())}")
         call = Call(rid, ids, answer.ids, most, acceptance, _now_ms())
         labels = self._labels(body)

@@ -32,7 +32,7 @@ class EngineRuns:
     plan: Plan
     port: int
     extra: Sequence[str]
-    json_schema: str
+    regex: str
     """The answer's grammar, which is compiled while warming."""
 
     @asynccontextmanager
@@ -62,7 +62,7 @@ class EngineRuns:
             await process.wait_until_up(_UP_TIMEOUT_S)
             engine = SGLangEngine(launch.url, SystemClock())
             try:
-                await warming.warm(engine, context=max(self.plan.lengths), permits=permits, json_schema=self.json_schema)
+                await warming.warm(engine, context=max(self.plan.lengths), permits=permits, regex=self.regex)
                 yield engine
             finally:
                 await engine.close()

@@ -80,7 +80,7 @@ class ScriptedEngine:
         """Tokens of each prompt that the engine says it did not read."""
         self.closed = False
         self.logprobs: list[float] | None = None
-        """Of the labels, in mode flash."""
+        """Of the labels, in mode flash, and beside an answer that is asked for them."""
         self.scored: list[TokenIds] = []
         self.can_score = True
         self._info = EngineInfo(name, source, model)
@@ -102,11 +102,12 @@ class ScriptedEngine:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         ended = False
+        logprobs = None if self.logprobs is None or request.labels is None else np.array(self.logprobs)
         try:
             for step in script:
                 match step:
                     case str():
-                        yield Chunk(step, cached_tokens=7, engine=self._info)
+                        yield Chunk(step, cached_tokens=7, engine=self._info, logprobs=logprobs)
                     case asyncio.Event():
                         await step.wait()
                     case EngineError():

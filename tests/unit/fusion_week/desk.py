@@ -27,6 +27,7 @@ from services.fusion.deliver.recovery import Recovery
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.traffic import EngineTraffic
 from services.fusion.service import load_tokenizer
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake
@@ -130,7 +131,7 @@ class Desk:
         self._guard = Guard(fusion)
         store = PrefixStore(None, settings.redis, clock, "week")
         self.prompts = PromptBuilder(fusion, _tokenizer(), settings.engine.chat_template, store, settings.redis.local_bytes)
-        self.prewarmer = Prewarmer(settings, clock, engine, self.prompts, self.books)
+        self.prewarmer = Prewarmer(settings, clock, engine, self.prompts, self.books, traffic=EngineTraffic())
         self._readers: list[Reader] = []
         self._next: dict[TopicPartition, int] = {}
         self._sending: asyncio.Task[None] | None = None

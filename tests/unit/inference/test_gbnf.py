@@ -9,15 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.fusion.decide.answer import ANSWER_SCHEMA
-from services.inference.gbnf import grammar
+from services.fusion.decide.answer import ANSWER_SCHEMA, answer_regex
+from services.inference.gbnf import grammar, regex_grammar
 
 
 def pattern(schema: object) -> re.Pattern[str]:
     """Return the grammar of `schema` as a regular expression: of GBNF it uses literals, classes, choices and repeats."""
-    rule = grammar(orjson.dumps(schema).decode()).removeprefix("root ::= ").strip()
+    return _read_back(grammar(orjson.dumps(schema).decode()))
+
+
+def _read_back(made: str) -> re.Pattern[str]:
+    rule = made.removeprefix("root ::= ").strip()
     parts = re.findall(r'"((?:[^"\\]|\\.)*)"|(\[(?:[^\]\\]|\\.)+\])|([^"\[]+)', rule)
-    unescaped = (re.sub(r"\\(.)", r"\1", literal) for literal, _, _ in parts)
+    unescaped = (re.sub(r"\\(.)", r"\1", literal.replace("\\n", "\n")) for literal, _, _ in parts)
     return re.compile(
         "".join(re.escape(text) or kind or rest.replace(" ", "") for text, (_, kind, rest) in zip(unescaped, parts, strict=True))
     )
@@ -61,3 +65,19 @@ def test_the_answer_contract_is_kept_to_the_letter(answer: str, fits: bool) -> N
 def test_what_has_no_grammar_here_is_refused_by_name(schema: object) -> None:
     with pytest.raises(ValueError, match="has no grammar here"):
         grammar(orjson.dumps(schema).decode())
+
+
+@given(st.data(), st.booleans())
+def test_a_regular_expression_is_the_same_grammar(data: st.DataObject, rationale: bool) -> None:  # noqa: FBT001 - drawn
+    regex = answer_regex(rationale=rationale)
+    text = data.draw(st.from_regex(regex, fullmatch=True))
+    rule = _read_back(regex_grammar(regex))
+    assert rule.fullmatch(text)
+    damaged = text.replace(" ", "  ", 1)
+    assert bool(rule.fullmatch(damaged)) == bool(re.fullmatch(regex, damaged))
+
+
+@pytest.mark.parametrize("regex", [r"a+", r"a*", r"\d", r".", r"^a$", r"(?=a)", r"[a", r"a\b"])
+def test_a_regular_expression_with_what_has_no_grammar_here_is_refused_by_name(regex: str) -> None:
+    with pytest.raises(ValueError, match="has no grammar here"):
+        regex_grammar(regex)

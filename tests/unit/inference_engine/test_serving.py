@@ -15,7 +15,7 @@ import pytest
 
 from services.cli.engine import prefixes_in_use
 from services.core.clock import SystemClock
-from services.fusion.decide.answer import ANSWER_SCHEMA
+from services.fusion.decide.answer import answer_regex
 from services.inference.engine import EngineError
 from services.inference.launcher import serving, warming
 from services.inference.launcher.command import Launch
@@ -96,7 +96,7 @@ async def test_stopping_ends_workers_too_even_those_that_do_not_listen(tmp_path:
 
 
 async def test_every_kind_of_request_is_sent_before_an_engine_is_warm(engine: SGLangEngine) -> None:
-    rows = await warming.warm(engine, context=8_192, permits=3, json_schema='{"type": "object"}')
+    rows = await warming.warm(engine, context=8_192, permits=3, regex="yes|no")
     kinds = [row.kind for row in rows]
     assert kinds[-4:] == ["decode", "decode, sampled", "decode, 3 at once", "grammar"]
     assert {kind.split(",")[0] for kind in kinds} == {"cold prefill", "cached prefill", "decode", "grammar"}
@@ -133,7 +133,9 @@ async def test_serving_reports_ready_after_warming_and_takes_it_back_at_the_end(
     ready = tmp_path / "ready"
     launch = simulator()
     lines: list[str] = []
-    engine = serving.Serving(launch, 8_192, 2, ready, ANSWER_SCHEMA, lambda: prefixes_in_use(launch.url, tmp_path / "tokenizer.json"))
+    engine = serving.Serving(
+        launch, 8_192, 2, ready, answer_regex(rationale=True), lambda: prefixes_in_use(launch.url, tmp_path / "tokenizer.json")
+    )
     running = asyncio.create_task(serving.serve(engine, lines.append))
     await until(lambda: ready.exists() or running.done())
     assert ready.read_text().strip() == launch.url
@@ -145,6 +147,8 @@ async def test_serving_reports_ready_after_warming_and_takes_it_back_at_the_end(
 
 
 async def test_an_engine_that_ends_while_serving_is_an_error() -> None:
-    engine = serving.Serving(script("raise SystemExit('RuntimeError: CUDA out of memory')"), 8_192, 1, None, ANSWER_SCHEMA, None)
+    engine = serving.Serving(
+        script("raise SystemExit('RuntimeError: CUDA out of memory')"), 8_192, 1, None, answer_regex(rationale=True), None
+    )
     with pytest.raises(LaunchError, match="CUDA out of memory"):
         await serving.serve(engine, lambda _: None)

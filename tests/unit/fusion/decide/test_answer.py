@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import pairwise
+from uuid import UUID
 
 import orjson
 import pytest
@@ -12,13 +14,33 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from schemas import TickStep
-from services.fusion.decide.answer import ANSWER_SCHEMA, Abstain, Answer, AnswerError, AnswerReader, Entry, Stand, on_tick, prices
+from schemas import Mode, TickStep
+from services.core.settings import FusionSettings
+from services.fusion.decide.answer import (
+    ANSWER_SCHEMA,
+    RATIONALE_TOKENS,
+    Abstain,
+    Answer,
+    AnswerError,
+    AnswerReader,
+    Entry,
+    Stand,
+    after_thought,
+    answer_regex,
+    answer_schema,
+    line_of,
+    sampling,
+)
+from services.fusion.decide.prices import on_tick, prices
+from services.inference.engine import Sampling
 from tests.unit.fusion.build import instrument
 
 BUY = '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":"a rise"}'
 HOLD = '{"action":"hold","conviction":40,"horizon":5,"rationale":"no edge"}'
 ABSTAIN = '{"action":"abstain","reason":"thin data, \\"rationale\\": none","rationale":"x"}'
+SEED_OF = UUID(int=7)
+LINE = "buy 62 5 2 -12 25"
+EXPLAINED_LINES = [LINE + "\na rise", "hold 40 5\nno edge", "abstain thin data\n"]
 
 
 @st.composite
@@ -113,7 +135,24 @@ tails = st.sampled_from(["", "}", ',"rationale":"y"}', ',"action":"sell"}', "</t
 
 @st.composite
 def texts(draw: st.DrawFn) -> str:
-    body = draw(st.sampled_from([BUY, HOLD, ABSTAIN, BUY.replace("-12", "12"), BUY.replace("62", '"62"'), "no JSON, no cry", "", "[]"]))
+    body = draw(
+        st.sampled_from(
+            [
+                BUY,
+                HOLD,
+                ABSTAIN,
+                *EXPLAINED_LINES,
+                LINE,
+                "sell 62 5 2 -12 25\n",
+                "buy sixty\n",
+                BUY.replace("-12", "12"),
+                BUY.replace("62", '"62"'),
+                "no JSON, no cry",
+                "",
+                "[]",
+            ]
+        )
+    )
     body = body.replace(',"rationale":', "," + draw(spaces) + '"rationale"' + draw(spaces) + ":")
     return (
         draw(st.sampled_from(["", "thought</think>", "a </think> b </think>"]))
@@ -124,7 +163,11 @@ def texts(draw: st.DrawFn) -> str:
 
 
 @settings(max_examples=300, deadline=None)
-@given(text=texts() | st.sampled_from([BUY, HOLD, ABSTAIN]), cuts=st.lists(st.integers(0, 2_000), max_size=30), thinking=st.booleans())
+@given(
+    text=texts() | st.sampled_from([BUY, HOLD, ABSTAIN, LINE, *EXPLAINED_LINES]),
+    cuts=st.lists(st.integers(0, 2_000), max_size=30),
+    thinking=st.booleans(),
+)
 @example(text=HOLD.replace(',"r', "," + " " * 50 + '"r'), cuts=list(range(200)), thinking=False)
 @example(text="x</think>" + BUY.replace("a rise", "</think>"), cuts=list(range(200)), thinking=True)
 def test_an_answer_reads_alike_however_it_is_cut(text: str, cuts: list[int], *, thinking: bool) -> None:
@@ -140,6 +183,82 @@ def test_the_decision_is_there_before_the_rationale() -> None:
     assert reader.decision == Entry(action="buy", conviction=62, horizon=5, entry=2, stop=-12, target=25)
     assert not reader.feed(rest)
     assert not reader.feed("a rise" + rest)
+
+
+def test_the_decision_of_a_line_is_there_with_its_line_break() -> None:
+    reader = AnswerReader(thinking=False)
+    assert not reader.feed(LINE)
+    assert reader.feed("\n")
+    assert reader.decision == Entry(action="buy", conviction=62, horizon=5, entry=2, stop=-12, target=25)
+    assert not reader.feed("a rise")
+    assert reader.finish("length").rationale == "a rise"
+
+
+@pytest.mark.parametrize("finish", ["length", "abort", None])
+def test_a_line_without_its_end_is_no_decision_unless_the_engine_says_that_the_answer_ended(finish: str | None) -> None:
+    cut = LINE.replace("25", "35")[:-1]
+    assert _finish(cut, "stop") == Entry(action="buy", conviction=62, horizon=5, entry=2, stop=-12, target=3)
+    with pytest.raises(AnswerError, match="answer_cut_off"):
+        _finish(cut, finish)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), rationale=st.booleans())
+def test_every_text_that_the_regex_admits_is_a_valid_answer(data: st.DataObject, *, rationale: bool) -> None:
+    text = data.draw(st.from_regex(answer_regex(rationale=rationale), fullmatch=True))
+    answer = _finish(text, "stop")
+    assert line_of(answer) == text.partition("\n")[0].rstrip()
+
+
+words = st.from_regex(r"[!#-\[\]-~]([ !#-\[\]-~]{0,78}[!#-\[\]-~])?", fullmatch=True)
+
+
+@st.composite
+def admitted(draw: st.DrawFn) -> Answer:
+    """Return a decision with levels that the grammar has: an entry nearer than one ATR, the others further away unless it is 0."""
+    conviction, horizon = draw(st.integers(0, 100)), draw(st.integers(1, 99))
+    kind, first = draw(st.sampled_from([Entry, Stand, Abstain])), draw(st.booleans())
+    if kind is Abstain:
+        return Abstain(action="abstain", reason=draw(words))
+    if kind is Stand:
+        return Stand(action="exit" if first else "hold", conviction=conviction, horizon=horizon)
+    entry, side = draw(st.integers(-9, 9)), 1 if first else -1
+    beyond = st.integers(1 if entry == 0 else 10, 99)
+    return Entry(
+        action="buy" if first else "sell",
+        conviction=conviction,
+        horizon=horizon,
+        entry=entry,
+        stop=-side * draw(beyond),
+        target=side * draw(beyond),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(answer=admitted())
+def test_every_decision_within_the_grammars_levels_is_a_line_that_the_regex_admits(answer: Answer) -> None:
+    assert re.fullmatch(answer_regex(rationale=False), line_of(answer))
+    assert _finish(line_of(answer), "stop") == answer
+
+
+@settings(max_examples=300, deadline=None)
+@given(answer=entries())
+def test_every_decision_is_a_line_that_reads_back_as_itself(answer: Entry) -> None:
+    assert _finish(line_of(answer), "stop") == answer
+
+
+def test_an_answer_is_sampled_under_the_grammar_of_its_form_with_room_for_its_rationale() -> None:
+    def sampled(mode: Mode = "fast", **settings: object) -> Sampling:
+        return sampling(FusionSettings.model_validate(settings), mode, SEED_OF)
+
+    line, bare, json = sampled(), sampled(rationale="none"), sampled(answer_form="json", rationale="none")
+    assert (line.regex, line.json_schema) == (answer_regex(rationale=True), None)
+    assert (bare.regex, bare.json_schema) == (answer_regex(rationale=False), None)
+    assert (json.regex, json.json_schema) == (None, answer_schema(rationale=False))
+    assert after_thought(FusionSettings(), SEED_OF) == bare
+    assert line.max_new_tokens - bare.max_new_tokens == RATIONALE_TOKENS
+    for free in (sampled(grammar=False), sampled("deep")):
+        assert (free.regex, free.json_schema) == (None, None)
 
 
 def test_a_thought_does_not_count_as_answer() -> None:
@@ -168,16 +287,31 @@ def test_a_thought_does_not_count_as_answer() -> None:
         (BUY.replace('"buy"', '"sell"'), "stop", "answer_invalid"),
         (BUY + BUY, "stop", "answer_malformed"),
         ("\ud800", "stop", "answer_malformed"),
+        ("Buy 62 5 2 -12 25", "stop", "answer_malformed"),
+        ("buy 62 5 2 -12 2.5", "stop", "answer_malformed"),
+        ("buy 62 5 2 -12  25", "stop", "answer_malformed"),
+        ("buy 62 5 2 -12 \u0662\u0665", "stop", "answer_malformed"),
+        ("buy", "stop", "answer_malformed"),
+        ("I say:\nbuy 62 5 2 -12 25", "stop", "answer_malformed"),
+        ("buy 62 5 2 -12", "stop", "answer_invalid"),
+        ("hold 40 5 2 -12 25", "stop", "answer_invalid"),
+        ("buy 101 5 2 -12 25", "stop", "answer_invalid"),
+        ("buy 62 0 2 -12 25", "stop", "answer_invalid"),
+        ("buy 62 5 2 -12 999999", "stop", "answer_invalid"),
+        ("buy 62 5 2 12 25", "stop", "answer_invalid"),
+        ("sell 62 5 2 -12 25", "stop", "answer_invalid"),
+        ("abstain", "stop", "answer_invalid"),
+        ("buy 62 5 2", "length", "answer_cut_off"),
         (ABSTAIN.replace("thin data", "x" * 300), "stop", "answer_invalid"),
     ],
 )
-def test_what_is_not_the_one_object_asked_for_is_an_error_with_its_reason(text: str, finish: str, reason: str) -> None:
+def test_what_is_neither_the_line_nor_the_object_asked_for_is_an_error_with_its_reason(text: str, finish: str, reason: str) -> None:
     with pytest.raises(AnswerError) as caught:
         AnswerReader(thinking=False).finish(finish) if not text else _finish(text, finish)
     assert caught.value.reason == reason
 
 
-def _finish(text: str, finish: str) -> Answer:
+def _finish(text: str, finish: str | None) -> Answer:
     reader = AnswerReader(thinking=False)
     reader.feed(text)
     return reader.finish(finish)

@@ -35,7 +35,7 @@ def test_the_likeliest_action_is_chosen_or_none_when_it_does_not_lead_far_enough
     assert (flash.answer.action == "abstain") == (flash.margin < least)
     if flash.answer.action != "abstain":
         assert flash.probabilities[flash.answer.action] == shares[0]
-    assert orjson.loads(flash.text) == {
+    assert orjson.loads(flash.text()) == {
         "action": flash.answer.action,
         "probabilities": dict(flash.probabilities),
         "margin": flash.margin,
@@ -88,7 +88,7 @@ async def test_a_flash_signal_carries_the_probabilities_and_its_conviction_is_on
     assert (signal.entry, signal.stop, signal.target) == ("101.20", "99.50", "103.50")
     assert (audit.outcome, audit.mode, audit.output_tokens) == (Outcome.PUBLISHED, "flash", 1)
     assert orjson.loads(audit.answer or "")["margin"] == pytest.approx(0.4)
-    (request,) = engine.requests
+    request = engine.requests[0]
     assert "answer with one word alone" in tokenizer().decode(request.input_ids)
 
 

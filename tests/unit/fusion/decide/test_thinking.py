@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from schemas import Action, AuditRecord, Outcome
 from services.core.settings import FusionSettings
-from services.fusion.decide.answer import ANSWER_SCHEMA
+from services.fusion.decide.answer import answer_regex
 from services.inference.engine import EngineError, EngineRequest
 from services.inference.rules import RulesEngine
 from tests.unit.fusion import build
@@ -44,9 +44,9 @@ async def test_the_thought_is_a_call_of_its_own_and_the_answer_follows_under_the
     assert (signal.mode, signal.action) == ("deep", Action.BUY)
     thinking, answering = engine.requests
     assert thinking.rid != answering.rid
-    assert (thinking.sampling.json_schema, thinking.sampling.stop) == (None, "</think>")
+    assert (thinking.sampling.regex, thinking.sampling.json_schema, thinking.sampling.stop) == (None, None, "</think>")
     assert (thinking.sampling.max_new_tokens, thinking.sampling.temperature, thinking.sampling.top_p) == (2_048, 0.6, 0.95)
-    assert (answering.sampling.json_schema, answering.sampling.stop) == (ANSWER_SCHEMA, None)
+    assert (answering.sampling.regex, answering.sampling.stop) == (answer_regex(rationale=False), None)
     assert (answering.sampling.max_new_tokens, answering.sampling.temperature) == (160, 0.0)
     assert thinking.sampling.seed == answering.sampling.seed == audit.trigger_id.int % 2**31
     np.testing.assert_array_equal(answering.input_ids[: thinking.input_ids.size], thinking.input_ids)
@@ -148,7 +148,7 @@ def test_settings_that_leave_no_time_to_think_are_refused() -> None:
 
 
 async def test_a_thought_is_closed_as_the_template_closes_one_and_none_is_asked_as_in_mode_fast() -> None:
-    folder = Folder(build.settings(), instruments=[build.instrument()])
+    folder = Folder(build.settings(rationale="none"), instruments=[build.instrument()])
     folder.feed([build.record(slot, bar(slot)) for slot in range(30)])
     deep, fast = [await folder.prompts.build(folder.prompts.plan(folder.book(build.SYMBOL), "1m", mode)) for mode in ("deep", "fast")]
     tokenizer = build.tokenizer()

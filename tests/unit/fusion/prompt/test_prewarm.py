@@ -1,15 +1,20 @@
-"""Sending prefixes ahead when an engine fails."""
+"""Sending prefixes ahead: when an engine fails, and beside decisions."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
 
 from services.core.clock import VirtualClock
 from services.core.settings import RedisSettings
+from services.fusion.prompt import prewarm
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
+from services.fusion.prompt.traffic import EngineTraffic
 from services.fusion.state.intake import NullSink
 from services.inference.engine import EngineError, TokenIds, Usage
 from tests.unit.fusion import build
@@ -36,7 +41,8 @@ class FailingOnce(ScriptedEngine):
         return await super().warm(rid, affinity, input_ids)
 
 
-async def test_one_engine_error_costs_its_own_prefix_and_no_other() -> None:
+def prewarmer_of(engine: ScriptedEngine, traffic: EngineTraffic) -> Prewarmer:
+    """Return one with three bars of each symbol."""
     using = build.settings(prewarm=True, min_bars=1)
     folder = Folder(using, instruments=[instrument(symbol) for symbol in SYMBOLS])
     for number, symbol in enumerate(SYMBOLS):
@@ -44,12 +50,51 @@ async def test_one_engine_error_costs_its_own_prefix_and_no_other() -> None:
             folder.intake.take(record(10 * number + slot, bar(slot, symbol=symbol)), NullSink())
     store = PrefixStore(None, RedisSettings(url="none://"), VirtualClock(), "test")
     prompts = PromptBuilder(using.fusion, build.tokenizer(), "minicpm4", store, 1_000_000)
-    engine = FailingOnce(SYMBOLS[0])
-    prewarmer = Prewarmer(using, folder.clock, engine, prompts, folder.books)
-    running = asyncio.create_task(prewarmer.run())
-    prewarmer.warm_current(SYMBOLS)
-    await prewarmer.idle()
-    running.cancel()
+    return Prewarmer(using, folder.clock, engine, prompts, folder.books, traffic=traffic)
+
+
+@asynccontextmanager
+async def running(prewarmer: Prewarmer) -> AsyncIterator[None]:
+    task = asyncio.create_task(prewarmer.run())
+    yield
+    task.cancel()
     with suppress(asyncio.CancelledError):
-        await running
+        await task
+
+
+async def test_one_engine_error_costs_its_own_prefix_and_no_other() -> None:
+    engine = FailingOnce(SYMBOLS[0])
+    prewarmer = prewarmer_of(engine, EngineTraffic())
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS)
+        await prewarmer.idle()
     assert engine.sent == set(SYMBOLS[1:])
+
+
+async def test_a_prefix_waits_until_no_decision_holds_a_permit() -> None:
+    engine, traffic = ScriptedEngine(), EngineTraffic()
+    prewarmer = prewarmer_of(engine, traffic)
+    traffic.decision_begins()
+    traffic.decision_begins()
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS[:1])
+        for _ in range(50):
+            await asyncio.sleep(0)
+        traffic.decision_ends()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert engine.warmed == []
+        traffic.decision_ends()
+        await prewarmer.idle()
+    assert engine.warmed != []
+
+
+async def test_a_prefix_goes_out_beside_decisions_that_leave_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prewarm, "_PATIENCE_S", 0.01)
+    engine, traffic = ScriptedEngine(), EngineTraffic()
+    prewarmer = prewarmer_of(engine, traffic)
+    traffic.decision_begins()
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS[:1])
+        await prewarmer.idle()
+    assert engine.warmed != []

@@ -23,9 +23,12 @@ def test_a_whole_prompt_is_as_its_golden_file_has_it(case: str) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "value"),
     [
-        (wording, "RULES", wording.RULES.replace("systematic", "careful")),
-        (wording, "QUESTION", "And now?\n"),
-        (wording, "REPAIR", "Once more.\n"),
+        (wording, "RULES", {"line": wording.RULES["line"].replace("systematic", "careful"), "json": wording.RULES["json"]}),
+        (wording, "RULES", {"line": wording.RULES["line"], "json": wording.RULES["json"].replace("JSON object", "object")}),
+        (wording, "QUESTION", {"line": "And now?\n", "json": "And now?\n"}),
+        (wording, "EXPLAINED_QUESTION", {"line": "And now, and why?\n", "json": "And now, and why?\n"}),
+        (wording, "RATIONALE_QUESTION", "Why?\n"),
+        (wording, "REPAIR", {"line": "Once more.\n", "json": "Once more.\n"}),
         (wording, "FLASH_QUESTION", "One of {labels}?\n"),
         (wording, "BREAK_ROW", "-- pause\n"),
         (wording, "day_row", lambda day: f"-- {day}\n"),
