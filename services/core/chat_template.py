@@ -20,8 +20,15 @@ class TemplateError(Exception):
     """There is no chat template to compare with; the text says why."""
 
 
-def reference_ids(tokenizer_file: Path, messages: Sequence[Mapping[str, str]], *, thinking: bool) -> NDArray[np.int32]:
-    """Return the ids that `apply_chat_template` gives for `messages`, int32, shape (tokens,); raise TemplateError.
+def reference_ids(tokenizer_file: Path, text: str) -> NDArray[np.int32]:
+    """Return the ids that the tokenizer gives for a rendered prompt, int32, shape (tokens,)."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_truncation()
+    return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+
+
+def rendered(tokenizer_file: Path, messages: Sequence[Mapping[str, str]], *, thinking: bool) -> str:
+    """Return the text that `apply_chat_template` makes of `messages`, up to the answer; raise TemplateError.
 
     The template is `chat_template.jinja` or that of `tokenizer_config.json`, beside `tokenizer_file`.
     """
@@ -40,12 +47,9 @@ def reference_ids(tokenizer_file: Path, messages: Sequence[Mapping[str, str]], *
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: dt.datetime.now(dt.UTC).strftime(form)
     try:
-        text = environment.from_string(source).render(messages=messages, add_generation_prompt=True, enable_thinking=thinking, **tokens)
+        return environment.from_string(source).render(messages=messages, add_generation_prompt=True, enable_thinking=thinking, **tokens)
     except (JinjaError, TypeError) as error:
         raise TemplateError(f"the chat template beside {tokenizer_file} cannot be rendered: {error}") from error
-    tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.no_truncation()
-    return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
 
 def _template(folder: Path) -> tuple[str, dict[str, str]]:

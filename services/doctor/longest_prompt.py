@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas import Detector, Image, Instrument, MarketFeatures, Mode, Pattern, Skill, VisionFeatures, interval_ms
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
-from services.core.chat_template import reference_ids
+from services.core.chat_template import TemplateError, reference_ids, rendered
 from services.core.clock import SystemClock
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
@@ -19,6 +19,7 @@ from services.fusion.prompt.builder import Prompt, PromptBuilder
 from services.fusion.prompt.facts import FACTS
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.book import Book
+from services.inference.engine import THOUGHT_END
 
 _LATE_MS: Final = 1_763_424_000_000
 """2025-11-18T00:00Z."""
@@ -28,20 +29,25 @@ _PRICES: Final = (98_765.43, 99_876.54, 87_654.32, 91_234.56)
 
 async def longest_prompt(settings: Settings, tokenizer: Tokenizer) -> PromptFacts:
     """Return the sizes of a prompt at the end of an epoch with full windows; raise ValueError when the tokenizer lacks a token."""
-    deep = settings.fusion.deep_every_bars or settings.fusion.deep_on_move_atr is not None
-    prompt, _ = await _built(settings, tokenizer, "deep" if deep else settings.fusion.mode)
+    prompt, _ = await _built(settings, tokenizer, "deep" if _asks_deep(settings) else settings.fusion.mode)
     return PromptFacts(prompt.ids.size, prompt.prefix_tokens)
 
 
 async def id_difference(settings: Settings, tokenizer: Tokenizer, tokenizer_file: Path) -> str | None:
-    """Return where a whole prompt's ids differ from what the model's own chat template and tokenizer give, None when they do not.
+    """Return where a whole prompt differs from what the model's own chat template and tokenizer give, None where it does not.
 
-    The template lies beside `tokenizer_file`. Raises TemplateError when there is none, ValueError when the tokenizer lacks a token.
+    Prompts of each mode that the settings use are compared. The template lies beside `tokenizer_file`. Raises TemplateError when there is
+    none, ValueError when the tokenizer lacks a token.
     """
-    for mode in (settings.fusion.mode, "deep"):
+    for mode in (settings.fusion.mode, "deep") if _asks_deep(settings) else (settings.fusion.mode,):
         prompt, (system, user) = await _built(settings, tokenizer, mode)
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        expected = await asyncio.to_thread(reference_ids, tokenizer_file, messages, thinking=mode == "deep")
+        try:
+            text = rendered(tokenizer_file, messages, thinking=mode == "deep")
+        except TemplateError as error:
+            rendered(tokenizer_file, messages[1:], thinking=False)  # raises where not even the user's words can be rendered
+            return f"prompts begin with a system message, which the model's own chat template does not take ({error})"
+        expected = await asyncio.to_thread(reference_ids, tokenizer_file, text)
         # In mode deep the thought is opened for the model, which a template may leave to it.
         ours = prompt.ids[: expected.size] if mode == "deep" else prompt.ids
         if not np.array_equal(ours, expected):
@@ -52,7 +58,31 @@ async def id_difference(settings: Settings, tokenizer: Tokenizer, tokenizer_file
                 f"token {at:,} of a prompt in mode {mode} is {tokenizer.decode(ours[near])!r} {ours[near].tolist()}, and the model's own "
                 f"chat template gives {tokenizer.decode(expected[near])!r} {expected[near].tolist()}"
             )
+        if mode == "deep":
+            opening = tokenizer.decode(prompt.ids[expected.size :])
+            return _thought_difference(opening, text, rendered(tokenizer_file, messages, thinking=False))
     return None
+
+
+def _thought_difference(opening: str, thinking: str, not_thinking: str) -> str | None:
+    """Return what is wrong with a prompt in mode deep that is `thinking` and `opening`, None when nothing is.
+
+    `thinking` and `not_thinking` are what the model's own template makes with thinking switched on and off. A template that leaves the
+    thought's opening to the model shows it in the empty thought that it writes with thinking switched off.
+    """
+    own = "the model's own chat template"
+    if thinking == not_thinking:
+        return f"mode deep asks for a thought, and {own} has none to switch on or off (enable_thinking): leave fusion.deep_* out"
+    if opening and not not_thinking.startswith(thinking + opening):
+        shown = not_thinking[len(thinking) :] if not_thinking.startswith(thinking) else not_thinking[-80:]
+        return f"a prompt in mode deep opens the thought with {opening!r}, and {own} writes an empty one as {shown!r}"
+    if not_thinking.startswith(thinking) and THOUGHT_END not in not_thinking[len(thinking) :]:
+        return f"a thought is read up to {THOUGHT_END!r}, and {own} ends an empty one otherwise: {not_thinking[len(thinking) :]!r}"
+    return None
+
+
+def _asks_deep(settings: Settings) -> bool:
+    return bool(settings.fusion.deep_every_bars or settings.fusion.deep_on_move_atr is not None)
 
 
 async def _built(settings: Settings, tokenizer: Tokenizer, mode: Mode) -> tuple[Prompt, tuple[str, str]]:

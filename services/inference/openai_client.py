@@ -7,6 +7,7 @@ say so in their last event only, so an answer is held back until a prompt of its
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final
 
@@ -25,6 +26,8 @@ _log = structlog.get_logger()
 
 CAPABILITIES: Final = Capabilities(token_ids=False, prewarm=False, abort="by closing", grammar=True, logprobs=False, cached_tokens=True)
 
+_NO_SYSTEM_ROLE: Final = re.compile(r"system\b.{0,40}\b(?:role|message|prompt)|roles must alternate", re.IGNORECASE)
+"""How templates refuse a system message: "System role not supported" (Gemma), "Conversation roles must alternate" (Mistral)."""
 _CONTEXT_STEP: Final = 512
 """Contexts are whole multiples of this many tokens: what read 4,090 tokens whole reads 4,096 whole."""
 _ALIKE: Final = 0.98
@@ -77,6 +80,8 @@ class OpenAIEngine(TextEngine):
         self._no_think = no_think
         self._template_options = True
         """Whether the server takes `chat_template_kwargs`; strict ones refuse what they do not know."""
+        self._system_role = True
+        """Whether the model's template takes a system message; some refuse it."""
         self._read_whole = 0
         """The most prompt tokens that the server is known to have read whole, by our count, up to a whole step."""
 
@@ -87,29 +92,41 @@ class OpenAIEngine(TextEngine):
         """
         deadline = Deadline(request.deadline_ms, self._clock)
         while True:
-            with_options = self._template_options
+            sent = (self._template_options, self._system_role)
             try:
-                async with contextlib.aclosing(self._answer(request, deadline, with_options=with_options)) as chunks:
+                async with contextlib.aclosing(self._answer(request, deadline)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             except EngineError as error:
-                if not with_options or error.reason != "engine_refused" or "chat_template_kwargs" not in error.detail:
+                if not self._learn(error, *sent):
                     raise
-                self._template_options = False
-                _log.warning("engine_takes_no_template_options", engine=self.name, detail=error.detail)
             else:
                 return
+
+    def _learn(self, refused: EngineError, template_options: bool, system_role: bool) -> bool:  # noqa: FBT001 - see stream
+        """Return whether a call that was sent with these may be sent again without what the server has just refused."""
+        if refused.reason != "engine_refused":
+            return False
+        if template_options and "chat_template_kwargs" in refused.detail:
+            self._template_options = False
+            _log.warning("engine_takes_no_template_options", engine=self.name, detail=refused.detail)
+            return True
+        if system_role and _NO_SYSTEM_ROLE.search(refused.detail):
+            self._system_role = False
+            _log.warning("engine_takes_no_system_role", engine=self.name, detail=refused.detail)
+            return True
+        return False
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Raise EngineError: chat completions score no given tokens."""
         del request, labels
         raise EngineError("engine_refused", f"{self.name} gives no log-probabilities of given tokens")
 
-    async def _answer(self, request: EngineRequest, deadline: Deadline, *, with_options: bool) -> AsyncGenerator[Chunk]:
+    async def _answer(self, request: EngineRequest, deadline: Deadline) -> AsyncGenerator[Chunk]:
         model = self._model or (await self.info()).model
         sent = request.input_ids.size
         path = f"{self._v1}/chat/completions"
-        body = dumps(self._body(request, model, with_options=with_options))
+        body = dumps(self._body(request, model))
         thoughts = Thoughts(thinking=request.mode == "deep")
         held: list[str] | None = None if sent <= self._read_whole else []
         finish: str | None = None
@@ -162,14 +179,17 @@ class OpenAIEngine(TextEngine):
     async def _read_info(self) -> EngineInfo:
         return await listed_model(self._http, self._v1, self._model, self.name)
 
-    def _body(self, request: EngineRequest, model: str, *, with_options: bool) -> dict[str, Any]:
+    def _body(self, request: EngineRequest, model: str) -> dict[str, Any]:
         system, user = request.text()
         thinking = request.mode == "deep"
         if not thinking and self._no_think is not None:
             user = f"{user}{self._no_think}"
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        if not self._system_role:
+            messages = [{"role": "user", "content": f"{system}\n{user}"}]
         body: dict[str, Any] = {
             "model": model,
-            "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
+            "messages": messages,
             "max_tokens": request.sampling.max_new_tokens,
             "temperature": request.sampling.temperature,
             "stream": True,
@@ -179,7 +199,7 @@ class OpenAIEngine(TextEngine):
             body["top_p"] = request.sampling.top_p
             if request.sampling.seed is not None:
                 body["seed"] = request.sampling.seed
-        if with_options:
+        if self._template_options:
             body["chat_template_kwargs"] = {"enable_thinking": thinking}
         if request.sampling.json_schema is not None:
             schema = {"name": "answer", "strict": True, "schema": orjson.Fragment(request.sampling.json_schema)}

@@ -93,6 +93,10 @@ def findings(
 
 def notes(target: ModelFolder, draft: ModelFolder | None) -> list[str]:
     """Return what is worth knowing and stops nothing, in sentences."""
+    if target.is_hybrid:
+        linear = f"{target.layers - target.kv_layers} of {target.layers} layers attend linearly ({target.architecture})"
+        costs = "without speculation and, in SGLang (0.5.19 or later), without a prefix cache: every decision reads its whole prompt anew"
+        return [f"{target.path}: {linear}: it is served {costs}"]
     if draft is not None and (draft.rope_scaling or None) != (target.rope_scaling or None):
         sentence = (
             "the draft's rope_scaling is not the target's; drafts are trained either way, so compare the accepted tokens a step "

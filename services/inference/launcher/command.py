@@ -43,7 +43,6 @@ def launch(
         "--port", str(port),
         "--dtype", "bfloat16",
         "--context-length", str(context),
-        "--attention-backend", engine.attention_backend,
         "--mem-fraction-static", str(engine.mem_fraction),
         "--max-running-requests", str(engine.max_running_requests),
         "--cuda-graph-max-bs-decode", str(engine.max_running_requests),
@@ -54,6 +53,9 @@ def launch(
         "--enable-metrics",
         "--log-level-http", "warning",
     ]  # fmt: skip
+    hybrid = target is not None and target.is_hybrid
+    if not hybrid:  # SGLang has a backend of its own for those
+        arguments += ["--attention-backend", engine.attention_backend]
     environment = {
         # /health would generate a token, and take a second, every time that it is asked.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
@@ -62,7 +64,7 @@ def launch(
         arguments += ["--kv-cache-dtype", engine.kv_cache_dtype]
     if engine.quantization:
         arguments += ["--quantization", engine.quantization]
-    if target is None or target.scale_emb is not None:
+    if target is None or (target.scale_emb is not None and not hybrid):
         arguments.append("--trust-remote-code")  # MiniCPM's config is a class of its own folder
         environment["SGLANG_EXTERNAL_MODEL_PACKAGE"] = PLUGIN
     if draft_path is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from services.inference.launcher.presets import LaunchError
 
+_LINEAR = "lightning-attn"
 _ELEMENT_BYTES = 2
 """Weights are served as bfloat16."""
 
@@ -21,6 +22,8 @@ class ModelFolder:
     architecture: str
     hidden_size: int
     layers: int
+    kv_layers: int
+    """Layers that keep keys and values of each token; linear ones keep a state of one size."""
     heads: int
     kv_heads: int
     head_dim: int
@@ -43,6 +46,11 @@ class ModelFolder:
     has_tokenizer: bool
 
     @property
+    def is_hybrid(self) -> bool:
+        """Return whether some layers attend linearly, as MiniCPM-SALA's do."""
+        return self.kv_layers < self.layers
+
+    @property
     def computed_bytes(self) -> int:
         """Return the weights' size, computed from the shape: bfloat16, or the bits of a quantized checkpoint's layers."""
         attention = self.hidden_size * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
@@ -63,7 +71,7 @@ class ModelFolder:
 
     def kv_bytes_a_token(self, element_bytes: int) -> int:
         """Return the KV cache's size for one token."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
+        return 2 * self.kv_layers * self.kv_heads * self.head_dim * element_bytes
 
 
 def read(path: Path, *, what: str) -> ModelFolder:
@@ -80,11 +88,14 @@ def read(path: Path, *, what: str) -> ModelFolder:
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
         eagle = config.get("eagle_config") or {}
         quantized = config.get("quantization_config") or {}
+        layers = int(config["num_hidden_layers"])
+        linear = sum(kind == _LINEAR for kind in config.get("mixer_types") or ())
         return ModelFolder(
             path=path,
             architecture=str(config["architectures"][0]),
             hidden_size=hidden,
-            layers=int(config["num_hidden_layers"]),
+            layers=layers,
+            kv_layers=layers - linear,
             heads=heads,
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or hidden // heads),

@@ -44,12 +44,15 @@ def plan(
 ) -> EnginePlan:
     """Read the folders, open the context when `longrope` asks for it, check all of it, and return the command.
 
-    `draft_path` None serves without EAGLE3; `context` None takes the preset's length, or LongRoPE's. What is wrong is in the plan: nothing
-    is raised, so that a dry run shows the command beside the refusals.
+    `draft_path` None serves without EAGLE3, as does a model with linear attention whatever the path. `context` None takes the preset's
+    length, or LongRoPE's. What is wrong is in the plan: nothing is raised, so that a dry run shows the command beside the refusals.
     """
     tokens = context or (LONG_CONTEXT if longrope else preset.engine.context_tokens)
     refused: list[str] = []
-    target, draft = _read(model_path, "model", refused), None if draft_path is None else _read(draft_path, "draft", refused)
+    target = _read(model_path, "model", refused)
+    if target is not None and target.is_hybrid:
+        draft_path = None
+    draft = None if draft_path is None else _read(draft_path, "draft", refused)
     if longrope:
         try:
             target = None if target is None else folders.read(overlay(target, tokens), what="model")

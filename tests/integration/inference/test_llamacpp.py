@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 import transformers
 
-from services.core.chat_template import reference_ids
+from services.core.chat_template import reference_ids, rendered
 from services.core.settings import EngineSettings, FusionSettings, Settings
 from services.doctor.longest_prompt import id_difference
 from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader
@@ -146,4 +146,4 @@ async def test_a_whole_prompt_has_the_ids_of_the_models_own_template_as_transfor
     messages = [{"role": "system", "content": "You decide.\n"}, {"role": "user", "content": BARS}]
     theirs = transformers.AutoTokenizer.from_pretrained(file.parent)
     expected = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    assert reference_ids(file, messages, thinking=False).tolist() == list(expected)
+    assert reference_ids(file, rendered(file, messages, thinking=False)).tolist() == list(expected)

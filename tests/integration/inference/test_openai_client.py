@@ -28,6 +28,7 @@ class Peer:
     hold: asyncio.Event | None = None
     events: Sequence[object] | None = None
     """Sent as they are, in place of all the others; bytes are sent raw."""
+    system_role: bool = True
     refuses: str | None = None
     """Refuse a body with this key."""
     reads: int = 90
@@ -44,6 +45,8 @@ class Peer:
         self.bodies.append(orjson.loads(await asked.read()))
         if self.refuses in self.bodies[-1]:
             return web.json_response({"error": {"message": f"unknown field {self.refuses}"}}, status=400)
+        if not self.system_role and self.bodies[-1]["messages"][0]["role"] == "system":
+            return web.json_response({"error": {"message": "System role not supported"}}, status=400)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(asked)
         if self.events is not None:
@@ -121,6 +124,32 @@ async def test_a_sampled_call_says_how_and_a_greedy_one_only_that_it_is_greedy()
     assert (sampled["temperature"], sampled["top_p"], sampled["seed"]) == (0.6, 0.95, 7)
     assert greedy["temperature"] == 0
     assert not {"top_p", "seed", "stop"} & greedy.keys()
+
+
+async def test_a_template_without_a_system_role_is_told_the_rules_in_the_users_message() -> None:
+    """The server's refusal is learnt once; the prompt loses none of its text."""
+    peer = Peer(system_role=False)
+    async with peer.engine() as engine:
+        for _again in range(2):
+            text = "".join([chunk.text async for chunk in engine.stream(request())])
+            assert text == '{"action":"hold"}'
+        first, second, third = peer.bodies
+    assert [message["role"] for message in first["messages"]] == ["system", "user"]
+    assert second["messages"] == third["messages"]
+    (merged,) = second["messages"]
+    assert merged["role"] == "user"
+    assert merged["content"] == "\n".join(message["content"] for message in first["messages"])
+
+
+async def test_calls_that_are_refused_at_the_same_time_are_all_sent_again() -> None:
+    peer = Peer(system_role=False)
+
+    async def answered(engine: OpenAIEngine) -> str:
+        return "".join([chunk.text async for chunk in engine.stream(request())])
+
+    async with peer.engine() as engine:
+        await engine.info()
+        assert await asyncio.gather(*(answered(engine) for _ in range(3))) == ['{"action":"hold"}'] * 3
 
 
 async def test_without_usage_the_pieces_are_counted() -> None:

@@ -12,10 +12,10 @@ import pytest
 import tokenizers
 import transformers
 
-from services.core.chat_template import TemplateError, reference_ids
+from services.core.chat_template import TemplateError, reference_ids, rendered
 from services.core.settings import EngineSettings, FusionSettings, Settings
 from services.core.tokenizer import Tokenizer
-from services.doctor.longest_prompt import _built, id_difference
+from services.doctor.longest_prompt import _built, _thought_difference, id_difference
 from services.fusion.prompt.chat import TEMPLATES
 
 # MiniCPM4.1's, as far as it concerns prompts without tools.
@@ -99,7 +99,7 @@ async def test_a_whole_prompt_has_the_ids_that_transformers_gives(tmp_path: Path
     expected = theirs.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False, return_dict=False)
     assert prompt.ids.tolist() == list(expected)
     assert tokenizer.special_id("<think>") in expected
-    np.testing.assert_array_equal(reference_ids(file, messages, thinking=False), expected)
+    np.testing.assert_array_equal(reference_ids(file, rendered(file, messages, thinking=False)), expected)
     assert await id_difference(settings(file), tokenizer, file) is None
 
 
@@ -115,6 +115,71 @@ async def test_another_models_template_is_a_difference(tmp_path: Path) -> None:
     file = model_folder(tmp_path, byte_level_tokenizer(), THINKING_TEMPLATE.removeprefix("{{ bos_token }}"))
     tokenizer = Tokenizer.from_file(file)
     assert await id_difference(settings(file), tokenizer, file) is not None
+
+
+DEEP = FusionSettings(intervals=["5m"], window_bars=40, epoch_slots=8, deep_every_bars=4)
+OPENS = THINKING_TEMPLATE.replace(
+    "{% if enable_thinking is defined and enable_thinking is false %}", "{% if enable_thinking is false %}"
+).replace("{% endif %}{% endif %}", "{% else %}{{ '<think>\\n' }}{% endif %}{% endif %}")
+
+
+@pytest.mark.parametrize(
+    ("template", "difference"),
+    [
+        (THINKING_TEMPLATE, None),
+        (OPENS, None),
+        (THINKING_TEMPLATE.replace("<think>", "<reason>").replace("</think>", "</reason>"), "token"),
+        (THINKING_TEMPLATE.replace("</think>", "</thought>"), "token"),
+        (OPENS.replace("{{ '<think>\\n' }}", "{{ '<thought>\\n' }}"), "of a prompt in mode deep is"),
+        (THINKING_TEMPLATE.partition("{% if enable_thinking")[0] + "{% endif %}", "token"),
+    ],
+)
+async def test_how_a_thought_is_opened_and_left_out_is_compared_with_the_models_own_template(
+    tmp_path: Path, template: str, difference: str | None
+) -> None:
+    file = model_folder(tmp_path, byte_level_tokenizer(), template)
+    with_deep = settings(file).model_copy(update={"fusion": DEEP})
+    found = await id_difference(with_deep, Tokenizer.from_file(file), file)
+    assert (found is None) == (difference is None)
+    assert difference is None or difference in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("opening", "thinking", "not_thinking", "said"),
+    [
+        ("<think>\n", "A:\n", "A:\n<think>\n\n</think>\n\n", None),
+        ("", "A:\n<think>\n", "A:\n<think>\n\n</think>\n\n", None),
+        ("", "A:\n<think>\n", "A:\n", None),
+        ("<think>\n", "A:\n", "A:\n", "has none to switch on or off"),
+        ("<think>\n", "A:\n", "A:\n<reason></reason>", "writes an empty one as '<reason></reason>'"),
+        ("<think>\n", "A:\n", "A:\n<think>\n\n</reason>", "ends an empty one otherwise: '<think>\\n\\n</reason>'"),
+    ],
+)
+def test_a_thought_that_the_model_writes_otherwise_is_a_difference(
+    opening: str, thinking: str, not_thinking: str, said: str | None
+) -> None:
+    found = _thought_difference(opening, thinking, not_thinking)
+    assert (found is None) == (said is None)
+    assert said is None or said in (found or "")
+
+
+async def test_a_chat_template_without_thoughts_has_none_in_mode_deep(tmp_path: Path) -> None:
+    chatml = THINKING_TEMPLATE.partition("{% if enable_thinking")[0].removeprefix("{{ bos_token }}") + "{% endif %}"
+    file = model_folder(tmp_path, byte_level_tokenizer(), chatml)
+    tokenizer, plain = Tokenizer.from_file(file), settings(file, "chatml")
+    assert await id_difference(plain, tokenizer, file) is None
+    found = await id_difference(plain.model_copy(update={"fusion": DEEP}), tokenizer, file)
+    assert found is not None
+    assert found.startswith("mode deep asks for a thought, and the model's own chat template has none")
+
+
+async def test_a_chat_template_without_a_system_role_is_a_difference_and_no_missing_template(tmp_path: Path) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + THINKING_TEMPLATE
+    file = model_folder(tmp_path, byte_level_tokenizer(), refuses)
+    found = await id_difference(settings(file), Tokenizer.from_file(file), file)
+    assert found is not None
+    assert "which the model's own chat template does not take" in found
+    assert "System role not supported" in found
 
 
 async def test_without_a_template_there_is_nothing_to_compare_with(tmp_path: Path) -> None:

@@ -106,6 +106,31 @@ def test_a_model_that_was_not_tried_with_a_draft_is_served_without_one(tmp_path:
     assert ["--no-speculation" in sentence for sentence in sentences] == [True]
 
 
+SALA = TARGET | {
+    "architectures": ["MiniCPMSALAForCausalLM"],
+    "max_position_embeddings": 524_288,
+    "mixer_types": [*["minicpm4"] * 8, *["lightning-attn"] * 24],
+}
+
+
+@pytest.mark.parametrize("with_draft", [True, False])
+def test_minicpm_sala_starts_without_speculation_on_the_backend_that_sglang_has_for_it(tmp_path: Path, *, with_draft: bool) -> None:
+    """Given a draft or not: SGLang's backend for it raises on a draft's tokens to verify."""
+    model, draft = folder(tmp_path / "model", SALA), tmp_path / "draft"
+    if with_draft:
+        folder(draft, DRAFT)
+    options = ["serve", "--preset", "h100", "--model-path", str(model), "--draft-path", str(draft), "--context", "262144", "--dry-run"]
+    ended = CliRunner().invoke(app, options)
+    assert (ended.exit_code, "refused" in ended.stderr) == (0, False)
+    assert "24 of 32 layers attend linearly" in ended.stderr
+    for absent in ("--speculative", "--attention-backend", "SGLANG_EXTERNAL_MODEL_PACKAGE", "--trust-remote-code"):
+        assert absent not in ended.stdout
+    assert "--context-length 262144" in ended.stdout
+    read = folders.read(model, what="model")
+    dense = folders.read(folder(tmp_path / "dense", TARGET), what="model")
+    assert 4 * read.kv_bytes_a_token(2) == dense.kv_bytes_a_token(2)
+
+
 LONG = {"rope_type": "longrope", "short_factor": [1.5] * 64, "long_factor": [1.5] * 64, "original_max_position_embeddings": 65_536}
 
 
