@@ -67,7 +67,7 @@ def demo(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as `fusion.trigger_on_vision=true`; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the simulator and of the charts' delays.")] = 0,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Write every log line instead of warnings only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Write log lines from `info` on instead of errors only.")] = False,
 ) -> None:
     """Play real stocks through the services that also run against Kafka and a GPU, and show every signal.
 
@@ -117,18 +117,18 @@ def demo(
     typer.echo("aquiline demo: loading; this takes a few seconds.")
     # These imports take two seconds, which `--help` does not need.
     from services.core import logs  # noqa: PLC0415
-    from services.demo.engines import EngineStartError  # noqa: PLC0415
-    from services.demo.log_output import LogOutput  # noqa: PLC0415
     from services.demo.run import run_demo  # noqa: PLC0415
     from services.demo.setup import set_up  # noqa: PLC0415
-    from services.demo.terminal import make_console  # noqa: PLC0415
+    from services.demo.terminal import Screen, make_console  # noqa: PLC0415
+    from services.inference.child_server import ServerStartError  # noqa: PLC0415
 
-    run, console = set_up(options, Path.cwd()), make_console()
-    log_output = LogOutput(console, verbose=verbose)
-    logs.configure(run.acts[-1].settings.log, service="demo", stream=log_output)
+    run = set_up(options, Path.cwd())
     try:
-        code = asyncio.run(run_demo(run, console, log_output))
-    except EngineStartError as error:
+        with Screen(make_console()) as screen:
+            # Inside this context, rich writes what goes to standard error above the panel.
+            logs.configure(run.acts[-1].settings.log, service="demo")
+            code = asyncio.run(run_demo(run, screen))
+    except ServerStartError as error:
         typer.echo(f"aquiline demo: {error}", err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(code)

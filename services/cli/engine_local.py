@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from services.inference.child_server import ServerStartError
 from services.inference.local.__main__ import THREADS
 from services.inference.local.process import LocalEngine
 from services.inference.local.weights import LocalEngineError, Weights, fetch
@@ -46,7 +47,7 @@ def local(
             return
         engine = LocalEngine(weights, symbols=symbols, context_tokens=context, threads=threads, host=host, port=port)
         asyncio.run(_serve(engine, weights))
-    except LocalEngineError as error:
+    except ServerStartError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
 

@@ -7,9 +7,11 @@ import contextlib
 import signal
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeVar
 
 _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
+
+T = TypeVar("T")
 
 
 class RunInterruptedError(Exception):
@@ -50,15 +52,15 @@ def catch_ctrl_c(interrupt: Interrupt) -> Iterator[None]:
         leave()
 
 
-async def run_unless_interrupted(interrupt: Interrupt, work: Coroutine[None, None, None]) -> None:
-    """Await `work`; raise RunInterruptedError when the run is interrupted first."""
+async def run_unless_interrupted(interrupt: Interrupt, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; raise RunInterruptedError when the run is interrupted first."""
     task = asyncio.create_task(work)
     waiting = asyncio.create_task(interrupt.requested.wait())
     try:
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise RunInterruptedError
-        await task
+        return await task
     finally:
         for one in (task, waiting):
             one.cancel()

@@ -6,6 +6,7 @@ deleted by retention the moment it is appended.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -31,6 +32,8 @@ _RETENTION: Final[Mapping[Topic, str]] = {
     Topic.SIGNAL_OUTCOMES: str(365 * _DAY_MS),
     Topic.DEAD_LETTERS: str(30 * _DAY_MS),
 }
+_TRUNCATE_ATTEMPTS: Final = 20
+_TRUNCATE_RETRY_S: Final = 0.25
 _MAX_MESSAGE_BYTES: Final = 1_048_588
 _MAX_DEAD_LETTER_BYTES: Final = 2_097_164
 """A dead letter holds the original record, however large its topic let it be, and headers."""
@@ -182,3 +185,25 @@ async def check_same_partitions(bus: Bus, source: str, target: str, *others: str
             f"topic {target!r} has {found[target].partitions} partitions and {source!r} has {found[source].partitions}; a symbol must "
             f"have the same partition in both: {_MEND}"
         )
+
+
+async def empty_topics(bus: Bus, run_mode: RunMode, partitions: int) -> None:
+    """Truncate the topics of `run_mode` that are not compacted, and create missing ones with `partitions` or as many as the others have.
+
+    Raises BusError.
+    """
+    names = {topic: topic_name(topic, run_mode) for topic in SPECS}
+    admin = await bus.admin()
+    try:
+        existing = await admin.describe([names[Topic.MARKET_FEATURES]])
+        await ensure_topics(admin, run_mode, next((one.partitions for one in existing.values()), partitions))
+        for attempt in range(1, _TRUNCATE_ATTEMPTS + 1):
+            try:
+                return await admin.truncate([name for topic, name in names.items() if not SPECS[topic].compacted])
+            except BusError:
+                # A topic just created may have no leader yet.
+                if attempt == _TRUNCATE_ATTEMPTS:
+                    raise
+                await asyncio.sleep(_TRUNCATE_RETRY_S)
+    finally:
+        await admin.close()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Final
 
-from schemas import SPECS, Candle, Instrument, InstrumentEvent, Message, Topic, topic_name
+from schemas import Candle, Message, Topic, topic_name
 from services.core import gc_tuning
 from services.core.bus import Bus, BusError, Producer
 from services.core.bus.topic_reader import partitions_of
@@ -15,7 +15,7 @@ from services.core.clock import Clock
 from services.core.health import Health
 from services.core.lifecycle import Service
 from services.core.settings import Settings, SettingsError
-from services.core.topic_admin import ensure_topics
+from services.core.topic_admin import empty_topics
 from services.fusion.service import make_worker
 from services.fusion.worker import FusionWorker
 from services.market.service import MarketService
@@ -26,67 +26,79 @@ from services.vision.service import VisionService
 PARTITIONS: Final = 4
 """Partitions of topics that the demo creates."""
 _POLL_S: Final = 0.02
-_TRUNCATE_ATTEMPTS: Final = 20
-_TRUNCATE_RETRY_S: Final = 0.25
-
-T = TypeVar("T")
 
 
 class Pipeline:
-    """All services over one bus. A service that fails ends whatever is awaited through `guard`."""
+    """All services over one bus. One that fails, or ends before it is stopped, cancels whoever runs the pipeline."""
 
-    def __init__(self, bus: Bus, settings: Settings, clock: Clock) -> None:
-        """Start nothing yet."""
+    producer: Producer
+    market: MarketService
+    worker: FusionWorker
+    vision: VisionService | None = None
+
+    def __init__(self, bus: Bus, settings: Settings, clock: Clock, tasks: asyncio.TaskGroup) -> None:
+        """Start nothing yet; services run as `tasks`."""
         self.bus = bus
-        self.settings = settings
-        self.clock = clock
-        self.producer: Producer
-        self.market: MarketService
-        self.worker: FusionWorker
-        self.vision: VisionService | None = None
+        self._settings = settings
+        self._clock = clock
+        self._tasks = tasks
+        self._running: dict[Service, asyncio.Task[None]] = {}
         self.published: set[tuple[str, int]] = set()
         """Symbol and close of each candle on the bus."""
-        self._running: dict[asyncio.Task[None], Service] = {}
 
-    async def prepare(self, instruments: Sequence[Instrument], splits: Sequence[InstrumentEvent]) -> None:
-        """Empty the topics, publish instruments and splits, start the market service; raise BusError."""
-        await empty_topics(self.bus, self.settings)
+    async def start(self, reference: Sequence[tuple[Topic, str, Message]]) -> None:
+        """Empty the topics, publish the `reference` messages by key, start the market service; raise BusError."""
+        await empty_topics(self.bus, self._settings.run_mode, PARTITIONS)
         self.producer = await self.bus.producer(client_id="aquiline-demo")
-        await self.publish(Topic.INSTRUMENTS, [(one.symbol, one) for one in instruments])
-        await self.publish(Topic.INSTRUMENT_EVENTS, [(one.symbol, one) for one in splits])
+        await self._publish(reference)
         health = Health()
-        self.market = MarketService(self.bus, self.settings, self.clock, health)
+        self.market = MarketService(self.bus, self._settings, self._clock, health)
         await self._start("market", self.market, health)
-
-    async def publish_candles(self, candles: Sequence[Candle]) -> None:
-        """Publish candles, and return once all are acknowledged."""
-        await self.publish(Topic.CANDLES, [(candle.symbol, candle) for candle in candles])
-        self.published.update((candle.symbol, candle.ts_close_ms) for candle in candles)
-
-    async def publish(self, topic: Topic, messages: Sequence[tuple[str, Message]]) -> None:
-        """Publish messages by key, and return once all are acknowledged."""
-        name = topic_name(topic, self.settings.run_mode)
-        sent = [await self.producer.send(name, key=key.encode(), value=message.encode()) for key, message in messages]
-        for acknowledgement in sent:
-            await acknowledgement
 
     async def start_vision(self) -> None:
         """Start candles to chart images to vision features; raise SettingsError when the model cannot be loaded."""
-        vision, health = self.settings.vision, Health()
+        vision, health = self._settings.vision, Health()
         try:
             model = await asyncio.to_thread(load_forecaster, vision.weights_file, device=vision.device)
         except ForecasterError as error:
             raise SettingsError(f"--vision live: {error}; or play the recorded features: --vision recorded") from error
-        self.vision = VisionService(self.bus, self.settings, self.clock, model, health)
+        self.vision = VisionService(self.bus, self._settings, self._clock, model, health)
         await self._start("vision", self.vision, health)
 
     async def start_worker(self, settings: Settings) -> None:
         """Start the fusion worker; return once it has rebuilt its books and sent the prefixes ahead to the engine."""
         health = Health()
-        self.worker = await make_worker(self.bus, settings, self.clock, health)
+        self.worker = await make_worker(self.bus, settings, self._clock, health)
         gc_tuning.freeze()  # as in a process of its own
         await self._start("fusion", self.worker, health)
-        await self.guard(self.worker.prewarmer.idle())
+        await self.worker.prewarmer.idle()
+
+    async def stop(self, *services: Service) -> None:
+        """Drain `services`, or every service, the newest first; the bus stays open for readers."""
+        for service in services or tuple(reversed(self._running)):
+            task = self._running.pop(service)
+            service.stop()
+            await asyncio.wait([task])
+
+    async def publish_candles(self, candles: Sequence[Candle]) -> None:
+        """Publish candles, and return once all are acknowledged."""
+        await self._publish([(Topic.CANDLES, candle.symbol, candle) for candle in candles])
+        self.published.update((candle.symbol, candle.ts_close_ms) for candle in candles)
+
+    def publish_later(self, due_s: float, topic: Topic, key: str, message: Message, after: asyncio.Task[None] | None) -> asyncio.Task[None]:
+        """Publish a message at `due_s` of the loop's time, and not before the task `after` has ended."""
+
+        async def publish() -> None:
+            await asyncio.sleep(due_s - asyncio.get_running_loop().time())
+            if after is not None:
+                await asyncio.wait([after])
+            await self._publish([(topic, key, message)])
+
+        return self.spawn(publish(), f"later {topic.value}")
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `work` beside the services; its failure ends the run as theirs does."""
+        return self._tasks.create_task(work, name=name)
 
     def all_processed(self) -> bool:
         """Return whether every producer of features has processed every candle."""
@@ -96,104 +108,59 @@ class Pipeline:
         """Return whether every trigger so far has its outcome."""
         return self.worker.accounts.outcomes.total() == self.worker.accounts.triggers
 
-    async def inputs(self) -> int:
-        """Return how many records the worker's input topics hold."""
-        return await self._length(Topic.MARKET_FEATURES) + await self._length(Topic.VISION_FEATURES)
-
-    async def market_settled(self) -> None:
-        """Return once the broker has acknowledged all market features."""
-        while await self._length(Topic.MARKET_FEATURES) < self.market.counts.features:  # noqa: ASYNC110 - acknowledgements have no event
-            await asyncio.sleep(_POLL_S)
-
-    async def wait_until(self, condition: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Return True once `condition()` holds, False after `timeout_s`."""
-
-        async def poll() -> None:
-            while not condition():  # noqa: ASYNC110 - counts have no event
-                await asyncio.sleep(_POLL_S)
-
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.guard(poll())
-        except TimeoutError:
-            return False
-        return True
-
-    async def guard(self, work: Awaitable[T]) -> T:
-        """Return what `work` returns; raise a service's error, or BusError, when a service ends first."""
-        task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait([task, *self._running], return_when=asyncio.FIRST_COMPLETED)
-            for service in self._running:
-                if service.done():
-                    service.result()
-                    raise BusError(f"the {service.get_name()} service ended early")
-            return await task
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
-    async def stop_worker(self) -> None:
-        """Drain the fusion worker; raise what it failed with."""
-        await self._stop([task for task, service in self._running.items() if service is self.worker])
-
-    async def stop(self) -> None:
-        """Drain every service, the newest first; the bus stays open for readers."""
-        await self._stop(list(reversed(self._running)))
-
-    async def _stop(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            if not task.done():
-                self._running[task].stop()
-                await asyncio.gather(task, return_exceptions=True)
-        failed = [error for task in tasks if self._running.pop(task) and (error := task.exception()) is not None]
-        if failed:
-            raise failed[0]
-
-    async def _start(self, name: str, service: Service, health: Health) -> None:
-        self._running[asyncio.create_task(service.run(), name=name)] = service
-        await self.wait_until(lambda: health.ready)
-
-    async def _length(self, topic: Topic) -> int:
+    async def length(self, *topics: Topic) -> int:
+        """Return how many records `topics` hold together."""
         reader = await self.bus.reader(client_id="aquiline-demo-length")
         try:
-            partitions = await partitions_of(self.bus, topic_name(topic, self.settings.run_mode))
+            partitions = [one for topic in topics for one in await partitions_of(self.bus, topic_name(topic, self._settings.run_mode))]
             return sum((await reader.end_offsets(partitions)).values()) - sum((await reader.beginning_offsets(partitions)).values())
         finally:
             await reader.close()
+
+    async def market_features_acknowledged(self) -> None:
+        """Return once the broker has acknowledged all market features."""
+        while await self.length(Topic.MARKET_FEATURES) < self.market.counts.features:  # noqa: ASYNC110 - acknowledgements have no event
+            await asyncio.sleep(_POLL_S)
+
+    async def _publish(self, messages: Sequence[tuple[Topic, str, Message]]) -> None:
+        run_mode = self._settings.run_mode
+        sent = [await self.producer.send(topic_name(topic, run_mode), key=key.encode(), value=one.encode()) for topic, key, one in messages]
+        for acknowledgement in sent:
+            await acknowledgement
+
+    async def _start(self, name: str, service: Service, health: Health) -> None:
+        async def run() -> None:
+            await service.run()
+            if service in self._running:
+                raise BusError(f"the {name} service ended early")
+
+        self._running[service] = self.spawn(run(), name)
+        await wait_until(lambda: health.ready)
 
 
 @contextlib.asynccontextmanager
 async def running_pipeline(bus: Bus, settings: Settings, clock: Clock) -> AsyncIterator[Pipeline]:
     """Yield a pipeline; stop it and close the bus when the context ends, whatever it ends with."""
-    pipeline = Pipeline(bus, settings, clock)
     try:
-        yield pipeline
-    finally:
-        try:
-            await pipeline.stop()
-        finally:
-            if hasattr(pipeline, "producer"):
-                await pipeline.producer.close()
-            await bus.close()
-
-
-async def empty_topics(bus: Bus, settings: Settings) -> None:
-    """Create the run mode's topics where they are missing, and truncate all but the compacted ones; raise BusError."""
-    admin = await bus.admin()
-    try:
-        names = {topic: topic_name(topic, settings.run_mode) for topic in SPECS}
-        existing = await admin.describe([names[Topic.MARKET_FEATURES]])
-        partitions = existing[names[Topic.MARKET_FEATURES]].partitions if existing else PARTITIONS
-        await ensure_topics(admin, settings.run_mode, partitions)
-        for attempt in range(1, _TRUNCATE_ATTEMPTS + 1):
+        async with asyncio.TaskGroup() as tasks:
+            pipeline = Pipeline(bus, settings, clock, tasks)
             try:
-                return await admin.truncate([name for topic, name in names.items() if not SPECS[topic].compacted])
-            except BusError:
-                # A topic just created may have no leader yet.
-                if attempt == _TRUNCATE_ATTEMPTS:
-                    raise
-                await asyncio.sleep(_TRUNCATE_RETRY_S)
+                yield pipeline
+            finally:
+                await pipeline.stop()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None  # the failure that cancelled the others
     finally:
-        await admin.close()
+        if hasattr(pipeline, "producer"):
+            await pipeline.producer.close()
+        await bus.close()
+
+
+async def wait_until(condition: Callable[[], bool], timeout_s: float | None = None) -> bool:
+    """Return True once `condition()` holds, False after `timeout_s`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while not condition():  # noqa: ASYNC110 - counts have no event
+                await asyncio.sleep(_POLL_S)
+            return True
+    return False

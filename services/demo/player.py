@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from itertools import groupby
 from random import Random
 from typing import Final
 
 from schemas import Candle, Topic, VisionFeatures
-from services.demo.pipeline import Pipeline
+from services.demo.pipeline import Pipeline, wait_until
 from services.demo.plan import PhasePlan
+from services.demo.terminal import Screen
 
 CHART_DELAY: Final = (0.03, 0.09)
 """Shortest and longest delay of a chart's features after its bar, as a share of the time from bar to bar.
@@ -24,71 +24,66 @@ STEP_S: Final = 1.0
 
 
 class Player:
-    """Plays phases; `finish` waits for the last vision features."""
+    """Plays phases until `stopped` is set; `finish` waits for the last vision features."""
 
-    def __init__(self, pipeline: Pipeline, charts: Mapping[tuple[str, int], VisionFeatures], *, late_ms: int, seed: int) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        screen: Screen,
+        charts: Mapping[tuple[str, int], VisionFeatures],
+        stopped: asyncio.Event,
+        *,
+        late_ms: int,
+        seed: int,
+    ) -> None:
         """`charts` are by symbol and window end, empty for none; each is delayed by `late_ms` on top of its usual delay."""
         self._pipeline = pipeline
+        self._screen = screen
         self._charts = charts
+        self._stopped = stopped
         self._late_ms = late_ms
         self._random = Random(seed)  # noqa: S311 - a demo's jitter
         self._last: dict[str, asyncio.Task[None]] = {}
 
-    async def play(self, plan: PhasePlan, on_bar: Callable[[Candle], None], stopped: asyncio.Event) -> None:
-        """Publish the bars of `plan` until its time is over or `stopped` is set."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        step_s = plan.duration_s / max(1, plan.steps)
-        for due_s, candle in plan.bars:
-            if await _stopped_within(started + due_s - loop.time(), stopped):
-                return
-            await self._publish(candle, step_s, on_bar)
-        await _stopped_within(started + plan.duration_s - loop.time(), stopped)
-
-    async def play_in_step(self, plan: PhasePlan, on_bar: Callable[[Candle], None], stopped: asyncio.Event) -> None:
-        """Publish the bars of each closing time when the decisions on those before have ended; stop as `play` does."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + plan.duration_s
-        for _, step in groupby(plan.bars, key=lambda bar: bar[1].ts_close_ms):
-            if stopped.is_set() or loop.time() > until:
-                return
+    async def play(self, plan: PhasePlan) -> None:
+        """Publish the bars of `plan`: each when it is due or, in step, when the decisions on those before have ended."""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + plan.duration_s
+        step_s = STEP_S if plan.in_step else plan.duration_s / plan.steps
+        for _, bars in groupby(plan.bars, key=lambda bar: bar[1].ts_close_ms):
             triggers = self._pipeline.worker.accounts.triggers
-            for _, candle in step:
-                await self._publish(candle, STEP_S, on_bar)
+            for due_s, candle in bars:
+                if await self._stopped_within(until_s - plan.duration_s + due_s - now_s()):
+                    return
+                await self._publish(candle, step_s)
                 triggers += 1
-            await self._pipeline.wait_until(partial(self._decided, triggers, stopped))
-
-    def _decided(self, triggers: int, stopped: asyncio.Event) -> bool:
-        return stopped.is_set() or (self._pipeline.worker.accounts.triggers >= triggers and self._pipeline.settled())
-
-    async def _publish(self, candle: Candle, step_s: float, on_bar: Callable[[Candle], None]) -> None:
-        """Publish a bar, and its chart's features later; `step_s` is the time from bar to bar."""
-        await self._pipeline.publish_candles([candle])
-        on_bar(candle)
-        chart = self._charts.get((candle.symbol, candle.ts_close_ms))
-        if chart is not None:
-            delay_s = step_s * self._random.uniform(*CHART_DELAY) + self._late_ms / 1000
-            publishing = self._publish_chart(chart, asyncio.get_running_loop().time() + delay_s, self._last.get(chart.symbol))
-            self._last[chart.symbol] = asyncio.create_task(publishing, name=f"charts of {chart.symbol}")
+            if plan.in_step and (not await self._decided(triggers) or now_s() > until_s):
+                return
+        if not plan.in_step:
+            await self._stopped_within(until_s - now_s())
 
     async def finish(self) -> None:
-        """Return once every chart is published; raise BusError."""
-        await asyncio.gather(*self._last.values())
+        """Return once every chart is published."""
+        if self._last:
+            await asyncio.wait(self._last.values())
 
-    async def _publish_chart(self, chart: VisionFeatures, due_s: float, previous: asyncio.Task[None] | None) -> None:
-        """Publish at `due_s`, after the symbol's previous chart: one detector publishes in order, however late this loop runs."""
-        await asyncio.sleep(due_s - asyncio.get_running_loop().time())
-        if previous is not None:
-            await previous
-        await self._pipeline.publish(Topic.VISION_FEATURES, [(chart.symbol, chart)])
+    async def _decided(self, triggers: int) -> bool:
+        """Return True once `triggers` triggers have their outcomes, False when stopped."""
+        worker = self._pipeline.worker
+        await wait_until(lambda: self._stopped.is_set() or (worker.accounts.triggers >= triggers and self._pipeline.settled()))
+        return not self._stopped.is_set()
 
+    async def _publish(self, candle: Candle, step_s: float) -> None:
+        """Publish a bar, and its chart's features later; `step_s` is the time from bar to bar."""
+        await self._pipeline.publish_candles([candle])
+        self._screen.bar_played(candle)
+        if (chart := self._charts.get((candle.symbol, candle.ts_close_ms))) is not None:
+            due_s = asyncio.get_running_loop().time() + step_s * self._random.uniform(*CHART_DELAY) + self._late_ms / 1000
+            # After the symbol's previous chart: one detector publishes in order, however late this loop runs.
+            before = self._last.get(chart.symbol)
+            self._last[chart.symbol] = self._pipeline.publish_later(due_s, Topic.VISION_FEATURES, chart.symbol, chart, before)
 
-async def _stopped_within(seconds: float, stopped: asyncio.Event) -> bool:
-    """Wait until `stopped` is set, for `seconds` at most; return whether it is."""
-    if seconds > 0 and not stopped.is_set():
-        try:
-            async with asyncio.timeout(seconds):
-                await stopped.wait()
-        except TimeoutError:
-            return False
-    return stopped.is_set()
+    async def _stopped_within(self, seconds: float) -> bool:
+        if seconds > 0:
+            await wait_until(self._stopped.is_set, seconds)
+        return self._stopped.is_set()

@@ -1,21 +1,24 @@
-"""The run's results, counted from the signals and audit topics: outcomes, latencies, prefix hits. Pure.
+"""The run's results: what signals and audit topics hold, read as any consumer would, with outcomes, latencies and prefix hits.
 
 Everything is distinct by `trigger_id` and `signal_id`, so that a redelivered record counts once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
-from schemas import LATENCY_STAGES, AuditRecord, Cancel, Outcome, Signal
+from schemas import LATENCY_STAGES, AuditRecord, Cancel, Outcome, RunMode, Signal, Topic, decode_signal_message, topic_name
+from services.core.bus import Bus, Reader, Record
+from services.core.bus.topic_reader import partitions_of
 from services.demo.plan import Phase, Plan
 
-"""The parts of a decision's latency, in the order in which a trigger passes them."""
 PERCENTILES: Final = (50, 90, 95, 99)
+_POLL_MS: Final = 100
 
 
 class Results:
@@ -70,6 +73,57 @@ class Results:
 
     def _of(self, phase: Phase | None) -> list[AuditRecord]:
         return [audit for audit in self.audits.values() if phase is None or self.phase_of(audit) is phase]
+
+
+class Follower:
+    """Adds what both topics gain to `results`, and calls `on_audit` once for each trigger, after its signal was read."""
+
+    def __init__(self, results: Results, on_audit: Callable[[AuditRecord], None]) -> None:
+        """Read nothing yet."""
+        self._results = results
+        self._on_audit = on_audit
+        self._waiting: list[AuditRecord] = []
+        """Audit records whose signal has not been read yet: the two topics have no common order."""
+        self.signal_lines: list[bytes] = []
+        self.audit_lines: list[bytes] = []
+        self._reader: Reader
+
+    async def open(self, bus: Bus, run_mode: RunMode) -> None:
+        """Start at the present end of both topics; raise BusError."""
+        self._signals = topic_name(Topic.STRATEGY_SIGNALS, run_mode)
+        topics = (self._signals, topic_name(Topic.SIGNAL_AUDIT, run_mode))
+        self._partitions = [partition for topic in topics for partition in await partitions_of(bus, topic)]
+        self._reader = await bus.reader(client_id="aquiline-demo-follower")
+        await self._reader.read(await self._reader.end_offsets(self._partitions))
+
+    async def follow(self) -> None:
+        """Read on until cancelled."""
+        while True:
+            self._add(await self._reader.poll(timeout_ms=_POLL_MS))
+            # The in-process bus does not yield while a poll finds records.
+            await asyncio.sleep(0)
+
+    async def finish(self) -> None:
+        """Read to the present end of both topics, and close."""
+        ends = await self._reader.end_offsets(self._partitions)
+        while any(self._reader.position(partition) < end for partition, end in ends.items()):
+            self._add(await self._reader.poll(timeout_ms=_POLL_MS))
+        await self._reader.close()
+
+    def _add(self, records: Sequence[Record]) -> None:
+        for record in records:
+            value = record.value or b""
+            if record.topic == self._signals:
+                self._results.add_message(decode_signal_message(value))
+                self.signal_lines.append(value)
+            else:
+                audit = AuditRecord.decode(value)
+                self.audit_lines.append(value)
+                if self._results.add_audit(audit):
+                    self._waiting.append(audit)
+        for audit in [one for one in self._waiting if one.signal_id is None or self._results.signal_of(one) is not None]:
+            self._waiting.remove(audit)
+            self._on_audit(audit)
 
 
 def total_ms(audit: AuditRecord) -> float:

@@ -14,17 +14,6 @@ from services.inference.engine import EngineInfo
 _NO_ADVICE: Final = "the prices are old. Nothing on this screen is advice."
 _DAY_MS: Final = 86_400_000
 
-_FAILURES: Final = {
-    "engine_unreachable": "the engine cannot be reached",
-    "engine_broke": "the engine broke off its answer",
-    "engine_open": "the engine failed several times and is not called for a moment",
-    "engine_timeout": "no answer came before the deadline",
-}
-_BLOCKS: Final = {
-    "min_bars": "too few bars for a decision",
-    "halted": "an operator halted it; `aquiline resume` ends that",
-}
-
 
 def banner(engine: EngineInfo, *, real_model: bool) -> str:
     """Return the banner of an act: who answers, and that it is no advice; `real_model` is the demo's own small model."""
@@ -61,17 +50,16 @@ def signal_sentence(signal: Signal, audit: AuditRecord) -> str:
 
 def ending_sentence(audit: AuditRecord) -> str:
     """Return why a trigger ended without a signal."""
-    reason = audit.reason or ""
     match audit.outcome:
         case Outcome.FAILED:
-            why = f"{_FAILURES.get(reason, 'the audit has the details')}; no signal is published, and a failure never becomes a hold"
+            why = "the engine gave no usable answer; no signal is published, and a failure never becomes a hold"
         case Outcome.BLOCKED:
-            why = _BLOCKS.get(reason, audit.detail or "the guard refused it")
+            why = audit.detail or "a rule of the guard forbids it"
         case Outcome.STALE:
             why = "too old to act on, so no signal is published"
         case _:
             why = "a newer bar took its place in the queue"
-    return f"{audit.outcome.value} ({reason}): {why}"
+    return f"{audit.outcome.value} ({audit.reason or ''}): {why}"
 
 
 def _decision(signal: Signal) -> str:

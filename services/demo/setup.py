@@ -11,7 +11,7 @@ from typing import Any, Final
 from schemas import Candle, RunMode, interval_ms
 from services.core.settings import Settings, SettingsError, load
 from services.core.settings_assignments import assign
-from services.demo.engines import LocalModel, OwnEngine, SimulatorProcess
+from services.demo.engines import LocalModel, OwnEngine, SimulatorEngine
 from services.demo.options import Options, Vision
 from services.demo.plan import Plan, plan_load, plan_model
 from services.feeds.samples import INTERVAL, SYMBOLS, load_stocks
@@ -59,7 +59,6 @@ class Demo:
     vision: Vision
     seed: int
     folder: Path
-    verbose: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -81,10 +80,10 @@ def set_up(options: Options, folder: Path) -> Demo:
         settings = _load(sections | {"fusion": sections["fusion"] | MODEL_FUSION | {"group": group}})
         acts.append(Act(MODEL_ACT, settings, model_plan, LocalModel(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)))
     sections["fusion"] |= of_load
-    simulator = SimulatorProcess(seed=options.seed, time_scale=options.time_scale) if own_engine else None
+    simulator = SimulatorEngine(seed=options.seed, time_scale=options.time_scale) if own_engine else None
     acts.append(Act(LOAD_ACT, _load(sections), plan, simulator))
     notes = () if own_engine or not options.outage else ("no outage: the demo does not stop an engine that it did not start",)
-    return Demo(acts, options.vision, options.seed, folder, options.verbose, notes)
+    return Demo(acts, options.vision, options.seed, folder, notes)
 
 
 def _stocks(symbols: str) -> dict[str, list[Candle]]:
@@ -125,7 +124,7 @@ def _sections(options: Options) -> dict[str, dict[str, Any]]:
             # The default limit suits markets; a fast --pace would exceed it.
             "rate_limit_per_min": 6_000,
         },
-        "log": {"level": "info" if options.verbose else "warning"},
+        "log": {"level": "info" if options.verbose else "error"},
     }
 
 

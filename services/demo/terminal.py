@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Self
 
 from rich.box import HEAVY
@@ -16,10 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from schemas import LATENCY_STAGES, Action, AuditRecord, Candle, Outcome
-from services.core.metrics import REGISTRY
+from schemas import Action, AuditRecord, Candle, Outcome
 from services.demo.checks import Check
-from services.demo.log_output import LogOutput
 from services.demo.plan import day_of
 from services.demo.results import Results, hit_ratio, percentile, total_ms
 from services.demo.sentences import ending_sentence, signal_sentence
@@ -34,20 +31,21 @@ _OUTCOME_STYLES: Final = {
     Outcome.BLOCKED: "magenta",
     Outcome.FAILED: "red",
 }
-_LANE_STATES: Final = ("waiting", "queued", "running", "follow_up")
 _DRAW_S: Final = 0.25
 _PLAIN_WIDTH: Final = 200
 
 
 class Screen:
-    """Shows a run. A context manager; `drawing` keeps the panel up to date."""
+    """Shows a run while the context lasts; `draw` keeps the panel up to date."""
 
-    def __init__(self, console: Console, log_output: LogOutput) -> None:
-        """Write to `console`; `log_output` shares the terminal."""
-        self._console = console
-        self._live: Live | None = None
+    def __init__(self, console: Console) -> None:
+        """Write to `console`. Log lines on the same terminal go above the panel."""
+        self.console = console
+        # No refresh thread: it would draw while latencies are measured.
+        self._live = (
+            Live(console=console, auto_refresh=False, get_renderable=self._panel, redirect_stdout=False) if console.is_terminal else None
+        )
         self._banner = ""
-        self.log_output = log_output
         self.phase = "setting up"
         self.done = 0
         self.total = 0
@@ -57,37 +55,23 @@ class Screen:
         self._shown: set[tuple[str, Outcome, str | None]] = set()
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            # No refresh thread: it would draw while latencies are measured.
-            self._live = Live(self._panel(), console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        if self._live is not None:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._refresh()
             self._live.stop()
-            self._live = None
 
-    @contextlib.asynccontextmanager
-    async def drawing(self) -> AsyncIterator[None]:
-        """Draw the panel four times a second while the context lasts."""
-
-        async def draw() -> None:
-            while True:
-                self._refresh()
-                await asyncio.sleep(_DRAW_S)
-
-        task = asyncio.create_task(draw(), name="draw")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    async def draw(self) -> None:
+        """Draw the panel four times a second until cancelled."""
+        while self._live is not None:
+            self._live.refresh()
+            await asyncio.sleep(_DRAW_S)
 
     def line(self, text: RenderableType) -> None:
         """Write a line above the panel."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def begin_act(self, heading: str, banner: str) -> None:
         """Begin an act under its own banner."""
@@ -96,18 +80,17 @@ class Screen:
         self.line(Text(f"══ {heading}", "bold"))
         self.line(Text(f" {banner} ", BANNER_STYLE))
 
-    def bar_played(self, candle: Candle) -> None:
-        """Count a bar of the phase."""
-        self.done += 1
-        self.day_ms = candle.ts_close_ms
-
     def begin(self, phase: str, title: str, total: int) -> None:
         """Begin a phase of `total` bars."""
         self.phase, self.done, self.total = phase, 0, total
         # Without a panel the banner scrolls away, so each heading repeats its first words.
-        mark = "" if self._console.is_terminal else f"{self._banner.partition(':')[0]} "
+        mark = "" if self.console.is_terminal else f"{self._banner.partition(':')[0]} "
         self.line(Text(f"── {mark}{title}", "bold"))
-        self._refresh()
+
+    def bar_played(self, candle: Candle) -> None:
+        """Count a bar of the phase."""
+        self.done += 1
+        self.day_ms = candle.ts_close_ms
 
     def note(self, text: str) -> None:
         """Write a remark about the run."""
@@ -128,24 +111,23 @@ class Screen:
             sentence = f"{audit.symbol} {ending_sentence(audit)} (further ones are only counted)"
             self.line(Text.assemble((day, "dim"), (sentence, _OUTCOME_STYLES[audit.outcome])))
 
-    def _refresh(self) -> None:
-        if self._live is not None:
-            self._live.update(self._panel(), refresh=True)
-
     def _panel(self) -> RenderableType:
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="bold", no_wrap=True)
-        rows.add_column(overflow="fold")
         progress = Table.grid(padding=(0, 1))
         if self.total:
             day = f"  {day_of(self.day_ms)}" if self.day_ms is not None else ""
             progress.add_row(ProgressBar(self.total, self.done, width=40), Text(f"{self.done}/{self.total} bars{day}"))
         rows.add_row(Text(self.phase, "bold yellow"), progress)
         if self.results is not None:
-            for name, figures in _figures(self.results, self.warm):
-                # The worker sets the gauge, which keeps its last value when the worker has ended.
-                if name != "lanes" or self.phase != "done":
-                    rows.add_row(name, figures)
+            published, outcomes = self.results.published(), self.results.outcomes
+            ms, vision = [total_ms(audit) for audit in published] or [0.0], Counter(audit.vision for audit in published)
+            hits = (hit_ratio(published), hit_ratio(self.results.calls(), self.warm.prompt_tokens, self.warm.cached_tokens))
+            behind, all_calls = ("-" if ratio is None else f"{ratio:.1%}" for ratio in hits)
+            rows.add_row("outcomes", Text("  ").join(Text(f"{one.value} {outcomes[one]}", _OUTCOME_STYLES[one]) for one in Outcome))
+            rows.add_row("total ms", f"median {percentile(ms, 50):.0f}  p95 {percentile(ms, 95):.0f}")
+            rows.add_row("prefix hits", f"behind signals {behind}  all calls {all_calls}")
+            rows.add_row("charts", "  ".join(f"{state} {vision[state]}" for state in ("fresh", "stale", "absent") if vision[state]))
         return Panel(Group(Text(f" {self._banner} ", BANNER_STYLE), rows), box=HEAVY, border_style="yellow", padding=(0, 1))
 
 
@@ -161,29 +143,3 @@ def make_console() -> Console:
     """Return the console of standard output; without a terminal its lines are not folded."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
-
-
-def _figures(results: Results, warm: WarmCount) -> list[tuple[str, Text]]:
-    published = results.published()
-    vision = Counter(audit.vision for audit in published)
-    all_calls = hit_ratio(results.calls(), warm.prompt_tokens, warm.cached_tokens)
-    lanes = ((state, REGISTRY.get_sample_value("aquiline_lanes", {"state": state}) or 0) for state in _LANE_STATES)
-    return [
-        ("outcomes", Text("  ").join(Text(f"{one.value} {results.outcomes[one]}", _OUTCOME_STYLES[one]) for one in Outcome)),
-        ("lanes", Text("  ".join(f"{state.replace('_', '-')} {count:.0f}" for state, count in lanes))),
-        ("ms p50/p95", Text(_stages(published))),
-        ("prefix hits", Text(f"behind signals {_percent(hit_ratio(published))}  all calls {_percent(all_calls)}")),
-        ("charts", Text("  ".join(f"{state} {vision[state]}" for state in ("fresh", "stale", "absent") if vision[state]) or "-")),
-    ]
-
-
-def _stages(published: Sequence[AuditRecord]) -> str:
-    if not published:
-        return "-"
-    columns = {"total": [total_ms(audit) for audit in published]}
-    columns |= {stage.replace("_", " "): [audit.latency_ms.get(stage, 0.0) for audit in published] for stage in LATENCY_STAGES}
-    return "  ".join(f"{stage} {percentile(ms, 50):.0f}/{percentile(ms, 95):.0f}" for stage, ms in columns.items())
-
-
-def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.1%}"

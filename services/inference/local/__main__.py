@@ -13,6 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
+from services.inference.child_server import call_at_end_of_stdin
+
 LISTENING: Final = "local engine listening on "
 """What the process prints before its address, once it serves."""
 
@@ -65,14 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     _wait_until_healthy(server.listening_address)
     print(f"{LISTENING}{server.listening_address}", flush=True)  # noqa: T201 - whoever started it waits for this line
     if options.tied:
-        threading.Thread(target=_wait_for_the_end_of_stdin, args=(stopped,), daemon=True).start()
+        call_at_end_of_stdin(stopped.set)
     stopped.wait()
     os._exit(0)  # llama.cpp would first finish what it computes
-
-
-def _wait_for_the_end_of_stdin(stopped: threading.Event) -> None:
-    sys.stdin.buffer.read()
-    stopped.set()
 
 
 def _wait_until_healthy(url: str) -> None:

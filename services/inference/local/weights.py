@@ -21,6 +21,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from services.inference.child_server import ServerStartError
 from services.inference.local.vocabulary import tokenizer_config, tokenizer_json
 
 _ROOT: Final = Path(__file__).parents[3]
@@ -30,7 +31,7 @@ _MIB: Final = 1024**2
 Say = Callable[[str], None]
 
 
-class LocalEngineError(Exception):
+class LocalEngineError(ServerStartError):
     """The local engine cannot be had; the text says why and what to do."""
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 from services.core.tokenizer import Tokenizer
+from services.inference.child_server import call_at_end_of_stdin
 from services.inference.simulator.server import Simulator
 from services.inference.simulator.timing import Calibration
+
+LISTENING: Final = "simulator listening on "
+"""What the process prints before its address, once it serves."""
 
 _DATA = Path(__file__).parent.parent / "data"
 _TEACHING = """
@@ -42,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--time-scale", type=float, default=1.0, help="2 is half as fast as the GPU, 0 waits for nothing (default: 1)")
     parser.add_argument("--kv-capacity-tokens", type=int, help="a smaller or larger KV cache than the calibration's")
     parser.add_argument("--api-key-file", type=Path, help="file that holds the bearer token to ask for")
+    parser.add_argument("--tied", action="store_true", help="end when standard input ends, as a child of whoever holds its other end")
     options = parser.parse_args(argv)
     if options.time_scale < 0:
         parser.error(f"--time-scale must not be negative, not {options.time_scale}")
@@ -57,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
             time_scale=options.time_scale,
             api_key=api_key,
         )
+        if options.tied:
+            call_at_end_of_stdin(lambda: os._exit(0))
         asyncio.run(_serve(simulator, options.host, options.port))
     except (ValueError, OSError) as error:
         print(f"simulator: {error}", file=sys.stderr)  # noqa: T201 - a command's own words
@@ -69,7 +78,7 @@ async def _serve(simulator: Simulator, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with simulator.serving(host, port) as url:
-        print(f"simulator listening on {url}", flush=True)  # noqa: T201 - whoever started it waits for this line
+        print(f"{LISTENING}{url}", flush=True)  # noqa: T201 - whoever started it waits for this line
         await stopped.wait()
 
 

@@ -20,14 +20,14 @@ from rich.console import Console
 from deploy.local import LocalKafka, LocalRedis
 from schemas import AuditRecord, MarketFeatures, Outcome, Signal, decode_signal_message
 from services.core.exported_log import read_log
-from services.core.settings import SettingsError
+from services.core.settings import SettingsError, load
 from services.demo import engines, plan, setup
-from services.demo.engines import SimulatorProcess
-from services.demo.log_output import LogOutput
+from services.demo.engines import SimulatorEngine
 from services.demo.options import Vision
 from services.demo.report import AUDIT, LOG, REPORT, SIGNALS
 from services.demo.run import run_demo
 from services.demo.setup import set_up
+from services.demo.terminal import Screen
 from services.inference.local.weights import LocalEngineError, Weights
 from services.replay.replay_command import Source, verify_command
 from tests.integration.inference.local import weights
@@ -41,7 +41,7 @@ SMALL = dataclasses.replace(
 async def _run(folder: Path, **changes: object) -> tuple[int, dict[str, Any], str]:
     demo = set_up(dataclasses.replace(SMALL, **changes), folder)  # type: ignore[arg-type]
     console = Console(file=io.StringIO(), width=200)
-    code = await run_demo(demo, console, LogOutput(console))
+    code = await run_demo(demo, Screen(console))
     assert isinstance(console.file, io.StringIO)
     return code, json.loads((folder / REPORT).read_text()), console.file.getvalue()
 
@@ -192,13 +192,11 @@ async def test_through_a_real_kafka_and_redis_it_is_the_same_twice(tmp_path: Pat
 
 
 async def test_the_simulator_comes_back_at_its_address() -> None:
-    simulator = SimulatorProcess(seed=0, time_scale=0.0)
-    await simulator.start(print)
+    simulator, settings = SimulatorEngine(seed=0, time_scale=0.0), load(None, {"run_mode": "demo"})
     try:
-        url = simulator.url
+        urls = (await simulator.start(settings, print)).engine.urls
         await simulator.kill()
-        await simulator.start(print)
-        assert simulator.url == url
+        assert (await simulator.start(settings, print)).engine.urls == urls
     finally:
         await simulator.kill()
 

@@ -16,10 +16,10 @@ from services.backtest.backtest_plan import prepare as prepare_backtest
 from services.cli.config import as_toml
 from services.core.bus import BusError
 from services.core.settings import EngineSettings
-from services.demo.log_output import LogOutput
 from services.demo.report import AUDIT, SIGNALS
 from services.demo.run import run_demo
 from services.demo.setup import set_up
+from services.demo.terminal import Screen
 from services.fusion.service import load_tokenizer
 from services.inference.simulator.server import Simulator
 from services.inference.simulator.timing import Calibration
@@ -34,7 +34,7 @@ async def _demo(folder: Path, bus: str) -> Path:
     """Play a small demo and return its settings as a file."""
     demo = set_up(dataclasses.replace(SMALL, bus=bus), folder)
     console = Console(file=io.StringIO(), width=200)
-    assert await run_demo(demo, console, LogOutput(console)) == 0
+    assert await run_demo(demo, Screen(console)) == 0
     config = folder / "aquiline.toml"
     config.write_text(as_toml(demo.acts[-1].settings))
     return config
