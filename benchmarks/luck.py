@@ -2,7 +2,8 @@
 
 Each row plays traders of one habit on markets of their own: signals, the judge's fills at the default costs, and the report with its
 random traders and its sentence. The first rows have no skill: what is said of them should be *no evidence*. The last ones know the way
-in a share of their signals. Markets are random walks of 300 bars of three symbols, and stretches of as many days of the demo's stocks.
+in a share of their signals. Markets are random walks of 300 bars of three symbols, 600 for traders who place orders every twelfth bar,
+and stretches of as many days of the demo's stocks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from services.scoring.report.build import judge
 from services.scoring.report.model import Evidence
 
 BARS: Final = 300
+MOMENTS: Final = 50
+"""Times at which a trader places orders, at least; with fewer the report says nothing, and the row would show nothing."""
 MARKETS: Final = 120
 QUICK_MARKETS: Final = 10
 MOST: Final = 5.0
@@ -64,16 +67,31 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness' signa
     no_skill = [figures["said skill, %"] for figures, row in zip(found, rows, strict=True) if not row.skill]
     return Measured(
         rows=found,
-        setting={"markets a row": markets, "bars": BARS, "symbols": 3, "costs": "defaults of `scoring`"},
+        setting={
+            "markets a row": markets,
+            "bars": f"{BARS}; {MOMENTS} times those between signals where that is more",
+            "symbols": 3,
+            "costs": "defaults of `scoring`",
+        },
         targets=[Target("luck called skill, in any row", MOST, at_least=False, got=max(no_skill), unit="%")],
         notes=[f"Of {markets} traders a share of 2 % has a 95 % interval of about {_half_width(0.02, markets):.1f} points to either side."],
     )
 
 
-def judged(row: Row, seed: int, bars: int = BARS) -> Said:
+def judged(row: Row, seed: int, bars: int | None = None) -> Said:
     """Return what the report says of the trader and market number `seed` of a row."""
-    found = judge(_given(row, seed, bars))
+    bars = bars_of(row) if bars is None else bars
+    given = _given(row, seed, bars)
+    found = judge(given, first_kind_alone=True)
+    if found.verdict.evidence in {Evidence.SKILL, Evidence.HARM}:
+        # Where one kind of random trader allows nothing to be said, two do not either: the second is played for the others alone.
+        found = judge(given)
     return Said(found.verdict.evidence, found.counts.opened, float(found.trades.net.mean()) if len(found.trades) else 0.0)
+
+
+def bars_of(row: Row) -> int:
+    """Return how long the row's markets are: a trader who waits long between signals needs more of it to make enough of them."""
+    return max(BARS, MOMENTS * HABITS[row.habit].every)
 
 
 def _given(row: Row, seed: int, bars: int) -> ReportInput:
@@ -97,6 +115,7 @@ def _figures(row: Row, said: list[Said]) -> dict[str, Any]:
         "mean net return, bp": round(1e4 * sum(one.mean for one in said) / len(said), 2),
         "said skill, %": round(100 * counts[Evidence.SKILL] / len(said), 1),
         "said worse than chance, %": round(100 * counts[Evidence.HARM] / len(said), 1),
+        "said too few, %": round(100 * counts[Evidence.TOO_FEW] / len(said), 1),
     }
 
 

@@ -54,6 +54,7 @@ def random_traders(
     block: int,
     seed: int,
     traders: int = TRADERS,
+    first_kind_alone: bool = False,
 ) -> Random | None:
     """Return how the strategy does among random traders; None where its orders are not known or have too few bars.
 
@@ -62,7 +63,8 @@ def random_traders(
     Those of the second kind place them at moments of their own and toss a coin for the direction. Orders that the strategy placed
     and that were not filled are among them: elsewhere they might have been.
 
-    `block` is the bootstrap's, for the interval of the strategy's own figure.
+    `block` is the bootstrap's, for the interval of the strategy's own figure. With `first_kind_alone` the second kind, which takes most
+    of the time, is left out: where the first one says nothing, both say nothing.
     """
     found = orders_of(outcomes, prices, start_ms, end_ms)
     if found is None:
@@ -71,11 +73,11 @@ def random_traders(
     known = {outcome.signal_id for outcome in orders.outcomes}
     net = trades.net[np.array([outcome.signal_id in known for outcome in trades.outcomes], dtype=bool)]
     generator = np.random.default_rng(seed)
-    moved, tossed = _moved(orders, rings, generator, traders), _tossed(orders, rings, generator, traders)
-    if not (len(net) and len(moved) and len(tossed)):
+    moved = _moved(orders, rings, generator, traders)
+    if not (len(net) and len(moved)):
         return None
     strategy = float(net.mean())
-    kinds = (
+    kinds = [
         _kind(
             "same orders, another time",
             "the strategy's own orders, with their sequence, symbols, directions, levels, horizons and costs, all moved along by a "
@@ -83,17 +85,23 @@ def random_traders(
             moved,
             strategy,
         ),
-        _kind(
-            "random moments, a coin's directions",
-            "the same orders in the same symbols, each placed at a random moment of the period and bought or sold as a coin falls "
-            "(those that the strategy placed together stay together)",
-            tossed,
-            strategy,
-        ),
-    )
+    ]
+    if not first_kind_alone:
+        tossed = _tossed(orders, rings, generator, traders)
+        if not len(tossed):
+            return None
+        kinds.append(
+            _kind(
+                "random moments, a coin's directions",
+                "the same orders in the same symbols, each placed at a random moment of the period and bought or sold as a coin falls "
+                "(those that the strategy placed together stay together)",
+                tossed,
+                strategy,
+            )
+        )
     edge = bootstrap_mean(net - kinds[0].mean, block=block, seed=seed)
     assert edge is not None  # noqa: S101 - there is a position
-    return Random(len(net), strategy, edge, kinds)
+    return Random(len(net), strategy, edge, tuple(kinds))
 
 
 def _moved(orders: Orders, rings: Rings, generator: np.random.Generator, traders: int) -> Floats:

@@ -58,13 +58,17 @@ class Judged:
         return 1 if self.overlap is None else self.overlap.block
 
 
-def judge(given: ReportInput) -> Judged:
-    """Return the verdict on `given` and what it rests on."""
+def judge(given: ReportInput, *, first_kind_alone: bool = False) -> Judged:
+    """Return the verdict on `given` and what it rests on; with `first_kind_alone` by the first kind of random traders."""
     outcomes, duplicates = distinct(given.outcomes)
     counts, trades, prices = count(outcomes, duplicates), trades_of(outcomes), Prices(given.bars, given.restatements, given.max_jump)
     period, overlap = _period(outcomes, prices), _overlap(trades)
     block = 1 if overlap is None else overlap.block
-    random = None if period is None else random_traders(outcomes, trades, prices, *period, block=block, seed=SEED)
+    random = (
+        None
+        if period is None
+        else random_traders(outcomes, trades, prices, *period, block=block, seed=SEED, first_kind_alone=first_kind_alone)
+    )
     return Judged(outcomes, counts, trades, prices, period, overlap, random, reached(counts, overlap, random))
 
 
