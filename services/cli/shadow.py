@@ -66,12 +66,21 @@ def compare_sides(
     max_hits_lost: Annotated[
         float, typer.Option(min=0, max=1, help="Share of prefix hits, at most so much below live's.")
     ] = _DEFAULTS.max_hits_lost,
+    min_matured: Annotated[
+        int, typer.Option(min=1, help="Pairs in which a side wanted a position and whose horizon is over, at least.")
+    ] = _DEFAULTS.min_matured,
+    margin_bps: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="BPS", help="What a pair may make less than live's at the low end of the 95 % interval, in basis points."
+        ),
+    ] = _DEFAULTS.margin_bps,
 ) -> None:
     """Compare the decisions of a candidate in run mode shadow with live's decisions on the same records.
 
     Both workers run side by side on one cluster: the shadow reads live's inputs and writes its own topics. Decisions are matched by
     symbol, interval, mode and market record. The comparison shows coverage, actions, latency, outcomes, prefix hits and accepted
-    tokens and, where both sides are scored, the paired difference of returns with its interval.
+    tokens, and the paired difference of returns with its interval, for which the scorer has to run on both sides.
 
     The exit status is 0 when every criterion is met, 1 when one is not, 2 when there is nothing to compare.
 
@@ -89,7 +98,17 @@ def compare_sides(
         raise typer.BadParameter(f"{since!r} is not a length of time such as 30m, 6h or 2d", param_hint="--since") from None
     now_ms = SystemClock().now_ms()
     trails = asyncio.run(_read(sides, now_ms - span_ms))
-    criteria = Criteria(min_pairs, round(min_minutes * 60_000), min_coverage, min_agreement, max_slower, max_lost, max_hits_lost)
+    criteria = Criteria(
+        min_pairs=min_pairs,
+        min_span_ms=round(min_minutes * 60_000),
+        min_coverage=min_coverage,
+        min_agreement=min_agreement,
+        max_slower=max_slower,
+        max_lost=max_lost,
+        max_hits_lost=max_hits_lost,
+        min_matured=min_matured,
+        margin_bps=margin_bps,
+    )
     try:
         found = compare(trails, (_expected(sides[0]), _expected(sides[1])), sides[1].fusion.symbols, criteria, now_ms)
     except NothingToCompareError as error:

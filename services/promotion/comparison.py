@@ -10,15 +10,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas import LATENCY_STAGES, Action, Outcome
+from schemas import LATENCY_STAGES, Outcome
 from services.promotion.audit_summary import AuditSummary
 from services.promotion.comparison_result import Check, Comparison, Returns, Side, Spread
-from services.promotion.decision_pairs import Pair, SideRecords, covered, distinct, matrix, newest_version, pairs, span, within
-from services.scoring.report.statistics import block_length, bootstrap_mean
+from services.promotion.decision_pairs import SideRecords, covered, distinct, matrix, newest_version, pairs, span, within
+from services.promotion.paired_returns import paired_returns
 
 _TO_DECISION: Final = LATENCY_STAGES.index("decision") + 1
 _TOP_REASONS: Final = 5
-_SEED: Final = 7
 _SLACK_MS: Final = 50.0
 """A latency within this much of live's counts as equal, as a ratio of two small figures says nothing."""
 _MINUTE_MS: Final = 60_000
@@ -50,6 +49,12 @@ class Criteria:
     max_slower: float = 1.25
     max_lost: float = 0.01
     max_hits_lost: float = 0.05
+    min_matured: int = 100
+    """Pairs in which a side wanted a position and whose horizon is over."""
+    min_scored: float = 0.99
+    """Share of them that have outcomes on both sides."""
+    margin_bps: float = 5.0
+    """What a pair may make less than live's, at most, at the low end of the interval."""
 
 
 def compare(
@@ -87,7 +92,7 @@ def compare(
         same_vision=_share(pair.same_vision for pair in found),
         actions=matrix(found),
         agreement=_share(pair.live.action is pair.shadow.action for pair in decided),
-        returns=_returns(decided, live, shadow),
+        returns=paired_returns(decided, live, shadow),
         checks=[Check(name="none", wanted="", got="", passed=True)],
     )
     return comparison.model_copy(update={"checks": list(verdict(comparison, criteria))})
@@ -120,9 +125,27 @@ def verdict(found: Comparison, criteria: Criteria) -> Iterable[Check]:
     if live.prefix_hits is not None and shadow.prefix_hits is not None:
         least_hits = max(0.0, live.prefix_hits - criteria.max_hits_lost)
         yield check("prefix hits", f"at least {least_hits:.1%}", f"{shadow.prefix_hits:.1%}", shadow.prefix_hits >= least_hits)
-    if found.returns is not None and found.returns.high is not None:
-        high = found.returns.high
-        yield check("returns", "interval of the difference not entirely below 0", f"up to {high * 1e4:+.1f} bp", high >= 0)
+    yield from _of_returns(found.returns, criteria)
+
+
+def _of_returns(found: Returns | None, criteria: Criteria) -> Iterable[Check]:
+    """Yield the criteria of returns. A candidate that was not scored meets none of them: nobody knows what it would have made."""
+    matured = 0 if found is None else found.matured
+    yield Check(
+        name="outcomes",
+        wanted="both sides",
+        got="not on both sides" if found is None else "both sides",
+        passed=found is not None,
+    )
+    yield Check(name="matured pairs", wanted=f"at least {criteria.min_matured}", got=str(matured), passed=matured >= criteria.min_matured)
+    share = 0.0 if found is None or not matured else 1 - found.unscored / matured
+    yield Check(
+        name="scored among them", wanted=f"at least {criteria.min_scored:.0%}", got=f"{share:.1%}", passed=share >= criteria.min_scored
+    )
+    low = None if found is None else found.low
+    got = "no interval" if low is None else f"{low * 1e4:+.1f} bp"
+    passed = low is not None and low >= -criteria.margin_bps * 1e-4
+    yield Check(name="returns", wanted=f"95 % interval of the difference above -{criteria.margin_bps:g} bp", got=got, passed=passed)
 
 
 def _side(summaries: Sequence[AuditSummary], trail: SideRecords, version: str, expected: Expected) -> Side:
@@ -160,47 +183,6 @@ def _latency(published: Sequence[AuditSummary]) -> dict[str, Spread]:
 def _spread(values: NDArray[np.float64]) -> Spread:
     p50, p95, p99 = (float(value) for value in np.percentile(values, (50, 95, 99)))
     return Spread(count=len(values), p50=round(p50, 3), p95=round(p95, 3), p99=round(p99, 3))
-
-
-def _returns(decided: Sequence[Pair], live: SideRecords, shadow: SideRecords) -> Returns | None:
-    """Return the paired difference where at least one side opened a position and every opened one is scored."""
-    opened = [pair for pair in decided if _opens(pair.live) or _opens(pair.shadow)]
-    for trail, summaries in ((live, [pair.live for pair in opened]), (shadow, [pair.shadow for pair in opened])):
-        if any(map(_opens, summaries)) and not any(one.signal_id in trail.scored for one in summaries):
-            return None  # this side is not scored: only pairs in which it opened no position would remain
-    rows = []
-    for pair in opened:
-        ours, theirs = _made(pair.live, live), _made(pair.shadow, shadow)
-        if ours is not None and theirs is not None:
-            rows.append((ours[0], theirs[0], pair.live.ts_event_ms, max(ours[1], theirs[1])))
-    if not rows:
-        return None
-    ours_net, theirs_net, start_ms, end_ms = (np.asarray(column) for column in zip(*rows, strict=True))
-    block = block_length(start_ms.astype(np.int64), end_ms.astype(np.int64))
-    difference = bootstrap_mean(theirs_net - ours_net, block=block, seed=_SEED)
-    assert difference is not None  # noqa: S101 - there are rows
-    return Returns(
-        pairs=len(rows),
-        live_mean=float(ours_net.mean()),
-        shadow_mean=float(theirs_net.mean()),
-        difference=difference.value,
-        low=difference.low,
-        high=difference.high,
-    )
-
-
-def _opens(one: AuditSummary) -> bool:
-    return one.action in {Action.BUY, Action.SELL}
-
-
-def _made(one: AuditSummary, trail: SideRecords) -> tuple[float, int] | None:
-    """Return the return of a decision and its exit time: 0 where it opened no position; None where it is not scored."""
-    if not _opens(one):
-        return 0.0, one.ts_event_ms
-    outcome = trail.scored.get(one.signal_id) if one.signal_id is not None else None
-    if outcome is None or outcome.unscored_reason is not None:
-        return None
-    return outcome.return_net or 0.0, outcome.ts_exit_ms
 
 
 def _share(flags: Iterable[bool]) -> float | None:

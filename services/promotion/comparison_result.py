@@ -53,12 +53,17 @@ class Side(_Part):
 class Returns(_Part):
     """Returns on the same records, after costs; `difference` is the shadow's less live's."""
 
+    matured: int
+    """Count of decided pairs in which a side wanted a position and whose horizon is over."""
+    unscored: int
+    """Those among them that lack an outcome."""
     pairs: int
-    live_mean: float
-    shadow_mean: float
-    difference: float
-    low: float | None
-    high: float | None
+    """Those among them with a return on both sides, 0 where no position was opened."""
+    live_mean: float = 0.0
+    shadow_mean: float = 0.0
+    difference: float = 0.0
+    low: float | None = None
+    high: float | None = None
     """95 % interval of the difference; None with too few pairs."""
 
 
@@ -74,7 +79,8 @@ class Check(_Part):
 class Comparison(_Part):
     """The whole comparison with its verdict."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    """1 asked nothing of returns that were not scored."""
     made_ms: int
     from_ms: int
     until_ms: int
@@ -94,7 +100,7 @@ class Comparison(_Part):
     agreement: float | None
     """Share of the decided pairs with equal actions."""
     returns: Returns | None
-    """None where neither side's signals were scored."""
+    """None where a side that wanted positions has no outcome."""
     checks: list[Check] = Field(min_length=1)
 
     @property

@@ -24,12 +24,12 @@ def show(found: Comparison, console: Console) -> None:
         vision = "" if found.same_vision is None else f"; {found.same_vision:.1%} of the pairs used the same vision record"
         console.print(f"Equal actions in {found.agreement:.1%} of the published pairs{vision}.")
     if found.returns is None:
-        console.print("Returns: not scored on both sides.")
+        console.print("Returns: a side has no outcomes; run `python -m services.scoring` with both settings files.")
     else:
         made = found.returns
         interval = "too few for an interval" if made.low is None or made.high is None else f"95 %: {_bp(made.low)} to {_bp(made.high)}"
         console.print(
-            f"Returns of {made.pairs:,} pairs with an opened position: live {_bp(made.live_mean)}, shadow {_bp(made.shadow_mean)}, "
+            f"Returns of {made.pairs:,} of {made.matured:,} matured pairs: live {_bp(made.live_mean)}, shadow {_bp(made.shadow_mean)}, "
             f"difference {_bp(made.difference)} ({interval})."
         )
     checks = Table("", "criterion", "threshold", "found", title="Verdict", title_justify="left")

@@ -14,10 +14,12 @@ from services.promotion.audit_summary import AuditSummary, DecisionPoint, Trigge
 
 @dataclass(frozen=True, slots=True)
 class SideRecords:
-    """One side's audit summaries, and the outcomes of its signals by signal id."""
+    """One side's audit summaries, and the outcomes and horizons of its signals by signal id."""
 
     summaries: Sequence[AuditSummary]
     scored: Mapping[UUID, SignalOutcome] = field(default_factory=dict)
+    horizons_ms: Mapping[UUID, int] = field(default_factory=dict)
+    """When the view of each signal to buy or sell ends, in market time."""
 
 
 class Pair(NamedTuple):

@@ -65,7 +65,8 @@ async def test_a_candidate_runs_beside_live_and_is_compared_promoted_and_rolled_
             comparison = tmp_path / "comparison.json"
             promotion = ("promote", "--live", str(live.config), "--candidate", str(shadow.config), "--comparison", str(comparison))
             status, said = await aquiline("shadow", "compare", *files, "--out", str(comparison))
-            assert (status, "May be promoted." in said) == (0, True), said
+            unscored = "outcomes, matured pairs, scored among them, returns."
+            assert (status, f"May not be promoted: {unscored}" in " ".join(said.split())) == (1, True), said
             found = orjson.loads(comparison.read_bytes())
             decided = site.logs.outcomes()["published"]
             assert (found["coverage"], found["decided"], found["agreement"]) == (1.0, decided, 0.0)
@@ -74,6 +75,8 @@ async def test_a_candidate_runs_beside_live_and_is_compared_promoted_and_rolled_
 
             before = live.config.read_text()
             status, said = await aquiline(*promotion, "--reason", "a test")
+            assert (status, "outcomes is not on both sides" in said) == (1, True), "no scorer runs here, and live needs outcomes"
+            status, said = await aquiline(*promotion, "--reason", "a test", "--override", "no scorer here")
             assert status == 0, said
             assert load(live.config).fusion.window_bars == 48
             await _restarted(live)

@@ -17,6 +17,8 @@ LIVE_VERSION, SHADOW_VERSION = "1" * 16, "2" * 16
 LIVE = Expected("a" * 16, LIVE_VERSION, "aq-1")
 SHADOW = Expected("b" * 16, SHADOW_VERSION, "aq-1")
 LENIENT = Criteria(min_pairs=1, min_span_ms=0)
+UNSCORED = {"outcomes", "matured pairs", "scored among them", "returns"}
+"""The criteria that a comparison without positions does not meet."""
 
 
 def ref(offset: int, topic: str = "market-features") -> OffsetRef:
@@ -95,8 +97,16 @@ def scored(run_mode: RunMode, offset: int, return_net: float | None, *, action: 
     )
 
 
-def trail(*audits: AuditRecord, outcomes: tuple[SignalOutcome, ...] = ()) -> SideRecords:
-    return SideRecords([AuditSummary.of(one) for one in audits], {one.signal_id: one for one in outcomes})
+def trail(*audits: AuditRecord, outcomes: tuple[SignalOutcome, ...] = (), horizon_bars: int = 5) -> SideRecords:
+    """Return a side whose views all hold for so many minutes."""
+    horizons_ms = {one.signal_id: one.trigger.ts_event_ms + horizon_bars * MINUTE for one in audits if one.signal_id is not None}
+    return SideRecords([AuditSummary.of(one) for one in audits], {one.signal_id: one for one in outcomes}, horizons_ms)
+
+
+def bought(run_mode: RunMode, numbers: range, made: float = 0.001, **changes: Any) -> SideRecords:
+    """Return a side that bought on every record but the last five, and whose signals are all scored."""
+    audits = [audit(run_mode, number, Action.BUY if number < numbers[-1] - 5 else Action.HOLD, **changes) for number in numbers]
+    return trail(*audits, outcomes=tuple(scored(run_mode, number, made) for number in numbers))
 
 
 def compared(live: SideRecords, shadow: SideRecords, criteria: Criteria = LENIENT, symbols: tuple[str, ...] = ()) -> Comparison:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from schemas import Action, RunMode
+from schemas import RunMode
 from services.cli.promote import app as promote_app
 from services.cli.rollback import app as rollback_app
 from services.cli.shadow import store
@@ -20,7 +20,7 @@ from services.promotion.comparison import Criteria, Expected, compare
 from services.promotion.comparison_result import Comparison
 from services.promotion.decision_settings import decision_settings_hash
 from services.promotion.settings_history import History
-from tests.unit.promotion.build_pairs import LENIENT, LIVE_VERSION, SHADOW_VERSION, audit, trail
+from tests.unit.promotion.build_pairs import LENIENT, LIVE_VERSION, SHADOW_VERSION, bought
 
 LIVE = """run_mode = "live"
 [fusion]
@@ -58,10 +58,7 @@ class Shell:
 
     def compare(self, criteria: Criteria = LENIENT, age_ms: int = 0, **changes: Any) -> Comparison:
         """Write the comparison of the two files as they are now."""
-        sides = [
-            trail(*(audit(mode, number, Action.HOLD, **more) for number in range(3)))
-            for mode, more in ((RunMode.LIVE, {}), (RunMode.SHADOW, changes))
-        ]
+        sides = [bought(mode, range(120), **more) for mode, more in ((RunMode.LIVE, {}), (RunMode.SHADOW, changes))]
         expected = [
             Expected(decision_settings_hash(load(file)), version, "aq-1")
             for file, version in ((self.live, LIVE_VERSION), (self.candidate, SHADOW_VERSION))
@@ -135,8 +132,9 @@ def test_without_a_comparison_that_bears_it_nothing_is_promoted(shell: Shell) ->
     given = ("--comparison", str(shell.comparison))
     refused("there is no --comparison")
     shell.compare(Criteria())
-    refused("decided pairs is 3, expected at least 200", *given)
-    refused("span is 2.0 min, expected at least 60 min", *given)
+    refused("decided pairs is 120, expected at least 200", *given)
+    shell.compare(replace(LENIENT, min_span_ms=3 * 3_600_000))
+    refused("span is 119.0 min, expected at least 180 min", *given)
     shell.compare(age_ms=8 * 86_400_000)
     refused("the comparison is 8 days old", *given)
     shell.compare()
