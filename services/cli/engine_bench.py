@@ -1,4 +1,4 @@
-"""`aquiline engine bench`: measure a running engine of any kind, as a table, a plot and JSON."""
+"""`aquiline engine bench`: measure a running engine of any kind, as a table, a plot and JSON; or hide a fact and ask for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from pydantic import SecretStr
 from rich.console import Console
@@ -13,9 +14,13 @@ from rich.console import Console
 from services.core.clock import SystemClock
 from services.core.settings import EngineSettings, SettingsError
 from services.fusion.decide.answer import ANSWER_SCHEMA
+from services.fusion.prompt.blocks import Encoder
+from services.fusion.prompt.chat import TEMPLATES
 from services.fusion.service import connect_engine, load_tokenizer
 from services.inference.bench import Bench, measure, plot, table
-from services.inference.engine import EngineError
+from services.inference.engine import EngineError, TokenIds
+from services.inference.needle import Needles, search
+from services.inference.needle import table as needles_table
 
 
 def bench(
@@ -28,16 +33,26 @@ def bench(
     length: Annotated[int, typer.Option(min=256, help="Length of prompts, in tokens.")] = 4_096,
     at_once: Annotated[str, typer.Option(help="Decisions at once.")] = "1,3,8",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of calls for each measurement.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.png.")] = None,
+    needle: Annotated[bool, typer.Option("--needle", help="Hide a fact in prompts of --length tokens instead, and ask for it.")] = False,
+    chat_template: Annotated[
+        str, typer.Option(help="Chat template around the question of --needle, as in engine.chat_template.")
+    ] = "minicpm4",
+    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.png, or needle.json.")] = None,
 ) -> None:
-    """Measure a running engine: first token cold and cached, decoding step, one-token action, and decisions at once."""
+    """Measure a running engine: first token cold and cached, decoding step, one-token action, and decisions at once.
+
+    With --needle, ask --rounds times for a fact at 10, 50 and 90 % of a prompt: found or not, and the time of a cold prompt.
+    """
     try:
         counts = [int(part) for part in at_once.split(",")]
     except ValueError:
         raise typer.BadParameter(f"--at-once {at_once!r} must be whole numbers with commas between them, such as 1,3,8") from None
     try:
-        values = {"kind": kind, "urls": [url], "model": model, "tokenizer_file": tokenizer_file}
+        values = {"kind": kind, "urls": [url], "model": model, "tokenizer_file": tokenizer_file, "chat_template": chat_template}
         settings = EngineSettings.model_validate({**values, "api_key": None if api_key is None else SecretStr(api_key)})
+        if needle:
+            _report(asyncio.run(_searched(settings, length, rounds)), out)
+            return
         made = asyncio.run(_measured(settings, length, counts, rounds))
     except (EngineError, SettingsError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
@@ -63,5 +78,26 @@ async def _measured(settings: EngineSettings, length: int, at_once: list[int], r
             schema=ANSWER_SCHEMA,
             say=lambda line: typer.echo(line, err=True),
         )
+    finally:
+        await engine.close()
+
+
+def _report(made: Needles, out: Path | None) -> None:
+    Console().print(needles_table(made))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "needle.json").write_bytes(made.json())
+
+
+async def _searched(settings: EngineSettings, length: int, rounds: int) -> Needles:
+    template = TEMPLATES[settings.chat_template]
+    encoder = Encoder(load_tokenizer(settings), template)
+
+    def encode(system: str, user: str) -> TokenIds:
+        return np.concatenate(encoder.encode_all((*template.head, system, *template.middle, user, *template.tail("fast"))))
+
+    engine = connect_engine(settings, SystemClock())
+    try:
+        return await search(engine, encode, length=length, rounds=rounds, say=lambda line: typer.echo(line, err=True))
     finally:
         await engine.close()
