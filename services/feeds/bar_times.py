@@ -16,10 +16,11 @@ from services.feeds.intervals import check_spacing
 from services.feeds.layouts import Layout
 from services.feeds.read_options import ReadOptions
 from services.feeds.row_values import RawBar
-from services.feeds.stamp_rules import Slots, Span, exchange_zone
+from services.feeds.stamp_rules import NoSessionError, Slots, Span, exchange_zone
 from services.feeds.time_text import DAY_MS, time_zone
 
 OUTSIDE: Final = "before or after the session"
+CLOSED_DAY: Final = "without a trade, on days without a session"
 _HOUR_MS: Final = 3_600_000
 _PRE_MARKET_MS: Final = 19_800_000
 _AFTER_MARKET_MS: Final = 14_400_000
@@ -56,10 +57,12 @@ class TimeAssigner:
         """Return the bars with their times, by symbol, interval and time; raise FileError, CalendarError."""
         spans = [self._stated(bar) for bar in bars] if bars[0].begin_ms is not None else self._spans(bars)
         timed = [TimedBar(bar, span) for bar, span in zip(bars, spans, strict=True)]
-        kept = [one for one in timed if one.span.inside or self._options.extended]
-        if (outside := len(timed) - len(kept)) > 0:
+        kept = [one for one in timed if one.span.inside or (self._options.extended and not one.span.closed_day)]
+        if closed := sum(one.span.closed_day for one in timed):
+            self.left_out[CLOSED_DAY] += closed
+        if (outside := len(timed) - len(kept) - closed) > 0:
             self.left_out[OUTSIDE] += outside
-        if any(before.bar.moment.wall_ms > after.bar.moment.wall_ms for before, after in pairwise(timed)) and _one_series(bars):
+        if any(before.span.open_ms > after.span.open_ms for before, after in pairwise(timed)) and _one_series(bars):
             self.notes.append("rows were not in time order")
         groups: dict[tuple[str, str], list[TimedBar]] = {}
         for one in kept:
@@ -83,11 +86,6 @@ class TimeAssigner:
             if not any(span.inside for span in spans):
                 problem = f"is in no session of calendar {self._calendar.name}{_read_as(naive, zone)}, and neither does any other row"
                 raise self._error(bars[0], f"{problem}; set --time-zone to the file's time zone, or use another --calendar")
-            if naive and self._zone is None and self._layout.startswith("MetaTrader"):
-                first = next(bar for bar, span in zip(bars, spans, strict=True) if not span.inside)
-                raise self._error(
-                    first, f"is in no session{_read_as(naive, zone)}; set --time-zone to the broker's server time, such as EET"
-                )
             # With trades after the session in the file, the last bar of a session may hold some of them too.
             spans = self._read(bars, zone, whole=True)
         return [self._not_before_its_end(bar, span) for bar, span in zip(bars, spans, strict=True)]
@@ -106,6 +104,11 @@ class TimeAssigner:
         """Return the time zone of naive times: the exchange's or UTC, whichever puts more of them in or near sessions."""
         if self._options.calendar == ALWAYS_OPEN:
             return dt.UTC
+        if self._layout.startswith("MetaTrader"):
+            raise FileError(
+                f"{self._table.path}: {self._time_name} is the time of the broker's server, whose zone the file does not have; set "
+                "--time-zone to it, such as Europe/Athens for a server at UTC+2 in winter and UTC+3 in summer"
+            )
         counts = {zone: self._inside(bars, zone) for zone in (self._home, dt.UTC)}
         ours, utc = counts[self._home], counts[dt.UTC]
         if ours == utc and self._home != dt.UTC and ours[0] > 0:
@@ -134,7 +137,7 @@ class TimeAssigner:
         return inside, inside + near
 
     def _read(self, bars: Sequence[RawBar], zone: dt.tzinfo, *, whole: bool) -> list[Span]:
-        base = Slots(self._calendar, "1m", zone, self._home, self._options.stamp, whole)
+        base = Slots(self._calendar, "1m", zone, self._home, self._options.stamp, whole, self._zone is not None)
         slots: dict[str, Slots] = {}
         before: dict[tuple[str, str], int] = {}
         spans: dict[int, Span] = {}
@@ -144,9 +147,14 @@ class TimeAssigner:
             key = bar.symbol, bar.interval
             if bar.interval not in slots:
                 slots[bar.interval] = replace(base, interval=bar.interval)
+            self._check_date(bar)
             try:
                 spans[at] = slots[bar.interval].span(bar.moment, before.get(key))
                 before[key] = bar.moment.instant_ms(zone, before.get(key))
+            except NoSessionError as error:
+                if not _without_trade(bar):
+                    raise self._error(bar, str(error)) from error
+                spans[at] = Span(bar.moment.wall_ms, bar.moment.wall_ms + interval_ms(bar.interval), inside=False, closed_day=True)
             except CalendarError as error:
                 raise self._table.error(bar.row, f"{self._time_name} is {bar.cell}: {error}") from error
             except (ValueError, OverflowError) as error:
@@ -156,6 +164,13 @@ class TimeAssigner:
             if spans[at].open_ms > self._options.now_ms:
                 raise self._error(bar, "is in the future")
         return [spans[at] for at in range(len(bars))]
+
+    def _check_date(self, bar: RawBar) -> None:
+        """Raise FileError when the time is before 1970 or in the future in every time zone."""
+        if bar.moment.wall_ms < -DAY_MS:
+            raise self._error(bar, "is before 1970; remove the earlier bars")
+        if bar.moment.wall_ms > self._options.now_ms + 2 * DAY_MS:
+            raise self._error(bar, "is in the future")
 
     def _error(self, bar: RawBar, problem: str) -> FileError:
         return self._table.error(bar.row, f"{self._time_name} is {bar.cell}, which {problem}")
@@ -217,6 +232,11 @@ def _by_breaks(series: list[TimedBar]) -> list[TimedBar]:
 
 def _one_series(bars: Sequence[RawBar]) -> bool:
     return len({(bar.symbol, bar.interval) for bar in bars}) == 1
+
+
+def _without_trade(bar: RawBar) -> bool:
+    """Return whether the bar repeats a price, or has no volume: some providers write such rows for days without a session."""
+    return bar.volume == 0 or len(set(bar.prices)) == 1
 
 
 def _by_session(bar: RawBar) -> bool:

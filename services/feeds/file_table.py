@@ -144,6 +144,8 @@ def _unzipped(path: Path, content: bytes) -> bytes:
 def _text(path: Path, content: bytes) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
+    elif (half := _half_of_utf16(content)) is not None:
+        encoding = half
     elif b"\x00" in content:
         raise FileError(f"{path} is neither CSV nor Parquet: it holds binary data")
     else:
@@ -153,6 +155,15 @@ def _text(path: Path, content: bytes) -> str:
     except UnicodeDecodeError:
         # Western European spreadsheets write it, and it decodes any byte.
         return content.decode("latin-1")
+
+
+def _half_of_utf16(content: bytes) -> str | None:
+    """Return the encoding of UTF-16 text without a byte order mark: every other byte of its Latin characters is 0."""
+    even, odd = content[:400:2], content[1:400:2]
+    for encoding, zeros, letters in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        if letters and len(content) % 2 == 0 and not any(zeros) and all(letters):
+            return encoding
+    return None
 
 
 def _delimiter(text: str) -> str:

@@ -16,7 +16,7 @@ from services.feeds.file_table import FileError, Table, read_table
 from services.feeds.headers import find_columns
 from services.feeds.layouts import Layout, recognise
 from services.feeds.read_options import Reading, ReadOptions, utc
-from services.feeds.row_values import RowReader
+from services.feeds.row_values import OtherSymbolError, RowReader
 
 __all__ = ["FileError", "ReadOptions", "Reading", "candles_of", "merged", "read_all", "read_candles"]
 
@@ -30,10 +30,18 @@ def read_candles(path: Path, options: ReadOptions) -> Reading:
 def candles_of(table: Table, options: ReadOptions) -> Reading:
     """Return the candles in a table; raise as `read_candles` does."""
     layouts = [recognise(columns) for columns in find_columns(table)]
-    parts = [_read(table, layout, options) for layout in layouts]
+    parts: list[Reading] = []
+    others: list[OtherSymbolError] = []
+    for layout in layouts:
+        try:
+            parts.append(_read(table, layout, options))
+        except OtherSymbolError as error:
+            others.append(error)
+    if not parts:
+        raise others[0]
     candles = [candle for part in parts for candle in part.candles]
     candles.sort(key=lambda one: (one.ts_close_ms, interval_ms(one.interval), one.symbol, one.revision))
-    left_out = sum((part.left_out for part in parts), Counter[str]())
+    left_out = sum([*(part.left_out for part in parts), *(error.left_out for error in others)], Counter[str]())
     if not candles:
         why = "; ".join(f"{count} rows left out: {why}" for why, count in left_out.items())
         raise FileError(f"{table.path}: the file holds no bars{f' ({why})' if why else ''}")

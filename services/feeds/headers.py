@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from services.feeds.file_table import FileError, Row, Table
@@ -15,15 +15,17 @@ _INDEXES: Final = ("index", "index_level_0", "unnamed_0")
 """Names of an unnamed pandas index: it has the times, or row numbers when another column has the times."""
 # Each field and the column names that providers use for it, most specific first; case, spaces and punctuation are ignored.
 _NAMES: Final = {
-    "open": ("open", "o", "opening", "open_price", "eröffnung", "eroeffnung", "erster", "ouverture", "apertura", "otwarcie"),
-    "high": ("high", "h", "max", "high_price", "hoch", "haut", "alto", "najwyzszy", "najwyższy"),
-    "low": ("low", "l", "min", "low_price", "tief", "bas", "bajo", "najnizszy", "najniższy"),
+    "open": ("open", "o", "opening", "open_price", "openprice", "eröffnung", "eroeffnung", "erster", "ouverture", "apertura", "otwarcie"),
+    "high": ("high", "h", "max", "high_price", "highprice", "hoch", "haut", "alto", "najwyzszy", "najwyższy"),
+    "low": ("low", "l", "min", "low_price", "lowprice", "tief", "bas", "bajo", "najnizszy", "najniższy"),
     "close": (
         "close",
         "c",
         "last",
         "close_last",
         "close_price",
+        "closeprice",
+        "latest",
         "schlusskurs",
         "schluss",
         "letzter",
@@ -47,6 +49,8 @@ _NAMES: Final = {
         "window_start",
         "open_time",
         "opentime",
+        "start_time",
+        "starttime",
         "timestamp",
         "datetime",
         "date_time",
@@ -54,10 +58,13 @@ _NAMES: Final = {
         "unix_timestamp",
         "gmt_time",
         "utc_time",
+        "utc",
+        "gmt",
         "local_time",
         "time_utc",
         "time_eet",
         "t",
+        "ts",
         "time",
         *_INDEXES,
     ),
@@ -111,6 +118,8 @@ def find_columns(table: Table) -> list[Columns]:
     """
     if table.names is not None:
         return _from_names(table, [str(name) for name in table.names])
+    if (numbered := _without_numbered_header(table)) is not None:
+        return [numbered]
     texts = [row for row in table.rows[:_TEXT_ROWS] if not _is_data(row)]
     leading = 0
     while leading < len(table.rows) and leading < _TEXT_ROWS and table.rows[leading] in texts:
@@ -186,13 +195,23 @@ def _uses(table: Table, names: Sequence[str], columns: Sequence[int]) -> dict[st
         uses.pop("time", None)
     missing = [use for use in PRICES if use not in uses]
     if missing:
-        raise FileError(f"{table.path}: there is no column for {' and '.join(missing)}; the columns are {', '.join(names)}")
+        raise FileError(f"{table.path}: there is no column for {', '.join(missing)}; the columns are {', '.join(names)}")
     if not {"time", "date", "open_ms"} & uses.keys():
         raise FileError(
             f"{table.path}: there is no column for the time; the columns are {', '.join(names)}; "
             "name the one with each bar's open time, timestamp, datetime or date"
         )
     return uses
+
+
+def _without_numbered_header(table: Table) -> Columns | None:
+    """Return the rows below a header of numbers, without the index that begins them: pandas writes both for rows without names."""
+    first = list(table.rows[0].cells)
+    indexed = first[:1] == [""]
+    if len(table.rows) < 2 or first[indexed:] != [str(number) for number in range(len(first) - indexed)]:  # noqa: PLR2004 - header, row
+        return None
+    rows = [Row(row.number, row.cells[indexed:]) for row in table.rows[1:]]
+    return _without_header(replace(table, rows=rows))
 
 
 def _without_header(table: Table) -> Columns:

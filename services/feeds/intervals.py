@@ -80,6 +80,19 @@ def _shortest(count: int, unit: str) -> str:
     return _BY_MS.get(interval_ms(f"{count}{unit}"), f"{count}{unit}")
 
 
+def of_length(length_ms: int) -> str:
+    """Return the interval of that length; raise ValueError when there is none."""
+    if length_ms in _BY_MS:
+        return _BY_MS[length_ms]
+    if _MONTH_DAYS[0] * _DAY_MS <= length_ms <= _MONTH_DAYS[1] * _DAY_MS:
+        raise ValueError("its bars are months; the longest supported interval is 1w")
+    for unit in "dhms":
+        count, rest = divmod(length_ms, interval_ms(f"1{unit}"))
+        if count and not rest:
+            return normalized(f"{count}{unit}")
+    raise ValueError(f"its bars are {length_ms} ms long; whole seconds are expected")
+
+
 def spacing(opens_ms: Sequence[int]) -> str | None:
     """Infer the interval from the distance between opens, None when it is unclear; raise ValueError for months."""
     gaps = Counter(after - before for before, after in pairwise(sorted(set(opens_ms))))

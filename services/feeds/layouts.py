@@ -18,6 +18,7 @@ _DAY_MS: Final = 86_400_000
 _LEAST_FIXED_POINT: Final = 1_000_000
 """Fixed-point prices are at least this large (0.001 in units of 1e-9); plain integer prices are smaller."""
 _DATABENTO_RTYPES: Final = {"32": "1s", "33": "1m", "34": "1h", "35": "1d"}
+_UTC_NAMES: Final = {"gmt_time", "utc_time", "time_utc", "utc", "gmt"}
 _INTEGER: Final = re.compile(r"\d+(\.0+)?")
 
 
@@ -93,6 +94,7 @@ _SIGNATURES: Final[Sequence[tuple[str, Callable[[Sequence[str], Columns], bool]]
     ("Alpaca", _has("t", "o", "h", "l", "c")),
     ("Dukascopy", _has("gmt_time")),
     ("Dukascopy", _has("local_time")),
+    ("Dukascopy", _written("UTC", "Open", "High", "Low", "Close")),
     ("Dukascopy", lambda names, _: any(re.fullmatch(r"time_[a-z]{3,4}", name) for name in names)),
     ("Stooq", _written("<TICKER>", "<PER>", "<DATE>")),
     ("MetaTrader 5", _written("<DATE>", "<OPEN>", "<TICKVOL>")),
@@ -120,7 +122,11 @@ def _refined(layout: Layout, names: Sequence[str]) -> Layout:
             notes.append("prices are in units of 0.000000001")
     if layout.name == "Dukascopy":
         zone = re.fullmatch(r"time_([a-z]{3,4})", canonical(columns.name("time"))) if "time" in columns.uses else None
-        layout = replace(layout, zone=zone[1].upper() if zone else "UTC" if "gmt_time" in names else None)
+        layout = replace(layout, zone=zone[1].upper() if zone else None)
+    if "time" in columns.uses and canonical(columns.name("time")) in _UTC_NAMES:
+        layout = replace(layout, zone="UTC")
+    if layout.name == "IBKR" and re.fullmatch(r"\d{8}-\d{2}:\d{2}:\d{2}", _first(columns, "time" if "time" in columns.uses else "date")):
+        layout = replace(layout, zone="UTC")  # its form of times in UTC
     columns, said = _with_tick_volume(columns)
     return replace(layout, columns=columns, notes=(*notes, *said))
 
@@ -179,7 +185,8 @@ def _is_binance(first: Sequence[str]) -> bool:
 
 
 def _is_dated(first: Sequence[str]) -> bool:
-    return bool(re.match(r"\d{4}[-/.]?\d{2}[-/.]?\d{2}([T ].*)?$", first[0])) or _epoch(first[0], 10, 13, 16, 19)
+    date = r"(\d{4}[-/.]?\d{2}[-/.]?\d{2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})([T ].*)?"
+    return bool(re.fullmatch(date, first[0])) or _epoch(first[0], 10, 13, 16, 19)
 
 
 _OHLCV: Final = ("time", "open", "high", "low", "close", "volume")

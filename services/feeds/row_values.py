@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from services.feeds.file_table import FileError, Row, Table
 from services.feeds.headers import PRICES
-from services.feeds.intervals import normalized, spacing
+from services.feeds.intervals import normalized, of_length, spacing
 from services.feeds.layouts import Layout
 from services.feeds.number_text import decimal_mark, is_empty, number
 from services.feeds.read_options import ReadOptions
 from services.feeds.symbol_names import Symbols
-from services.feeds.time_text import ParsedTime, is_time_of_day, parse_times, with_clock
+from services.feeds.time_text import ParsedTime, is_time_of_day, parse_times, since_midnight, with_clock
 
 _PRICE_LIMIT: Final = 1e12
 _VOLUME_LIMIT: Final = 1e18
@@ -34,6 +34,15 @@ ROUNDED: Final = "highs and lows were corrected for rounding"
 
 
 _T = TypeVar("_T")
+
+
+class OtherSymbolError(FileError):
+    """No row is of a symbol that is asked for; `left_out` counts the rows."""
+
+    def __init__(self, problem: str, left_out: Counter[str]) -> None:
+        """Take what is wrong, and the counts."""
+        super().__init__(problem)
+        self.left_out = left_out
 
 
 class RawBar(NamedTuple):
@@ -94,7 +103,9 @@ class RowReader:
                 continue
             kept.append((row, cell, moment, symbol))
         if not kept:
-            raise other or FileError(f"{table.path}: no row holds prices")
+            if other is not None:
+                raise OtherSymbolError(str(other), self.left_out)
+            raise FileError(f"{table.path}: no row holds prices")
         interval = self._interval(kept)
         bars = [self._bar(row, cell, moment, symbol, interval) for row, cell, moment, symbol in kept]
         return [bar for bar in bars if bar is not None]
@@ -140,7 +151,7 @@ class RowReader:
         columns, use = self._columns, "time" if self._columns.has("time") else "date"
         cells = [columns.cell(row, use) for row in rows]
         if self._layout.date is not None:
-            return columns.name(use), with_clock([self._layout.date] * len(rows), cells)
+            return columns.name(use), since_midnight(self._layout.date, cells)
         clock = use == "time" and all(
             is_time_of_day(cell) or (str(cell).isdigit() and len(str(cell)) <= _CLOCK_DIGITS) for cell in cells[:_ROWS_LOOKED_AT]
         )
@@ -177,7 +188,7 @@ class RowReader:
         shown = self._layout.interval
         if self._columns.has("close_time"):
             span_ms = self._close_time_ms(rows[0][0]) - rows[0][2].instant_ms(dt.UTC)
-            shown = self._checked(normalized, f"{round(span_ms / 1_000)}s")
+            shown = self._checked(of_length, span_ms)
         if said is not None and shown is not None and said != shown:
             raise FileError(f"{self._table.path}: its bars are of {shown}, and --interval says {said}")
         if said or shown or self._columns.has("interval"):

@@ -24,6 +24,10 @@ _LONG_SESSION_MS: Final = 12 * _HOUR_MS
 _WEEK_DAYS: Final = 7
 
 
+class NoSessionError(ValueError):
+    """The date of a daily bar has no session."""
+
+
 class Span(NamedTuple):
     """A bar's open and close in milliseconds."""
 
@@ -31,6 +35,8 @@ class Span(NamedTuple):
     close_ms: int
     inside: bool
     """Whether it overlaps a session."""
+    closed_day: bool = False
+    """Whether it is a daily bar of a date without a session."""
     early_ms: int | None = None
     """A close or break within the bar after which trading resumes: the bar ended there if the next bar opens before `close_ms`."""
 
@@ -47,6 +53,8 @@ class Slots:
     stamp: Stamp
     whole: bool
     """Whether bars may run past the session's close, as in files with after-market trades."""
+    zone_known: bool = False
+    """Whether `zone` is that of the file, and not inferred: midnight is then an instant, and not a session's date."""
 
     def span(self, moment: ParsedTime, after_ms: int | None = None) -> Span:
         """Return when the bar stamped `moment` opened and closed; raise ValueError with what is wrong with it, CalendarError.
@@ -104,7 +112,8 @@ class Slots:
 
     def _session(self, moment: ParsedTime) -> Span:
         calendar = self.calendar
-        if not moment.date_only and not (moment.offset_ms is None and moment.at_midnight):
+        dated = moment.offset_ms is None and moment.at_midnight and not self.zone_known
+        if not moment.date_only and not dated:
             at_ms = moment.instant_ms(self.zone)
             slot = calendar.bar_bounds("1d", at_ms)
             if slot is not None and slot[0] == at_ms and self.stamp == "open":
@@ -125,7 +134,7 @@ class Slots:
                 return Span(begin_ms, begin_ms + DAY_MS, self._is_inside(begin_ms, begin_ms + DAY_MS))
         session = calendar.session_on(moment.date)
         if session is None:
-            raise ValueError(f"is in no session of calendar {calendar.name}")
+            raise NoSessionError(f"is in no session of calendar {calendar.name}; remove the row, or use --calendar 24x7")
         return Span(*session, inside=True)
 
     def _has_long_sessions(self, at_ms: int) -> bool:

@@ -86,7 +86,7 @@ class ParsedTime:
         first = _ms(naive.replace(tzinfo=zone, fold=0))
         second = _ms(naive.replace(tzinfo=zone, fold=1))
         if second < first:
-            raise ValueError(f"{naive} does not exist in time zone {zone}: clocks are set forward then")
+            raise ValueError(f"does not exist in time zone {zone}: clocks are set forward then")
         return second if after_ms is not None and first <= after_ms else first
 
 
@@ -116,12 +116,20 @@ def with_clock(dates: Sequence[Any], times: Sequence[Any]) -> list[Any]:
     return [f"{date} {_clock(str(cell).strip(), digits)}" for date, cell in zip(dates, times, strict=True)]
 
 
+def since_midnight(date: str, times: Sequence[Any]) -> list[str]:
+    """Join a date and a column of milliseconds since midnight."""
+    return [f"{date} {_of_day(int(str(cell)))}" if str(cell).isdigit() else f"{date} {cell}" for cell in times]
+
+
+def _of_day(ms: int) -> str:
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1_000 % 60:02d}.{ms % 1_000:03d}"
+
+
 def _clock(text: str, digits: int) -> str:
     if not text.isdigit():
         return text
     if digits > len("093000"):
-        whole = int(text)
-        return f"{whole // 3_600_000:02d}:{whole // 60_000 % 60:02d}:{whole // 1_000 % 60:02d}.{whole % 1_000:03d}"
+        return _of_day(int(text))
     text = text.zfill(4 if digits <= len("0930") else 6)
     return ":".join(text[at : at + 2] for at in range(0, len(text), 2))
 

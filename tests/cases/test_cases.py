@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,9 @@ BTC: Final = {"symbol": "BTC-USDT.BINA"}
         ("date_and_time.csv", {**BTC, "interval": "1m"}, 3, "2024-01-02T09:30Z", "2024-01-03T09:31Z"),
         ("date_and_time.csv", {**STOCK, "interval": "1m"}, 3, "2024-01-02T14:30Z", "2024-01-03T14:31Z"),
         ("shib_1h.csv", {"symbol": "SHIB-USDT.BINA"}, 150, "2024-06-01T00:00Z", "2024-06-07T06:00Z"),
+        ("eurusd_1h.csv", {"symbol": "EUR-USD.FX"}, 150, "2024-06-01T00:00Z", "2024-06-07T06:00Z"),
+        ("before_1990.csv", {**STOCK, "interval": "1d"}, 3, "1989-12-28T14:30Z", "1990-01-02T21:00Z"),
+        ("before_1990.csv", {"symbol": "AAPL.XNAS", "interval": "1d"}, 3, "1989-12-28T00:00Z", "1990-01-03T00:00Z"),
         ("unadjusted_split.csv", {**BTC, "interval": "1h"}, 90, "2024-06-01T00:00Z", "2024-06-04T18:00Z"),
         ("pandas_daily.parquet", {**STOCK, "interval": "1d"}, 2, "2024-07-01T13:30Z", "2024-07-02T20:00Z"),
         ("plain_midnight.csv", {**STOCK, "interval": "1d"}, 2, "2024-07-01T13:30Z", "2024-07-02T20:00Z"),
@@ -61,6 +65,11 @@ def test_half_past_stays_half_past() -> None:
         ("dup_header.csv", BTC, r"dup_header\.csv: the header names 'close' \(column 5\) and 'close' \(column 7\)"),
         ("damaged.csv.gz", {**BTC, "interval": "1m"}, r"damaged\.csv\.gz is damaged: it cannot be decompressed"),
         (
+            "before_1990.csv",
+            {"symbol": "7203.XTKS", "calendar": "XTKS", "interval": "1d"},
+            r"before_1990\.csv, line 2: Date is '1989-12-28': calendar XTKS is known from 1997-01-06T00:00Z until .*1989-12-28 lies outside",
+        ),
+        (
             "ccxt_symbol.csv",
             {"symbol": "ETH-USDT.BINA", "interval": "1m"},
             r"line 2: symbol is 'BTC/USDT:USDT', and --symbol ETH-USDT.BINA",
@@ -75,6 +84,22 @@ def test_a_file_is_refused_in_its_owners_words(file: str, given: dict[str, Any],
 @pytest.mark.parametrize(("file", "increment"), [("shib_1h.csv", "0.00000001"), ("eurusd_1h.csv", "0.00001")])
 def test_a_price_has_as_many_digits_as_it_has(file: str, increment: str) -> None:
     assert infer_increment(read_candles(FOLDER / file, options(BTC)).candles).text == increment
+
+
+@pytest.mark.parametrize(
+    ("file", "symbol", "tick", "digits"),
+    [("eurusd_1h.csv", "EUR-USD.FX", "0.00001", 5), ("shib_1h.csv", "SHIB-USDT.BINA", "0.00000001", 8)],
+)
+def test_a_prompt_tells_the_averages_of_a_small_price_apart(tmp_path: Path, file: str, symbol: str, tick: str, digits: int) -> None:
+    last = run(tmp_path, "--data", str(FOLDER / file), "--symbol", symbol, "--price-increment", tick)[-1]
+    asked = ["--audit", str(tmp_path / "audit.jsonl"), "--log", str(tmp_path / "log.jsonl.gz"), "--show", str(last.trigger_id)]
+    shown = CliRunner().invoke(replay, asked, env={"COLUMNS": "300"})
+    assert shown.exit_code == 0, shown.output
+    facts = {name: re.search(rf"\b{name}=(\d+\.\d+)", shown.output) for name in ("atr", "ema_fast", "ema_slow")}
+    found = {name: match[1] for name, match in facts.items() if match is not None}
+    assert found.keys() == facts.keys()
+    assert all(len(text.partition(".")[2]) >= digits and float(text) > 0 for text in found.values())
+    assert found["ema_fast"] != found["ema_slow"]
 
 
 def run(folder: Path, *arguments: str) -> list[AuditRecord]:
