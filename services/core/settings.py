@@ -376,7 +376,7 @@ class VisionSettings(Section):
     group: str = Field("aquiline-vision", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group.")
     intervals: list[Interval] = Field(["1m"], description="Intervals whose closed bars are drawn.")
     window_bars: Literal[5, 20, 60] = Field(20, description="Bars in an image.")
-    stride: Positive = Field(1, description="Draw every n-th closed bar.")
+    stride: Positive = Field(1, description="Draw every n-th scheduled bar of the calendar.")
     batch: Positive = Field(64, description="Maximum images in one forward pass.")
     max_gap_bars: NotNegative = Field(4, description="A window with more missing slots than this is not drawn.")
     max_jump: Annotated[float, Field(gt=1)] = Field(

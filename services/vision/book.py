@@ -101,6 +101,10 @@ class ChartBook:
         """Return `ts_close_ms` of the last bar; raise IndexError without any."""
         return self._bars[-1].candle.ts_close_ms
 
+    def on_stride(self, stride: int) -> bool:
+        """Return whether the last bar is a `stride`-th one by its calendar's schedule, which any book of the symbol agrees on."""
+        return (self._calendar.slots_between(self._interval, 0, self.window_end_ms) - 1) % stride == 0
+
     def window(self, restatements: Sequence[Restatement]) -> Window | Refusal:
         """Return the window that ends with the last bar, or why it is not drawn; raise IndexError without any bar.
 

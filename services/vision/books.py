@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from schemas import Candle, interval_ms
+from schemas import Candle
 from services.core.bus import Record
 from services.core.decode import Refused, decoder
 from services.core.folding.bar_fold import REFUSALS, Fold
@@ -84,8 +84,8 @@ class Books:
         return min((offset for book in self._books.values() if (offset := book.needed_from()) is not None), default=None)
 
     def _due(self, candle: Candle, book: ChartBook) -> Due | None:
-        """Return the newest window when the stride selects its slot; a correction of an older bar redraws it."""
-        if (book.window_end_ms - 1) // interval_ms(candle.interval) % self._windows.stride:
+        """Return the newest window when the stride selects its last bar; a correction of an older bar redraws it."""
+        if not book.on_stride(self._windows.stride):
             return None
         return self._drawn(candle.symbol, candle.interval)
 

@@ -55,6 +55,28 @@ def test_a_correction_replaces_its_bar_and_older_ones_no_longer_do() -> None:
     assert drawn(one)[4, CLOSE] == 90.0
 
 
+@pytest.mark.parametrize("interval", ["1d", "1h", "4h", "1w"])
+@pytest.mark.parametrize("market", ["XNYS", "XHKG", "FX", "24x7"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_stride_counts_scheduled_bars_over_nights_weekends_and_holidays_from_wherever_a_book_begins(
+    stride: int, market: str, interval: str
+) -> None:
+    calendar = SessionCalendar.of(market)
+    closes = calendar.next_closes(interval, START, 40)
+    bars = [bounds for close_ms in closes if (bounds := calendar.bar_bounds(interval, close_ms - 1)) is not None]
+    phases = set()
+    for first in (0, 7):
+        held = ChartBook(instrument(calendar=market), interval, RULES)
+        on: list[int] = []
+        for number, (open_ms, close_ms) in enumerate(bars[first:], first):
+            held.take(candle(0).model_copy(update={"interval": interval, "ts_open_ms": open_ms, "ts_close_ms": close_ms}), number)
+            on += [number] * held.on_stride(stride)
+        assert {number % stride for number in on} == {on[0] % stride}
+        assert len(on) == len(range(on[0], len(bars), stride))
+        phases.add(on[0] % stride)
+    assert len(phases) == 1
+
+
 def test_a_correction_that_changes_nothing_redraws_nothing() -> None:
     one = book([candle(slot) for slot in range(9)])
     assert one.take(candle(4, revision=2), 9) is Fold.DUPLICATE
