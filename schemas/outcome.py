@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.base import DecimalPrice, Finite, Interval, Message, Part, Symbol, TimeMs, Unit
-from schemas.signal import Action, Mode, Source, Vision
+from schemas.signal import Action, LabelAction, Mode, Source, Vision
 
 
 class ExitReason(StrEnum):
@@ -57,6 +57,15 @@ class SignalOutcome(Message):
     source: Source = Field(description="The signal's source.")
     vision: Vision = Field(description="The signal's vision field.")
     conviction: Unit = Field(description="The signal's conviction.")
+    probabilities: dict[LabelAction, Unit] | None = Field(default=None, description="The signal's probabilities; mode `flash` alone.")
+    brier: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="Squared distance of the action's probability from what happened: 1 when the position completed with a gain, else 0. "
+        "Absent without probabilities, or when the position was not opened or ended early.",
+    )
+    log_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="Natural logarithm of that probability's inverse; absent like `brier`."
+    )
     exit_reason: ExitReason = Field(strict=False, description="Why the paper position ended.")
     unfilled_reason: Literal["invalid"] | None = Field(
         default=None, description="With `unfilled`: `invalid` when the entry would have opened beyond its stop."

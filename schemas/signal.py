@@ -16,6 +16,8 @@ from schemas.base import DecimalPrice, Interval, Label, Message, Part, Symbol, T
 Mode = Literal["flash", "fast", "deep"]
 Vision = Literal["fresh", "stale", "absent"]
 Source = Literal["llm", "rules", "simulator"]
+LabelAction = Literal["buy", "sell", "exit", "hold"]
+"""The actions that mode `flash` has probabilities of."""
 
 
 class Action(StrEnum):
@@ -83,7 +85,7 @@ class Signal(_About):
         default=None,
         description="An ordinal from 0 to 1, not a probability; in mode `flash` the probability of `action`. Absent when abstaining.",
     )
-    probabilities: dict[Literal["buy", "sell", "exit", "hold"], Unit] | None = Field(
+    probabilities: dict[LabelAction, Unit] | None = Field(
         default=None,
         description="How likely the model finds each action, summing to 1: in mode `flash` what it decides by, in mode `fast` what the engine says beside the answer, where it does.",
     )

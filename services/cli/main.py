@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "replay": _Entry("services.cli.replay:app", "Rebuild the prompts of past decisions: verify, show, or ask an engine again."),
     "export": _Entry("services.cli.export:app", "Write past decisions as training data."),
     "score": _Entry("services.cli.score:app", "Report on the results of the signals."),
+    "calibrate": _Entry("services.cli.calibrate:app", "Fit the probabilities of mode `flash` to outcomes."),
     "shadow": _Entry("services.cli.shadow:app", "Compare a candidate in run mode shadow with live."),
     "promote": _Entry("services.cli.promote:app", "Copy a candidate's decision settings to live."),
     "rollback": _Entry("services.cli.rollback:app", "Bring back an earlier version of the live settings."),

@@ -16,6 +16,7 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
+    Summary,
     disable_created_metrics,
 )
 
@@ -229,4 +230,13 @@ SIGNAL_GAIN: Final = Counter(
 )
 SIGNAL_LOSS: Final = Counter(
     "aquiline_signal_loss_ratio_total", "Net returns below 0, summed without their sign.", ["action", "source", "vision"], registry=REGISTRY
+)
+
+# Scores of the probabilities of mode `flash`, over positions that completed: the sum over the count is the mean. 0 is best; a Brier
+# score of 0.25 is that of saying 0.5 always, and so is a log loss of 0.69.
+SIGNAL_BRIER: Final = Summary(
+    "aquiline_signal_brier", "Brier scores of the probabilities of judged signals.", ["action", "source"], registry=REGISTRY
+)
+SIGNAL_LOG_LOSS: Final = Summary(
+    "aquiline_signal_log_loss", "Log losses of the probabilities of judged signals.", ["action", "source"], registry=REGISTRY
 )

@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = Path("docs/metrics.md")
 SOURCE: Final = Path(__file__).with_name("metrics.py")
 
-_TYPES: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "Info": "info"}
+_TYPES: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "Info": "info", "Summary": "summary"}
 _SECTION: Final = "# --- "
 _HEAD: Final = """# Metrics
 

@@ -18,6 +18,7 @@ from services.core.calendar import SessionCalendar
 from services.core.restatement import jumps
 from services.scoring.fill_rules import FillRules
 from services.scoring.paper_position import Bar, Key, PaperPosition, PositionEnd, missing_fields
+from services.scoring.probability_scores import probability_of, score
 from services.scoring.restatements import Restatements
 from services.scoring.signal_times import span_of
 
@@ -25,6 +26,9 @@ KEPT_BARS: Final = 128
 """Bars of each interval kept for signals that are read after them; one that stands before them can no longer be judged."""
 _KEPT_CANCELS: Final = 256
 """Cancels kept for signals that are not there yet."""
+_SCORE_DIGITS: Final = 8
+COMPLETED: Final = frozenset({ExitReason.TARGET, ExitReason.STOP, ExitReason.HORIZON})
+"""The ends that a position comes to by itself. A cancel or a newer signal ends it from outside."""
 _STANDING: Final = frozenset({Action.BUY, Action.SELL, Action.EXIT})
 
 
@@ -234,6 +238,9 @@ def _replace(paper: PaperPosition, from_ms: int, action: str) -> bool:
 
 
 def _outcome(paper: PaperPosition, ended: PositionEnd) -> SignalOutcome:
+    scores = None
+    if paper.probabilities is not None and ended.return_net is not None and ended.reason in COMPLETED:
+        scores = score(probability_of(Action(paper.action), paper.probabilities), gained=ended.return_net > 0)
     return SignalOutcome(
         schema_version=1,
         run_mode=RunMode(paper.run_mode),
@@ -245,6 +252,9 @@ def _outcome(paper: PaperPosition, ended: PositionEnd) -> SignalOutcome:
         source=paper.source,
         vision=paper.vision,
         conviction=paper.conviction,
+        probabilities=paper.probabilities,
+        brier=None if scores is None else round(scores.brier, _SCORE_DIGITS),
+        log_loss=None if scores is None else round(scores.log_loss, _SCORE_DIGITS),
         exit_reason=ExitReason(ended.reason),
         unfilled_reason="invalid" if ended.invalid else None,
         unscored_reason="suspected_split" if ended.unscored else None,

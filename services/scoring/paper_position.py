@@ -10,6 +10,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, NamedTuple
 
 from schemas import Action, ExitReason, Mode, Order, Signal, SignalOutcome, Source, Vision
+from schemas.signal import LabelAction
 from services.scoring.fill_rules import FillRules
 from services.scoring.signal_times import Span
 
@@ -76,6 +77,8 @@ class PaperPosition:
     decimals: int
     order: dict[str, Any] | None
     """The fields of the outcome's `Order`; None in a state that was written before there was one."""
+    probabilities: dict[LabelAction, float] | None = None
+    """The signal's, in mode `flash`."""
     cancelled_ms: int | None = None
     """Event time from which it is withdrawn."""
     replaced_ms: int | None = None
@@ -138,6 +141,7 @@ class PaperPosition:
                 "slippage_bps": rules.slippage_bps,
                 "fee": rules.fee,
             },
+            probabilities=None if signal.probabilities is None else dict(signal.probabilities),
             decimals=_decimals(signal.entry, signal.stop, signal.target),
         )
 

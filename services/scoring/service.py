@@ -33,7 +33,9 @@ from services.core.metrics import (
     DEAD_LETTERS,
     OPEN_SIGNALS,
     RECORDS,
+    SIGNAL_BRIER,
     SIGNAL_GAIN,
+    SIGNAL_LOG_LOSS,
     SIGNAL_LOSS,
     SIGNAL_OUTCOMES,
     SIGNAL_RETURN,
@@ -246,6 +248,9 @@ class ScoringService:
                 SIGNAL_RETURN.labels(*labels).observe(outcome.return_net)
                 SIGNAL_GAIN.labels(*labels).inc(max(0.0, outcome.return_net))
                 SIGNAL_LOSS.labels(*labels).inc(max(0.0, -outcome.return_net))
+            if outcome.brier is not None and outcome.log_loss is not None:
+                SIGNAL_BRIER.labels(outcome.action.value, outcome.source).observe(outcome.brier)
+                SIGNAL_LOG_LOSS.labels(outcome.action.value, outcome.source).observe(outcome.log_loss)
 
     async def _finish(self, at_most: int) -> None:
         """Acknowledge records in their order as what they made is taken, until at most so many are not; raise when it was not."""

@@ -28,6 +28,7 @@ from services.scoring.report.model import (
 from services.scoring.report.net_report import net
 from services.scoring.report.prices import Prices
 from services.scoring.report.random_orders import LEAST_BARS
+from services.scoring.report.reliability import probabilities
 from services.scoring.report.statistics import block_length, bootstrap_mean, peak_open, uniqueness, wilson
 from services.scoring.report.trades import Trades, count, distinct, r_multiples, trades_of
 from services.scoring.report.verdict import FEW, reached
@@ -97,6 +98,7 @@ def build(given: ReportInput) -> Report:
         random=judged.random,
         random_missing=_why_no_random(trades, outcomes) if judged.random is None else "",
         calibration=calibration(outcomes, trades, judged.block, SEED),
+        probabilities=probabilities(outcomes, SEED),
         breakdowns=breakdowns(outcomes, SEED),
     )
 

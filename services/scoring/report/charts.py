@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from services.scoring.report.model import Curve, Estimate, Random, Report, Row
+from services.scoring.report.model import Curve, Estimate, Random, ReliabilityBin, Report, Row
 from services.scoring.report.optional_packages import need
 
 INK: Final = "#010101"
@@ -23,6 +23,8 @@ OTHER: Final = "#040404"
 FALL: Final = "#050505"
 _VARIABLES: Final = {INK: "--ink", FAINT: "--faint", STRATEGY: "--strategy", OTHER: "--other", FALL: "--fall"}
 
+_LIGHT: Final = {"--ink": "#1b1f24", "--faint": "#b8c0c8", "--strategy": "#0b62c4", "--other": "#b35c00", "--fall": "#b42318"}
+"""The light colours of `page.html.j2`, for a picture outside a page."""
 _POINTS: Final = 1_200
 """Of a curve at most: a picture is a few hundred pixels wide."""
 _STYLE: Final = {
@@ -60,7 +62,9 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
+    """A size that pictures are drawn in."""
+
     name: str
     width: float
     """Inches of 72 units; the page shows them at most as wide."""
@@ -68,16 +72,16 @@ class _Form:
     ticks: int
 
 
-_WIDE: Final = _Form("wide", 10.0, 4.2, 8)
-_NARROW: Final = _Form("narrow", 4.9, 4.2, 4)
-_Draw = Callable[[Any, _Form], None]
+_WIDE: Final = Form("wide", 10.0, 4.2, 8)
+_NARROW: Final = Form("narrow", 4.9, 4.2, 4)
+Draw = Callable[[Any, Form], None]
 
 
 def pictures(report: Report) -> dict[str, Picture]:
     """Return the report's pictures by name, those for which there is anything to show; raise ServiceError without matplotlib."""
     drawn: dict[str, Picture] = {}
 
-    def add(name: str, title: str, alt: str, draw: _Draw) -> None:
+    def add(name: str, title: str, alt: str, draw: Draw) -> None:
         drawn[name] = Picture(name, title, alt, _svg(name, _WIDE, draw), _svg(name, _NARROW, draw))
 
     if report.counts.opened:
@@ -99,6 +103,14 @@ def pictures(report: Report) -> dict[str, Picture]:
             "Hit rate and mean net return for each bucket of conviction, with 95 % intervals; the table below has the numbers.",
             lambda figure, form: _calibration(figure, form, report),
         )
+    if report.probabilities is not None:
+        bins = report.probabilities.bins
+        add(
+            "reliability",
+            "What was said against what happened",
+            "The share of positions that gained for each tenth of probability, beside a diagonal; the table has the numbers.",
+            lambda figure, form: reliability(figure, form, {"": bins}),
+        )
     if report.random is not None:
         random = report.random
         add(
@@ -111,7 +123,14 @@ def pictures(report: Report) -> dict[str, Picture]:
     return drawn
 
 
-def _svg(name: str, form: _Form, draw: _Draw) -> str:
+def standalone(name: str, draw: Draw) -> str:
+    """Return a wide picture as a file of its own, in the colours of a light page; raise ServiceError without matplotlib."""
+    style = "; ".join(f"{variable}: {colour}" for variable, colour in _LIGHT.items())
+    own = f'<svg xmlns="http://www.w3.org/2000/svg" style="{style}; background: #ffffff; font-family: sans-serif" '
+    return _svg(name, _WIDE, draw).replace("<svg ", own, 1)
+
+
+def _svg(name: str, form: Form, draw: Draw) -> str:
     matplotlib = need("matplotlib")
     figures, backend = need("matplotlib.figure"), need("matplotlib.backends.backend_svg")
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
@@ -163,7 +182,7 @@ def _alt_over_time(report: Report) -> str:
     return f"Lines over time. {'; '.join(ends)}."
 
 
-def _over_time(figure: Any, form: _Form, report: Report) -> None:
+def _over_time(figure: Any, form: Form, report: Report) -> None:
     dates = need("matplotlib.dates")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.2])
     lines = _lines(report)
@@ -187,7 +206,7 @@ def _over_time(figure: Any, form: _Form, report: Report) -> None:
     below.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
-def _per_position(figure: Any, form: _Form, curve: Curve) -> None:
+def _per_position(figure: Any, form: Form, curve: Curve) -> None:
     del form
     ticker = need("matplotlib.ticker")
     axes = figure.subplots()
@@ -199,7 +218,7 @@ def _per_position(figure: Any, form: _Form, curve: Curve) -> None:
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=6))
 
 
-def _calibration(figure: Any, form: _Form, report: Report) -> None:
+def _calibration(figure: Any, form: Form, report: Report) -> None:
     panels = figure.subplots(1, 2) if form is _WIDE else figure.subplots(2, 1, sharex=True)
     buckets = report.calibration.buckets
     shown: tuple[tuple[str, Estimate | None, Callable[[Row], Estimate | None]], ...] = (
@@ -222,7 +241,28 @@ def _calibration(figure: Any, form: _Form, report: Report) -> None:
     panels[0].set_xlabel("conviction" if form is _WIDE else "")
 
 
-def _random(figure: Any, form: _Form, random: Random) -> None:
+def reliability(figure: Any, form: Form, series: Mapping[str, Sequence[ReliabilityBin]]) -> None:
+    """Draw bins against the diagonal, with Wilson's intervals and counts; the last of several series in the strategy's colour."""
+    del form
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1.0)
+    for number, (name, bins) in enumerate(series.items()):
+        colour = STRATEGY if number == len(series) - 1 else OTHER
+        at, gained = [one.forecast * 100 for one in bins], [one.gained.value * 100 for one in bins]
+        ends = [((one.gained.low or 0.0) * 100, (1.0 if one.gained.high is None else one.gained.high) * 100) for one in bins]
+        axes.vlines(at, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=2.0, alpha=0.5)
+        axes.plot(at, gained, marker="o", markersize=6, linewidth=1.2, color=colour, label=name or None)
+        for one in bins:
+            axes.annotate(f"{one.count:,}", (one.forecast * 100, one.gained.value * 100), (7, 4), textcoords="offset points", color=colour)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("said, %")
+    axes.set_ylabel("gained, %")
+    if len(series) > 1:
+        axes.legend(loc="upper left", fontsize=10)
+
+
+def _random(figure: Any, form: Form, random: Random) -> None:
     axes = figure.subplots()
     every = [mean for kind in random.kinds for mean in kind.means]
     edges = np.linspace(min(every), max(every) + 1e-9, 51) * 100

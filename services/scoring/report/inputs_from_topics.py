@@ -47,6 +47,15 @@ async def read_topics(bus: Bus, settings: Settings, selected: OutcomeFilter, pro
         await reader.close()
 
 
+async def read_outcomes(bus: Bus, settings: Settings, selected: OutcomeFilter, progress: Progress) -> list[SignalOutcome]:
+    """Return the selected outcomes alone; raise BusError."""
+    reader = await bus.reader(client_id=_CLIENT)
+    try:
+        return await _Reading(bus, reader, settings, progress).outcomes(selected)
+    finally:
+        await reader.close()
+
+
 class _Reading:
     def __init__(self, bus: Bus, reader: Reader, settings: Settings, progress: Progress) -> None:
         self._bus = bus
@@ -55,10 +64,12 @@ class _Reading:
         self._progress = progress
         self._refused: dict[str, tuple[int, str]] = {}
 
+    async def outcomes(self, selected: OutcomeFilter) -> list[SignalOutcome]:
+        found = self._messages(Topic.SIGNAL_OUTCOMES, SignalOutcome, selected.since_ms)
+        return [one async for one in found if selected.accepts(one)]
+
     async def read(self, selected: OutcomeFilter) -> ReportSources:
-        outcomes = SelectedOutcomes(
-            [one async for one in self._messages(Topic.SIGNAL_OUTCOMES, SignalOutcome, selected.since_ms) if selected.accepts(one)]
-        )
+        outcomes = SelectedOutcomes(await self.outcomes(selected))
         notes = []
         bars, signals, changes = ClosedBars(), SignalFacts(), list[Signal]()
         restatements: list[Restatement] = []

@@ -172,6 +172,31 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Positions whose probability lies in one bin: what was forecast, and how often it happened."""
+
+    name: str
+    count: int
+    forecast: float
+    """Mean probability."""
+    gained: Estimate
+    """Share that completed with a gain, with Wilson's interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """How good the probabilities of mode `flash` were, over completed positions. The event is a gain after costs."""
+
+    count: int
+    brier: Estimate
+    log_loss: Estimate
+    base_brier: float
+    """Brier score of always saying the share that gained: what knows nothing of the single signal."""
+    bins: tuple[ReliabilityBin, ...]
+    """By tenths of probability, those with positions."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """What buying every symbol at the period's start and holding it to its end would have made."""
 
@@ -322,4 +347,6 @@ class Report:
     random_missing: str
     """Why there is no comparison with random traders; empty where there is."""
     calibration: Calibration
+    probabilities: Probabilities | None
+    """None where no completed position carries probabilities."""
     breakdowns: tuple[Breakdown, ...]

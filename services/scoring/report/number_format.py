@@ -45,11 +45,11 @@ def mean_return(estimate: Estimate | None) -> str:
     return change(estimate.value, digits) + _interval(estimate, digits, signed=True)
 
 
-def figure(estimate: Estimate | None, unit: str = "") -> str:
+def figure(estimate: Estimate | None, unit: str = "", digits: int = 2) -> str:
     """Return a plain figure with its interval: `0.84 (-0.31 to 1.92)`, from 100 on without decimals."""
     if estimate is None:
         return NONE
-    digits = 0 if abs(estimate.value) >= 100 else 2  # noqa: PLR2004 - a turnover of 2,044.72 has two digits too many
+    digits = 0 if abs(estimate.value) >= 100 else digits  # noqa: PLR2004 - a turnover of 2,044.72 has two digits too many
     value = f"{_rounded(estimate.value, digits):,.{digits}f}{f' {unit}' if unit else ''}"
     if estimate.low is None or estimate.high is None:
         return value

@@ -38,6 +38,7 @@ def tables(report: Report) -> tuple[Sheet, ...]:
         measures(report),
         random(report),
         calibration(report),
+        probabilities(report),
         *(breakdown(report, part) for part in report.breakdowns),
     )
 
@@ -185,6 +186,23 @@ def calibration(report: Report) -> Sheet:
     """Return how conviction went with outcome."""
     rows = tuple(map(_row, report.calibration.buckets))
     return Sheet("calibration", "Conviction", report.calibration.sentence, ("conviction", *_ROW_HEADER), rows)
+
+
+def probabilities(report: Report) -> Sheet:
+    """Return how good the probabilities were; without rows where no signal carries any."""
+    found = report.probabilities
+    if found is None:
+        return Sheet("probabilities", "Probabilities", "", (), ())
+    brier, log_loss = (number_format.figure(one, digits=3) for one in (found.brier, found.log_loss))
+    note = (
+        f"{number_format.counted(found.count, 'completed position')}: Brier score {brier}, log loss {log_loss}; the lower, the better. "
+        f"Always saying the share that gained has a Brier score of {found.base_brier:.3f}."
+    )
+    rows = tuple(
+        (one.name, f"{one.count:,}", number_format.share(one.forecast, 1), number_format.hit_rate(one.gained, one.count))
+        for one in found.bins
+    )
+    return Sheet("probabilities", "Probabilities", note, ("probability", "completed", "said on average", "gained (95 %)"), rows)
 
 
 def breakdown(report: Report, part: Breakdown) -> Sheet:

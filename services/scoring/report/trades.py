@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas import Action, ExitReason, SignalOutcome
+from services.scoring.judge import COMPLETED
 from services.scoring.report.model import Counts
 from services.scoring.report.statistics import Floats, Times
-
-COMPLETED: Final = frozenset({ExitReason.TARGET, ExitReason.STOP, ExitReason.HORIZON})
-"""The ends that a position comes to by itself. A cancel or a newer signal ends it from outside."""
 
 
 @dataclass(frozen=True, slots=True)
