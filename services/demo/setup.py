@@ -25,6 +25,7 @@ MODEL_FUSION: Final[dict[str, Any]] = {
     "epoch_slots": 34,
     "permits": MODEL_SYMBOLS,
     "mode": "flash",
+    "rationale": "none",
     "entry_validity_ms": {INTERVAL: 60_000},
     "max_staleness_ms": 50_000,
 }

@@ -231,8 +231,8 @@ def _print_result(console: Console, result: VerificationResult, trail: str, log:
         out(
             f"{count} records were made with configuration {made}; these settings have {version}. They are not verified: give the "
             "settings that the workers had with --config (fusion.intervals, trigger_intervals, window_bars, epoch_slots, "
-            "slow_window_bars, max_vision_age_bars, engine.chat_template and the tokenizer define a configuration; fusion.log_id must "
-            "be the same too)",
+            "slow_window_bars, max_vision_age_bars, answer_form, rationale, engine.chat_template and the tokenizer define a configuration; "
+            "fusion.log_id must be the same too)",
             "yellow",
         )
     if result.out_of_reach:

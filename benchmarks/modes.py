@@ -1,0 +1,209 @@
+"""Decisions a minute of the demo's real model on this machine's CPU: mode `flash` against mode `fast`, by turns on one llama.cpp server.
+
+Each symbol's next bar is sent as soon as its last one has its outcome, so that the engine always has work. The worker is the demo's, and
+what is counted are its published signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from benchmarks.harness import Measured, Target, run_alone
+from schemas import AuditRecord, Candle, RunMode
+from services.core.bus import TopicPartition
+from services.core.bus.memory import MemoryBus
+from services.core.clock import SystemClock
+from services.core.health import Health
+from services.core.settings import Settings, load
+from services.core.tokenizer import Tokenizer
+from services.core.topic_admin import ensure_topics
+from services.demo.engines import LocalModel
+from services.demo.setup import MODEL_CONTEXT_TOKENS, MODEL_FUSION, MODEL_SYMBOLS
+from services.feeds.samples import load_instruments, load_splits, load_stocks
+from services.fusion.worker import FusionWorker, WorkerDependencies
+from services.inference.connect import connect
+from services.market.service import MarketService
+
+FASTER: Final = 3.0
+"""How many times the decisions of mode `fast` mode `flash` is to make."""
+MODES: Final[dict[str, dict[str, Any]]] = {
+    "flash": {"mode": "flash", "rationale": "none"},
+    "fast": {"mode": "fast", "rationale": "short"},
+    "fast, no rationale": {"mode": "fast", "rationale": "none"},
+}
+_PARTITIONS: Final = 2
+_HISTORY_BARS: Final = 200
+_FIRST_PLAYED_MS: Final = 1_325_500_000_000
+"""2 January 2012: no splits from then on."""
+_PATIENT: Final = {"entry_validity_ms": {"1d": 300_000}, "max_staleness_ms": 300_000, "vision_wait_ms": 0, "repair": False}
+"""No decision is lost to a deadline on a busy machine: what is compared is how many are made."""
+_AUDIT: Final = [TopicPartition("demo.signal-audit", number) for number in range(_PARTITIONS)]
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn of a mode made: how its triggers ended, and for how long it ran."""
+
+    ended: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    first_token_ms: list[float] = field(default_factory=list)
+    decision_ms: list[float] = field(default_factory=list)
+    prompt_tokens: int = 0
+    uncached_tokens: list[int] = field(default_factory=list)
+
+    def add(self, audit: AuditRecord) -> None:
+        """Count one outcome."""
+        said = f"{audit.outcome.value} {audit.reason or ''}".strip()
+        self.ended[said] = self.ended.get(said, 0) + 1
+        if "decision" in audit.latency_ms:
+            self.first_token_ms.append(audit.latency_ms["first_token"])
+            self.decision_ms.append(audit.latency_ms["decision"])
+        if audit.prompt_tokens is not None:
+            self.prompt_tokens = max(self.prompt_tokens, audit.prompt_tokens)
+            self.uncached_tokens.append(audit.prompt_tokens - (audit.cached_tokens or 0))
+
+
+class Site:
+    """Bus, market service and worker of one turn, on one loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Put them together; nothing runs yet."""
+        self.settings = settings
+        self.clock = SystemClock()
+        self.bus = MemoryBus(self.clock)
+        self.health = Health()
+        self.market = MarketService(self.bus, settings, self.clock, Health())
+        self.bars: dict[str, list[Candle]] = {}
+        self.worker: FusionWorker
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Feed the history, and wait until books are rebuilt and prefixes sent ahead."""
+        await ensure_topics(await self.bus.admin(), self.settings.run_mode, partitions=_PARTITIONS)
+        self._producer = await self.bus.producer(client_id="modes")
+        stocks = dict(list(load_stocks(RunMode.DEMO).items())[:MODEL_SYMBOLS])
+        for instrument in load_instruments(RunMode.DEMO):
+            await self._producer.send("demo.instruments", key=instrument.symbol.encode(), value=instrument.encode())
+        for split in load_splits(RunMode.DEMO):
+            await self._producer.send("demo.instrument-events", key=split.symbol.encode(), value=split.encode())
+        history: list[Candle] = []
+        for symbol, candles in stocks.items():
+            before = [candle for candle in candles if candle.ts_close_ms < _FIRST_PLAYED_MS]
+            history += before[-_HISTORY_BARS:]
+            self.bars[symbol] = candles[len(before) :]
+        for candle in sorted(history, key=lambda candle: candle.ts_close_ms):
+            await self.send(candle)
+        self._tasks.append(asyncio.create_task(self.market.run()))
+        while self.market.counts.records < len(history):
+            await asyncio.sleep(0.05)
+        assert self.settings.engine.tokenizer_file is not None
+        self.worker = await FusionWorker.open(
+            WorkerDependencies(
+                bus=self.bus,
+                settings=self.settings,
+                clock=self.clock,
+                health=self.health,
+                engine=connect(self.settings.engine, self.clock),
+                fallback=None,
+                tokenizer=Tokenizer.from_file(self.settings.engine.tokenizer_file),
+                redis=None,
+            )
+        )
+        self._tasks.append(asyncio.create_task(self.worker.run()))
+        while not self.health.ready:
+            self.check()
+            await asyncio.sleep(0.05)
+        await self.worker.prewarmer.idle()
+
+    async def send(self, candle: Candle) -> None:
+        """Append a bar."""
+        await self._producer.send("demo.candles", key=candle.symbol.encode(), value=candle.encode())
+
+    def check(self) -> None:
+        """Raise what ended a service."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def play(self, turn: Turn, decisions: int) -> None:
+        """Keep one bar of each symbol under way until `decisions` of them have their outcomes."""
+        reader = await self.bus.reader(client_id="modes")
+        await reader.read(await reader.end_offsets(_AUDIT))
+        waiting = {symbol: iter(bars) for symbol, bars in self.bars.items()}
+        left, began_s = decisions, time.perf_counter()
+        for bars in waiting.values():
+            await self.send(next(bars))
+        while left:
+            self.check()
+            for record in await reader.poll(timeout_ms=100):
+                audit = AuditRecord.decode(record.value or b"")
+                turn.add(audit)
+                left -= 1
+                if left >= len(waiting):
+                    await self.send(next(waiting[audit.symbol]))
+        turn.seconds += time.perf_counter() - began_s
+
+    async def stop(self) -> None:
+        """Stop both services."""
+        self.worker.stop()
+        self.market.stop()
+        await asyncio.gather(*self._tasks)
+
+
+def settings_of(mode: dict[str, Any]) -> Settings:
+    """Return the settings of the demo's model, in another mode."""
+    fusion = MODEL_FUSION | mode | _PATIENT
+    return load(None, {"run_mode": "demo", "bus": {"url": "memory://"}, "redis": {"url": "none://"}, "fusion": fusion})
+
+
+async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls it
+    """Measure both modes by turns."""
+    rounds, decisions = (1, 4) if quick else (3, 8)
+    model = LocalModel(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)
+    await model.start(lambda line: print(line, file=sys.stderr))
+    turns = {name: Turn() for name in MODES}
+    try:
+        for number in range(rounds + 1):
+            for name, mode in MODES.items():
+                site = Site(model.settings(settings_of(mode)))
+                await site.start()
+                # The first round is not counted: the server reads the prefixes, and compiles the grammar.
+                await site.play(turns[name] if number else Turn(), decisions if number else 2)
+                await site.stop()
+                print(f"round {number} of {rounds}: {name} {orjson.dumps(turns[name].ended).decode()}", file=sys.stderr, flush=True)
+    finally:
+        await model.kill()
+    rows = [row(name, turn) for name, turn in turns.items()]
+    a_minute = {line["mode"]: line["decisions a minute"] for line in rows}
+    return Measured(
+        rows=rows,
+        setting={"model": "SmolLM2-135M, llama.cpp on the CPU", "symbols": MODEL_SYMBOLS, "rounds": rounds, "decisions a round": decisions},
+        targets=[Target("decisions of flash for one of fast", FASTER, at_least=True, got=round(a_minute["flash"] / a_minute["fast"], 2))],
+        notes=["`fast` asks for a rationale, as it does by default; the signal is published before it is written."],
+    )
+
+
+def row(name: str, turn: Turn) -> dict[str, Any]:
+    """Return a mode's row."""
+    published = turn.ended.get("published", 0)
+    return {
+        "mode": name,
+        "published": published,
+        "other outcomes": sum(turn.ended.values()) - published,
+        "decisions a minute": round(published / turn.seconds * 60, 1),
+        "first token ms": round(statistics.median(turn.first_token_ms)) if turn.first_token_ms else None,
+        "then to the decision ms": round(statistics.median(turn.decision_ms)) if turn.decision_ms else None,
+        "prompt tokens": turn.prompt_tokens,
+        "of them new": round(statistics.median(turn.uncached_tokens)) if turn.uncached_tokens else None,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_alone("modes", __doc__, measure))
