@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from services.fusion.decide.answer import ANSWER_SCHEMA
+from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader, answer_regex, line_of
 from services.inference.engine import Chunk, Engine, EngineError, EngineRequest, Sampling, Scores, TokenIds, Usage
 from services.inference.http_engine import HttpEngine
 from services.inference.llamacpp_client import LlamaCppEngine
@@ -52,7 +53,7 @@ async def _simulator() -> AsyncIterator[Subject]:
     server = Simulator(CALIBRATION, TOKENIZER, time_scale=0.3)
     stack = contextlib.AsyncExitStack()
     url = await stack.enter_async_context(server.serving())
-    engine = SGLangEngine(url, CLOCK)
+    engine = SGLangEngine(url, CLOCK, scores=True)
 
     def prompt(first: str) -> TokenIds:
         return TOKENIZER.encode(first + "bars " * 40 + FACTS)
@@ -161,6 +162,31 @@ async def test_a_script_of_decisions_is_answered_each_by_the_contract_and_names_
         assert chunks[0].engine == info
     assert usage.cached_tokens is not None
     assert usage.cached_tokens >= ids.size - subject.uncounted
+
+
+@pytest.mark.parametrize("rationale", [False, True])
+async def test_an_answer_under_a_regular_expression_is_a_line_and_a_decision(subject: Subject, *, rationale: bool) -> None:
+    regex = answer_regex(rationale=rationale)
+    asked = replace(request(subject.prompt("line "), left_ms=120_000), sampling=Sampling(200, 0.0, regex=regex))
+    text, _, usage = await ask(subject.engine, asked)
+    assert re.fullmatch(regex, text)
+    reader = AnswerReader(thinking=False)
+    reader.feed(text)
+    assert line_of(reader.finish(usage.finish_reason)) == text.partition("\n")[0].rstrip()
+
+
+async def test_the_first_token_of_an_answer_has_the_log_probabilities_of_the_labels_that_were_asked_for(subject: Subject) -> None:
+    ids, labels = subject.prompt("first token "), subject.labels
+    if subject.engine.kind == "llamacpp":
+        # It lists the likeliest tokens, among which an untrained model's has no reason to have ours: take its own first one.
+        labels = local.tokenizer().encode((await ask(subject.engine, request(ids, most=1, left_ms=120_000)))[0])[:1]
+    scores = await subject.engine.score(request(ids, left_ms=120_000), labels)
+    asked = replace(request(ids, most=8, left_ms=120_000), labels=labels)
+    _, chunks, _ = await ask(subject.engine, asked)
+    (found,) = [chunk.logprobs for chunk in chunks if chunk.logprobs is not None]
+    np.testing.assert_allclose(found, scores.logprobs, atol=0.05)
+    _, unasked, _ = await ask(subject.engine, request(ids, most=8, left_ms=120_000))
+    assert all(chunk.logprobs is None for chunk in unasked)
 
 
 async def test_a_longest_answer_is_cut_off(subject: Subject) -> None:

@@ -22,6 +22,8 @@ class VllmFake:
     """Answers with `pieces`; reads at most `reads` tokens of a prompt; `hold` keeps it from going on after the first piece."""
 
     pieces: tuple[str, ...] = ('{"action":"exit","conviction":50,"horizon":5,', '"rationale":"', "because", '"}')
+    line: tuple[str, ...] = ("buy", " 62 5 2", " -12 25")
+    """What is answered under a regular expression."""
     reads: int = 1_000_000
     scores: bool = True
     hold: asyncio.Event | None = None
@@ -61,15 +63,22 @@ class VllmFake:
             if body.get("stream"):
                 return await self._stream(asked, body, usage)
             choice: dict[str, Any] = {"text": self.pieces[0], "finish_reason": "length"}
-            if self.scores and "logprob_token_ids" in body:
-                by_token = {f"token_id:{label}": -1.0 - number for number, label in enumerate(body["logprob_token_ids"])}
-                choice["logprobs"] = {"top_logprobs": [by_token]}
+            choice |= self._logprobs(body)
             return web.json_response({"choices": [choice], "usage": {**usage, "completion_tokens": 1}})
         finally:
             self.running -= 1
 
+    def _logprobs(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the field with the log-probabilities of the tokens that `body` names, by their place among them."""
+        if not self.scores or "logprob_token_ids" not in body:
+            return {}
+        by_token = {f"token_id:{label}": -1.0 - number for number, label in enumerate(body["logprob_token_ids"])}
+        return {"logprobs": {"top_logprobs": [by_token]}}
+
     def _script(self, body: dict[str, Any]) -> tuple[str, ...]:
         """Return the pieces up to the text to stop at; the whole script in one piece where it is cut."""
+        if "regex" in body.get("structured_outputs", {}):
+            return self.line
         whole = "".join(self.pieces)
         stop = body.get("stop")
         return (whole.partition(stop)[0],) if stop is not None and stop in whole else self.pieces
@@ -82,7 +91,8 @@ class VllmFake:
         for number, piece in enumerate(pieces, start=1):
             cut = number == body["max_tokens"] < len(script)
             finish = "length" if cut else "stop" if number == len(pieces) else None
-            event = {"choices": [{"index": 0, "text": piece, "finish_reason": finish}], "usage": {**usage, "completion_tokens": number}}
+            choice = {"index": 0, "text": piece, "finish_reason": finish, **self._logprobs(body)}
+            event = {"choices": [choice], "usage": {**usage, "completion_tokens": number}}
             await response.write(b"data: " + orjson.dumps(event) + b"\n\n")
             if self.hold is not None:
                 await self.hold.wait()
