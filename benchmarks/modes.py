@@ -167,12 +167,12 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     """Measure both modes by turns."""
     rounds, decisions = (1, 4) if quick else (3, 8)
     model = LocalModel(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)
-    await model.start(lambda line: print(line, file=sys.stderr))
+    engine = (await model.start(settings_of(MODES["flash"]), lambda line: print(line, file=sys.stderr))).engine
     turns = {name: Turn() for name in MODES}
     try:
         for number in range(rounds + 1):
             for name, mode in MODES.items():
-                site = Site(model.settings(settings_of(mode)))
+                site = Site(settings_of(mode).model_copy(update={"engine": engine}))
                 await site.start()
                 # The first round is not counted: the server reads the prefixes, and compiles the grammar.
                 await site.play(turns[name] if number else Turn(), decisions if number else 2)
