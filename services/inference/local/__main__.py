@@ -18,11 +18,12 @@ from services.inference.child_server import call_at_end_of_stdin
 LISTENING: Final = "local engine listening on "
 """What the process prints before its address, once it serves."""
 
-THREADS: Final = max(1, (os.cpu_count() or 2) - 1)
-"""A thread for each core but one.
+_CORES: Final = os.cpu_count() or 2
+THREADS: Final = max(1, _CORES - 1)
+"""Threads that decode: one for each core but one. A prefill takes one more.
 
 llama.cpp's threads wait for each other after every operation: where another process has one of two cores, two threads decode at
-600 ms a token and one at 30 ms (2 cores, load 9).
+600 ms a token and one at 30 ms (2 cores, load 9). A prefill's operations are longer, and the second thread pays.
 """
 
 _BATCH_TOKENS: Final = 128
@@ -34,6 +35,9 @@ _POLL_S: Final = 0.05
 def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop; return the exit status."""
     options = _parser().parse_args(argv)
+    # Threads that spin while they wait for each other take the cores away from the worker, and from each other: two that spun beside
+    # other processes took three times the CPU time of one. The OpenMP library reads this when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import xllamacpp  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -47,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     params.n_parallel = options.slots
     params.n_ctx = options.slots * options.context
     params.n_batch = params.n_ubatch = _BATCH_TOKENS
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
-    # Threads that spin while they wait for each other take the cores away from the worker.
+    params.cpuparams.n_threads = options.threads
+    params.cpuparams_batch.n_threads = min(options.threads + 1, _CORES)
     params.cpuparams.poll = params.cpuparams_batch.poll = 0
     # A slot keeps its prompt; copies in memory (8 GiB by default) would only be made of prompts that no slot holds any more.
     params.cache_ram_mib = 0
@@ -90,7 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="port to listen on, 0 for any free one (default: 0)")
     parser.add_argument("--slots", type=int, default=7, help="prompts whose KV cache is kept (default: 7)")
     parser.add_argument("--context", type=int, default=8_192, help="longest prompt with its answer, in tokens (default: 8192)")
-    parser.add_argument("--threads", type=int, default=THREADS, help=f"threads that compute (default: all cores but one, here {THREADS})")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=THREADS,
+        help=f"threads that decode; a prefill takes one more where there is a core for it (default: all cores but one, here {THREADS})",
+    )
     parser.add_argument("--tied", action="store_true", help="end when standard input ends, as a child of whoever holds its other end")
     return parser
 
