@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.gpu.client import random_ids
 from services.core.clock import SystemClock
-from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader
+from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader, answer_regex
 from services.inference.engine import THOUGHT_END, EngineRequest, Sampling, TokenIds, Usage
 from services.inference.sglang_client import SGLangEngine
 
@@ -68,6 +68,7 @@ class Round:
             ("cached tokens", self._cached),
             ("answer under the grammar", self._grammar),
             ("answer under the grammar, sampled", self._sampled),
+            ("answer on a line, under a regular expression", self._line),
             ("thought, then the answer", self._thought),
             ("a prefix sent ahead", self._ahead),
             ("log-probabilities of labels", self._labels),
@@ -105,6 +106,10 @@ class Round:
         sampling = Sampling(300, 0.6, ANSWER_SCHEMA, top_p=0.95, seed=7)
         texts = [await _ask(self.engine, _prompt(f"sampled {n}"), sampling) for n in range(4)]
         return {"actions": [_action(text, usage) for text, usage in texts]}
+
+    async def _line(self) -> dict[str, Any]:
+        text, usage = await _ask(self.engine, _prompt("line"), Sampling(60, regex=answer_regex(rationale=False)))
+        return {"action": _action(text, usage), "answer": text[:60], "output_tokens": usage.output_tokens}
 
     async def _thought(self) -> dict[str, Any]:
         ids = _prompt("thought")

@@ -82,7 +82,11 @@ class Diagnosis:
             return [fail("tokenizer", str(error), "set engine.chat_template to the model's, or engine.tokenizer_file to its file")]
         which = engine.tokenizer_file or "the simulator's"
         fits = ok("tokenizer", f"{which}, {tokenizer.vocab_size} tokens, fits the chat template {engine.chat_template!r}")
-        return [fits] if engine.tokenizer_file is None else [fits, await self._prompt_ids(tokenizer, engine.tokenizer_file)]
+        if engine.tokenizer_file is None:
+            return [fits]
+        if engine.kind == "openai":
+            return [fits, skipped("prompt ids", "the server is sent text, and applies its own chat template")]
+        return [fits, await self._prompt_ids(tokenizer, engine.tokenizer_file)]
 
     async def _prompt_ids(self, tokenizer: Tokenizer, file: Path) -> Finding:
         try:

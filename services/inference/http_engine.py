@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -20,6 +21,8 @@ from services.inference.http_client import Deadline, HttpClient, error_words, re
 from services.inference.reply import loads
 from services.inference.sse import DONE
 
+_MODEL_CHARACTERS: Final = 256
+"""As in the contracts."""
 _LOST: Final = frozenset({"engine_unreachable", "engine_broke"})
 
 
@@ -83,6 +86,8 @@ class HttpEngine(ABC):
     async def _ask(self) -> EngineInfo:
         with self._forgetful():
             info = await self._read_info()
+        # A path to weights can be longer than messages have room for, and its end tells models apart.
+        info = replace(info, model=info.model[-_MODEL_CHARACTERS:] or "unknown")
         self._info, self._known_at = info, self._http.opened
         return info
 

@@ -22,7 +22,7 @@ from services.inference.engine import Engine, EngineError, EngineRequest, Sampli
 DEPTHS: Final = (0.1, 0.5, 0.9)
 """Where the fact stands, as a share of the prompt."""
 _ANSWER_TOKENS: Final = 24
-_LIMIT_MS: Final = 900_000
+_LIMIT_MS: Final = 3_600_000
 SYSTEM: Final = "You answer questions about a text.\n"
 _FACT: Final = "Note: the access code is {code}.\n"
 _QUESTION: Final = "\nWhat is the access code in the note? Answer with the number alone.\n"

@@ -24,6 +24,12 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def _measure(value: object) -> float | None:
+    """Return a number of at least 0; None for anything else."""
+    number = _number(value)
+    return number if number is not None and number >= 0 else None
+
+
 def _name(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
@@ -45,6 +51,7 @@ def _objects(value: object) -> object:
 
 Count = Annotated[int | None, BeforeValidator(_count)]
 Number = Annotated[float | None, BeforeValidator(_number)]
+Measure = Annotated[float | None, BeforeValidator(_measure)]
 Name = Annotated[str | None, BeforeValidator(_name)]
 Text = Annotated[str, BeforeValidator(_text)]
 Table = BeforeValidator(_table)

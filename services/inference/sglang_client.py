@@ -19,7 +19,7 @@ from services.core.clock import Clock
 from services.inference.engine import Capabilities, Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Scores, TokenIds, Usage
 from services.inference.http_client import Deadline, refusal
 from services.inference.http_engine import HttpEngine, dumps
-from services.inference.reply import Count, Number, Reply, Text, parse
+from services.inference.reply import Count, Measure, Reply, Text, parse
 
 log = structlog.get_logger()
 
@@ -57,8 +57,8 @@ class Meta(Reply):
     prompt_tokens: Count = None
     completion_tokens: Count = None
     cached_tokens: Count = None
-    spec_accept_length: Number = None
-    queue_time: Number = None
+    spec_accept_length: Measure = None
+    queue_time: Measure = None
     finish_reason: Any = None
     output_token_ids_logprobs: Any = None
 

@@ -355,6 +355,56 @@ async def test_a_server_that_read_less_than_it_was_sent_gives_no_answer(
     assert "".join(texts) == ""
 
 
+_LONG = "/models/" + "snapshot/" * 40 + "the-model"
+_ODD: list[tuple[type[HttpEngine], str, dict[str, Any], dict[str, dict[str, Any]]]] = [
+    (
+        SGLangEngine,
+        "/generate",
+        {
+            "text": _ANSWER,
+            "meta_info": {
+                "prompt_tokens": 64.0,
+                "completion_tokens": "20",
+                "cached_tokens": -3,
+                "spec_accept_length": -1,
+                "queue_time": -0.5,
+                "finish_reason": {"type": "stop"},
+            },
+        },
+        {"/server_info": {"model_path": _LONG, "max_total_num_tokens": "many", "context_length": -5}, "/abort_request": {}},
+    ),
+    (
+        LlamaCppEngine,
+        "/completion",
+        {"content": _ANSWER, "stop": True, "stop_type": "eos", "tokens_evaluated": None, "tokens_predicted": -1, "timings": []},
+        {"/props": {"total_slots": 0, "model_path": "x" * 400, "default_generation_settings": {"n_ctx": "8192"}}},
+    ),
+    (
+        VllmEngine,
+        "/v1/completions",
+        {"choices": [{"text": _ANSWER, "finish_reason": "stop"}], "usage": {"prompt_tokens": None, "prompt_tokens_details": 7}},
+        {"/v1/models": {"data": [{"id": _LONG, "max_model_len": "8192"}]}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "event", "info"), _ODD, ids=["sglang", "llamacpp", "vllm"])
+async def test_a_good_answer_is_not_lost_to_odd_words_about_it(
+    kind: type[HttpEngine], path: str, event: dict[str, Any], info: dict[str, dict[str, Any]]
+) -> None:
+    """Signals and audit have room for 256 characters of a model's name, and for no negative counts."""
+    async with _cutting(kind, path, event, info) as engine:
+        text, chunks, usage = await ask(engine, request(np.full(64, 300, np.int32)))
+    assert text == _ANSWER
+    said = chunks[0].engine
+    assert said is not None
+    assert 0 < len(said.model) <= 256
+    assert (_LONG if kind is not LlamaCppEngine else "x" * 400).endswith(said.model)
+    assert (usage.prompt_tokens, usage.accept_length, usage.queue_ms) == (64, None, None)
+    assert usage.output_tokens >= 0
+    assert usage.cached_tokens is None
+
+
 async def test_a_vllm_that_scores_no_given_tokens_says_which_one_does() -> None:
     async with VllmFake(scores=False).serving() as url:
         engine = VllmEngine(url, CLOCK)

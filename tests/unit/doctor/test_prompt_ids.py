@@ -13,10 +13,13 @@ import tokenizers
 import transformers
 
 from services.core.chat_template import TemplateError, reference_ids, rendered
+from services.core.clock import SystemClock
 from services.core.settings import EngineSettings, FusionSettings, Settings
 from services.core.tokenizer import Tokenizer
 from services.doctor.longest_prompt import _built, _thought_difference, id_difference
+from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.chat import TEMPLATES
+from services.fusion.prompt.store import PrefixStore
 
 # MiniCPM4.1's, as far as it concerns prompts without tools.
 THINKING_TEMPLATE = """\
@@ -101,6 +104,23 @@ async def test_a_whole_prompt_has_the_ids_that_transformers_gives(tmp_path: Path
     assert tokenizer.special_id("<think>") in expected
     np.testing.assert_array_equal(reference_ids(file, rendered(file, messages, thinking=False)), expected)
     assert await id_difference(settings(file), tokenizer, file) is None
+
+
+@pytest.mark.parametrize("kind", [_legacy, _first_only, byte_level_tokenizer])
+async def test_a_thought_is_closed_with_the_ids_that_the_tokenizer_gives_after_it(
+    tmp_path: Path, kind: Callable[[], tokenizers.Tokenizer]
+) -> None:
+    file = model_folder(tmp_path, kind())
+    tokenizer = Tokenizer.from_file(file)
+    engine = settings(file).engine
+    store = PrefixStore(None, settings(file).redis, SystemClock(), "test")
+    builder = PromptBuilder(FUSION, tokenizer, engine.chat_template, store, 1 << 20)
+    deep = (await _built(settings(file), tokenizer, "deep"))[0].ids
+    ids, tokens = builder.after_thought(deep, "close is 101.\n")
+    end = ids[deep.size + tokens :]
+    theirs = tokenizers.Tokenizer.from_file(str(file)).encode("close is 101.\n</think>\n\n", add_special_tokens=False).ids
+    assert end[0] == tokenizer.special_id("</think>")
+    assert theirs[-end.size :] == end.tolist()
 
 
 async def test_a_prompt_without_the_space_after_a_special_token_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
