@@ -153,7 +153,7 @@ class Slots:
 
     def _label(self, moment: ParsedTime) -> dt.date:
         """Return a timestamp's date: of the session that opens then, the exchange's if it is midnight there, else as written."""
-        if moment.offset_ms is not None:
+        if moment.offset_ms is not None or (self.zone_known and not moment.date_only):
             at_ms = moment.instant_ms(self.zone)
             slot = self.calendar.bar_bounds("1d", at_ms)
             if slot is not None and slot[0] == at_ms:

@@ -80,15 +80,16 @@ class Path:
         )
 
 
-def candles(calendar: SessionCalendar, feed: Feed, jump_ms: int | None) -> list[Candle]:
-    """Return the bars of the intervals that come as candles, in the order in which they are known."""
+def candles(calendar: SessionCalendar, feed: Feed, jump_ms: int | None, beyond: int = 0) -> list[Candle]:
+    """Return the bars of the intervals that come as candles, in the order in which they are known.
+
+    Of slower intervals there are so many more `beyond` the last bar of the fastest: a file has them, and a bar that is read as closed too
+    early would show them.
+    """
     until_ms = base_closes(calendar, feed)[-1]
-    path = Path(START_MS - 8 * 86_400_000, until_ms, jump_ms)
-    closes = [
-        (close_ms, interval)
-        for interval in feed.given
-        for close_ms in calendar.next_closes(interval, START_MS, calendar.slots_between(interval, START_MS, until_ms))
-    ]
+    counts = {one: calendar.slots_between(one, START_MS, until_ms) + (beyond if one != feed.given[0] else 0) for one in feed.given}
+    closes = [(close_ms, one) for one, count in counts.items() for close_ms in calendar.next_closes(one, START_MS, count)]
+    path = Path(START_MS - 8 * 86_400_000, max(closes)[0], jump_ms)
     return [path.candle(calendar, interval, at_ms) for at_ms, interval in sorted(closes, key=lambda one: (one[0], interval_ms(one[1])))]
 
 

@@ -72,6 +72,12 @@ def test_a_daily_bar_of_a_stated_zone_that_begins_at_midnight_ends_at_midnight_a
     assert [close for _, close in bars(found)] == ends, "Saturday is left out, and the evenings of New Year's Day and Sunday are not"
 
 
+def test_a_week_of_a_stated_zone_that_begins_on_sunday_evening_is_the_week_of_the_sessions_that_follow(tmp_path: Path) -> None:
+    weeks = "".join(f"{day}.01.2024 22:00:00.000,{FX_ROW}\n" for day in ("07", "14", "21"))
+    found = read(tmp_path, "Gmt time,Open,High,Low,Close,Volume\n" + weeks, **EUR, interval="1w")
+    assert bars(found)[0] == ("2024-01-07T22:00Z", "2024-01-12T22:00Z")
+
+
 def test_a_date_without_a_zone_is_the_session_of_that_date(tmp_path: Path) -> None:
     found = read(tmp_path, f"Date,Open,High,Low,Close,Volume\n2024-01-03,{FX_ROW}\n2024-01-04,{FX_ROW}\n", **EUR, interval="1d")
     assert bars(found)[0] == ("2024-01-02T22:00Z", "2024-01-03T22:00Z")
