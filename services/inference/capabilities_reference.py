@@ -26,8 +26,8 @@ ENGINES: Final[dict[str, Capabilities]] = {
 }
 _COLUMNS: Final = {
     "token_ids": "token ids",
-    "prewarm": "prefixes sent ahead",
-    "abort": "a call that is given up ends",
+    "prewarm": "pre-warming",
+    "abort": "how a cancelled call ends",
     "grammar": "JSON schema",
     "regex": "regular expression",
     "logprobs": "log-probabilities of labels",

@@ -197,13 +197,13 @@ def refusal(status: int, words: str, where: str) -> EngineError:
 def error_words(body: bytes) -> str:
     """Return the message in an error's body: `error.message`, `error`, `message` or `detail` of its JSON, else the text."""
     try:
-        said = orjson.loads(body)
+        reply = orjson.loads(body)
     except orjson.JSONDecodeError:
         return body.decode(errors="replace").strip()[:_DETAIL_CHARS]
     for key in ("error", "message", "detail"):
-        if isinstance(said, dict) and key in said:
-            said = said[key]
-    return said if isinstance(said, str) else orjson.dumps(said).decode()[:_DETAIL_CHARS]
+        if isinstance(reply, dict) and key in reply:
+            reply = reply[key]
+    return reply if isinstance(reply, str) else orjson.dumps(reply).decode()[:_DETAIL_CHARS]
 
 
 def _loads(body: bytes, where: str) -> Any:

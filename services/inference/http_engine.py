@@ -106,13 +106,13 @@ class HttpEngine(ABC):
                     async for payloads in events:
                         if info is None and asking is None:
                             asking = asyncio.create_task(self._answering(), name=f"info of {self.name}")
-                        said = [one for payload in payloads if payload != DONE and (one := self._event(payload)) is not None]
-                        if not said:
+                        batch = [event for payload in payloads if payload != DONE and (event := self._event(payload)) is not None]
+                        if not batch:
                             continue
                         if info is None:
                             assert asking is not None  # noqa: S101 - made above
                             info = await asking
-                        yield info, said
+                        yield info, batch
         finally:
             if asking is not None and not asking.done():
                 asking.cancel()
@@ -122,22 +122,22 @@ class HttpEngine(ABC):
         if timeout_s <= 0:
             raise EngineError("engine_timeout", f"the deadline had passed {-timeout_s * 1000:.0f} ms before {self._http.where} was asked")
         with self._forgetful():
-            said = self._event(await self._http.post(path, body, timeout_s))
-        if said is None:
+            event = self._event(await self._http.post(path, body, timeout_s))
+        if event is None:
             raise EngineError("engine_broke", f"{self._http.where} answered null; expected an object")
-        return said
+        return event
 
     def _event(self, payload: bytes) -> dict[str, Any] | None:
-        said = loads(payload, self._http.where)
-        if said is None:
+        event = loads(payload, self._http.where)
+        if event is None:
             return None
-        if not isinstance(said, dict):
+        if not isinstance(event, dict):
             raise EngineError("engine_broke", f"{self._http.where} sent {payload[:80]!r}; expected an object")
-        error = said.get("error")
+        error = event.get("error")
         if error is not None:
             code = error.get("code") if isinstance(error, dict) else None
             raise refusal(code if isinstance(code, int) else 500, error_words(payload), self._http.where)
-        return said
+        return event
 
     def _fits(self, tokens: int) -> None:
         """Raise EngineError, `prompt_cut`, when the server's context is known to be shorter than a prompt."""
@@ -180,8 +180,8 @@ def v1_prefix(http: HttpClient) -> str:
 
 async def listed_model(http: HttpClient, v1: str, model: str | None, name: str) -> EngineInfo:
     """Return the model that a server lists, `model` or its first, with its context where it says so (vLLM does); raise EngineError."""
-    said = await http.get(f"{v1}/models")
-    listed = said.get("data") if isinstance(said, dict) else None
+    reply = await http.get(f"{v1}/models")
+    listed = reply.get("data") if isinstance(reply, dict) else None
     models = {str(one["id"]): one for one in listed or [] if isinstance(one, dict) and "id" in one}
     chosen = model or next(iter(models), None)
     if chosen is None:

@@ -131,13 +131,13 @@ class LlamaCppEngine(HttpEngine):
                         for event in batch:
                             if ended:
                                 break
-                            said = self._completion(event, sent)
-                            ended = said.stop
-                            cached = said.timings.cache_n if ended else said.prompt_progress.cache
-                            usage = said.usage(sent) if ended else None
-                            logprobs = None if labels is None or not said.completion_probabilities else said.first_logprobs(labels)
-                            labels = None if said.completion_probabilities else labels
-                            yield Chunk(said.content, None if said_cached else cached, usage, info if first else None, logprobs)
+                            reply = self._completion(event, sent)
+                            ended = reply.stop
+                            cached = reply.timings.cache_n if ended else reply.prompt_progress.cache
+                            usage = reply.usage(sent) if ended else None
+                            logprobs = None if labels is None or not reply.completion_probabilities else reply.first_logprobs(labels)
+                            labels = None if reply.completion_probabilities else labels
+                            yield Chunk(reply.content, None if said_cached else cached, usage, info if first else None, logprobs)
                             first, said_cached = False, said_cached or cached is not None
         if not ended:
             raise EngineError("engine_broke", f"{self._http.where} ended the stream without a last event")
@@ -159,8 +159,8 @@ class LlamaCppEngine(HttpEngine):
             while read < input_ids.size:
                 await self._quiet.wait()
                 part = input_ids[: read + _SLICE_TOKENS]
-                said = await self._answer({"prompt": part, "n_predict": 0, "id_slot": slot}, _SLICE_S)
-                cached += max(0, min(said.timings.cache_n or 0, part.size) - read)
+                reply = await self._answer({"prompt": part, "n_predict": 0, "id_slot": slot}, _SLICE_S)
+                cached += max(0, min(reply.timings.cache_n or 0, part.size) - read)
                 read = part.size
         finally:
             slots.release(slot)
@@ -176,26 +176,26 @@ class LlamaCppEngine(HttpEngine):
                 body = {"prompt": request.input_ids, "n_predict": 1, "id_slot": slot, "temperature": 0.0}
                 cached: int | None = None
                 for most in (_LIKELY, _WHOLE_VOCABULARY):
-                    said = await self._answer({**body, "n_probs": most}, deadline.left_s())
-                    cached = said.timings.cache_n if cached is None else cached
-                    logprobs = said.first_logprobs(labels)
+                    reply = await self._answer({**body, "n_probs": most}, deadline.left_s())
+                    cached = reply.timings.cache_n if cached is None else cached
+                    logprobs = reply.first_logprobs(labels)
                     if logprobs is not None:
                         usage = Usage(sent, 1, cached, finish_reason="length")
                         return Scores(logprobs, usage, await self._answering())
         raise EngineError("engine_broke", f"{self._http.where} sent no log-probabilities of the label tokens")
 
     async def _read_info(self) -> EngineInfo:
-        said = parse(_Props, await self._http.get("/props"), self._http.where)
-        slots, context = said.total_slots or 1, said.default_generation_settings.n_ctx
+        reply = parse(_Props, await self._http.get("/props"), self._http.where)
+        slots, context = reply.total_slots or 1, reply.default_generation_settings.n_ctx
         if self._slots.count != slots:
             self._slots = Slots(slots)
         return EngineInfo(
             name=self.name,
             source="llm",
-            model=PurePath(said.model_alias or said.model_path or "unknown").name,
+            model=PurePath(reply.model_alias or reply.model_path or "unknown").name,
             context_tokens=context,
             kv_capacity_tokens=None if context is None else context * slots,
-            raw={"total_slots": slots, "n_ctx": context, "model_path": said.model_path, "build_info": said.build_info},
+            raw={"total_slots": slots, "n_ctx": context, "model_path": reply.model_path, "build_info": reply.build_info},
         )
 
     def _lost(self) -> None:
@@ -205,13 +205,13 @@ class LlamaCppEngine(HttpEngine):
     async def _answer(self, body: dict[str, Any], timeout_s: float) -> _Completion:
         """Return an answer that is not streamed."""
         prompt = np.ascontiguousarray(body["prompt"])
-        said = await self._whole("/completion", dumps({**body, "prompt": prompt, "cache_prompt": True}), timeout_s)
-        return self._completion(said, prompt.size)
+        reply = await self._whole("/completion", dumps({**body, "prompt": prompt, "cache_prompt": True}), timeout_s)
+        return self._completion(reply, prompt.size)
 
-    def _completion(self, said: dict[str, Any], sent: int) -> _Completion:
-        found = parse(_Completion, said, self._http.where)
-        self._whole_prompt(found.tokens_evaluated or None, sent)
-        return found
+    def _completion(self, event: dict[str, Any], sent: int) -> _Completion:
+        reply = parse(_Completion, event, self._http.where)
+        self._whole_prompt(reply.tokens_evaluated or None, sent)
+        return reply
 
     @contextlib.contextmanager
     def _decision(self) -> Iterator[None]:

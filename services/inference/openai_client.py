@@ -137,10 +137,10 @@ class OpenAIEngine(TextEngine):
         async with contextlib.aclosing(self._events(path, body, deadline, headers)) as events:
             async for info, batch in events:
                 for event in batch:
-                    said = parse(_ChatEvent, event, self._http.where)
-                    if said.usage.prompt_tokens is not None or said.usage.completion_tokens is not None:
-                        counts = said.usage
-                    for choice in said.choices:
+                    reply = parse(_ChatEvent, event, self._http.where)
+                    if reply.usage.prompt_tokens is not None or reply.usage.completion_tokens is not None:
+                        counts = reply.usage
+                    for choice in reply.choices:
                         finish = choice.finish_reason or finish
                         delta = choice.delta
                         pieces += bool(delta.content)

@@ -90,9 +90,9 @@ def loads(payload: bytes, where: str) -> Any:
         raise EngineError("engine_broke", f"{where} sent what is not JSON: {payload[:80]!r}") from error
 
 
-def parse(kind: type[R], said: object, where: str) -> R:
-    """Return `said`, decoded JSON, as a reply; raise EngineError, `engine_broke`, when it is no object."""
+def parse(kind: type[R], value: object, where: str) -> R:
+    """Return `value`, decoded JSON, as a reply; raise EngineError, `engine_broke`, when it is no object."""
     try:
-        return kind.model_validate(said)
+        return kind.model_validate(value)
     except ValidationError as error:
-        raise EngineError("engine_broke", f"{where} sent {orjson.dumps(said)[:80]!r}; expected an object") from error
+        raise EngineError("engine_broke", f"{where} sent {orjson.dumps(value)[:80]!r}; expected an object") from error

@@ -130,9 +130,9 @@ class SGLangEngine(HttpEngine):
                     if ended:
                         continue  # to the stream's own end, so that the connection can be used again
                     # The text is cumulative: of several events that came at once, the last says all.
-                    said = self._generated(batch[-1], sent)
-                    meta = said.meta_info
-                    delta, seen = said.text[seen:], max(seen, len(said.text))
+                    reply = self._generated(batch[-1], sent)
+                    meta = reply.meta_info
+                    delta, seen = reply.text[seen:], max(seen, len(reply.text))
                     ended = meta.finish is not None
                     cached = None if reported_cached else meta.cached_tokens
                     reported_cached = reported_cached or cached is not None
@@ -182,12 +182,12 @@ class SGLangEngine(HttpEngine):
         """Return how busy the server is, over all its data-parallel ranks, None when it has no /v1/loads; raise EngineError."""
         del affinity
         try:
-            said = await self._http.get("/v1/loads?include=core")
+            reply = await self._http.get("/v1/loads?include=core")
         except EngineError as error:
             if error.reason == "engine_refused":
                 return None
             raise
-        ranks = said.get("loads") if isinstance(said, dict) else None
+        ranks = reply.get("loads") if isinstance(reply, dict) else None
         if not isinstance(ranks, list):
             return None
         parsed = [parse(_Rank, rank, self._http.where) for rank in ranks]
@@ -208,22 +208,22 @@ class SGLangEngine(HttpEngine):
         await self._http.close()
 
     async def _read_info(self) -> EngineInfo:
-        said = await self._http.get("/server_info")
-        if not isinstance(said, dict):
-            raise EngineError("engine_broke", f"{self._http.where}/server_info answered {str(said)[:80]!r}; expected an object")
-        if said.get("incremental_streaming_output"):
+        reply = await self._http.get("/server_info")
+        if not isinstance(reply, dict):
+            raise EngineError("engine_broke", f"{self._http.where}/server_info answered {str(reply)[:80]!r}; expected an object")
+        if reply.get("incremental_streaming_output"):
             raise EngineError(
                 "engine_refused",
                 f"{self._http.where} runs with --incremental-streaming-output, where text is not cumulative: start without it",
             )
         return EngineInfo(
             name=self.name,
-            source="simulator" if said.get("simulator") is True else "llm",
-            model=str(said.get("served_model_name") or said.get("model_path") or "unknown"),
+            source="simulator" if reply.get("simulator") is True else "llm",
+            model=str(reply.get("served_model_name") or reply.get("model_path") or "unknown"),
             # Without --context-length the server says only how long an input may be, which is a few tokens less.
-            context_tokens=_int(said, "context_length") or _int(said, "max_req_input_len"),
-            kv_capacity_tokens=_int(said, "max_total_num_tokens") or _int(said, "max_total_tokens"),
-            raw={key: said[key] for key in _INFO_KEYS if key in said},
+            context_tokens=_int(reply, "context_length") or _int(reply, "max_req_input_len"),
+            kv_capacity_tokens=_int(reply, "max_total_num_tokens") or _int(reply, "max_total_tokens"),
+            raw={key: reply[key] for key in _INFO_KEYS if key in reply},
         )
 
     async def _generate(self, rid: str, body: bytes, timeout_s: float, sent: int) -> Meta:
@@ -231,7 +231,7 @@ class SGLangEngine(HttpEngine):
         self._fits(sent)
         ended = False
         try:
-            said = await self._whole("/generate", body, timeout_s)
+            reply = await self._whole("/generate", body, timeout_s)
             ended = True
         except EngineError as error:
             ended = error.reason != "engine_timeout"
@@ -239,7 +239,7 @@ class SGLangEngine(HttpEngine):
         finally:
             if not ended:
                 self._abort(rid)
-        return self._generated(said, sent).meta_info
+        return self._generated(reply, sent).meta_info
 
     def _priority(self, *, background: bool) -> dict[str, int]:
         """Return the `priority` of a call, which only a server started with `--enable-priority-scheduling` takes."""
@@ -257,21 +257,21 @@ class SGLangEngine(HttpEngine):
             await self._http.post("/abort_request", dumps({"rid": rid}), _ABORT_S)
         except EngineError as error:
             metrics.ENGINE_ABORTS.labels(self.name, "lost").inc()
-            log.warning("abort not delivered", engine=self.name, rid=rid, reason=error.reason, detail=error.detail)
+            log.warning("abort_not_delivered", engine=self.name, rid=rid, reason=error.reason, detail=error.detail)
         else:
             metrics.ENGINE_ABORTS.labels(self.name, "delivered").inc()
 
     def _fail_cut_off(self, characters: int) -> NoReturn:
         raise EngineError("engine_broke", f"{self._http.where} ended the stream after {characters} characters without a finish reason")
 
-    def _generated(self, said: dict[str, Any], sent: int) -> Generated:
+    def _generated(self, event: dict[str, Any], sent: int) -> Generated:
         """Return an event; raise EngineError for the server's own error, and when it read less than `sent` tokens."""
-        found = parse(Generated, said, self._http.where)
-        finish = found.meta_info.finish
+        reply = parse(Generated, event, self._http.where)
+        finish = reply.meta_info.finish
         if finish is not None and isinstance(finish.get("status_code"), int):
             raise refusal(finish["status_code"], str(finish.get("message")), self._http.where)
-        self._whole_prompt(found.meta_info.prompt_tokens, sent)
-        return found
+        self._whole_prompt(reply.meta_info.prompt_tokens, sent)
+        return reply
 
 
 class _Rank(Reply):
@@ -315,6 +315,6 @@ def _dumps(rid: str, input_ids: TokenIds, sampling: Mapping[str, Any], *, stream
     return dumps({"rid": rid, "input_ids": np.ascontiguousarray(input_ids), "sampling_params": sampling, "stream": stream, **more})
 
 
-def _int(said: Mapping[str, Any], key: str) -> int | None:
-    value = said.get(key)
+def _int(reply: Mapping[str, Any], key: str) -> int | None:
+    value = reply.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -78,11 +78,11 @@ class VllmEngine(HttpEngine):
             async for info, batch in events:
                 text, logprobs = "", None
                 for event in batch:
-                    said = self._completion(event, sent)
+                    reply = self._completion(event, sent)
                     if request.labels is not None and not pieces and logprobs is None:
-                        logprobs = said.first_logprobs(request.labels)
-                    counts = said.usage if said.usage.prompt_tokens is not None else counts
-                    for choice in said.choices:
+                        logprobs = reply.first_logprobs(request.labels)
+                    counts = reply.usage if reply.usage.prompt_tokens is not None else counts
+                    for choice in reply.choices:
                         finish = choice.finish_reason or finish
                         pieces += bool(choice.text)
                         text += choice.text
@@ -97,21 +97,21 @@ class VllmEngine(HttpEngine):
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         """Prefill `input_ids` within 60 s, for one token that nobody reads; raise EngineError."""
         del rid, affinity
-        said = await self._answer(await self._body(input_ids, {"max_tokens": 1, "temperature": 0.0}), _WARM_S, input_ids.size)
-        return _usage(said.usage, input_ids.size, 1, "length")
+        reply = await self._answer(await self._body(input_ids, {"max_tokens": 1, "temperature": 0.0}), _WARM_S, input_ids.size)
+        return _usage(reply.usage, input_ids.size, 1, "length")
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Return how likely each of `labels` is right after the prompt; raise EngineError."""
         deadline, sent = Deadline(request.deadline_ms, self._clock), request.input_ids.size
         more = {"max_tokens": 1, "temperature": 0.0, **_asking_for(labels)}
-        said = await self._answer(await self._body(request.input_ids, more), deadline.left_s(), sent)
-        logprobs = said.first_logprobs(labels)
+        reply = await self._answer(await self._body(request.input_ids, more), deadline.left_s(), sent)
+        logprobs = reply.first_logprobs(labels)
         if logprobs is None:
             raise EngineError(
                 "engine_refused",
                 f"{self._http.where} sent no log-probabilities of the label tokens; use a vLLM that takes logprob_token_ids",
             )
-        return Scores(logprobs, _usage(said.usage, sent, 1, "length"), await self._answering())
+        return Scores(logprobs, _usage(reply.usage, sent, 1, "length"), await self._answering())
 
     async def _read_info(self) -> EngineInfo:
         return await listed_model(self._http, self._v1, self._model, self.name)
@@ -124,10 +124,10 @@ class VllmEngine(HttpEngine):
     async def _answer(self, body: bytes, timeout_s: float, sent: int) -> _Completion:
         return self._completion(await self._whole(f"{self._v1}/completions", body, timeout_s), sent)
 
-    def _completion(self, said: dict[str, Any], sent: int) -> _Completion:
-        found = parse(_Completion, said, self._http.where)
-        self._whole_prompt(found.usage.prompt_tokens or None, sent)
-        return found
+    def _completion(self, event: dict[str, Any], sent: int) -> _Completion:
+        reply = parse(_Completion, event, self._http.where)
+        self._whole_prompt(reply.usage.prompt_tokens or None, sent)
+        return reply
 
 
 def _options(request: EngineRequest) -> dict[str, Any]:

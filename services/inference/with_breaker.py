@@ -202,7 +202,7 @@ class EngineWithBreaker:
             counter.labels(self.name, end or ("answered" if call.outcome == "answered" else "abandoned")).inc()
             metrics.ENGINE_LEFT_ALONE.labels(self.name).set(after != "closed")
             if before != after:
-                log.warning("engine breaker", engine=self.name, before=before, after=after)
+                log.warning("engine_breaker_changed", engine=self.name, before=before, after=after)
 
     def _judge(self, error: EngineError, call: _Call, waited_ms: int) -> CallResult:
         if error.reason in {"engine_refused", "prompt_cut"}:

@@ -68,17 +68,17 @@ def findings(
     extra: Sequence[str] = (),
 ) -> list[str]:
     """Return what is wrong, in sentences; empty when the engine can start. `draft` None serves without speculation."""
-    dummy = _told([*preset.arguments, *extra]).get("--load-format") == "dummy"
-    found = _of_target(target, context) + _of_quantization(preset, target) + _of_kv_cache(preset)
+    dummy = _options([*preset.arguments, *extra]).get("--load-format") == "dummy"
+    sentences = _of_target(target, context) + _of_quantization(preset, target) + _of_kv_cache(preset)
     if draft is not None:
-        found += _of_draft(target, draft, context) + _of_speculation(preset)
+        sentences += _of_draft(target, draft, context) + _of_speculation(preset)
     if not dummy:
-        found += [
+        sentences += [
             f"{folder.path}: there are no weight files (*.safetensors); is the download complete?"
             for folder in (target, draft)
             if folder is not None and folder.weight_bytes == 0
         ]
-    found += _of_arguments([*preset.arguments, *extra], preset, draft)
+    sentences += _of_arguments([*preset.arguments, *extra], preset, draft)
     estimate = memory(preset, target, draft, gpu_bytes=gpu_bytes, context=context, permits=permits)
     if estimate.kv_tokens < estimate.wanted_tokens:
         fits = max(estimate.kv_tokens // permits // 1_024 * 1_024, 0)
@@ -87,8 +87,8 @@ def findings(
             if fits
             else "the weights leave no room: take a larger GPU, or quantization fp8 in the preset"
         )
-        found.append(f"{permits} calls of {context:,} tokens do not fit ({estimate.sentence()}): {advice}")
-    return found
+        sentences.append(f"{permits} calls of {context:,} tokens do not fit ({estimate.sentence()}): {advice}")
+    return sentences
 
 
 def notes(target: ModelFolder, draft: ModelFolder | None) -> list[str]:
@@ -107,26 +107,28 @@ def notes(target: ModelFolder, draft: ModelFolder | None) -> list[str]:
 
 
 def _of_target(target: ModelFolder, context: int) -> list[str]:
-    found = []
+    sentences = []
     if not target.has_tokenizer:
-        found.append(f"{target.path}: there is neither tokenizer.json nor tokenizer.model; is the download complete?")
+        sentences.append(f"{target.path}: there is neither tokenizer.json nor tokenizer.model; is the download complete?")
     if context > target.max_position_embeddings:
-        found.append(
+        sentences.append(
             f"a context of {context:,} tokens is past the model's rope table of {target.max_position_embeddings:,}: "
             f"give --context {target.max_position_embeddings} or less, or --longrope for a model whose config.json names LongRoPE factors"
         )
-    return found
+    return sentences
 
 
 def _of_quantization(preset: Preset, target: ModelFolder) -> list[str]:
     wanted, stored = preset.engine.quantization, target.quantization
     if wanted == "fp8" and stored not in {None, "fp8"}:
-        said = f"{target.path}: the weights are stored as {stored!r}, which the preset's quantization 'fp8' cannot quantize again"
-        return [f"{said}: serve them with a preset without quantization, or take the bfloat16 checkpoint"]
+        problem = f"{target.path}: the weights are stored as {stored!r}, which the preset's quantization 'fp8' cannot quantize again"
+        return [f"{problem}: serve them with a preset without quantization, or take the bfloat16 checkpoint"]
     if wanted in _MARLIN and stored != _MARLIN[wanted]:
         method = _MARLIN[wanted]
-        said = f"the preset's quantization {wanted!r} serves a checkpoint stored as {method!r}, and this one is {stored or 'not quantized'}"
-        return [f"{target.path}: {said}: download the {method.upper()} checkpoint, or take a preset without it"]
+        problem = (
+            f"the preset's quantization {wanted!r} serves a checkpoint stored as {method!r}, and this one is {stored or 'not quantized'}"
+        )
+        return [f"{target.path}: {problem}: download the {method.upper()} checkpoint, or take a preset without it"]
     return []
 
 
@@ -138,40 +140,40 @@ def _of_kv_cache(preset: Preset) -> list[str]:
 
 
 def _of_draft(target: ModelFolder, draft: ModelFolder, context: int) -> list[str]:
-    found = []
+    sentences = []
     if target.architecture not in _TARGETS:
-        found.append(
+        sentences.append(
             f"{target.path}: architecture {target.architecture!r} was not tried with EAGLE3 here (expected {' or '.join(_TARGETS)}): "
             "serve it with --no-speculation"
         )
     if draft.architecture != _DRAFT_ARCHITECTURE:
-        found.append(f"{draft.path}: architecture {draft.architecture!r} is no EAGLE3 draft; expected {_DRAFT_ARCHITECTURE!r}")
+        sentences.append(f"{draft.path}: architecture {draft.architecture!r} is no EAGLE3 draft; expected {_DRAFT_ARCHITECTURE!r}")
     reads = draft.target_hidden_size or draft.hidden_size
     if reads != target.hidden_size:
-        found.append(
+        sentences.append(
             f"{draft.path}: the draft reads hidden states of {reads}, but the target's are {target.hidden_size}: it is another model's"
         )
     if draft.vocab_size != target.vocab_size:
-        found.append(
+        sentences.append(
             f"{draft.path}: the draft's vocabulary of {draft.vocab_size:,} is not the target's of {target.vocab_size:,}: "
             "it is another model's draft"
         )
     if draft.draft_vocab_size is None:
-        found.append(
+        sentences.append(
             f"{draft.path}: config.json has no draft_vocab_size, which SGLang needs: add the number of rows of the draft's lm_head "
             "(32000 for MiniCPM4.1-8B)"
         )
     if draft.max_position_embeddings < min(context, target.max_position_embeddings):
-        found.append(
+        sentences.append(
             f"{draft.path}: the draft's max_position_embeddings of {draft.max_position_embeddings:,} is below --context {context:,}, "
             "so that its rope table ends too early: raise it in the draft's config.json"
         )
     if draft.rope_theta != target.rope_theta:
-        found.append(
+        sentences.append(
             f"{draft.path}: the draft turns positions with rope_theta {draft.rope_theta:,.0f} and the target with "
             f"{target.rope_theta:,.0f}: it was trained on another model's states"
         )
-    return found
+    return sentences
 
 
 def _of_speculation(preset: Preset) -> list[str]:
@@ -183,36 +185,36 @@ def _of_speculation(preset: Preset) -> list[str]:
         # SGLang 0.5.17 on an H100: an assertion in flashinfer's multi-step draft backend; with triton for the draft, a kernel that
         # does not compile. fa3 was not tried.
         window = preset.speculation.draft_window
-        said = f"draft_window {window} with attention backend 'flashinfer' ends stock SGLang 0.5.17 at its start"
-        return [f"{said}: leave it out, or try attention_backend 'fa3'"]
+        problem = f"draft_window {window} with attention backend 'flashinfer' ends stock SGLang 0.5.17 at its start"
+        return [f"{problem}: leave it out, or try attention_backend 'fa3'"]
     if backend == "trtllm_mha" and preset.speculation.topk > 1:
         return [f"attention backend 'trtllm_mha' takes a chain only: topk must be 1, not {preset.speculation.topk}"]
     return []
 
 
 def _of_arguments(arguments: Sequence[str], preset: Preset, draft: ModelFolder | None) -> list[str]:
-    told = _told(arguments)
-    found = [f"{name} is set by the launcher: say {own} instead" for name, own in _OWNED.items() if name in told]
+    options = _options(arguments)
+    sentences = [f"{name} is set by the launcher: say {own} instead" for name, own in _OWNED.items() if name in options]
     if draft is None:
-        return found
-    algorithm = told.get("--speculative-algorithm", "EAGLE3")
+        return sentences
+    algorithm = options.get("--speculative-algorithm", "EAGLE3")
     if algorithm.upper() != "EAGLE3":
-        found.append(
+        sentences.append(
             f"--speculative-algorithm {algorithm} with an EAGLE3 draft answers but accepts no draft token (acceptance 1.00): leave it out"
         )
-    page = told.get("--page-size", "1")
+    page = options.get("--page-size", "1")
     if page != "1" and preset.speculation.topk == 1:
-        found.append(f"an explicit --page-size {page} with topk 1 silently changes the attention backend: leave it out")
+        sentences.append(f"an explicit --page-size {page} with topk 1 silently changes the attention backend: leave it out")
     backends = ("--attention-backend", "--decode-attention-backend", "--speculative-draft-attention-backend")
-    found += [f"{name} triton {_SLOW}: use flashinfer or fa3, in the preset" for name in backends if told.get(name) == "triton"]
-    return found
+    sentences += [f"{name} triton {_SLOW}: use flashinfer or fa3, in the preset" for name in backends if options.get(name) == "triton"]
+    return sentences
 
 
-def _told(arguments: Sequence[str]) -> dict[str, str]:
+def _options(arguments: Sequence[str]) -> dict[str, str]:
     """Return options with their values; `--name=value` and `--name value` both, an empty value for switches."""
-    told: dict[str, str] = {}
+    options: dict[str, str] = {}
     for argument, following in pairwise([*arguments, ""]):
         if argument.startswith("--"):
             name, _, value = argument.partition("=")
-            told[name] = value or ("" if following.startswith("--") else following)
-    return told
+            options[name] = value or ("" if following.startswith("--") else following)
+    return options

@@ -83,13 +83,13 @@ def load(name: str) -> Preset:
     if file is None:
         raise LaunchError(f"there is no preset {name!r}; choose one of {', '.join(names())}, or give the path of a TOML file")
     try:
-        told = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LaunchError(f"preset {str(file)!r} cannot be read: {error}") from error
-    if "instead" in told:
-        raise LaunchError(f"preset {name!r} starts no SGLang: {told['instead']}")
+    if "instead" in values:
+        raise LaunchError(f"preset {name!r} starts no SGLang: {values['instead']}")
     try:
-        return Preset.model_validate(told | {"name": file.stem})
+        return Preset.model_validate(values | {"name": file.stem})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False))
         raise LaunchError(f"preset {str(file)!r} cannot be used: {problems}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,8 @@ class Subject:
     """Ends the server, and starts it on the same address when the block ends."""
     uncounted: int
     """Tokens at a prompt's end that are never found in the cache."""
+    slowed: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    """Keeps an answer from ending after its first piece, where it would be over at once."""
 
 
 @contextlib.asynccontextmanager
@@ -123,8 +125,16 @@ async def _vllm() -> AsyncIterator[Subject]:
         yield
         await stack.enter_async_context(fake.serving())
 
+    @contextlib.contextmanager
+    def slowed() -> Iterator[None]:
+        fake.hold = asyncio.Event()
+        try:
+            yield
+        finally:
+            fake.hold = None
+
     try:
-        yield Subject(engine, prompt, np.array([5, 6, 7], np.int32), idle, restart, 1)
+        yield Subject(engine, prompt, np.array([5, 6, 7], np.int32), idle, restart, 1, slowed)
     finally:
         await engine.close()
         await stack.aclose()
@@ -258,6 +268,19 @@ async def test_after_a_restart_it_is_asked_again_what_it_is_and_answers_from_an_
     _, chunks, usage = await ask(subject.engine, request(ids, most=1, left_ms=120_000))
     assert usage.cached_tokens == 0
     assert chunks[0].engine == await subject.engine.info()
+
+
+async def test_a_server_that_ends_in_the_middle_of_an_answer_is_an_error_and_the_next_call_is_answered(subject: Subject) -> None:
+    ids = subject.prompt("middle ")
+    stream = subject.engine.stream(request(ids, most=500, left_ms=120_000))
+    with subject.slowed():
+        async for chunk in stream:
+            if chunk.text:
+                break
+        async with subject.restart():
+            with pytest.raises(EngineError, match=r"engine_broke|engine_unreachable"):
+                [chunk async for chunk in stream if chunk.usage is None]
+    assert (await ask(subject.engine, request(ids, most=1, left_ms=120_000)))[2].output_tokens == 1
 
 
 async def test_a_prompt_past_the_context_is_a_cut_prompt_before_it_is_sent(subject: Subject) -> None:
