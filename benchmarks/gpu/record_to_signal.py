@@ -1,5 +1,7 @@
 """Record to signal: the worker itself beside an engine, fed with real bars at stated rates: from record to verdict, or to a token.
 
+With several `--url`s there is a worker beside each engine, all of one group: each decides on the symbols of its partitions.
+
 In-process bus, recorded vision features, the market service on the same loop. `--lengths-from` is for engines whose accepted
 tokens are forced, so that no answer parses: each is then held to the length of one that did, and timed to where its decision ended.
 `--answer` is for the same engines: a given line takes each answer's place once the engine has made as many tokens, and is published.
@@ -69,7 +71,7 @@ def settings_for(arguments: argparse.Namespace, *, grammar: bool) -> Settings:
             "run_mode": "demo",
             "bus": {"url": "memory://"},
             "redis": {"url": "memory://"},
-            "engine": {"urls": [arguments.url], "scores": arguments.scores},
+            "engine": {"urls": arguments.url, "scores": arguments.scores},
             "market": {"aggregate": {"1d": ["1w"]}},
             "fusion": {
                 "intervals": ["1d", "1w"],
@@ -90,17 +92,18 @@ def settings_for(arguments: argparse.Namespace, *, grammar: bool) -> Settings:
 
 
 class Site:
-    """Bus, market service and worker on one loop."""
+    """Bus, market service and a worker for each engine on one loop."""
 
     def __init__(self, settings: Settings, lengths: list[Length] | None, answer: str | None = None) -> None:
         """Put them together; nothing runs yet."""
         self.settings = settings
         self.clock = SystemClock()
         self.bus = MemoryBus(self.clock)
-        self.engine = RecordingEngine(settings.engine.urls[0], self.clock, lengths, scores=settings.engine.scores, answer=answer)
-        self.health = Health()
+        self.engines = [
+            RecordingEngine(url, self.clock, lengths, scores=settings.engine.scores, answer=answer) for url in settings.engine.urls
+        ]
         self.market = MarketService(self.bus, settings, self.clock, Health())
-        self.worker: FusionWorker
+        self.workers: list[FusionWorker] = []
         self.vision = load_recorded()
         self.played: list[Candle] = []
         self._producer: Producer
@@ -128,23 +131,27 @@ class Site:
         self._tasks.append(asyncio.create_task(self.market.run()))
         while self.market.counts.records < len(history):
             await asyncio.sleep(0.05)
-        self.worker = await FusionWorker.open(
-            WorkerDependencies(
-                bus=self.bus,
-                settings=self.settings,
-                clock=self.clock,
-                health=self.health,
-                engine=self.engine,
-                fallback=None,
-                tokenizer=Tokenizer.from_file(TOKENIZER),
-                redis=redis.connect(self.settings.redis),
+        healths = [Health() for _ in self.engines]
+        for engine, health in zip(self.engines, healths, strict=True):
+            worker = await FusionWorker.open(
+                WorkerDependencies(
+                    bus=self.bus,
+                    settings=self.settings,
+                    clock=self.clock,
+                    health=health,
+                    engine=engine,
+                    fallback=None,
+                    tokenizer=Tokenizer.from_file(TOKENIZER),
+                    redis=redis.connect(self.settings.redis),
+                )
             )
-        )
-        self._tasks.append(asyncio.create_task(self.worker.run()))
-        while not self.health.ready:
+            self.workers.append(worker)
+            self._tasks.append(asyncio.create_task(worker.run()))
+        while not all(health.ready for health in healths):
             self.check()
             await asyncio.sleep(0.05)
-        await self.worker.prewarmer.idle()
+        for worker in self.workers:
+            await worker.prewarmer.idle()
         self._reader = await self.bus.reader(client_id="record_to_signal")
         await self._reader.read(
             await self._reader.end_offsets([TopicPartition("demo.signal-audit", number) for number in range(PARTITIONS)])
@@ -173,7 +180,7 @@ class Site:
             raise ValueError(f"{count} bars were to be played and {len(candles)} are left")
         source = random.Random(f"{rate} {count}")  # noqa: S311 - a workload, no secret
         loop = asyncio.get_running_loop()
-        warmed, sent_ms = sent_ahead_by(self.worker), {}
+        warmed, sent_ms = self.sent_ahead(), {}
         due_s = began_s = loop.time()
         late_ms = 0.0
         for candle in candles:
@@ -189,22 +196,23 @@ class Site:
             self.check()
             found += [AuditRecord.decode(record.value or b"") for record in await self._reader.poll(timeout_ms=100)]
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.worker.prewarmer.idle(), 10)
-        after = sent_ahead_by(self.worker)
+            await asyncio.wait_for(asyncio.gather(*(worker.prewarmer.idle() for worker in self.workers)), 10)
+        after = self.sent_ahead()
         sent_ahead = {name: after[name] - warmed[name] for name in after}
-        return Stage(rate, count, seconds, late_ms, sent_ms, found, dict(self.engine.calls), sent_ahead)
+        calls = {digest: call for engine in self.engines for digest, call in engine.calls.items()}
+        return Stage(rate, count, seconds, late_ms, sent_ms, found, calls, sent_ahead)
+
+    def sent_ahead(self) -> dict[str, int]:
+        """Return what sending ahead has cost so far."""
+        counts = [worker.prewarmer.count for worker in self.workers]
+        return {name: sum(getattr(count, name) for count in counts) for name in ("calls", "prompt_tokens", "cached_tokens")}
 
     async def stop(self) -> None:
-        """Stop both services."""
-        self.worker.stop()
+        """Stop the services."""
+        for worker in self.workers:
+            worker.stop()
         self.market.stop()
         await asyncio.gather(*self._tasks)
-
-
-def sent_ahead_by(worker: FusionWorker) -> dict[str, int]:
-    """Return what sending ahead has cost so far."""
-    count = worker.prewarmer.count
-    return {"calls": count.calls, "prompt_tokens": count.prompt_tokens, "cached_tokens": count.cached_tokens}
 
 
 def lengths_of(known: list[tuple[int, int | None]]) -> list[Length]:
@@ -239,7 +247,8 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     explained = "" if arguments.rationale == "none" else f"\n{'why ' * 10}"
     name, site = arguments.name, Site(settings, lengths, None if arguments.answer is None else arguments.answer + explained)
     # What an earlier run has left would make this one's prompts, which are the same, cheaper than they are.
-    await asyncio.to_thread(Server(arguments.url).request, "POST", "/flush_cache")
+    for url in arguments.url:
+        await asyncio.to_thread(Server(url).request, "POST", "/flush_cache")
     began_s = time.perf_counter()
     await site.start()
     start = {
@@ -247,7 +256,8 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
         "answer": arguments.answer,
         "held_to_tokens": None if lengths is None else lengths[0]._asdict(),
         "ready_s": round(time.perf_counter() - began_s, 1),
-        "sent_ahead": sent_ahead_by(site.worker),
+        "sent_ahead": site.sent_ahead(),
+        "workers": len(site.workers),
     }
     results.keep(name, "start", start)
     # Discarded: the first decisions compile the grammar, and the next prefixes, of which a worker that starts inside an epoch has
@@ -258,12 +268,13 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
         for pair in arguments.rates:
             rate, seconds, waits = play_of(pair)
             label = f"{rate:g} bars/s{'' if waits else ', slices free'}"
-            # One of the class, as the worker has the only one.
+            # Of the class: every worker has one.
             EngineTraffic.quiet = _WAITING if waits else _at_once  # type: ignore[method-assign]
             if results.left() < seconds + 15:
                 results.keep(name, label, {"skipped": f"{results.left():.0f} s were left, {seconds + 15:.0f} s are needed"})
                 continue
-            site.engine.calls.clear()
+            for engine in site.engines:
+                engine.calls.clear()
             row, details = describe_rate(await site.play(rate, round(rate * seconds)))
             results.keep(name, label, row)
             lines.writelines(json.dumps({"slices": "wait" if waits else "free", **detail}) + "\n" for detail in details)
@@ -273,14 +284,14 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
                 if one["decision_tokens"] is not None
             ]
     results.keep(name, "lengths", {"pairs": lengths_of(known)})
-    results.keep(name, "accounts", site.worker.accounts.summary())
+    results.keep(name, "accounts", {"by_worker": [worker.accounts.summary() for worker in site.workers]})
     await site.stop()
 
 
 def main() -> None:
     """Run the worker on the engine at `--url` and write what was found under `--name` into `--results`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True)
+    parser.add_argument("--url", required=True, nargs="+", help="an engine, and another for each worker more")
     parser.add_argument("--name", required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument(
