@@ -22,6 +22,7 @@ from services.feeds.time_text import DAY_MS, time_zone
 OUTSIDE: Final = "before or after the session"
 CLOSED_DAY: Final = "without a trade, on days without a session"
 _HOUR_MS: Final = 3_600_000
+_LAST_MS: Final = 999
 _PRE_MARKET_MS: Final = 19_800_000
 _AFTER_MARKET_MS: Final = 14_400_000
 
@@ -144,6 +145,8 @@ class TimeAssigner:
         falling = bars[0].moment.wall_ms > bars[-1].moment.wall_ms
         for at in reversed(range(len(bars))) if falling else range(len(bars)):
             bar = bars[at]
+            if self._options.stamp == "close" and bar.moment.wall_ms % 1_000 == _LAST_MS:
+                bar = bar._replace(moment=replace(bar.moment, wall_ms=bar.moment.wall_ms + 1))  # an inclusive end, as Binance writes it
             key = bar.symbol, bar.interval
             if bar.interval not in slots:
                 slots[bar.interval] = replace(base, interval=bar.interval)

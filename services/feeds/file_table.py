@@ -29,7 +29,7 @@ _REFUSED: Final = {
     b"\xd0\xcf\x11\xe0": "an Excel workbook; save it as CSV",
     b"%PDF": "a PDF; export CSV instead",
 }
-_DAMAGES: Final = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_DAMAGES: Final = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, cramjam.DecompressionError)
 
 
 class FileError(Exception):

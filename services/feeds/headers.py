@@ -129,7 +129,8 @@ def find_columns(table: Table) -> list[Columns]:
         if leading == 0:
             return [_without_header(table)]
         header = max(table.rows[:leading], key=lambda row: len(row.cells))
-    data = _checked_rows(table, table.rows[leading:], len(header.cells))
+    # Files that were joined repeat the header.
+    data = _checked_rows(table, [row for row in table.rows[leading:] if row.cells != header.cells], len(header.cells))
     if not data:
         if _price_names(header.cells) >= _HEADER_PRICES:
             raise FileError(f"{table.path}: the file holds no rows after its header")

@@ -111,6 +111,11 @@ def check_spacing(opens_ms: Sequence[int], interval: str) -> None:
     if len(gaps) < _FEWEST - 1:
         return
     least, length = min(gaps), interval_ms(interval)
-    # Slots without trades leave irregular gaps; a longer interval leaves gaps that are all multiples of it.
-    if least > length and all(gap % least == 0 or gap >= _DAY_MS for gap in gaps) and gaps.count(least) * 2 >= len(gaps):
-        raise ValueError(f"the rows are {_BY_MS.get(least) or f'{least // 1000} s'} apart, but the interval is {interval}")
+    if least <= length:
+        return
+    if least >= _MONTH_DAYS[0] * _DAY_MS:
+        raise ValueError(f"the rows are a month or more apart, but the interval is {interval}; the longest supported interval is 1w")
+    # Slots without trades leave irregular gaps. A longer interval leaves gaps that are multiples of it, but for nights and holidays.
+    usual, count = Counter(gaps).most_common(1)[0]
+    if count * 2 >= len(gaps) and all(gap % usual == 0 or gap >= _DAY_MS for gap in gaps):
+        raise ValueError(f"the rows are {_BY_MS.get(usual) or f'{usual / 1000:g} s'} apart, but the interval is {interval}")

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import cramjam
 import pytest
 
 from services.feeds.bar_times import CLOSED_DAY
@@ -173,6 +174,39 @@ def test_an_hour_that_clocks_repeat_is_in_order(tmp_path: Path) -> None:
     opens = [one.ts_open_ms for one in found.candles]
     assert [after - before for before, after in pairwise(opens)] == [30 * 60_000] * 5
     assert not found.notes
+
+
+@pytest.mark.parametrize(
+    ("days", "apart"),
+    [
+        (["01-01", "02-01", "03-01", "04-01"], "a month or more apart"),
+        (["01-02", "04-01", "07-01", "10-01"], "a month or more apart"),
+        (["01-05", "01-12", "01-18", "01-26", "02-02", "02-09"], "1w apart"),  # one week ends on a Thursday
+    ],
+)
+@pytest.mark.parametrize("calendar", ["24x7", "XNYS"])
+def test_months_and_weeks_are_no_daily_bars(tmp_path: Path, days: list[str], apart: str, calendar: str) -> None:
+    rows = "".join(f"2024-{day},{DAY}\n" for day in days if calendar == "24x7" or day != "01-01")
+    with pytest.raises(FileError, match=f"the rows are {apart}, but the interval is 1d"):
+        read(tmp_path, "Date,Open,High,Low,Close,Volume\n" + rows, symbol="AAPL.XNAS", calendar=calendar, interval="1d")
+
+
+def test_the_header_that_joined_files_repeat_is_no_row(tmp_path: Path) -> None:
+    header = "Date,Open,High,Low,Close,Volume\n"
+    text = f"{header}2024-01-02,{DAY}\n{header}2024-01-03,{DAY}\n"
+    assert len(read(tmp_path, text, **STOCK, interval="1d").candles) == 2
+
+
+def test_a_close_that_is_the_last_millisecond_of_its_bar_is_its_end(tmp_path: Path) -> None:
+    rows = "".join(f"2024-01-01T00:0{at}:59.999Z,{ROW}\n" for at in range(3))
+    found = read(tmp_path, "time,open,high,low,close,volume\n" + rows, **BTC, interval="1m", stamp="close")
+    assert [one.ts_open_ms for one in found.candles] == [START_MS + at * 60_000 for at in range(3)]
+
+
+def test_a_zstandard_file_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
+    packed = bytes(cramjam.zstd.compress(f"time,open,high,low,close,volume\n2024-01-01T00:00Z,{ROW}\n".encode() * 50))
+    with pytest.raises(FileError, match=r"bars\.csv is damaged: it cannot be decompressed"):
+        read(tmp_path, packed[:-8], **BTC)
 
 
 def test_american_dates_without_a_header_are_read(tmp_path: Path) -> None:
