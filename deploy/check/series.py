@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import yaml
-from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client import Counter, Gauge, Histogram, Info, Summary
 from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.check.promql import names_in
@@ -51,6 +51,7 @@ _SUFFIXES: Final[Mapping[type[MetricWrapperBase], tuple[str, ...]]] = {
     Gauge: ("",),
     Histogram: ("_bucket", "_sum", "_count"),
     Info: ("_info",),
+    Summary: ("_sum", "_count"),
 }
 
 
