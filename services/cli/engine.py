@@ -30,7 +30,7 @@ from services.inference.simulator.__main__ import main as simulator
 from services.inference.tuner import engine_runs, grid, prompts, report
 from services.inference.tuner.sweep import Plan, sweep
 
-app = typer.Typer(name="engine", help="The engine: launch, tune or simulate it.", no_args_is_help=True)
+app = typer.Typer(name="engine", help="Start, measure, tune or simulate the inference engine.", no_args_is_help=True)
 app.command()(local)
 app.command()(bench)
 
@@ -47,7 +47,9 @@ def serve(
     model_path: Annotated[Path, typer.Option(help="Folder of the target's weights.")] = _MODEL,
     draft_path: Annotated[Path, typer.Option(help="Folder of the EAGLE3 draft's weights.")] = _DRAFT,
     speculation: Annotated[bool, typer.Option(help="Serve with the EAGLE3 draft, or without.")] = True,
-    context: Annotated[int | None, typer.Option(min=1_024, help="Longest prompt with its answer, in tokens; the preset's.")] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1_024, help="Longest prompt with its answer, in tokens; by default the preset's.")
+    ] = None,
     longrope: Annotated[
         bool,
         typer.Option(
@@ -61,15 +63,15 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 30_000,
     ready_file: Annotated[Path | None, typer.Option(help="Created once the engine is warm, removed when it ends.")] = None,
     rewarm: Annotated[bool, typer.Option(help="Prefill the prefixes that Redis lists for this engine.")] = True,
-    rewarm_url: Annotated[str | None, typer.Option(help="The address by which workers know this engine, where it is another.")] = None,
+    rewarm_url: Annotated[str | None, typer.Option(help="Address of this engine in the workers' settings, where it differs.")] = None,
     python: Annotated[
         Path, typer.Option(help="The Python that SGLang is installed in, with this package for its plug-in.", show_default="this one")
     ] = Path(sys.executable),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command and what would be refused; start nothing.")] = False,
 ) -> None:
-    """Start stock SGLang with MiniCPM4.1 and EAGLE3, warm it, and stay with it.
+    """Start stock SGLang with MiniCPM4.1 and EAGLE3, warm it up, and run until it ends.
 
-    Arguments after `--` reach SGLang as they are.
+    Arguments after `--` are passed to SGLang unchanged.
     """
     try:
         chosen = presets.load(preset)
@@ -124,23 +126,25 @@ def tune(
     out: Annotated[Path, typer.Option(help="Folder for results, preset and plot.")],
     model_path: Annotated[Path, typer.Option(help="Folder of the target's weights.")] = _MODEL,
     draft_path: Annotated[Path, typer.Option(help="Folder of the EAGLE3 draft's weights.")] = _DRAFT,
-    prompt_file: Annotated[Path | None, typer.Option(help="JSON Lines of {input_ids}; made-up prompts when absent.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="JSON Lines of {input_ids}; generated prompts by default.")] = None,
     steps: Annotated[str, typer.Option(help="Draft steps to try.")] = "2,3,5",
     topk: Annotated[str, typer.Option(help="Top-k of the draft to try; 1 is a chain.")] = "1",
     draft_tokens: Annotated[str, typer.Option(help="Draft tokens to try with a top-k above 1.")] = "8",
-    windows: Annotated[str, typer.Option(help="Draft windows to try, in tokens; 0 is none. flashinfer takes none.")] = "0",
+    windows: Annotated[str, typer.Option(help="Draft windows to try, in tokens; 0 is none. flashinfer supports none.")] = "0",
     backends: Annotated[str | None, typer.Option(help="Attention backends to try; the preset's when absent.")] = None,
     lengths: Annotated[str, typer.Option(help="Context lengths, in tokens.")] = "8192,32768",
     at_once: Annotated[str, typer.Option(help="Calls at once.")] = "1,3,8",
     answer_tokens: Annotated[int, typer.Option(min=2, help="Longest answer.")] = 80,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of calls for each cell of the table.")] = 5,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port for the engines.")] = 30_010,
-    budget_s: Annotated[float | None, typer.Option(help="Start no combination that would not end within so many seconds.")] = None,
+    budget_s: Annotated[
+        float | None, typer.Option(help="Start no combination that would end later than this many seconds after the start.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the combinations; start nothing.")] = False,
 ) -> None:
     """Try combinations of EAGLE3's settings on prompts, print a table, and write the best one as a preset.
 
-    Arguments after `--` reach SGLang as they are.
+    Arguments after `--` are passed to SGLang unchanged.
     """
     try:
         chosen = presets.load(preset)
@@ -181,7 +185,7 @@ def calibrate(
     *,
     url: Annotated[str, typer.Option(help="The engine's address; nothing else should be using it.")],
     out: Annotated[Path, typer.Option(help="The calibration file to write.")],
-    accelerator: Annotated[str, typer.Option(help="The GPU, in words, such as 'one RTX 4090'.")],
+    accelerator: Annotated[str, typer.Option(help="Name of the GPU, such as 'one RTX 4090'.")],
     lengths: Annotated[str, typer.Option(help="Context lengths, in tokens: at least two.")] = "8192,32768",
     at_once: Annotated[str, typer.Option(help="Calls at once.")] = "1,3,8",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of calls for each point.")] = 5,

@@ -26,7 +26,7 @@ from services.inference.needle import table as needles_table
 def bench(
     *,
     url: Annotated[str, typer.Option(help="The engine's address; nothing else should be using it.")],
-    kind: Annotated[str, typer.Option(help="What it is, as in engine.kind: sglang, vllm, llamacpp, openai, …")] = "sglang",
+    kind: Annotated[str, typer.Option(help="Kind of engine, as in engine.kind: sglang, vllm, llamacpp, openai, …")] = "sglang",
     model: Annotated[str | None, typer.Option(help="The model's name, where the server has several.")] = None,
     tokenizer_file: Annotated[Path | None, typer.Option(help="The model's tokenizer.json; the simulator's when absent.")] = None,
     api_key: Annotated[str | None, typer.Option(envvar="AQUILINE_ENGINE__API_KEY", help="Bearer token.", show_envvar=True)] = None,

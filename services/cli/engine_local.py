@@ -1,4 +1,4 @@
-"""`aquiline engine local`: fetch a real small model, serve it on this machine's CPU with llama.cpp, and stay with it."""
+"""`aquiline engine local`: fetch a real small model and serve it on this machine's CPU with llama.cpp until stopped."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def from_exchange(
         typer.Option(help="A market by its ccxt name (`BTC/USDT`), or with its symbol here (`BTC/USDT=BTC-USDT.BINA`); may be repeated."),
     ],
     interval: Annotated[str, typer.Option(help="The bars' length.")] = "1m",
-    history_bars: Annotated[int, typer.Option(min=1, max=100_000, help="Bars before now to begin with, where the topic holds none.")] = 500,
-    poll_seconds: Annotated[float, typer.Option(min=0.2, max=60, help="How often the forming bar is asked for.")] = 2.0,
+    history_bars: Annotated[int, typer.Option(min=1, max=100_000, help="Bars before now to start with, where the topic holds none.")] = 500,
+    poll_seconds: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between requests for the forming bar.")] = 2.0,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="An option of ccxt's own, such as `httpsProxy=http://proxy:3128`; may be repeated."),
@@ -77,18 +77,18 @@ def from_exchange(
 
 @app.command("files")
 def from_files(
-    files: Annotated[list[Path], typer.Argument(help="CSV files in any layout of docs/feeds.md that somebody appends to.")],
+    files: Annotated[list[Path], typer.Argument(help="CSV files in any layout of docs/feeds.md; other programs may append to them.")],
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on until SIGTERM or Ctrl-C; else end when what is there is published.")
+        bool, typer.Option("--follow", help="Run until SIGTERM or Ctrl-C; by default end once the present rows are published.")
     ] = False,
-    interval: Annotated[str | None, typer.Option(help="The bars' length (`1m`, `1d`), where no column says it.")] = None,
+    interval: Annotated[str | None, typer.Option(help="Interval of the bars (`1m`, `1d`), for files without an interval column.")] = None,
     symbol: Annotated[str | None, typer.Option(help=SYMBOL_HELP)] = None,
     calendar: Annotated[str, typer.Option(help="`24x7`, or an exchange calendar such as `XNYS`.")] = ALWAYS_OPEN,
     price_increment: Annotated[
         str | None, typer.Option(help="The tick (`0.01`). With it, the symbols are published as instruments first.")
     ] = None,
-    currency: Annotated[str, typer.Option(help="Of those instruments.")] = "USD",
+    currency: Annotated[str, typer.Option(help="Currency of those instruments.")] = "USD",
     time_zone: Annotated[str | None, typer.Option(metavar="ZONE", help=TIME_ZONE_HELP)] = None,
     stamp: Annotated[Stamp, typer.Option(help=STAMP_HELP)] = Stamp.OPEN,
     extended: Annotated[bool, typer.Option("--extended", help=EXTENDED_HELP)] = False,

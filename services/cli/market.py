@@ -33,7 +33,7 @@ _err = Console(stderr=True)
 
 @app.callback()
 def market() -> None:
-    """Market data from files onto the bus."""
+    """Publish candles from files and from the samples."""
 
 
 @app.command("replay", hidden=True, deprecated=True)  # its name until `aquiline replay` came
@@ -43,26 +43,28 @@ def publish_files(
         list[Path], typer.Argument(help="CSV or Parquet, plain or compressed, in any layout of docs/feeds.md; several are merged by time.")
     ],
     *,
-    bars_per_second: Annotated[float | None, typer.Option(min=0.001, help="So many bars a symbol each second.")] = None,
-    speed: Annotated[float | None, typer.Option(min=0.001, help="Real time, so many times as fast.")] = None,
-    interval: Annotated[str | None, typer.Option(help="The bars' length (`1m`, `1d`), where no column says it.")] = None,
+    bars_per_second: Annotated[float | None, typer.Option(min=0.001, help="Publish this many bars a second of each symbol.")] = None,
+    speed: Annotated[float | None, typer.Option(min=0.001, help="Publish in real time, this many times as fast.")] = None,
+    interval: Annotated[str | None, typer.Option(help="Interval of the bars (`1m`, `1d`), for files without an interval column.")] = None,
     symbol: Annotated[str | None, typer.Option(help=SYMBOL_HELP)] = None,
-    calendar: Annotated[str, typer.Option(help="`24x7`, or an exchange calendar such as `XNYS`: says when bars end.")] = ALWAYS_OPEN,
+    calendar: Annotated[
+        str, typer.Option(help="`24x7`, or an exchange calendar such as `XNYS`; it determines when bars end.")
+    ] = ALWAYS_OPEN,
     price_increment: Annotated[
         str | None, typer.Option(help="The tick (`0.01`). With it, the symbols are published as instruments first.")
     ] = None,
     time_zone: Annotated[str | None, typer.Option(metavar="ZONE", help=TIME_ZONE_HELP)] = None,
     stamp: Annotated[Stamp, typer.Option(help=STAMP_HELP)] = Stamp.OPEN,
     extended: Annotated[bool, typer.Option("--extended", help=EXTENDED_HELP)] = False,
-    currency: Annotated[str, typer.Option(help="Of those instruments.")] = "USD",
+    currency: Annotated[str, typer.Option(help="Currency of those instruments.")] = "USD",
     bus: BusOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Publish the candles of files on the topic `candles`, merged by the time at which they end.
 
-    Without a pace, as fast as the broker takes them. The layout of a file is recognised, and said: what
+    Without a pace they are published as fast as the broker takes them. The layout of each file is detected and printed: one that
     docs/feeds.md lists, or columns by name (`open high low close`, and the bar's open as `time`, `timestamp`, `datetime` or `date`;
-    `volume`, `symbol`, `interval` and `revision` where there are any).
+    `volume`, `symbol`, `interval` and `revision` are optional).
 
     **A download of daily bars, five a second:**
 
@@ -72,7 +74,7 @@ def publish_files(
 
         aquiline market publish btc.parquet --symbol BTC-USD.CBSE --interval 1m --speed 60
 
-    Prices already adjusted for splits are fine, but say so: publish the instrument yourself with `price_adjustment`.
+    If the prices are already adjusted for splits, publish the instrument yourself with `price_adjustment`.
     """
     try:
         pace = _pace(bars_per_second, speed)

@@ -34,7 +34,7 @@ def samples(
     ] = False,
     bars_per_second: Annotated[float, typer.Option(min=0.001, help="Sessions a second after the start.")] = 1.5,
     start: Annotated[
-        dt.datetime, typer.Option(formats=DAY, metavar="DATE", help="First day that is played at that pace.", show_default="2006-01-01")
+        dt.datetime, typer.Option(formats=DAY, metavar="DATE", help="First day published at that pace.", show_default="2006-01-01")
     ] = dt.datetime(2006, 1, 1),  # noqa: DTZ001 - a date
     history_from: Annotated[
         dt.datetime, typer.Option(formats=DAY, metavar="DATE", help="First day of the history.", show_default="2004-09-01")
@@ -43,8 +43,8 @@ def samples(
 ) -> None:
     """Publish real daily bars of five stocks (AAPL, FB, GOOG, IBM, MSFT, until March 2013) on the topic `candles`.
 
-    The instruments, the splits and the bars before the start are published as fast as the broker takes them; then follow the bars of
-    one session after the other. What the topic holds already is not published again.
+    The instruments, the splits and the bars before the start are published as fast as the broker takes them; then the bars follow,
+    one session at a time. Bars that the topic already holds are not published again.
     """
     settings = load(config)
     if settings.run_mode is RunMode.LIVE:

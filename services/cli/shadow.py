@@ -58,13 +58,13 @@ def compare_sides(
         float, typer.Option(min=0, max=1, help="Share of equal actions, at least; 0 for no requirement.")
     ] = _DEFAULTS.min_agreement,
     max_slower: Annotated[
-        float, typer.Option(min=0, help="95th percentile from record to decision, at most so many times live's.")
+        float, typer.Option(min=0, help="95th percentile from record to decision, at most this many times live's.")
     ] = _DEFAULTS.max_slower,
     max_lost: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of stale or failed triggers, at most so much above live's.")
+        float, typer.Option(min=0, max=1, help="Share of stale or failed triggers, at most this much above live's.")
     ] = _DEFAULTS.max_lost,
     max_hits_lost: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of prefix hits, at most so much below live's.")
+        float, typer.Option(min=0, max=1, help="Share of prefix hits, at most this much below live's.")
     ] = _DEFAULTS.max_hits_lost,
     min_matured: Annotated[
         int, typer.Option(min=1, help="Pairs in which a side wanted a position and whose horizon is over, at least.")

@@ -25,7 +25,7 @@ from services.vision.recorded import RECORDED_FILE, save_recorded
 from services.vision.render import ChartSpec, image_hash, render
 from services.vision.skill import evaluation_file, write_skill
 
-app = typer.Typer(name="vision", help="Chart images and the network that looks at them.", no_args_is_help=True)
+app = typer.Typer(name="vision", help="Chart images and the chart network.", no_args_is_help=True)
 
 _CARD: Final = Path("docs/vision-model-card.md")
 _PLOT: Final = Path("docs/img/vision-calibration.png")
@@ -104,7 +104,7 @@ def train(
 
 @app.command()
 def evaluate(
-    weights: Annotated[Path, typer.Option(help="Weights file to judge.")] = SHIPPED_WEIGHTS,
+    weights: Annotated[Path, typer.Option(help="Weights file to evaluate.")] = SHIPPED_WEIGHTS,
     card: Annotated[Path, typer.Option(help="Model card to write.")] = _CARD,
     plot: Annotated[Path, typer.Option(help="Calibration plot to write.")] = _PLOT,
 ) -> None:
@@ -142,7 +142,7 @@ def evaluate(
 @app.command()
 def record(
     out: Annotated[Path, typer.Option(help="File to write.")] = RECORDED_FILE,
-    weights: Annotated[Path, typer.Option(help="Weights file to look with.")] = SHIPPED_WEIGHTS,
+    weights: Annotated[Path, typer.Option(help="Weights file of the network to use.")] = SHIPPED_WEIGHTS,
 ) -> None:
     """Record what the service publishes for the demo's bars, so that the demo needs no torch."""
     from services.vision.record_features import record as run_service  # noqa: PLC0415 - imports the service
