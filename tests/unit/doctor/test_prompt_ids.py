@@ -16,6 +16,7 @@ from services.core.chat_template import TemplateError, reference_ids, rendered
 from services.core.clock import SystemClock
 from services.core.settings import EngineSettings, FusionSettings, Settings
 from services.core.tokenizer import Tokenizer
+from services.doctor.diagnosis import Diagnosis
 from services.doctor.longest_prompt import _built, _thought_difference, id_difference
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.chat import TEMPLATES
@@ -200,6 +201,15 @@ async def test_a_chat_template_without_a_system_role_is_a_difference_and_no_miss
     assert found is not None
     assert "which the model's own chat template does not take" in found
     assert "System role not supported" in found
+
+
+@pytest.mark.parametrize(("kind", "level"), [("sglang", "fail"), ("vllm", "fail"), ("openai", "skipped")])
+async def test_ids_are_compared_for_engines_that_are_sent_ids(tmp_path: Path, kind: str, level: str) -> None:
+    """A chat server applies its own template to text: what it makes of it is not the doctor's to refuse."""
+    file = model_folder(tmp_path, byte_level_tokenizer(), THINKING_TEMPLATE.removeprefix("{{ bos_token }}"))
+    engine = EngineSettings.model_validate({"kind": kind, "tokenizer_file": file})
+    fits, ids = await Diagnosis(Settings(engine=engine, fusion=FUSION), probe=False)._tokenizer()
+    assert (fits.level, ids.check, ids.level) == ("ok", "prompt ids", level)
 
 
 async def test_without_a_template_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
