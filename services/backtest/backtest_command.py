@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,10 @@ from services.core.ctrl_c import Interrupt, catch_ctrl_c
 from services.core.restatement import restating
 from services.core.settings import LogSettings
 from services.scoring.report import ReportInput, build, to_html, to_terminal
+from services.scoring.report.model import Trials
 from services.scoring.report.optional_packages import need
 from services.scoring.report.position_sizing import Sizing
+from services.scoring.report.trials import add_trial, trials_before
 
 EXIT_DONE: Final = 0
 _SIGNALLED: Final = 128
@@ -83,8 +86,16 @@ async def _run(
         with bar:
             if not await runner.run():
                 return None
-        given = _report_input(plan, runner, folder)
-        return Finished(plan, path, given, build(given), bar.elapsed_s)
+        tried = _settings_hash(plan)
+        given = _report_input(plan, runner, folder, trials_before(path, plan.feed.fingerprint, tried))
+        report = build(given)
+        add_trial(path, plan.feed.fingerprint, tried, report)
+        return Finished(plan, path, given, report, bar.elapsed_s)
+
+
+def _settings_hash(plan: BacktestPlan) -> str:
+    """Return a hash of all that shapes the report's figures: what shapes the run, and how its positions are sized."""
+    return hashlib.sha256(f"{plan.fingerprint} {plan.settings.positions.model_dump_json()}".encode()).hexdigest()[:16]
 
 
 def _checkpoint(found: Checkpoint | None, plan: BacktestPlan, path: Path, *, resume: bool, restart: bool) -> Checkpoint:
@@ -143,7 +154,7 @@ def _conclude(run: Finished, page: Path | None) -> None:
     console.print(Text(f"Written: {', '.join(written)}"), soft_wrap=True)
 
 
-def _report_input(plan: BacktestPlan, runner: BacktestRunner, folder: RunFolder) -> ReportInput:
+def _report_input(plan: BacktestPlan, runner: BacktestRunner, folder: RunFolder, trials: Trials) -> ReportInput:
     scoring = plan.settings.scoring
     return ReportInput(
         title=f"Backtest on {plan.feed.name}",
@@ -155,6 +166,7 @@ def _report_input(plan: BacktestPlan, runner: BacktestRunner, folder: RunFolder)
         max_jump=plan.settings.fusion.max_jump,
         changes=list(_changes(folder)),
         sizing=Sizing.of(plan.settings.positions),
+        trials=trials,
     )
 
 

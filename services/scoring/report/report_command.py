@@ -22,6 +22,7 @@ from services.scoring.report.inputs_from_files import Files, read_files
 from services.scoring.report.inputs_from_topics import read_topics
 from services.scoring.report.number_format import moment
 from services.scoring.report.position_sizing import Sizing
+from services.scoring.report.trials import promotions_before, trials_beside
 
 __all__ = ["Files", "ReportRequest", "run"]
 
@@ -64,6 +65,7 @@ async def run(asked: ReportRequest, files: Files | None) -> None:
                 max_jump=settings.fusion.max_jump,
                 changes=found.changes,
                 sizing=Sizing.of(settings.positions),
+                trials=promotions_before(asked.config) if files is None else trials_beside(files.outcomes),
             )
         )
         page = None if asked.out is None else to_html(report)
