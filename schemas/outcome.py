@@ -57,7 +57,7 @@ class SignalOutcome(Message):
     source: Source = Field(description="The signal's source.")
     vision: Vision = Field(description="The signal's vision field.")
     conviction: Unit = Field(description="The signal's conviction.")
-    probabilities: dict[LabelAction, Unit] | None = Field(default=None, description="The signal's probabilities; mode `flash` alone.")
+    probabilities: dict[LabelAction, Unit] | None = Field(default=None, description="The signal's probabilities; absent where it had none.")
     brier: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         default=None,
         description="Squared distance of the action's probability from what happened: 1 when the position completed with a gain, else 0. "

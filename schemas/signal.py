@@ -17,7 +17,7 @@ Mode = Literal["flash", "fast", "deep"]
 Vision = Literal["fresh", "stale", "absent"]
 Source = Literal["llm", "rules", "simulator"]
 LabelAction = Literal["buy", "sell", "exit", "hold"]
-"""The actions that mode `flash` has probabilities of."""
+"""The actions that signals have probabilities of."""
 
 
 class Action(StrEnum):

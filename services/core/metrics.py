@@ -232,7 +232,7 @@ SIGNAL_LOSS: Final = Counter(
     "aquiline_signal_loss_ratio_total", "Net returns below 0, summed without their sign.", ["action", "source", "vision"], registry=REGISTRY
 )
 
-# Scores of the probabilities of mode `flash`, over positions that completed: the sum over the count is the mean. 0 is best; a Brier
+# Scores of the probabilities that signals carry, over positions that completed: the sum over the count is the mean. 0 is best; a Brier
 # score of 0.25 is that of saying 0.5 always, and so is a log loss of 0.69.
 SIGNAL_BRIER: Final = Summary(
     "aquiline_signal_brier", "Brier scores of the probabilities of judged signals.", ["action", "source"], registry=REGISTRY

@@ -34,25 +34,25 @@ _STANDING: Final = frozenset({Action.BUY, Action.SELL, Action.EXIT})
 
 @dataclasses.dataclass(slots=True)
 class _Series:
-    """The last bars of one interval, and what was heard of signals on it while these bars lasted."""
+    """The last bars of one interval, and the signals that act within them."""
 
     bars: list[Bar] = dataclasses.field(default_factory=list)
     trimmed_ms: int = 0
-    """When the last bar that was let go closed: what acts before it comes too late."""
-    heard: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    """Close of the newest evicted bar: a signal that acts before it is too late to be judged."""
+    seen: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
     """By signal: its mode, key, `from_ms` and action. All of those that stand, open or not."""
 
     def append(self, bar: Bar) -> None:
-        """Add the next bar and let go of what it makes too old."""
+        """Append the next bar, and evict the oldest one beyond `KEPT_BARS` with the signals before it."""
         self.bars.append(bar)
         if len(self.bars) > KEPT_BARS:
             self.trimmed_ms = self.bars.pop(0).ts_close_ms
-            if any(entry[2] < self.trimmed_ms for entry in self.heard.values()):
-                self.heard = {name: entry for name, entry in self.heard.items() if entry[2] >= self.trimmed_ms}
+            if any(entry[2] < self.trimmed_ms for entry in self.seen.values()):
+                self.seen = {name: entry for name, entry in self.seen.items() if entry[2] >= self.trimmed_ms}
 
 
 class Judge:
-    """Everything that is known of one symbol's signals."""
+    """Judges the signals of one symbol."""
 
     def __init__(self, rules: FillRules, calendar: SessionCalendar) -> None:
         """Fill orders by `rules`; `calendar` is the instrument's."""
@@ -69,8 +69,8 @@ class Judge:
         """Return how many signals have no outcome yet."""
         return len(self._open)
 
-    def comes_too_late(self, signal: Signal) -> bool:
-        """Return whether the bars that `signal` is to be judged by have been let go: it gets no outcome, or has long had one."""
+    def is_too_late(self, signal: Signal) -> bool:
+        """Return whether the bars that `signal` is to be judged by are evicted: it gets no outcome, or has one already."""
         series = self._series.get(signal.interval)
         known = str(signal.signal_id) in self._open
         return series is not None and not known and span_of(signal, self._calendar).from_ms < series.trimmed_ms
@@ -87,28 +87,28 @@ class Judge:
             raise ValueError(f"a signal to {signal.action.value} needs {', '.join(missing)} to be judged")
         name, series = str(signal.signal_id), self._series.setdefault(signal.interval, _Series())
         span = span_of(signal, self._calendar)
-        if name in self._open or name in series.heard or span.from_ms < series.trimmed_ms:
+        if name in self._open or name in series.seen or span.from_ms < series.trimmed_ms:
             return []
         vision = -1 if signal.as_of.vision is None else signal.as_of.vision.offset
         key: Key = (span.stands_ms, signal.as_of.market.offset, vision, signal.ts_decided_ms, name)
-        lane = [(seen, entry) for seen, entry in series.heard.items() if entry[0] == signal.mode]
-        series.heard[name] = [signal.mode, list(key), span.from_ms, signal.action.value]
+        lane = [(seen, entry) for seen, entry in series.seen.items() if entry[0] == signal.mode]
+        series.seen[name] = [signal.mode, list(key), span.from_ms, signal.action.value]
         touched = [
             paper
             for paper in self._open.values()
             if (paper.interval, paper.mode) == (signal.interval, signal.mode)
             and paper.key < key
-            and _replace(paper, span.from_ms, signal.action.value)
+            and _supersede(paper, span.from_ms, signal.action.value)
         ]
         if signal.action is not Action.EXIT:
             paper = self._open[name] = PaperPosition.of(signal, span, key, self._rules)
             for _, (_, later, from_ms, action) in lane:
                 if tuple(later) > key:
-                    _replace(paper, from_ms, action)
+                    _supersede(paper, from_ms, action)
             cancelled_ms = self._cancels.pop(name, None)
             paper.cancelled_ms = None if cancelled_ms is None else cancelled_ms + paper.clock_ms
             touched.append(paper)
-        return self._again(touched)
+        return self._replay(touched)
 
     def cancel(self, cancel: Cancel) -> list[SignalOutcome]:
         """Take a cancel, also one that comes before its signal; return the outcomes that it brings about.
@@ -124,8 +124,8 @@ class Judge:
             if paper.cancelled_ms is not None and paper.cancelled_ms <= event_ms:
                 return []
             paper.cancelled_ms = event_ms
-            return self._again([paper])
-        if not any(name in series.heard for series in self._series.values()):
+            return self._replay([paper])
+        if not any(name in series.seen for series in self._series.values()):
             self._cancels[name] = min(at_ms, self._cancels.get(name, at_ms))
             if len(self._cancels) > _KEPT_CANCELS:
                 del self._cancels[min(self._cancels, key=lambda other: (self._cancels[other], other))]
@@ -150,7 +150,7 @@ class Judge:
         if new.revision <= series.bars[index].revision:
             return []
         series.bars[index] = new
-        return self._again([paper for paper in papers if paper.from_ms < new.ts_close_ms])
+        return self._replay([paper for paper in papers if paper.from_ms < new.ts_close_ms])
 
     def restatement(self, event: Restatement) -> list[SignalOutcome]:
         """Take a split or dividend that the symbol's prices have to be restated for; return the outcomes that it brings about.
@@ -160,13 +160,13 @@ class Judge:
         """
         if not self._restatements.add(event):
             return []
-        return self._again([paper for paper in self._open.values() if paper.key[0] <= event.effective_ms])
+        return self._replay([paper for paper in self._open.values() if paper.key[0] <= event.effective_ms])
 
     def dump(self) -> dict[str, Any]:
         """Return the whole state as plain data that JSON can hold."""
         return {
             "series": {
-                interval: {"bars": [list(bar) for bar in one.bars], "trimmed_ms": one.trimmed_ms, "heard": dict(one.heard)}
+                interval: {"bars": [list(bar) for bar in one.bars], "trimmed_ms": one.trimmed_ms, "heard": dict(one.seen)}
                 for interval, one in self._series.items()
             },
             "open": [{name: getattr(paper, name) for name in PaperPosition.__slots__} for paper in self._open.values()],
@@ -188,8 +188,8 @@ class Judge:
         self._restatements.splits = [(effective_ms, ratio) for effective_ms, ratio in state["splits"]]
         self._restatements.dividends = [(effective_ms, amount) for effective_ms, amount in state.get("dividends", ())]
 
-    def _again(self, papers: list[PaperPosition]) -> list[SignalOutcome]:
-        """Play these from their beginning, as far as the bars kept reach back to it; what was played of older ones stays."""
+    def _replay(self, papers: list[PaperPosition]) -> list[SignalOutcome]:
+        """Play positions again from their beginning where the bars kept reach back to it; older ones keep what was played."""
         outcomes = []
         for paper in papers:
             series = self._series.get(paper.interval, _Series())
@@ -227,7 +227,7 @@ def _before_fill_rules(paper: dict[str, Any]) -> dict[str, Any]:
     return {"entry_fill": paper["entry"], "target_fill": paper["target"], "order": None, **paper}
 
 
-def _replace(paper: PaperPosition, from_ms: int, action: str) -> bool:
+def _supersede(paper: PaperPosition, from_ms: int, action: str) -> bool:
     """Note that a newer signal of the lane stands from then on; return whether that may change how `paper` ends."""
     changed = False
     if paper.replaced_ms is None or from_ms < paper.replaced_ms:

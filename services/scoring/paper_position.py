@@ -78,7 +78,7 @@ class PaperPosition:
     order: dict[str, Any] | None
     """The fields of the outcome's `Order`; None in a state that was written before there was one."""
     probabilities: dict[LabelAction, float] | None = None
-    """The signal's, in mode `flash`."""
+    """The signal's; None where it has none."""
     cancelled_ms: int | None = None
     """Event time from which it is withdrawn."""
     replaced_ms: int | None = None

@@ -1,4 +1,4 @@
-"""Scores of the probabilities that a signal of mode `flash` carries: Brier score, log loss, and the temperature that fits them best. Pure.
+"""Scores of the probabilities that signals carry: Brier score, log loss, and the temperature that fits them best. Pure.
 
 The event is that the position which the signal opened completed with a gain after costs; its forecast is the probability of the action.
 """

@@ -1,4 +1,4 @@
-"""What becomes of a record: decoded, checked, and handed to the judge of its symbol. No Kafka and no waiting in it."""
+"""Decodes and checks records, and passes them to the judge of their symbol. No Kafka client and nothing asynchronous in it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Scorer:
             return _refused(future)
         judge = self._judge(bar.symbol)
         if isinstance(judge, Refused):
-            # There is no signal on it either, and the worker has put the record aside.
+            # No signal is made on an unknown instrument, and the fusion worker dead-letters the record.
             return Scored(Disposition.FILTERED, judge, unknown, bar.symbol)
         return Scored(Disposition.FOLDED, None, unknown, bar.symbol, self._restate(judge, bar.symbol) + judge.bar(bar))
 
@@ -141,7 +141,7 @@ class Scorer:
 
 
 def _is_cancel(record: Record, max_bytes: int) -> bool:
-    """Return whether the record says that it is a cancel; what is wrong with it the contract says better."""
+    """Return whether the record is marked as a cancel; decoding by the contract reports what is wrong with it."""
     if not record.value or len(record.value) > max_bytes:
         return False
     try:
@@ -152,13 +152,13 @@ def _is_cancel(record: Record, max_bytes: int) -> bool:
 
 
 def _unfit(signal: Signal, judge: Judge) -> Refused | None:
-    """Return why a signal cannot be judged, None when it can, or needs no judging."""
+    """Return why a signal cannot be judged; None when it can be, or opens nothing."""
     if signal.action not in {Action.BUY, Action.SELL}:
         return None
     if missing := missing_fields(signal):
         return Refused(DeadLetterReason.INVALID, f"a signal to {signal.action.value} needs {', '.join(missing)} to be judged")
-    if judge.comes_too_late(signal):
-        return Refused(DeadLetterReason.LATE, f"signal {signal.signal_id}: the bars that it is judged by are long gone")
+    if judge.is_too_late(signal):
+        return Refused(DeadLetterReason.LATE, f"signal {signal.signal_id}: the bars that it is judged by are evicted")
     return None
 
 

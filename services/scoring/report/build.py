@@ -84,7 +84,7 @@ def build(given: ReportInput) -> Report:
         title=number_format.plain(given.title),
         head=_head(given, outcomes, period),
         banner=_banner(outcomes),
-        cautions=(*_cautions(outcomes, counts, judged.overlap, judged.random), *_jump_cautions(counts, prices)),
+        cautions=(*_cautions(outcomes, counts, judged.overlap, judged.random), *_jump_cautions(counts, prices, period)),
         verdict=judged.verdict,
         counts=counts,
         hit_rate=wilson(int(np.count_nonzero(won)), len(won)),
@@ -206,9 +206,13 @@ def _cautions(outcomes: Sequence[SignalOutcome], counts: Counts, overlap: Overla
     return tuple(cautions)
 
 
-def _jump_cautions(counts: Counts, prices: Prices) -> tuple[str, ...]:
+def _jump_cautions(counts: Counts, prices: Prices, period: tuple[int, int] | None) -> tuple[str, ...]:
+    """Return what is to be said of jumps in the period; bars before it, which a backtest loads as history, are in no figure."""
     cautions = []
-    for symbol, at_ms in sorted(prices.suspected.items()):
+    for symbol, suspected in sorted(prices.suspected.items()):
+        at_ms = [one for one in suspected if period is not None and period[0] <= one <= period[1]]
+        if not at_ms:
+            continue
         times = number_format.listed([f"{number_format.moment(one)} UTC" for one in at_ms])
         cautions.append(
             f"Prices of {number_format.plain(symbol)} jump at {times} without a split on record. The jump is taken as a split: no figure "

@@ -166,7 +166,7 @@ def _inline(svg: str, prefix: str) -> str:
 
 def _lines(report: Report) -> list[tuple[str, Curve, str, float]]:
     """Return the curves of the capital with their names, colours and widths, the strategy's last and on top."""
-    lines = [("each signal on its own", report.over_time, FAINT, 1.2)]
+    lines = [("each signal on its own", report.over_time, INK, 0.7)]
     if report.hold is not None:
         lines.append(("buy and hold", report.hold.curve, OTHER, 1.2))
     if report.net is not None:

@@ -185,7 +185,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """How good the probabilities of mode `flash` were, over completed positions. The event is a gain after costs."""
+    """How good the signals' probabilities were, over completed positions. The event is a gain after costs."""
 
     count: int
     brier: Estimate

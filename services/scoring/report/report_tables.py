@@ -163,9 +163,13 @@ def measures(report: Report) -> Sheet:
         ]
         if found.deflated is not None:
             tried = number_format.counted(found.deflated.trials, "trial")
-            rows.append((f"deflated Sharpe ratio, {tried}", number_format.percentile(found.deflated.probability)))
+            rows.append(
+                (f"deflated Sharpe ratio: probability of more than luck, {tried}", number_format.percentile(found.deflated.probability))
+            )
             if found.deflated.trials > 1:
-                rows.append(("Sharpe ratio that the best of them has by luck", f"{found.deflated.expected_best:.2f}"))
+                rows.append(
+                    (f"Sharpe ratio expected of the best of {found.deflated.trials:,} without skill", f"{found.deflated.expected_best:.2f}")
+                )
     return Sheet("measures", "As one account", note, (), tuple(rows))
 
 

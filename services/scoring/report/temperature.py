@@ -47,12 +47,12 @@ class TemperatureFit:
 def fit_temperature(outcomes: Sequence[SignalOutcome]) -> TemperatureFit:
     """Return the temperature fitted on the first 70 % of the positions, in order of their opening, and its scores on the others.
 
-    Positions that were open when the first of the others opened are used for neither. Raises ServiceError with fewer than 100.
+    Those of other modes are left out: `fusion.flash_temperature` does not change their probabilities. Positions that were open when the first of the others opened are used for neither. Raises ServiceError with fewer than 100.
     """
-    held = with_probabilities(outcomes)
+    held = [one for one in with_probabilities(outcomes) if one.mode == "flash"]
     if len(held) < LEAST:
         raise ServiceError(
-            f"{len(held)} completed positions carry probabilities, and a temperature takes at least {LEAST}; "
+            f"{len(held)} completed positions of mode `flash` carry probabilities, and a temperature takes at least {LEAST}; "
             'let mode `flash` decide for longer (`fusion.mode = "flash"`), with the scorer running'
         )
     first = int(len(held) * _FITTED_SHARE)

@@ -601,10 +601,10 @@ def test_what_ends_a_signal_counts_from_its_own_time_also_when_it_is_read_after_
 def test_a_signal_whose_bars_are_gone_is_told_and_gets_no_outcome() -> None:
     one = judge()
     feed(one, bars(*[FLAT] * KEPT_BARS))
-    assert not one.comes_too_late(signal())
+    assert not one.is_too_late(signal())
     feed(one, [bar(KEPT_BARS, FLAT)])
-    assert one.comes_too_late(signal())
-    assert not one.comes_too_late(signal(minute=1))
+    assert one.is_too_late(signal())
+    assert not one.is_too_late(signal(minute=1))
     assert feed(one, [signal()]) == []
 
 

@@ -75,8 +75,10 @@ def test_positions_that_were_open_when_the_later_ones_began_are_used_for_neither
 
 
 def test_too_few_positions_are_refused_with_what_is_needed() -> None:
-    with pytest.raises(ServiceError, match="99 completed positions carry probabilities, and a temperature takes at least 100"):
-        fit_temperature(outcomes(99))
+    with pytest.raises(
+        ServiceError, match="99 completed positions of mode `flash` carry probabilities, and a temperature takes at least 100"
+    ):
+        fit_temperature([*outcomes(99), *(one.model_copy(update={"mode": "fast"}) for one in outcomes(300)[200:])])
 
 
 def test_the_command_prints_both_reliabilities_and_what_to_set_and_draws_them(tmp_path: Path) -> None:
