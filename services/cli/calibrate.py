@@ -42,8 +42,9 @@ def signals(
 ) -> None:
     """Fit a temperature on the outcomes of signals that carry probabilities, and show how reliable they are before and after.
 
-    The temperature is fitted on the first 70 % of the completed positions of mode `flash` and shown on the others: log loss, Brier score, and how often
-    positions gained for each tenth of probability. It takes at least 100 of them. Nothing is changed: the last line says what to set.
+    The temperature is fitted on the first 70 % of the completed positions of mode `flash` and shown on the others: log loss, Brier score,
+    and how often positions gained for each tenth of probability. It takes at least 100 of them. Nothing is changed: the last line says
+    what to set.
 
         aquiline calibrate signals --config aquiline.toml --since 2026-10-01 --plot reliability.svg
 

@@ -47,7 +47,8 @@ class TemperatureFit:
 def fit_temperature(outcomes: Sequence[SignalOutcome]) -> TemperatureFit:
     """Return the temperature fitted on the first 70 % of the positions, in order of their opening, and its scores on the others.
 
-    Those of other modes are left out: `fusion.flash_temperature` does not change their probabilities. Positions that were open when the first of the others opened are used for neither. Raises ServiceError with fewer than 100.
+    Those of other modes are left out: `fusion.flash_temperature` does not change their probabilities. Positions that were open when the
+    first of the others opened are used for neither part. Raises ServiceError with fewer than 100.
     """
     held = [one for one in with_probabilities(outcomes) if one.mode == "flash"]
     if len(held) < LEAST:
