@@ -88,14 +88,15 @@ class Site:
         """Feed the history, and wait until books are rebuilt and prefixes sent ahead."""
         await ensure_topics(await self.bus.admin(), self.settings.run_mode, partitions=_PARTITIONS)
         self._producer = await self.bus.producer(client_id="modes")
-        stocks = dict(list(load_stocks(RunMode.DEMO).items())[:MODEL_SYMBOLS])
         for instrument in load_instruments(RunMode.DEMO):
             await self._producer.send("demo.instruments", key=instrument.symbol.encode(), value=instrument.encode())
         for split in load_splits(RunMode.DEMO):
             await self._producer.send("demo.instrument-events", key=split.symbol.encode(), value=split.encode())
         history: list[Candle] = []
-        for symbol, candles in stocks.items():
+        for symbol, candles in load_stocks(RunMode.DEMO).items():
             before = [candle for candle in candles if candle.ts_close_ms < _FIRST_PLAYED_MS]
+            if len(before) < _HISTORY_BARS or len(self.bars) == MODEL_SYMBOLS:
+                continue
             history += before[-_HISTORY_BARS:]
             self.bars[symbol] = candles[len(before) :]
         for candle in sorted(history, key=lambda candle: candle.ts_close_ms):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import numpy as np
 import typer
@@ -12,8 +13,8 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from services.core.clock import SystemClock
-from services.core.settings import EngineSettings, SettingsError
-from services.fusion.decide.answer import ANSWER_SCHEMA
+from services.core.settings import EngineSettings, FusionSettings, SettingsError
+from services.fusion.decide.answer import sampling
 from services.fusion.prompt.blocks import Encoder
 from services.fusion.prompt.chat import TEMPLATES
 from services.fusion.service import connect_engine, load_tokenizer
@@ -75,7 +76,8 @@ async def _measured(settings: EngineSettings, length: int, at_once: list[int], r
             length=length,
             at_once=at_once,
             rounds=rounds,
-            schema=ANSWER_SCHEMA,
+            # As the worker asks this kind of engine.
+            decision=sampling(FusionSettings(answer_form="line" if engine.capabilities.regex else "json"), "fast", UUID(int=0)),
             say=lambda line: typer.echo(line, err=True),
         )
     finally:

@@ -26,7 +26,6 @@ from services.inference.engine import Engine, EngineRequest, Sampling, TokenIds,
 
 NEW_TOKENS: Final = 64
 """New tokens of a call behind its cached prefix."""
-ANSWER_TOKENS: Final = 120
 _STEP_TOKENS: Final = 32
 _LIMIT_MS: Final = 300_000
 _LABELS: Final = ("buy", "sell", "exit", "hold", "abstain")
@@ -108,11 +107,11 @@ class _Prompts:
 
 
 async def measure(
-    engine: Engine, tokenizer: Tokenizer, *, length: int, at_once: Sequence[int], rounds: int, schema: str, say: Say
+    engine: Engine, tokenizer: Tokenizer, *, length: int, at_once: Sequence[int], rounds: int, decision: Sampling, say: Say
 ) -> Bench:
     """Return the measurements of a running engine that has nothing else to do; raise EngineError.
 
-    `length` is the prompts' length in tokens of `tokenizer`, `schema` the grammar of decisions.
+    `length` is the prompts' length in tokens of `tokenizer`, `decision` says how a decision is sampled.
     """
     info = await engine.info()
     bench = Bench(info.name, info.model, info.source, length, rounds)
@@ -152,9 +151,7 @@ async def measure(
     for count in at_once:
         calls: list[_Call] = []
         for _ in range(rounds):
-            together = (
-                _ask(engine, number, histories[number], prompts.tail(), Sampling(ANSWER_TOKENS, 0.0, schema)) for number in range(count)
-            )
+            together = (_ask(engine, number, histories[number], prompts.tail(), decision) for number in range(count))
             calls += await asyncio.gather(*together)
         add("decision", calls, [call.total_ms for call in calls], count)
     return bench

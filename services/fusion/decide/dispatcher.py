@@ -161,6 +161,7 @@ class Dispatcher:
         def handed_over(as_of: AsOf) -> None:
             owned.history.as_of[lane] = as_of
             permit.give_back()
+            self.start_ready()
 
         decision = Decision(self._dependencies, book, trigger, owned.history.as_of.get(lane), trace=trace, on_handed_over=handed_over)
         # What is logged on the way carries the trace; what is started afterwards must not.
@@ -193,11 +194,10 @@ class _Permit:
         self._trigger: Trigger | None = trigger
 
     def give_back(self) -> None:
-        """Free the permit, the first time, and start what waited for it."""
+        """Free the permit, the first time."""
         if self._trigger is not None:
             trigger, self._trigger = self._trigger, None
             self._dispatcher.give_back(trigger)
-            self._dispatcher.start_ready()
 
 
 class _Timer:
