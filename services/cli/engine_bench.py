@@ -52,7 +52,7 @@ def bench(
         values = {"kind": kind, "urls": [url], "model": model, "tokenizer_file": tokenizer_file, "chat_template": chat_template}
         settings = EngineSettings.model_validate({**values, "api_key": None if api_key is None else SecretStr(api_key)})
         if needle:
-            _report(asyncio.run(_searched(settings, length, rounds)), out)
+            Console().print(needles_table(asyncio.run(_searched(settings, length, rounds, out))))
             return
         made = asyncio.run(_measured(settings, length, counts, rounds))
     except (EngineError, SettingsError, ValueError) as error:
@@ -84,22 +84,20 @@ async def _measured(settings: EngineSettings, length: int, at_once: list[int], r
         await engine.close()
 
 
-def _report(made: Needles, out: Path | None) -> None:
-    Console().print(needles_table(made))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "needle.json").write_bytes(made.json())
-
-
-async def _searched(settings: EngineSettings, length: int, rounds: int) -> Needles:
+async def _searched(settings: EngineSettings, length: int, rounds: int, out: Path | None) -> Needles:
     template = TEMPLATES[settings.chat_template]
     encoder = Encoder(load_tokenizer(settings), template)
 
     def encode(system: str, user: str) -> TokenIds:
         return np.concatenate(encoder.encode_all((*template.head, system, *template.middle, user, *template.tail("fast"))))
 
+    def keep(made: Needles) -> None:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "needle.json").write_bytes(made.json())
+
     engine = connect_engine(settings, SystemClock())
     try:
-        return await search(engine, encode, length=length, rounds=rounds, say=lambda line: typer.echo(line, err=True))
+        return await search(engine, encode, length=length, rounds=rounds, say=lambda line: typer.echo(line, err=True), keep=keep)
     finally:
         await engine.close()

@@ -60,11 +60,19 @@ class Needles:
 
 
 async def search(
-    engine: Engine, encode: Encode, *, length: int, rounds: int, say: Callable[[str], None], depths: Sequence[float] = DEPTHS
+    engine: Engine,
+    encode: Encode,
+    *,
+    length: int,
+    rounds: int,
+    say: Callable[[str], None],
+    keep: Callable[[Needles], None] = lambda _: None,
+    depths: Sequence[float] = DEPTHS,
 ) -> Needles:
     """Ask `rounds` times at each of `depths`, each time in another prompt of at most `length` tokens; raise EngineError.
 
-    Prompts share no start, so that first tokens are those of cold prompts.
+    Prompts share no start, so that first tokens are those of cold prompts. `keep` gets what is there after each answer: at 128K on a CPU
+    one takes hours.
     """
     info = await engine.info()
     made = Needles(info.name, info.model, info.source, length)
@@ -75,6 +83,7 @@ async def search(
             user, ids = _prompt(encode, source, code, depth, length - _ANSWER_TOKENS)
             row = await _asked(engine, user, ids, code, depth)
             made.rows.append(row)
+            keep(made)
             say(f"fact at {depth:.0%} of {row.prompt_tokens:,} tokens: {'found' if row.found else 'not found'}, {row.answer!r}")
     return made
 

@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 
 from services.core.clock import SystemClock
-from services.inference.engine import Engine, EngineError, EngineRequest, Sampling, TokenIds, Usage
+from services.inference.engine import THOUGHT_END, Engine, EngineError, EngineRequest, Sampling, TokenIds, Usage
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class Warmed:
 
 
 async def warm(engine: Engine, *, context: int, permits: int, regex: str | None) -> list[Warmed]:
-    """Send each kind of request twice: cold and cached prefill, decoding alone, sampled and `permits` at once, and under a grammar.
+    """Send each kind of request twice: cold and cached prefill, decoding alone, sampled, as a thought, `permits` at once, under a grammar.
 
     The prompts are up to half of `context` long and random, so that they cost no live prefix more than their own room.
     Raises EngineError when one fails.
@@ -52,11 +52,11 @@ async def warm(engine: Engine, *, context: int, permits: int, regex: str | None)
         await engine.warm(uuid.uuid4().hex, "warming", _ids(next(seeds), length))
 
     async def cached(length: int) -> None:
-        await _ask(engine, np.concatenate([_ids(-1, length), _ids(next(seeds), 64)]), 1, None)
+        await _ask(engine, np.concatenate([_ids(-1, length), _ids(next(seeds), 64)]), Sampling(1))
 
-    async def decode(count: int, regex: str | None, temperature: float = 0.0) -> None:
+    async def decode(count: int, sampling: Sampling) -> None:
         prompts = [np.concatenate([_ids(-1, 1_024), _ids(next(seeds), 64)]) for _ in range(count)]
-        await asyncio.gather(*(_ask(engine, ids, 32 if regex is None else 256, regex, temperature) for ids in prompts))
+        await asyncio.gather(*(_ask(engine, ids, sampling) for ids in prompts))
 
     await engine.warm(uuid.uuid4().hex, "warming", _ids(-1, lengths[-1]))
     kinds: list[tuple[str, Callable[[], Awaitable[None]]]] = []
@@ -64,19 +64,21 @@ async def warm(engine: Engine, *, context: int, permits: int, regex: str | None)
         kinds.append((f"cold prefill, {length} tokens", partial(prefill, length)))
         kinds.append((f"cached prefill, {length} tokens", partial(cached, length)))
     kinds += [
-        ("decode", partial(decode, 1, None)),
-        ("decode, sampled", partial(decode, 1, None, 0.8)),
-        (f"decode, {permits} at once", partial(decode, permits, None)),
+        ("decode", partial(decode, 1, Sampling(32))),
+        ("decode, sampled", partial(decode, 1, Sampling(32, 0.8))),
+        # Cutting the distribution has kernels of its own, which are compiled when they are first used.
+        ("thought", partial(decode, 1, Sampling(32, 0.6, top_p=0.95, seed=7, stop=THOUGHT_END))),
+        (f"decode, {permits} at once", partial(decode, permits, Sampling(32))),
     ]
     if regex is not None:
-        kinds.append(("grammar", partial(decode, 1, regex)))
+        kinds.append(("grammar", partial(decode, 1, Sampling(256, regex=regex))))
     return [Warmed(kind, await _timed(send), await _timed(send)) for kind, send in kinds]
 
 
 async def rewarm(engine: Engine, source: PrefixSource, *, capacity_tokens: int) -> tuple[int, int]:
     """Prefill the prefixes that `source` lists, hottest first, up to `capacity_tokens`; return (prefixes, tokens computed).
 
-    A prefix that fails is passed over: warming is a favour, no duty.
+    A prefix that fails is skipped: warming only saves time.
     """
     prefixes = computed = held = 0
     for ids in await source():
@@ -94,13 +96,13 @@ async def rewarm(engine: Engine, source: PrefixSource, *, capacity_tokens: int) 
     return prefixes, int(computed)
 
 
-async def _ask(engine: Engine, ids: TokenIds, tokens: int, regex: str | None, temperature: float = 0.0) -> Usage | None:
+async def _ask(engine: Engine, ids: TokenIds, sampling: Sampling) -> Usage | None:
     request = EngineRequest(
         rid=uuid.uuid4().hex,
         affinity="warming",
         mode="fast",
         input_ids=ids,
-        sampling=Sampling(max_new_tokens=tokens, temperature=temperature, regex=regex),
+        sampling=sampling,
         deadline_ms=SystemClock().now_ms() + _LIMIT_MS,
         text=lambda: ("", ""),
         view={},

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 from services.cli.engine import prefixes_in_use
 from services.core.clock import SystemClock
 from services.fusion.decide.answer import answer_regex
-from services.inference.engine import EngineError
+from services.inference.engine import Chunk, EngineError, EngineRequest, Sampling
 from services.inference.launcher import serving, warming
 from services.inference.launcher.command import Launch
 from services.inference.launcher.presets import LaunchError
@@ -95,11 +95,21 @@ async def test_stopping_ends_workers_too_even_those_that_do_not_listen(tmp_path:
     await until(lambda: not runs(pid))
 
 
-async def test_every_kind_of_request_is_sent_before_an_engine_is_warm(engine: SGLangEngine) -> None:
+async def test_every_kind_of_request_is_sent_before_an_engine_is_warm(engine: SGLangEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Sampling] = []
+    stream = engine.stream
+
+    def recorded(request: EngineRequest) -> AsyncGenerator[Chunk]:
+        sent.append(request.sampling)
+        return stream(request)
+
+    monkeypatch.setattr(engine, "stream", recorded)
     rows = await warming.warm(engine, context=8_192, permits=3, regex="yes|no")
     kinds = [row.kind for row in rows]
-    assert kinds[-4:] == ["decode", "decode, sampled", "decode, 3 at once", "grammar"]
-    assert {kind.split(",")[0] for kind in kinds} == {"cold prefill", "cached prefill", "decode", "grammar"}
+    assert kinds[-5:] == ["decode", "decode, sampled", "thought", "decode, 3 at once", "grammar"]
+    assert {kind.split(",")[0] for kind in kinds} == {"cold prefill", "cached prefill", "decode", "thought", "grammar"}
+    ways = {(one.temperature > 0, one.top_p < 1, one.stop) for one in sent}
+    assert ways >= {(False, False, None), (True, False, None), (True, True, "</think>")}
     assert all(row.first_ms > 0 for row in rows)
 
 
