@@ -34,7 +34,7 @@ on the machine and on what else runs on it: the results name both. What is compa
 
   python -m benchmarks                  all of them; `make bench` is the same
   python -m benchmarks fold rebuild     these two
-  python -m benchmarks --quick          a look at all, in two minutes: prints, and keeps nothing
+  python -m benchmarks --quick          all of them in two minutes: prints, and stores nothing
   python -m benchmarks report           writes docs/benchmarks.md anew from benchmarks/results/
   python -m benchmarks.fold --help      more of one of them
 

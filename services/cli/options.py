@@ -54,5 +54,5 @@ def checked_reason(reason: str | None) -> str:
 
 
 def actor_name(actor: str | None) -> str:
-    """Return the name of whoever makes a change."""
+    """Return the name of the user who makes a change."""
     return (actor or getpass.getuser())[:100]

@@ -68,7 +68,7 @@ class VirtualClock:
         return self._now_ms / 1000
 
     def next_wake_ms(self) -> int | None:
-        """Return the earliest time that somebody waits for, or None."""
+        """Return the earliest time that a task waits for, or None."""
         while self._waiting and self._waiting[0][2].done():
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None

@@ -1,4 +1,4 @@
-"""What a service raises when it cannot go on for a reason that its operator can mend."""
+"""Raised by a service that cannot continue, for a reason that its operator can fix."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         answer = connection.getresponse()
         said = answer.read(_MOST_BYTES).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        print(f"{argv[0]} does not answer: {error}")  # noqa: T201 - kept by the container engine for whoever asks why
+        print(f"{argv[0]} does not answer: {error}")  # noqa: T201 - the container engine keeps it
         return 1
     finally:
         connection.close()

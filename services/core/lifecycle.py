@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 class Service(Protocol):
-    """Something that runs until it is told to stop."""
+    """Something that runs until it is stopped."""
 
     async def run(self) -> None:
         """Work until `stop` is called and what was begun is drained, or until there is nothing more to do."""
@@ -97,7 +97,7 @@ async def serve(settings: Settings, build: Build) -> None:
     """Build a service and run it with its health pages, until it ends or SIGTERM or SIGINT has it drain.
 
     The first signal drains; one that comes before the service is built ends the building; the second ends the process at once,
-    as work that is not committed is done again by whoever takes over.
+    since the next owner repeats work that is not committed.
     """
     health = Health()
     health.require("running")
@@ -153,7 +153,7 @@ class _Life:
 
 
 def explain(error: Exception) -> tuple[int, list[str]] | None:
-    """Return a process' exit code and what to tell its user, None for an error that nobody foresaw.
+    """Return a process' exit code and the message for its user, None for an unexpected error.
 
     A group is explained when all that it holds is: what ends one task of a service often ends several.
     """

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
-import difflib
 import sys
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
+from services.core.generated_files import write_or_check
+
 PAGE: Final = Path("docs/metrics.md")
 SOURCE: Final = Path(__file__).with_name("metrics.py")
 
@@ -74,25 +73,9 @@ def _comment_above(lines: list[str], number: int) -> str:
     return " ".join(comment)
 
 
-def drift(root: Path = ROOT) -> str:
-    """Return a unified diff from the page on disk to what the source gives."""
-    file = root / PAGE
-    now = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
-    return "".join(difflib.unified_diff(now, page().splitlines(keepends=True), str(PAGE), f"{PAGE} (generated)"))
-
-
 def main(argv: list[str] | None = None) -> int:
     """Write or check; return the process' exit code."""
-    parser = argparse.ArgumentParser(prog="python -m services.core.metrics_reference", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 with a diff when the page is out of date")
-    if parser.parse_args(argv).check:
-        difference = drift()
-        if difference:
-            again = "python -m services.core.metrics_reference"
-            sys.stderr.write(f"{difference}\n{PAGE} is out of date with {SOURCE.name}; run: {again}\n")
-        return 1 if difference else 0
-    (ROOT / PAGE).write_text(page(), encoding="utf-8")
-    return 0
+    return write_or_check({PAGE: page()}, argv, module="services.core.metrics_reference", about=__doc__)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def factors(event: Restatement, close: float | None, price_since: float = 1.0) -
 
 
 def jumps(closes: NDArray[np.float64], limit: float) -> NDArray[np.intp]:
-    """Return the indices of the `closes`, restated for all known events, that are suspected to follow a split that nobody published.
+    """Return the indices of the `closes`, restated for all known events, that are suspected to follow an unpublished split.
 
     They are more than `limit` times the close before them, or less than the inverse. Workers block, charts are not drawn and positions
     get no return over such a jump.

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import enum
 import json
 import sys
@@ -21,9 +19,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from services.core.generated_files import write_or_check
 from services.core.settings import Settings
 
-ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = Path("docs/configuration.md")
 EXAMPLE: Final = Path("deploy/aquiline.example.toml")
 
@@ -161,34 +159,14 @@ def _name(annotation: Any) -> str:
     return " ".join(f"`{choice}`" for choice in choices) or _PLAIN[annotation]
 
 
-def drift(root: Path = ROOT) -> str:
-    """Return a unified diff from the files on disk to what the settings give."""
-    return "".join(
-        line
-        for path, text in ((PAGE, page()), (EXAMPLE, example()))
-        for line in difflib.unified_diff(
-            (root / path).read_text(encoding="utf-8").splitlines(keepends=True) if (root / path).is_file() else [],
-            text.splitlines(keepends=True),
-            str(path),
-            f"{path} (generated)",
-        )
-    )
+def files() -> dict[Path, str]:
+    """Return both files' texts by path."""
+    return {PAGE: page(), EXAMPLE: example()}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write or check; return the process' exit code."""
-    parser = argparse.ArgumentParser(prog="python -m services.core.settings_reference", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 with a diff when a file is out of date")
-    if parser.parse_args(argv).check:
-        difference = drift()
-        if difference:
-            again = "python -m services.core.settings_reference"
-            sys.stderr.write(f"{difference}\ngenerated files are out of date with the settings; run: {again}\n")
-        return 1 if difference else 0
-    for path, text in ((PAGE, page()), (EXAMPLE, example())):
-        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(text, encoding="utf-8")
-    return 0
+    return write_or_check(files(), argv, module="services.core.settings_reference", about=__doc__)
 
 
 if __name__ == "__main__":

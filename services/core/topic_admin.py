@@ -117,7 +117,7 @@ async def ensure_topics(
 
 
 async def check_topics(admin: Admin, run_mode: RunMode) -> int:
-    """Return the one partition count of the co-partitioned topics; raise BusError, naming the mend, unless they exist as they must be."""
+    """Return the one partition count of the co-partitioned topics; raise BusError, naming the fix, unless they exist as they must be."""
     names = [topic_name(topic, run_mode) for topic in CO_PARTITIONED]
     found = await admin.describe(names)
     if missing := [name for name in names if name not in found]:
@@ -142,7 +142,7 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> int:
 
 
 async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:
-    """Return the partition count of the scorer's inputs and changelog; raise BusError, naming the mend, unless they exist with one."""
+    """Return the partition count of the scorer's inputs and changelog; raise BusError, naming the fix, unless they exist with one."""
     admin = await bus.admin()
     together = [topic_name(topic, run_mode) for topic in SCORED_TOGETHER]
     others = [topic_name(topic, run_mode) for topic in (Topic.SIGNAL_OUTCOMES, Topic.DEAD_LETTERS)]
@@ -171,7 +171,7 @@ async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:
 
 
 async def check_same_partitions(bus: Bus, source: str, target: str, *others: str) -> None:
-    """Raise BusError, naming the mend, unless all these topics exist, and `target` has as many partitions as `source`."""
+    """Raise BusError, naming the fix, unless all these topics exist, and `target` has as many partitions as `source`."""
     admin = await bus.admin()
     try:
         found = await admin.describe([source, target, *others])

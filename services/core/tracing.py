@@ -41,7 +41,7 @@ _MAX_BYTES: Final = 512
 _CLOSE_S: Final = 3.0
 """How long ending a service waits for a collector that does not answer."""
 
-# It would write a line for each record whose tracestate is malformed: as many as somebody cares to send.
+# It would write a line for each record whose tracestate is malformed: a sender could flood the log.
 logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
 
 

@@ -36,7 +36,7 @@ _CHUNK_BARS: Final = 250
 
 @dataclass(frozen=True, slots=True)
 class ActResult:
-    """What an act has come to; durations in seconds."""
+    """The results of an act; durations in seconds."""
 
     act: Act
     settings: Settings

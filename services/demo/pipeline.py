@@ -29,7 +29,7 @@ _POLL_S: Final = 0.02
 
 
 class Pipeline:
-    """All services over one bus. One that fails, or ends before it is stopped, cancels whoever runs the pipeline."""
+    """All services over one bus. One that fails, or ends before it is stopped, cancels the task that runs the pipeline."""
 
     producer: Producer
     market: MarketService

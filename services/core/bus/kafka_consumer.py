@@ -62,7 +62,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         self._closed = False
 
     async def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
-        """Join the group; `listener` is told in the background."""
+        """Join the group; `listener` is called in the background."""
         self._listener = listener
         try:
             with as_bus_error(f"joining group {self._group!r}"):

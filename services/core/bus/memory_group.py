@@ -101,7 +101,7 @@ class MemoryConsumer:
         self._changed = Waker()
 
     async def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
-        """Join the group; `listener` is told in the background."""
+        """Join the group; `listener` is called in the background."""
         for topic in topics:
             self._group.topics.topic(topic)
         self.subscription = frozenset(topics)

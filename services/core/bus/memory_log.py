@@ -1,6 +1,6 @@
 """The in-process broker's logs: topics of partitions, and cursors that read them.
 
-Nothing here waits on a clock; whoever waits for records waits on a `Waker`.
+Nothing here waits on a clock; consumers wait for records on a `Waker`.
 """
 
 from __future__ import annotations

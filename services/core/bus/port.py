@@ -84,7 +84,7 @@ class RebalanceListener(Protocol):
         ...
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        """Finish or abort work on `partitions`, and commit, before this returns: somebody else will read them next."""
+        """Finish or abort work on `partitions`, and commit, before this returns: another member reads them next."""
         ...
 
 
@@ -156,7 +156,7 @@ class Consumer(Protocol):
     async def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group, partitions assigned by range so that partition p of every topic goes to one member.
 
-        `listener` is told of the assignment from within `poll` or in the background, before its first record is returned.
+        `listener` is called with the assignment from within `poll` or in the background, before its first record is returned.
         """
         ...
 
@@ -274,5 +274,5 @@ class Bus(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close what the bus itself holds; what it made is closed by whoever asked for it."""
+        """Close what the bus itself holds; what it made is closed by its caller."""
         ...

@@ -1,4 +1,4 @@
-"""What every decision of a worker is made with."""
+"""The parts of a worker that all its decisions share."""
 
 from __future__ import annotations
 

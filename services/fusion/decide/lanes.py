@@ -1,4 +1,4 @@
-"""Lanes: which trigger is asked about next, and which one a newer trigger replaces (conflation). Pure: time is handed in.
+"""Lanes: which trigger is asked about next, and which one a newer trigger replaces (conflation). Pure: the caller passes the time.
 
 A lane is idle, waiting (for vision features, without a permit), queued or running. A newer trigger replaces a waiting or queued
 one and keeps its place; behind a running one it is the single follow-up, itself replaced by newer ones. Ready lanes run

@@ -1,4 +1,4 @@
-"""Rationales: why the model answered what it did, for the audit. They come after the signal has left, and never hold another one up."""
+"""Rationales: the model's reasons, for the audit. They are read after the signal was published, and never delay another signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a partition's own outputs say of earlier work: which triggers have an outcome, open signals, recent entries, and as-of.
+"""What a partition's outputs record of earlier work: which triggers have an outcome, open signals, recent entries, and as-of.
 
 Only what this worker may still need is kept: after offsets were repaired by hand, all outputs of months are read, 5 KB a signal.
 """

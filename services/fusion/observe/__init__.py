@@ -1,4 +1,4 @@
-"""What is told of the work: a trigger's result, its trace and spans, and the loop that refreshes the worker's gauges.
+"""What the worker reports: a trigger's result, its trace and spans, and the loop that refreshes the worker's gauges.
 
 Imports prompt and state; a result carries the prompt it rested on.
 """

@@ -1,4 +1,4 @@
-"""How a trigger ended, with all that its audit record and its spans say: filled in while its decision is made."""
+"""A trigger's result, with everything that its audit record and spans contain; the decision fills it in as it proceeds."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the simulator writes: the facts found in a prompt's tail, put through the fixed rules, as a model would answer them.
+"""The simulator's answers: it parses the facts in a prompt's tail, applies the fixed rules, and writes the result as a model would.
 
-It reads the prompt itself, and nothing else: a worker that builds a wrong prompt gets a wrong answer here too.
+It reads only the prompt: a worker that builds a wrong prompt gets a wrong answer.
 """
 
 from __future__ import annotations

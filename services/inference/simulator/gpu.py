@@ -1,7 +1,7 @@
 """The GPU's schedule, as SGLang makes it: first come first served, prefill before decode, in chunks; KV memory is finite.
 
-A pure core. `next_step` says what the GPU does next and for how long, `finish` takes in that it has been done; who waits, and on
-which clock, is the caller's business.
+Pure: `next_step` returns what the GPU does next and for how long, `finish` records that it is done. The caller does the waiting, on
+its own clock.
 """
 
 from __future__ import annotations

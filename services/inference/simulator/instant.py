@@ -1,6 +1,6 @@
 """The simulator's answers without its server and its times: for a backtest, whose clock stands still while an engine answers.
 
-It reads the prompt itself, as the server does, and has no cache: what it says depends on the prompt alone.
+It reads the prompt, as the server does, and has no cache: its answer depends on the prompt alone.
 """
 
 from __future__ import annotations

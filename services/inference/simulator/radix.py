@@ -1,6 +1,6 @@
 """A radix tree over token ids, as SGLang's prefix cache is one: longest common prefix, locks, least-recently-used eviction.
 
-Pages are one token wide. Nothing is stored but the ids themselves: a real engine has a KV entry for each.
+Pages are one token wide. The tree stores only the ids; a real engine has a KV entry for each.
 """
 
 from __future__ import annotations

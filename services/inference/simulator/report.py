@@ -1,4 +1,4 @@
-"""What the simulator says of itself and of a call, with SGLang 0.5.17's names: `meta_info`, /server_info, /v1/loads, /metrics."""
+"""What the simulator reports about itself and about a call, with SGLang 0.5.17's names: `meta_info`, /server_info, /v1/loads, /metrics."""
 
 from __future__ import annotations
 

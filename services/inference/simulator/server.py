@@ -1,6 +1,6 @@
 """The simulator's HTTP server: the part of SGLang 0.5.x's API that Aquiline uses, over the simulated GPU.
 
-Time passes as the calibration says, times `time_scale`; with 0 nothing is waited for, for tests.
+Steps take the calibrated time multiplied by `time_scale`; with 0 the server never waits, for tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How long a GPU takes: a prefill step and a decode step, as functions with a handful of constants fitted to measurements.
 
-The constants and the measurements that they were fitted to stand in one calibration file; a test holds them together.
+One calibration file holds the constants and the measurements that they were fitted to; a test checks that they agree.
 """
 
 from __future__ import annotations

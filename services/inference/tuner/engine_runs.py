@@ -1,4 +1,4 @@
-"""The engine that is measured: started, warmed and stopped for each combination of a sweep, or reached at an address to calibrate."""
+"""The engine under measurement: started, warmed and stopped for each combination of a sweep, or already running, for a calibration."""
 
 from __future__ import annotations
 

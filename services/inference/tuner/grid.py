@@ -1,4 +1,4 @@
-"""The combinations that are tried."""
+"""The combinations of settings that the tuner tries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times answers of one running engine, at a context length and a number of calls at once."""
+"""Measures how long one running engine takes to answer, at a context length and a number of calls at once."""
 
 from __future__ import annotations
 

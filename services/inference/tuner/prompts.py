@@ -1,4 +1,4 @@
-"""The prompts that are tuned on: token ids from a JSON Lines file, or made-up ones of the product's shape."""
+"""The prompts that the tuner measures with: token ids from a JSON Lines file, or generated ones of the product's shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sweep: each combination's engine is started, warmed, measured and stopped, and what was found is kept as it comes."""
+"""The sweep: starts, warms, measures and stops an engine for each combination, and stores each result as soon as it is measured."""
 
 from __future__ import annotations
 
