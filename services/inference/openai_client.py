@@ -26,6 +26,9 @@ _log = structlog.get_logger()
 
 CAPABILITIES: Final = Capabilities(token_ids=False, prewarm=False, abort="by closing", grammar=True, logprobs=False, cached_tokens=True)
 
+_OPTIONAL: Final = ("chat_template_kwargs", "seed")
+"""Fields that an answer can do without."""
+_SYSTEM: Final = "system message"
 _NO_SYSTEM_ROLE: Final = re.compile(r"system\b.{0,40}\b(?:role|message|prompt)|roles must alternate", re.IGNORECASE)
 """How templates refuse a system message: "System role not supported" (Gemma), "Conversation roles must alternate" (Mistral)."""
 _CONTEXT_STEP: Final = 512
@@ -78,10 +81,8 @@ class OpenAIEngine(TextEngine):
         self._model = model
         self._least = _ALIKE if own_tokenizer else _ROUGHLY
         self._no_think = no_think
-        self._template_options = True
-        """Whether the server takes `chat_template_kwargs`; strict ones refuse what they do not know."""
-        self._system_role = True
-        """Whether the model's template takes a system message; some refuse it."""
+        self._refused: frozenset[str] = frozenset()
+        """Of `_OPTIONAL` and `_SYSTEM`, what the server has refused: strict ones take no field that they do not know."""
         self._read_whole = 0
         """The most prompt tokens that the server is known to have read whole, by our count, up to a whole step."""
 
@@ -92,30 +93,29 @@ class OpenAIEngine(TextEngine):
         """
         deadline = Deadline(request.deadline_ms, self._clock)
         while True:
-            sent = (self._template_options, self._system_role)
+            sent_without = self._refused
             try:
                 async with contextlib.aclosing(self._answer(request, deadline)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             except EngineError as error:
-                if not self._learn(error, *sent):
+                if not self._learn(error, sent_without):
                     raise
             else:
                 return
 
-    def _learn(self, refused: EngineError, template_options: bool, system_role: bool) -> bool:  # noqa: FBT001 - see stream
-        """Return whether a call that was sent with these may be sent again without what the server has just refused."""
-        if refused.reason != "engine_refused":
+    def _learn(self, error: EngineError, sent_without: frozenset[str]) -> bool:
+        """Return whether a call that was sent without some parts may be sent again without what the server has just refused."""
+        if error.reason != "engine_refused":
             return False
-        if template_options and "chat_template_kwargs" in refused.detail:
-            self._template_options = False
-            _log.warning("engine_takes_no_template_options", engine=self.name, detail=refused.detail)
-            return True
-        if system_role and _NO_SYSTEM_ROLE.search(refused.detail):
-            self._system_role = False
-            _log.warning("engine_takes_no_system_role", engine=self.name, detail=refused.detail)
-            return True
-        return False
+        refused = {name for name in _OPTIONAL if re.search(rf"\b{name}\b", error.detail)} or (
+            {_SYSTEM} if _NO_SYSTEM_ROLE.search(error.detail) else set()
+        )
+        if refused <= sent_without:
+            return False
+        self._refused |= refused
+        _log.warning("engine_refuses_a_field", engine=self.name, without=sorted(self._refused), detail=error.detail)
+        return True
 
     async def score(self, request: EngineRequest, labels: TokenIds) -> Scores:
         """Raise EngineError: chat completions score no given tokens."""
@@ -185,7 +185,7 @@ class OpenAIEngine(TextEngine):
         if not thinking and self._no_think is not None:
             user = f"{user}{self._no_think}"
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        if not self._system_role:
+        if _SYSTEM in self._refused:
             messages = [{"role": "user", "content": f"{system}\n{user}"}]
         body: dict[str, Any] = {
             "model": model,
@@ -197,9 +197,9 @@ class OpenAIEngine(TextEngine):
         }
         if request.sampling.temperature > 0:
             body["top_p"] = request.sampling.top_p
-            if request.sampling.seed is not None:
+            if request.sampling.seed is not None and "seed" not in self._refused:
                 body["seed"] = request.sampling.seed
-        if self._template_options:
+        if "chat_template_kwargs" not in self._refused:
             body["chat_template_kwargs"] = {"enable_thinking": thinking}
         if request.sampling.json_schema is not None:
             schema = {"name": "answer", "strict": True, "schema": orjson.Fragment(request.sampling.json_schema)}

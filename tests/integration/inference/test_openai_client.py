@@ -288,6 +288,19 @@ async def test_a_server_that_takes_no_template_options_is_asked_without_them() -
     assert ["chat_template_kwargs" in body for body in peer.bodies] == [True, False, False]
 
 
+async def test_a_server_that_takes_no_seed_is_asked_without_one_and_one_that_takes_no_temperature_is_an_error() -> None:
+    sampled = replace(request(), sampling=Sampling(50, 0.6, top_p=0.95, seed=7))
+    peer = Peer(refuses="seed")
+    async with peer.engine() as engine:
+        assert "".join([chunk.text async for chunk in engine.stream(sampled)]) == ANSWER
+    assert ["seed" in body for body in peer.bodies] == [True, False]
+    peer = Peer(refuses="temperature")
+    async with peer.engine() as engine:
+        with pytest.raises(EngineError, match=r"engine_refused: .*unknown field temperature"):
+            _ = [chunk async for chunk in engine.stream(sampled)]
+    assert len(peer.bodies) == 1
+
+
 async def test_nothing_of_an_answer_to_a_cut_prompt_comes_out() -> None:
     cut = [said(ANSWER), said("", finish="stop"), {"choices": [], "usage": {"prompt_tokens": 4_096, "completion_tokens": 3}}]
     texts: list[str] = []
