@@ -25,9 +25,9 @@ from services.core.ctrl_c import Interrupt, catch_ctrl_c
 from services.core.restatement import restating
 from services.core.settings import LogSettings
 from services.scoring.report import ReportInput, build, to_html, to_terminal
-from services.scoring.report.model import Trials
 from services.scoring.report.optional_packages import need
 from services.scoring.report.position_sizing import Sizing
+from services.scoring.report.report_input import Trials
 from services.scoring.report.trials import add_trial, trials_before
 
 EXIT_DONE: Final = 0

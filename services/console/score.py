@@ -12,7 +12,8 @@ from services.console.models import Chance, Score, ScoreRow, ScoreSide, Series
 from services.console.recent import Recent
 from services.core.settings import ScoringSettings
 from services.scoring.report.build import build
-from services.scoring.report.model import Curve, Estimate, Report, ReportBar, ReportInput, Row
+from services.scoring.report.model import Curve, Estimate, Report, Row
+from services.scoring.report.report_input import ReportBar, ReportInput
 
 MAX_OUTCOMES: Final = 5_000
 """Of a run mode, the newest: the report then takes some seconds of a thread."""

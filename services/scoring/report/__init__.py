@@ -2,7 +2,8 @@
 
 from services.scoring.report.build import build
 from services.scoring.report.html_page import to_html
-from services.scoring.report.model import Report, ReportBar, ReportInput
+from services.scoring.report.model import Report
+from services.scoring.report.report_input import ReportBar, ReportInput
 from services.scoring.report.terminal import to_terminal
 
 __all__ = ["Report", "ReportBar", "ReportInput", "build", "to_html", "to_terminal"]

@@ -15,20 +15,12 @@ from services.scoring.report import number_format
 from services.scoring.report.baselines import buy_and_hold, random_traders
 from services.scoring.report.breakdowns import breakdowns, calibration
 from services.scoring.report.equity import exposure, over_time, per_position
-from services.scoring.report.model import (
-    Counts,
-    Curve,
-    Money,
-    Overlap,
-    Random,
-    Report,
-    ReportInput,
-    Verdict,
-)
+from services.scoring.report.model import Counts, Curve, Money, Overlap, Random, Report, Verdict
 from services.scoring.report.net_report import net
 from services.scoring.report.prices import Prices
 from services.scoring.report.random_orders import LEAST_BARS
 from services.scoring.report.reliability import probabilities
+from services.scoring.report.report_input import ReportInput
 from services.scoring.report.statistics import block_length, bootstrap_mean, peak_open, uniqueness, wilson
 from services.scoring.report.trades import Trades, count, distinct, r_multiples, trades_of
 from services.scoring.report.verdict import FEW, reached

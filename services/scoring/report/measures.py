@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.scoring.report.model import Deflated, Measures, Trials
+from services.scoring.report.model import Deflated, Measures
 from services.scoring.report.net_positions import NetAccount
+from services.scoring.report.report_input import Trials
 from services.scoring.report.statistics import Floats, bootstrap_paths
 
 LEAST_DAYS: Final = 20

@@ -1,19 +1,60 @@
-"""Turns outcomes, and signals to exit or hold, into what the net positions follow, and the report's bars into what they are played on."""
+"""What the net positions follow: orders from outcomes, exits and holds from signals; and the bars that they are played on."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
 
 from schemas import Action, ExitReason, Order, Signal, SignalOutcome, interval_ms
 from services.scoring.fill_rules import FillRules
 from services.scoring.paper_position import Bar, PaperPosition
-from services.scoring.report.model import ReportBar
-from services.scoring.report.net_positions import ChangeKind, Instruction, NetChange, NetOrder
+from services.scoring.report.report_input import ReportBar
 from services.scoring.signal_times import change_acts_ms
 
-_KINDS = {Action.EXIT: ChangeKind.EXIT, Action.HOLD: ChangeKind.HOLD}
+
+@dataclass(frozen=True, slots=True)
+class NetOrder:
+    """A signal to buy or sell. It acts in the first bar that opens at `paper.from_ms` or later."""
+
+    paper: PaperPosition
+    rules: FillRules
+
+    @property
+    def at_ms(self) -> int:
+        """Return from when it acts."""
+        return self.paper.from_ms
+
+
+class ChangeKind(StrEnum):
+    """What is asked beside opening."""
+
+    EXIT = "exit"
+    """Close the position and drop the pending order."""
+    HOLD = "hold"
+    """Keep the position on, at least to the hold's own horizon."""
+    CANCEL = "cancel"
+    """Withdraw one signal: its pending order, or the position whose levels it gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetChange:
+    """An instruction that opens nothing."""
+
+    kind: ChangeKind
+    at_ms: int
+    horizon_end_ms: int = 0
+    """Of a hold."""
+    signal_id: str = ""
+    """Of a cancel."""
+
+
+Instruction = NetOrder | NetChange
+
+_KINDS: Final = {Action.EXIT: ChangeKind.EXIT, Action.HOLD: ChangeKind.HOLD}
 
 
 def net_bars(bars: Sequence[ReportBar]) -> list[Bar]:
@@ -65,3 +106,15 @@ def _counted_horizon_ms(order: Order, interval: str, closes: Sequence[int]) -> i
     if 0 <= last < len(closes):
         return closes[last]
     return order.ts_stands_ms + order.horizon_bars * interval_ms(interval)
+
+
+def acting_order(instruction: Instruction) -> tuple[int, int, int, float, str]:
+    """Return the key by which the instructions on one symbol are followed: the last one of those that act in one bar holds.
+
+    Of orders that act from one moment the one on the later bar is last, then the one with more conviction. Holds and exits come
+    before orders, so that an order beside an `exit` opens.
+    """
+    if isinstance(instruction, NetChange):
+        return instruction.at_ms, -1, 0, 0.0, instruction.kind
+    paper = instruction.paper
+    return instruction.at_ms, 0, paper.key[0], paper.conviction, paper.signal_id

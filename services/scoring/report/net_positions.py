@@ -9,56 +9,18 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from itertools import groupby
 from typing import Final
 
 from services.scoring.fill_rules import FillRules
 from services.scoring.paper_position import Bar, PaperPosition, PositionEnd
+from services.scoring.report.net_instructions import ChangeKind, Instruction, NetOrder, acting_order
 from services.scoring.report.position_sizing import Sizing
 from services.scoring.restatements import Restatements
 
 _BPS: Final = 1e-4
 END_OF_DATA: Final = "end of data"
-
-
-@dataclass(frozen=True, slots=True)
-class NetOrder:
-    """A signal to buy or sell. It acts in the first bar that opens at `paper.from_ms` or later."""
-
-    paper: PaperPosition
-    rules: FillRules
-
-    @property
-    def at_ms(self) -> int:
-        """Return from when it acts."""
-        return self.paper.from_ms
-
-
-class ChangeKind(StrEnum):
-    """What is asked beside opening."""
-
-    EXIT = "exit"
-    """Close the position and drop the pending order."""
-    HOLD = "hold"
-    """Keep the position on, at least to the hold's own horizon."""
-    CANCEL = "cancel"
-    """Withdraw one signal: its pending order, or the position whose levels it gave."""
-
-
-@dataclass(frozen=True, slots=True)
-class NetChange:
-    """An instruction that opens nothing."""
-
-    kind: ChangeKind
-    at_ms: int
-    horizon_end_ms: int = 0
-    """Of a hold."""
-    signal_id: str = ""
-    """Of a cancel."""
-
-
-Instruction = NetOrder | NetChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +169,7 @@ def play(
     a symbol's bars end is closed at its last close, costs paid.
     """
     symbols = {
-        name: _Symbol(name, restatements.get(name, Restatements()), sorted(of_symbol, key=_order_of))
+        name: _Symbol(name, restatements.get(name, Restatements()), sorted(of_symbol, key=acting_order))
         for name, of_symbol in sorted(instructions.items())
     }
     account = _Account(sizing, max(1, len(symbols)))
@@ -229,18 +191,6 @@ def play(
     fills = sorted(account.fills, key=lambda one: one.ts_ms)  # what opens and ends within one bar stays in this order
     trades = sorted(account.trades, key=lambda one: (one.entry_ms, one.exit_ms, one.symbol))
     return NetAccount(tuple(at_ms), tuple(equity), tuple(gross), tuple(fills), tuple(trades), account.no_room)
-
-
-def _order_of(instruction: Instruction) -> tuple[int, int, int, float, str]:
-    """Order the instructions on one symbol: the last one of those that act in one bar holds.
-
-    Of orders that act from one moment the one on the later bar is last, then the one with more conviction. Holds and exits come
-    before orders, so that an order beside an `exit` opens.
-    """
-    if isinstance(instruction, NetChange):
-        return instruction.at_ms, -1, 0, 0.0, instruction.kind
-    paper = instruction.paper
-    return instruction.at_ms, 0, paper.key[0], paper.conviction, paper.signal_id
 
 
 def _events(name: str, bars: Sequence[Bar]) -> Iterator[tuple[int, _Phase, str, int]]:

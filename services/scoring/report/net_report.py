@@ -11,10 +11,11 @@ from schemas import SignalOutcome
 from services.scoring.paper_position import Bar
 from services.scoring.report.equity import curve
 from services.scoring.report.measures import daily, measures
-from services.scoring.report.model import Net, ReportInput
+from services.scoring.report.model import Net
 from services.scoring.report.net_instructions import instructions_of, net_bars
 from services.scoring.report.net_positions import NetAccount, play
 from services.scoring.report.prices import Prices
+from services.scoring.report.report_input import ReportInput
 from services.scoring.restatements import Restatements
 
 _DAY_MS: Final = 86_400_000

@@ -15,7 +15,7 @@ import numpy as np
 
 from schemas import InstrumentEvent, Restatement, interval_ms
 from services.core.restatement import factors, jumps
-from services.scoring.report.model import ReportBar
+from services.scoring.report.report_input import ReportBar
 from services.scoring.report.statistics import Floats, Times
 
 

@@ -13,7 +13,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.core.errors import ServiceError
-from services.scoring.report.model import Report, Trials
+from services.scoring.report.model import Report
+from services.scoring.report.report_input import Trials
 
 TRIALS: Final = "trials.jsonl"
 

@@ -12,6 +12,7 @@ from services.backtest.backtest_plan import prepare
 from services.backtest.checkpoint import Checkpoint, RunFolder, RunFolderError, read_checkpoint
 from services.backtest.request import BacktestRequest
 from services.core.settings import SettingsError
+from services.scoring.report.trials import trials_beside
 from tests.unit.backtest.build import OPTIONS, walk
 
 
@@ -39,6 +40,21 @@ async def test_a_file_of_candles_becomes_a_report(tmp_path: Path, options: Backt
     checkpoint = read_checkpoint(tmp_path / "run")
     assert checkpoint is not None
     assert checkpoint.done
+
+
+async def test_settings_that_are_tried_in_one_folder_are_counted_and_running_the_same_again_is_no_other_trial(
+    tmp_path: Path, options: BacktestRequest
+) -> None:
+    folder = tmp_path / "run"
+    dearer = dataclasses.replace(options, assignments=(*options.assignments, "scoring.cost_bps=9"))
+    sized = dataclasses.replace(options, assignments=(*options.assignments, "positions.max_gross=0.5"))
+    for one in (options, dearer, sized):
+        assert await begin(one, folder, None, resume=False, restart=True) == 0
+    assert await begin(sized, folder, None, resume=True, restart=False) == 0
+    assert trials_beside(folder / "outcomes.jsonl").count == 2, "beside the last one"
+    _change(options)
+    assert await begin(options, folder, None, resume=False, restart=True) == 0
+    assert trials_beside(folder / "outcomes.jsonl").count == 0, "on other data nothing was tried yet"
 
 
 async def test_the_log_of_a_backtest_can_be_backtested(tmp_path: Path, options: BacktestRequest) -> None:

@@ -22,8 +22,8 @@ from services.scoring.report.measures import (
     sharpe,
     sortino,
 )
-from services.scoring.report.model import Trials
 from services.scoring.report.net_positions import Fill, NetAccount
+from services.scoring.report.report_input import Trials
 from services.scoring.report.statistics import bootstrap_paths
 
 DAY = 86_400_000

@@ -16,7 +16,8 @@ from benchmarks.habits import HABITS, WALKS, played
 from schemas import Action, ExitReason, InstrumentEvent, Order, RunMode, SignalOutcome
 from services.scoring.fill_rules import FillRules
 from services.scoring.paper_position import Bar, PaperPosition
-from services.scoring.report.net_positions import END_OF_DATA, ChangeKind, Fill, Instruction, NetAccount, NetChange, NetOrder, play
+from services.scoring.report.net_instructions import ChangeKind, Instruction, NetChange, NetOrder
+from services.scoring.report.net_positions import END_OF_DATA, Fill, NetAccount, play
 from services.scoring.report.net_report import net_account
 from services.scoring.report.position_sizing import Sizing
 from services.scoring.report.prices import Prices

@@ -8,7 +8,7 @@ import pytest
 
 from services.core.errors import ServiceError
 from services.scoring.report import Report, build
-from services.scoring.report.model import Trials
+from services.scoring.report.report_input import Trials
 from services.scoring.report.trials import TRIALS, add_trial, promotions_before, trials_before, trials_beside
 from tests.unit.scoring.report.market import Plan, given
 
