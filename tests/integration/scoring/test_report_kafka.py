@@ -35,6 +35,7 @@ async def publish(url: str) -> int:
         Topic.MARKET_FEATURES: [
             features(bar).model_copy(update={"run_mode": MODE}) for pair in zip(*bars.values(), strict=True) for bar in pair
         ],
+        Topic.INSTRUMENTS: [],
         Topic.INSTRUMENT_EVENTS: [],
         Topic.STRATEGY_SIGNALS: [signal_of(one).model_copy(update={"run_mode": MODE}) for one in outcomes],
     }
