@@ -1,4 +1,4 @@
-"""Parses numbers such as `1,234.56`, `1.234,56`, `1 234,56` and `$1.5M`. The decimal mark is decided once per file."""
+"""Parses numbers such as `1,234.56`, `12,34,567.80`, `1.234,56`, `1 234,56` and `$1.5M`. The decimal mark is decided once per file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019_]")
 _SIGNS: Final = "$€£¥₹"
 _LARGE: Final = {"K": 1e3, "M": 1e6, "B": 1e9}
 _GROUPS: Final = {
-    ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
+    ".": re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d{1,2}(,\d{2})*,\d{3})(\.\d*)?"),  # 1,234,567 and, in India, 12,34,567
     ",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?"),
 }
 

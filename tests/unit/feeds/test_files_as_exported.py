@@ -209,6 +209,13 @@ def test_a_zstandard_file_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
         read(tmp_path, packed[:-8], **BTC)
 
 
+def test_numbers_are_grouped_as_in_india(tmp_path: Path) -> None:
+    row = '"1,04,283.50","1,04,298.00","1,04,261.00","1,04,290.00","12,34,567"'
+    text = f"Date,Open,High,Low,Close,Volume\n02-Jan-2024,{row}\n03-Jan-2024,{row}\n"
+    found = read(tmp_path, text, symbol="MRF.XBOM", calendar="XBOM", interval="1d").candles
+    assert [(one.open, one.close, one.volume) for one in found] == [(104_283.5, 104_290.0, 1_234_567.0)] * 2
+
+
 def test_american_dates_without_a_header_are_read(tmp_path: Path) -> None:
     rows = f"01/02/2024,09:30,{DAY}\n01/02/2024,09:31,{DAY}\n01/16/2024,09:31,{DAY}\n"
     assert bars(read(tmp_path, rows, **STOCK, interval="1m"))[0] == ("2024-01-02T14:30Z", "2024-01-02T14:31Z")
