@@ -24,6 +24,7 @@ BENCHMARKS: Final = {
     "rebuild": "time and memory of taking 1,000 symbols of 512 bars over (3 min)",
     "traces": "processor time of market service and worker with traces and without (2 min)",
     "backtest": "time and memory of a backtest of 100,000 bars, stopped and resumed half way (11 min)",
+    "modes": "decisions a minute of the demo's real model: mode `flash` against mode `fast` (10 min; fetches 98 MB the first time)",
     "luck": "how often the report takes luck for skill, and finds an edge of a given size (20 min)",
     "redis_clients": "answers a second of one Redis connection and of a pool, 0, 1 and 3 ms away (2 min)",
     "vision": "charts a second, drawn, looked at and through the whole service (1 min; needs torch)",
