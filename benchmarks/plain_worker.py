@@ -18,13 +18,13 @@ from services.core.clock import Clock
 from services.core.instruments import Instruments
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
-from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader
+from services.fusion.decide.answer import AnswerReader, sampling
 from services.fusion.prompt.builder import PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake, NullSink
 from services.fusion.state.triggers import Trigger, TriggerPolicy
-from services.inference.engine import Engine, EngineRequest, Sampling
+from services.inference.engine import Engine, EngineRequest
 
 _PATIENCE_MS: Final = 60_000
 
@@ -97,13 +97,12 @@ class PlainWorker(NullSink):
         assert book is not None
         plan = self.prompts.plan(book, interval, "fast")
         prompt = await self.prompts.build(plan)
-        fusion = self._settings.fusion
         request = EngineRequest(
             rid=uuid4().hex,
             affinity=symbol,
             mode="fast",
             input_ids=prompt.ids,
-            sampling=Sampling(fusion.max_new_tokens, fusion.temperature, ANSWER_SCHEMA),
+            sampling=sampling(self._settings.fusion, "fast", uuid4()),
             deadline_ms=self._clock.now_ms() + _PATIENCE_MS,
             text=lambda: ("", ""),
             view=plan.facts,

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from schemas import Action, AuditRecord, Outcome, SignalOutcome
-from services.fusion.decide.answer import AnswerError, AnswerReader, Entry
+from services.fusion.decide.answer import AnswerError, AnswerReader, Entry, Stand, line_of
 
 Kind = Literal["answers", "hold"]
 
@@ -192,7 +192,7 @@ def dataset_info(files: Mapping[str, tuple[str, bool]]) -> dict[str, Any]:
 
 
 def _holding(sample: Sample) -> str | None:
-    """Return the answer that would have held instead of opening a position, for an answer of a mode that is JSON alone."""
+    """Return the answer that would have held instead of opening a position, in the form of the one that did; None for other modes."""
     if sample.record.mode != "fast" or sample.record.action not in _OPENS:
         return None
     reader = AnswerReader(thinking=False)
@@ -203,7 +203,10 @@ def _holding(sample: Sample) -> str | None:
         return None
     if not isinstance(answer, Entry):
         return None
-    return orjson.dumps({"action": "hold", "conviction": _HOLD_CONVICTION, "horizon": answer.horizon, "rationale": ""}).decode()
+    held = Stand(action="hold", conviction=_HOLD_CONVICTION, horizon=answer.horizon)
+    if not sample.answer.lstrip().startswith("{"):
+        return line_of(held)
+    return orjson.dumps(held.model_dump(exclude=None if '"rationale"' in sample.answer else {"rationale"})).decode()
 
 
 def _outcome(outcome: SignalOutcome | None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def audit(number: int, answer: str = BUY, *, minute: int = 0, prompt: int | None
         ts_done_ms=START,
         config_version="0" * 16,
         signal_id=uuid5(trigger_id, "fast"),
-        action=Action(json.loads(answer)["action"]),
+        action=Action(json.loads(answer)["action"] if answer.startswith("{") else answer.partition(" ")[0]),
         as_of=AsOf(market=ref(number, ts_event_ms=START + minute * MINUTE)),
         prompt_hash=f"{number if prompt is None else prompt:064x}",
         answer=answer,
@@ -122,6 +122,21 @@ def test_without_another_answer_the_pair_is_with_holding(made: float, chosen: st
     reader = AnswerReader(thinking=False)
     reader.feed(held)
     assert reader.finish(None).action == "hold"
+
+
+@pytest.mark.parametrize(
+    ("answer", "held"),
+    [
+        (BUY, '{"action":"hold","conviction":50,"horizon":7,"rationale":""}'),
+        (BUY.replace(',"rationale":"up"', ""), '{"action":"hold","conviction":50,"horizon":7}'),
+        ("buy 62 7 2 -12 25", "hold 50 7"),
+        ("buy 62 7 2 -12 25\nup", "hold 50 7"),
+    ],
+)
+def test_holding_is_written_in_the_form_of_the_answer_that_it_is_paired_with(answer: str, held: str) -> None:
+    record = audit(1, answer)
+    (pair,) = pairs_of(samples_of([record], [outcome(record, 0.02)]), {}, 0.0005)
+    assert (pair.chosen, pair.rejected) == (answer, held)
 
 
 def test_answers_to_one_prompt_are_paired_by_what_they_made() -> None:
