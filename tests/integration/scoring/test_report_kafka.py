@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from deploy.local import LocalKafka
 from schemas import InstrumentEvent, MarketFeatures, RunMode, Signal, SignalOutcome, Topic, topic_name
+from services.cli.calibrate import app as calibrate_app
 from services.cli.score import app
 from services.core.bus import NewTopic
 from services.core.bus.kafka import KafkaBus
@@ -64,6 +65,8 @@ def test_what_the_scorer_published_becomes_a_report(scoring_kafka: LocalKafka, t
     assert f"{outcomes} outcomes dropped" in said
     assert "random traders" in said
     assert "MiniCPM4.1-8B" in page.read_text()
+    fitted = CliRunner().invoke(calibrate_app, ["signals", "--bus", scoring_kafka.url])
+    assert "0 completed positions of mode `flash` carry probabilities" in str(fitted.exception), "read from the topic, and none is there"
 
 
 def test_a_topic_that_is_not_there_is_named(scoring_kafka: LocalKafka, monkeypatch: pytest.MonkeyPatch) -> None:
