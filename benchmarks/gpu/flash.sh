@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Mode flash beside mode fast, record to published, at 32K tokens of context and 3 permits; and LongRoPE in stock operations beside the plug-in's
-# one table. MiniCPM4.1-8B's shape with LongRoPE factors, random weights, preset h100 (fa3, EAGLE3 3/1/4). Answers of `fast` are held to the
-# lengths of ones that parsed, with the acceptance forced to 2.5. Ends within 10 minutes.
+# one table. MiniCPM4.1-8B's shape with LongRoPE factors, random weights, preset h100 (fa3, EAGLE3 3/1/4). With the acceptance of
+# `fast` forced to 2.5, a given line takes each answer's place. Ends within 10 minutes.
 # Results: $OUT/flash.json, a line for each trigger in $OUT/record_to_signal-NAME.jsonl; $OUT/long-context.json.
 source "$(dirname "$0")/common.sh"
 begin "${RUN_S:-580}"
@@ -35,7 +35,7 @@ warm_up fused; ready forced 30002 60
 worker() { python3 -m benchmarks.gpu.record_to_signal --results "$OUT/flash.json" "$@"; }
 worker --url http://127.0.0.1:30001 --name flash --mode flash --rates 4:25 12:15
 worker --url http://127.0.0.1:30001 --name grammar --mode fast --rates 2:8
-worker --url http://127.0.0.1:30002 --name fast --mode fast --lengths-from grammar --rates 2:15 6:12
+worker --url http://127.0.0.1:30002 --name fast --mode fast --answer 'buy 62 5 2 -12 25' --rates 2:15 6:12
 stop forced
 for name in stock:30003 fused:30001; do
   [ "$(left)" -gt 45 ] && python3 -m benchmarks.gpu.long_context --url "http://127.0.0.1:${name#*:}" --name "${name%:*}" --lengths 32768 --results "$OUT/long-context.json"

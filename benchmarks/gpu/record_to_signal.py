@@ -2,9 +2,8 @@
 
 With several `--url`s there is a worker beside each engine, all of one group: each decides on the symbols of its partitions.
 
-In-process bus, recorded vision features, the market service on the same loop. `--lengths-from` is for engines whose accepted
-tokens are forced, so that no answer parses: each is then held to the length of one that did, and timed to where its decision ended.
-`--answer` is for the same engines: a given line takes each answer's place once the engine has made as many tokens, and is published.
+In-process bus, recorded vision features, the market service on the same loop. `--answer` is for engines whose accepted tokens
+are forced, so that no answer parses: a given line takes each answer's place once the engine has made as many tokens, and is published.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import argparse
 import asyncio
 import json
 import random
-import statistics
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -94,13 +92,13 @@ def settings_for(arguments: argparse.Namespace, *, grammar: bool) -> Settings:
 class Site:
     """Bus, market service and a worker for each engine on one loop."""
 
-    def __init__(self, settings: Settings, lengths: list[Length] | None, answer: str | None = None) -> None:
+    def __init__(self, settings: Settings, length: Length | None, answer: str | None = None) -> None:
         """Put them together; nothing runs yet."""
         self.settings = settings
         self.clock = SystemClock()
         self.bus = MemoryBus(self.clock)
         self.engines = [
-            RecordingEngine(url, self.clock, lengths, scores=settings.engine.scores, answer=answer) for url in settings.engine.urls
+            RecordingEngine(url, self.clock, length, scores=settings.engine.scores, answer=answer) for url in settings.engine.urls
         ]
         self.market = MarketService(self.bus, settings, self.clock, Health())
         self.workers: list[FusionWorker] = []
@@ -215,13 +213,6 @@ class Site:
         await asyncio.gather(*self._tasks)
 
 
-def lengths_of(known: list[tuple[int, int | None]]) -> list[Length]:
-    """Return the answers' lengths; one that the worker cut after its decision is given the rest that whole ones have."""
-    rests = [whole - decision for decision, whole in known if whole is not None]
-    rest = round(statistics.median(rests)) if rests else 0
-    return [Length(decision, decision + rest if whole is None else whole) for decision, whole in known]
-
-
 def length_of(arguments: argparse.Namespace) -> Length:
     """Return what a given answer is held to: its tokens and its end, and those of a rationale where one is asked for."""
     tokens = arguments.answer_tokens or len(Tokenizer.from_file(TOKENIZER).encode(arguments.answer))
@@ -237,15 +228,11 @@ def play_of(text: str) -> tuple[float, float, bool]:
 
 async def run(arguments: argparse.Namespace, results: Results) -> None:
     """Play each rate in turn and write down what was found."""
-    lengths = None
-    if arguments.lengths_from is not None:
-        lengths = [Length(*pair) for pair in json.loads(arguments.results.read_text())[arguments.lengths_from]["lengths"]["pairs"]]
-    if arguments.answer is not None:
-        lengths = [length_of(arguments)]
-    settings = settings_for(arguments, grammar=lengths is None)
+    length = None if arguments.answer is None else length_of(arguments)
+    settings = settings_for(arguments, grammar=length is None)
     logs.configure(settings.log.model_copy(update={"level": "warning"}), service="record_to_signal")
     explained = "" if arguments.rationale == "none" else f"\n{'why ' * 10}"
-    name, site = arguments.name, Site(settings, lengths, None if arguments.answer is None else arguments.answer + explained)
+    name, site = arguments.name, Site(settings, length, None if arguments.answer is None else arguments.answer + explained)
     # What an earlier run has left would make this one's prompts, which are the same, cheaper than they are.
     for url in arguments.url:
         await asyncio.to_thread(Server(url).request, "POST", "/flush_cache")
@@ -254,7 +241,7 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     start = {
         "fusion": {key: getattr(settings.fusion, key) for key in KEPT},
         "answer": arguments.answer,
-        "held_to_tokens": None if lengths is None else lengths[0]._asdict(),
+        "held_to_tokens": None if length is None else length._asdict(),
         "ready_s": round(time.perf_counter() - began_s, 1),
         "sent_ahead": site.sent_ahead(),
         "workers": len(site.workers),
@@ -263,7 +250,6 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     # Discarded: the first decisions compile the grammar, and the next prefixes, of which a worker that starts inside an epoch has
     # sent nothing, catch up with where they would be.
     await site.play(WARM_RATE, WARM_BARS)
-    known: list[tuple[int, int | None]] = []
     with arguments.results.with_name(f"record_to_signal-{name}.jsonl").open("w") as lines:
         for pair in arguments.rates:
             rate, seconds, waits = play_of(pair)
@@ -278,12 +264,6 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
             row, details = describe_rate(await site.play(rate, round(rate * seconds)))
             results.keep(name, label, row)
             lines.writelines(json.dumps({"slices": "wait" if waits else "free", **detail}) + "\n" for detail in details)
-            known += [
-                (one["decision_tokens"], one["output_tokens"] if one["finish"] == "stop" else None)
-                for one in details
-                if one["decision_tokens"] is not None
-            ]
-    results.keep(name, "lengths", {"pairs": lengths_of(known)})
     results.keep(name, "accounts", {"by_worker": [worker.accounts.summary() for worker in site.workers]})
     await site.stop()
 
@@ -308,7 +288,6 @@ def main() -> None:
     parser.add_argument("--answer-tokens", type=int, help="its tokens; as many as the shipped tokenizer makes of it when absent")
     parser.add_argument("--window-bars", type=int, default=880)
     parser.add_argument("--epoch-slots", type=int, default=92, help="days: 92 of them hold some 64 sessions")
-    parser.add_argument("--lengths-from", help="name of the part of the results whose answers' lengths are used")
     arguments = parser.parse_args()
     asyncio.run(run(arguments, Results(arguments.results)))
 

@@ -1,4 +1,4 @@
-"""SGLang's client, writing down when each token of each call arrived; it can also hold calls to given lengths.
+"""SGLang's client, writing down when each token of each call arrived; it can also hold calls to a given length.
 
 The worker's audit says when a decision was made, by the stage; only the engine's own count says at which token. Where accepted tokens are
 forced the text is noise: a given answer can take its place, so that the worker publishes when the engine has made as many tokens.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from itertools import cycle
 from typing import Any, NamedTuple
 
 from services.core.clock import Clock
@@ -59,17 +58,17 @@ class Call:
 class RecordingEngine(SGLangEngine):
     """An `SGLangEngine` that keeps every call in `calls`, by the prompt's hash as the audit has it."""
 
-    def __init__(self, url: str, clock: Clock, lengths: list[Length] | None, *, scores: bool = False, answer: str | None = None) -> None:
-        """With `lengths`, call after call is held to the next of them, whatever the model says, and `answer` takes its text's place."""
+    def __init__(self, url: str, clock: Clock, length: Length | None, *, scores: bool = False, answer: str | None = None) -> None:
+        """With `length` every call is held to it, whatever the model says, and `answer` takes its text's place."""
         super().__init__(url, clock, scores=scores)
         self.calls: dict[str, Call] = {}
         self._answer = answer
-        self._lengths: Iterator[Length] | None = cycle(lengths) if lengths else None
+        self._length = length
         self._flights: dict[str, Call] = {}
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Stream the call and write it down."""
-        length = next(self._lengths) if self._lengths is not None else None
+        length = self._length
         digest = hashlib.sha256(request.input_ids.astype("<i4", copy=False).tobytes()).hexdigest()
         self.calls[digest] = self._flights[request.rid] = Call(digest, time.time() * 1000, length)
         if length is not None:
