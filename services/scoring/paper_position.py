@@ -92,7 +92,7 @@ class PaperPosition:
     worst: float = 0.0
     bars_held: int = 0
     jumped_ms: int | None = None
-    """When the bar opened in which a price jump that no split explains suspended it."""
+    """When it was suspended: at the open of the bar in which the price jumped without a split that explains it."""
 
     @classmethod
     def of(cls, signal: Signal, span: Span, key: Key, rules: FillRules) -> PaperPosition:
@@ -194,7 +194,7 @@ class PaperPosition:
             ended = self._play(bar, rules)
             if not jumped or self.opened_ms is None:
                 return ended
-            self.jumped_ms = bar.ts_open_ms
+            self.jumped_ms = max(bar.ts_open_ms, self.opened_ms)  # a limit inside the bar counts as filled at its close
         if bar.ts_close_ms < self.horizon_end_ms:
             return None
         return PositionEnd(ExitReason.CANCELLED, self.jumped_ms, unscored=True)
