@@ -63,7 +63,7 @@ class SoakSite(Site):
     async def open_market(self) -> None:
         """Publish instruments and history."""
         # The cache of prompt blocks is full within the first hour, so that what grows later is no cache.
-        self.values["redis"]["local_bytes"] = 2_000_000
+        self.values["redis"]["local_bytes"] = 500_000
         # Time-outs as in production: nothing is killed here that must be noticed soon.
         self.values["bus"] = {"url": self.values["bus"]["url"]}
         self.values["engine"] = {"urls": self.values["engine"]["urls"]}
