@@ -108,6 +108,7 @@ async def _play(act: Act, demo: Demo, pipeline: Pipeline, screen: Screen, interr
 
 
 def _print_closing(screen: Screen, acts: Sequence[ActResult], report: Report) -> None:
+    screen.stop()
     for act, act_report in zip(acts, report["acts"], strict=True):
         screen.line(Text(f"══ {summary(act_report)}", "bold"))
         screen.line(checks_table(act.checks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Self
@@ -39,12 +40,8 @@ class Screen:
     """Shows a run while the context lasts; `draw` keeps the panel up to date."""
 
     def __init__(self, console: Console) -> None:
-        """Write to `console`. Log lines on the same terminal go above the panel."""
+        """Write to `console`. Standard error goes above the panel where both are one terminal."""
         self.console = console
-        # No refresh thread: it would draw while latencies are measured.
-        self._live = (
-            Live(console=console, auto_refresh=False, get_renderable=self._panel, redirect_stdout=False) if console.is_terminal else None
-        )
         self._banner = ""
         self.phase = "setting up"
         self.done = 0
@@ -53,6 +50,14 @@ class Screen:
         self.results: Results | None = None
         self.warm = WarmCount()
         self._shown: set[tuple[str, Outcome, str | None]] = set()
+        # No refresh thread: it would draw while latencies are measured.
+        self._live: Live | None = (
+            Live(
+                console=console, auto_refresh=False, get_renderable=self._panel, redirect_stdout=False, redirect_stderr=sys.stderr.isatty()
+            )
+            if console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -60,8 +65,13 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the panel as it is. Later lines follow it, and none is folded, so that commands can be copied."""
         if self._live is not None:
             self._live.stop()
+            self._live = None
 
     async def draw(self) -> None:
         """Draw the panel four times a second until cancelled."""
@@ -71,7 +81,7 @@ class Screen:
 
     def line(self, text: RenderableType) -> None:
         """Write a line above the panel."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=self._live is None)
 
     def begin_act(self, heading: str, banner: str) -> None:
         """Begin an act under its own banner."""

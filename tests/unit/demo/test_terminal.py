@@ -1,0 +1,61 @@
+"""What the demo shows on a terminal, above a panel of figures, and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from schemas import Outcome
+from services.demo.results import Results
+from services.demo.terminal import Screen
+from tests.unit.demo.build import audit, bars, plan, signal
+
+
+def _console(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    return Console(file=file, force_terminal=terminal, width=160, color_system=None), file
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_a_signal_is_a_line_and_of_other_ends_the_first_of_a_kind_is(*, terminal: bool) -> None:
+    console, file = _console(terminal=terminal)
+    results, published, conflated = Results(plan()), audit(), audit(Outcome.CONFLATED, reason="newer_trigger")
+    with Screen(console) as screen:
+        screen.begin_act("Act 1 of 1", "DEMO: nothing is advice")
+        screen.results = results
+        screen.begin("paced", "Paced", 2)
+        screen.bar_played(bars("A.XNYS", 1)[0])
+        results.add_message(signal(published.signal_id))
+        for record in (published, conflated, conflated):
+            results.add_audit(record)
+            screen.ended(record)
+        drawing = asyncio.create_task(screen.draw())
+        await asyncio.sleep(0)
+        drawing.cancel()
+    said = file.getvalue()
+    assert "BUY AAPL.XNAS up to" in said
+    assert said.count("conflated (newer_trigger)") == 1
+    assert ("published 1" in said) is terminal
+    assert ("1/2 bars" in said) is terminal
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_standard_error_goes_above_the_panel_only_where_it_is_a_terminal(monkeypatch: pytest.MonkeyPatch, *, shared: bool) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: shared)
+    console, file = _console(terminal=True)
+    with Screen(console) as screen:
+        screen.begin_act("Act 1 of 1", "DEMO: nothing is advice")
+        sys.stderr.write("a log line\n")
+    assert ("a log line\n" in file.getvalue()) is shared
+
+
+def test_before_the_first_act_there_is_a_panel_without_figures() -> None:
+    console, file = _console(terminal=True)
+    with Screen(console):
+        pass
+    assert "setting up" in file.getvalue()
+    assert "outcomes" not in file.getvalue()
