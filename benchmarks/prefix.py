@@ -1,7 +1,7 @@
 """Share of prompt tokens that the engine's cache already holds: epochs, with and without sending ahead, against a sliding window.
 
 Five real stocks, bar by bar, each bar asked about once, through the worker's book, prompt builder and prefix sender, into the
-simulator's radix tree with the room of a real card and least-recently-used eviction. Only tokens are counted; no time passes. The
+simulator's radix tree with the capacity of a real GPU and least-recently-used eviction. Only tokens are counted; no time passes. The
 sliding window shows the same lines and tail, with its oldest line dropped for each new one. Tails stay in the tree until evicted;
 answers are left out.
 """

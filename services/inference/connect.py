@@ -22,11 +22,11 @@ def connect(settings: EngineSettings, clock: Clock) -> Engine:
     """
     if settings.kind == "rules":
         return RulesEngine(clock)
-    guarded = [_guarded(settings, url, clock) for url in settings.urls]
-    return guarded[0] if len(guarded) == 1 else EnginePool(guarded, settings.urls, clock)
+    engines = [_engine_at(settings, url, clock) for url in settings.urls]
+    return engines[0] if len(engines) == 1 else EnginePool(engines, settings.urls, clock)
 
 
-def _guarded(settings: EngineSettings, url: str, clock: Clock) -> EngineWithBreaker:
+def _engine_at(settings: EngineSettings, url: str, clock: Clock) -> EngineWithBreaker:
     api_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     timeout_ms = settings.connect_timeout_ms
     client: Engine
