@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
+
 import orjson
 import pytest
 
@@ -16,6 +18,7 @@ from services.market.book import Book
 from services.market.service import MarketService
 from tests.unit.core.folding import desk as folding
 from tests.unit.core.folding.desk import TOPICS, until
+from tests.unit.core.folding.service_spec import FoldingServiceSpec
 from tests.unit.market.build import MINUTE, MODE, MONDAY, candle, instrument
 
 PLAN = {"1m": ["3m"]}
@@ -57,8 +60,20 @@ def expected(candles: list[Candle]) -> dict[str, list[MarketFeatures]]:
     return out
 
 
-class MarketServiceSpec:
+class MarketServiceSpec(FoldingServiceSpec[MarketFeatures]):
     """Inherited by one class for each bus, which gives the fixture `desk`."""
+
+    candles = 50
+    restarted = 30
+
+    def market_of(self, count: int, start: int = 0) -> list[Candle]:
+        return market(count, start)
+
+    def expected_of(self, candles: Sequence[Candle]) -> Mapping[str, list[MarketFeatures]]:
+        return expected(list(candles))
+
+    def identity(self, features: MarketFeatures) -> Hashable:
+        return (features.interval, features.ts_close_ms, features.closed, features.volume)
 
     async def test_each_candle_comes_out_with_features_and_its_higher_bars_in_order(self, desk: Desk) -> None:
         candles = market(40)
@@ -124,34 +139,6 @@ class MarketServiceSpec:
             source = sources[header.partition, header.offset]
             assert (source.key, source.value) == (letter.key, letter.value)
             assert all(name.startswith(PREFIX) for name, _ in letter.headers)
-
-    async def test_a_restarted_service_goes_on_where_the_first_one_stopped(self, desk: Desk) -> None:
-        first, second = market(50), market(30, start=50)
-        await desk.publish(Topic.CANDLES, first)
-        async with desk.running() as service:
-            await until(lambda: service.counts.records == len(first))
-        await desk.publish(Topic.CANDLES, second)
-        async with desk.running() as service:
-            await until(lambda: service.counts.records == len(second))
-        assert await desk.features() == expected(first + second)
-        assert service.counts.dispositions == {Disposition.FOLDED: len(second)}
-
-    async def test_members_that_come_and_go_lose_nothing_and_keep_each_symbol_in_order(self, desk: Desk) -> None:
-        candles = market(90)
-        third = len(candles) // 3
-        async with desk.running() as one:
-            await desk.publish(Topic.CANDLES, candles[:third])
-            await until(lambda: one.counts.records > 0)
-            async with desk.running() as two:
-                await until(lambda: bool(two._partitions) and bool(one._partitions))
-                await desk.publish(Topic.CANDLES, candles[third : 2 * third])
-                await until(lambda: two.counts.records > 0)
-            await desk.publish(Topic.CANDLES, candles[2 * third :])
-            await until(lambda: one.counts.records + two.counts.records >= len(candles))
-        found = await desk.features()
-        for symbol, wanted in expected(candles).items():
-            # At least once: what a drained member published before it left is never published again, but may be after a failed commit.
-            assert list({(bar.interval, bar.ts_close_ms, bar.closed, bar.volume): bar for bar in found[symbol]}.values()) == wanted
 
     async def test_an_instrument_published_just_before_its_first_candle_is_known(self, desk: Desk) -> None:
         late = "LATE-USD.CBSE"

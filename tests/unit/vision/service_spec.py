@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
+
 import orjson
 import pytest
 
@@ -17,6 +19,7 @@ from services.vision.render import ChartSpec
 from services.vision.service import VisionService
 from tests.unit.core.folding import desk as folding
 from tests.unit.core.folding.desk import until
+from tests.unit.core.folding.service_spec import FoldingServiceSpec
 from tests.unit.vision.build import MINUTE, MODE, START, MeanForecaster, candle, instrument, split
 
 SPEC = ChartSpec(5)
@@ -62,8 +65,20 @@ def expected(candles: list[Candle]) -> dict[str, list[VisionFeatures]]:
     return out
 
 
-class VisionServiceSpec:
+class VisionServiceSpec(FoldingServiceSpec[VisionFeatures]):
     """Inherited by one class for each bus, which gives the fixture `desk`."""
+
+    candles = 30
+    restarted = 20
+
+    def market_of(self, count: int, start: int = 0) -> list[Candle]:
+        return market(count, start)
+
+    def expected_of(self, candles: Sequence[Candle]) -> Mapping[str, list[VisionFeatures]]:
+        return expected(list(candles))
+
+    def identity(self, features: VisionFeatures) -> Hashable:
+        return features.window_end_ms
 
     async def test_each_closed_bar_comes_out_as_what_the_model_sees_in_its_window(self, desk: Desk) -> None:
         candles = market(30)
@@ -161,34 +176,6 @@ class VisionServiceSpec:
         assert features[announced][-1].window_end_ms == START + 9 * MINUTE
         assert features[silent][-1].window_end_ms == START + 8 * MINUTE
         assert service.counts.refused[Refusal.SUSPECTED_SPLIT] == 1
-
-    async def test_a_restarted_service_goes_on_where_the_first_one_stopped(self, desk: Desk) -> None:
-        first, second = market(20), market(10, start=20)
-        await desk.publish(Topic.CANDLES, first)
-        async with desk.running() as service:
-            await until(lambda: service.counts.records == len(first))
-        await desk.publish(Topic.CANDLES, second)
-        async with desk.running() as service:
-            await until(lambda: service.counts.records == len(second))
-        assert await desk.features() == expected(first + second)
-        assert service.counts.dispositions == {Disposition.FOLDED: len(second)}
-
-    async def test_members_that_come_and_go_lose_nothing_and_keep_each_symbol_in_order(self, desk: Desk) -> None:
-        candles = market(60)
-        third = len(candles) // 3
-        async with desk.running() as one:
-            await desk.publish(Topic.CANDLES, candles[:third])
-            await until(lambda: one.counts.records > 0)
-            async with desk.running() as two:
-                await until(lambda: bool(two._partitions) and bool(one._partitions))
-                await desk.publish(Topic.CANDLES, candles[third : 2 * third])
-                await until(lambda: two.counts.records > 0)
-            await desk.publish(Topic.CANDLES, candles[2 * third :])
-            await until(lambda: one.counts.records + two.counts.records >= len(candles))
-        found = await desk.features()
-        for symbol, wanted in expected(candles).items():
-            # At least once: what is published and not committed when a member leaves is published again.
-            assert list({seen.window_end_ms: seen for seen in found[symbol]}.values()) == wanted
 
     async def test_a_model_for_other_images_is_refused(self, desk: Desk) -> None:
         desk.model = MeanForecaster(ChartSpec(20))
