@@ -107,8 +107,8 @@ class Columns:
 
 
 def canonical(name: str) -> str:
-    """Return a column's name without case, spaces and punctuation: `<CLOSE>` and `Close ` are `close`."""
-    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
+    """Return a column's name without case, spaces, punctuation and a number before it: `<CLOSE>` and `4. close` are `close`."""
+    return re.sub(r"^\d+_(?=[a-z])", "", re.sub(r"[\W_]+", "_", name.casefold()).strip("_"))
 
 
 def find_columns(table: Table) -> list[Columns]:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+_UNDEFINED: Final = str(2**63 - 1)
+"""What Databento writes for a price that there is none of."""
 EMPTY: Final = frozenset({"", "-", "--", "nan", "null", "none", "n/a", "na", "#n/a", "<na>"})
 _PLAIN: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019_]")
@@ -22,7 +24,9 @@ def is_empty(cell: Any) -> bool:
     """Return whether a cell is empty or a placeholder such as `nan`."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return True
-    return isinstance(cell, str) and cell.casefold() in EMPTY
+    if isinstance(cell, int):
+        return str(cell) == _UNDEFINED
+    return isinstance(cell, str) and (cell.casefold() in EMPTY or cell == _UNDEFINED)
 
 
 def decimal_mark(cells: Iterable[Any], delimiter: str) -> str:

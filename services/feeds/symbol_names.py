@@ -41,7 +41,7 @@ class Symbols:
     def symbol(self, name: str | None) -> str:
         """Return the symbol of a file's `name` (None: the file has none); raise ValueError or LookupError.
 
-        LookupError means that `--symbol` names a different symbol.
+        LookupError means that `--symbol` names or maps different symbols.
         """
         if name is None:
             if self.only is None:
@@ -59,6 +59,8 @@ class Symbols:
             raise LookupError(f"--symbol {self.only} names another; if they are the same, set --symbol '{name}={self.only}'")
         if re.fullmatch(SYMBOL_PATTERN, name):
             return name
+        if self.mapped:
+            raise LookupError(f"--symbol maps {', '.join(map(repr, self.mapped))}; add '{name}={_suggested(name)}' to read it too")
         raise ValueError(f"which has no venue; map it with --symbol '{name}={_suggested(name)}'")
 
 

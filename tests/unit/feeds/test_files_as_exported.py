@@ -216,6 +216,29 @@ def test_numbers_are_grouped_as_in_india(tmp_path: Path) -> None:
     assert [(one.open, one.close, one.volume) for one in found] == [(104_283.5, 104_290.0, 1_234_567.0)] * 2
 
 
+def test_a_price_that_databento_leaves_undefined_is_no_price(tmp_path: Path) -> None:
+    undefined = ",".join([str(2**63 - 1)] * 4)
+    prices = [undefined, *["4820250000000,4821000000000,4820000000000,4820750000000"] * 2]
+    rows = "".join(f"{START_MS + 60_000 * at}000000,33,1,1,{one},100,ESH4\n" for at, one in enumerate(prices))
+    head = "ts_event,rtype,publisher_id,instrument_id,open,high,low,close,volume,symbol\n"
+    found = read(tmp_path, head + rows, symbol="ESH4=ESH24.XCME", calendar="24x7")
+    assert ([one.open for one in found.candles], found.left_out) == ([4820.25] * 2, {"without prices": 1})
+
+
+def test_symbols_that_a_mapping_does_not_name_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = "".join(f"{name},{START_MS + 60_000 * at},{ROW}\n" for at in range(3) for name in ("BTC/USDT", "ETH/USDT"))
+    text = "symbol,timestamp,open,high,low,close,volume\n" + rows
+    found = read(tmp_path, text, symbol="BTC/USDT=BTC-USDT.BINA", interval="1m")
+    assert ({one.symbol for one in found.candles}, found.left_out) == ({"BTC-USDT.BINA"}, {"of other symbols": 3})
+    with pytest.raises(FileError, match=r"symbol is 'BTC/USDT', and --symbol maps 'SOL/USDT'; add 'BTC/USDT=BTC-USDT\.VENUE'"):
+        read(tmp_path, text, symbol="SOL/USDT=SOL-USDT.BINA", interval="1m")
+
+
+def test_columns_may_be_numbered(tmp_path: Path) -> None:
+    text = f"date,1. open,2. high,3. low,4. close,5. volume\n2024-01-02,{DAY}\n2024-01-03,{DAY}\n"
+    assert read(tmp_path, text, **STOCK, interval="1d").candles[0].volume == 1_000.0
+
+
 def test_american_dates_without_a_header_are_read(tmp_path: Path) -> None:
     rows = f"01/02/2024,09:30,{DAY}\n01/02/2024,09:31,{DAY}\n01/16/2024,09:31,{DAY}\n"
     assert bars(read(tmp_path, rows, **STOCK, interval="1m"))[0] == ("2024-01-02T14:30Z", "2024-01-02T14:31Z")
