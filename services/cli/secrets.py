@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Create random passwords as files."
 
 _PASSWORD: Final = "aquiline_redis__password"  # noqa: S105 - a file's name
 _API_KEY: Final = "aquiline_engine__api_key"
+_CONSOLE_TOKEN: Final = "aquiline_console__token"  # noqa: S105 - likewise
 _ACL: Final = "redis.acl"
 # Enough for the prefix cache and `aquiline doctor`; no command that empties or reconfigures the server.
 _RULES: Final = "resetchannels -@all +@read +@write +@connection -@dangerous +info"
@@ -34,7 +35,7 @@ def _secrets() -> None:
 def create(
     config: ConfigOption = None,
 ) -> None:
-    """Create a Redis password, an engine key and an ACL file for Redis in the folder AQUILINE_SECRETS_DIR.
+    """Create a Redis password, an engine key, a console token and an ACL file for Redis in the folder AQUILINE_SECRETS_DIR.
 
     Existing passwords are kept. Only the owner can read the files. The ACL file holds the password's hash; it disables Redis' default
     user and lets `redis.username` read and write keys under `redis.namespace`.
@@ -45,7 +46,7 @@ def create(
     settings = load(config).redis
     if settings.username is None:
         raise SettingsError("redis.username is not set; the ACL file needs the name of the user that may log in")
-    for name in (_PASSWORD, _API_KEY):
+    for name in (_PASSWORD, _API_KEY, _CONSOLE_TOKEN):
         if not (Path(folder) / name).exists():
             _write(Path(folder) / name, secrets.token_urlsafe(32))
     digest = hashlib.sha256((Path(folder) / _PASSWORD).read_bytes()).hexdigest()

@@ -17,7 +17,7 @@ import orjson
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.core.settings import ConsoleSettings, is_loopback
+from services.core.settings import ConsoleSettings, SettingsError, is_loopback
 
 COOKIE: Final = "aquiline_console"
 SESSION_PATH: Final = "/api/session"
@@ -38,7 +38,13 @@ class Access:
     """The rules, from the settings; sessions are those of this process."""
 
     def __init__(self, settings: ConsoleSettings) -> None:
-        """Without a token nobody can halt or resume."""
+        """Without a token nobody can halt or resume; raise SettingsError where other machines could then read."""
+        if settings.token is None and not is_loopback(settings.host):
+            # Not a rule of the settings: services that share them do not listen there.
+            raise SettingsError(
+                f"console.host ({settings.host}) is reachable from other machines and console.token is not set; set the token with "
+                "AQUILINE_CONSOLE__TOKEN or the secret file aquiline_console__token, or listen on 127.0.0.1"
+            )
         self._token = None if settings.token is None else settings.token.get_secret_value()
         self._key = secrets.token_bytes(32)
         self._hosts = _LOOPBACK | {settings.host.strip("[]").lower()} | {one.lower() for one in settings.allowed_hosts}

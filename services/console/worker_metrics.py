@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.console.models import WorkerState
 
 _EVERY_S: Final = 2.0
-_TIMEOUT_S: Final = 2.0
+_TIMEOUT_S: Final = 10.0
 _MAX_PAGE_BYTES: Final = 8_388_608
 
 Pages = Callable[[], Awaitable[Sequence[str | None]]]

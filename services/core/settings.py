@@ -449,15 +449,6 @@ class ConsoleSettings(Section):
         ["http://127.0.0.1:9400"], description="Health addresses of the workers, whose `/metrics` show lanes, engines and records read."
     )
 
-    @model_validator(mode="after")
-    def _token_off_loopback(self) -> Self:
-        if self.token is None and not is_loopback(self.host):
-            raise ValueError(
-                f"console.host ({self.host}) is reachable from other machines and console.token is not set; set the token with "
-                "AQUILINE_CONSOLE__TOKEN or the secret file aquiline_console__token, or listen on 127.0.0.1"
-            )
-        return self
-
 
 class HttpSettings(Section):
     """Health and metrics."""
