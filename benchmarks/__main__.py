@@ -27,6 +27,7 @@ BENCHMARKS: Final = {
     "modes": "decisions a minute of the demo's real model: mode `flash` against mode `fast` (10 min; fetches 98 MB the first time)",
     "luck": "how often the report takes luck for skill, and finds an edge of a given size (20 min)",
     "redis_clients": "answers a second of one Redis connection and of a pool, 0, 1 and 3 ms away (2 min)",
+    "console": "the live page under 500 events a second for five minutes (8 min; needs Chromium)",
     "vision": "charts a second, drawn, looked at and through the whole service (1 min; needs torch)",
 }
 _TEACHING: Final = """

@@ -67,6 +67,7 @@ def demo(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as `fusion.trigger_on_vision=true`; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the simulator and of the charts' delays.")] = 0,
+    console: Annotated[bool, typer.Option(help="Serve the console, the live page, on what is played.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", help="Write log lines from `info` on instead of errors only.")] = False,
 ) -> None:
     """Play real stocks through the services that also run against Kafka and a GPU, and show every signal.
@@ -112,6 +113,7 @@ def demo(
         time_scale=time_scale,
         assignments=tuple(assignments or ()),
         seed=seed,
+        console=console,
         verbose=verbose,
     )
     typer.echo("aquiline demo: loading; this takes a few seconds.")

@@ -50,7 +50,8 @@ class PromptViewer:
     async def view(self, audit: AuditRecord, where: str) -> PromptView:
         """Return the prompt of a decision; raise ServiceError where it has none or the log lacks it, BusError, and TimeoutError."""
         async with asyncio.timeout(TIMEOUT_S), self._one_at_a_time:
-            if not self._rebuilders:
+            # The demo's acts add theirs one after the other.
+            if len(self._rebuilders) != len(self._configurations):
                 self._rebuilders = await asyncio.to_thread(self._load)
             rebuilder = next((one for one in self._rebuilders if one.prompts.version == audit.config_version), self._rebuilders[0])
             log = TopicLog(self._bus, rebuilder.settings)

@@ -45,4 +45,5 @@ class Options:
     time_scale: float
     assignments: tuple[str, ...]
     seed: int
+    console: bool
     verbose: bool

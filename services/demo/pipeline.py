@@ -16,6 +16,7 @@ from services.core.health import Health
 from services.core.lifecycle import Service
 from services.core.settings import Settings, SettingsError
 from services.core.topic_admin import empty_topics
+from services.demo.console import make_console
 from services.fusion.service import make_worker
 from services.fusion.worker import FusionWorker
 from services.market.service import MarketService
@@ -72,6 +73,13 @@ class Pipeline:
         gc_tuning.freeze()  # as in a process of its own
         await self._start("fusion", self.worker, health)
         await self.worker.prewarmer.idle()
+
+    async def start_console(self, configurations: list[Settings]) -> str:
+        """Start the console and return its address; raise SettingsError when its port is in use."""
+        health = Health()
+        console, address = make_console(self.bus, self._clock, health, self._settings, configurations)
+        await self._start("console", console, health)
+        return address
 
     async def stop(self, *services: Service) -> None:
         """Drain `services`, or every service, the newest first; the bus stays open for readers."""

@@ -60,11 +60,17 @@ async def _run(demo: Demo, screen: Screen, interrupt: Interrupt) -> tuple[list[A
     async with running_pipeline(connect(settings.bus, clock), settings, clock) as pipeline:
         drawing = pipeline.spawn(screen.draw(), "draw")
         await run_unless_interrupted(interrupt, _start(demo, pipeline))
+        configurations: list[Settings] = []
+        if demo.console:
+            try:
+                screen.line(Text(f"Console: {await pipeline.start_console(configurations)}", "bold"))
+            except SettingsError as error:
+                screen.note(f"no console: {error}")
         for act in demo.acts:
             if played and interrupt.requested.is_set():
                 break
             try:
-                played.append(await _play(act, demo, pipeline, screen, interrupt))
+                played.append(await _play(act, demo, pipeline, screen, interrupt, configurations=configurations))
             except ServerStartError as error:
                 if not act.has_model:
                     raise
@@ -93,11 +99,14 @@ async def _start(demo: Demo, pipeline: Pipeline) -> None:
         await pipeline.start_vision()
 
 
-async def _play(act: Act, demo: Demo, pipeline: Pipeline, screen: Screen, interrupt: Interrupt) -> ActResult:
+async def _play(
+    act: Act, demo: Demo, pipeline: Pipeline, screen: Screen, interrupt: Interrupt, *, configurations: list[Settings]
+) -> ActResult:
     """Start the act's engine and play the act; raise ServerStartError."""
     settings = act.settings
     if act.engine is not None:
         settings = await run_unless_interrupted(interrupt, act.engine.start(settings, screen.note))
+    configurations.append(settings)
     engine = await _engine_info(settings)
     screen.begin_act(
         heading(demo.acts.index(act) + 1, len(demo.acts), engine, real_model=act.has_model), banner(engine, real_model=act.has_model)

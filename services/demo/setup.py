@@ -62,6 +62,8 @@ class Demo:
     seed: int
     folder: Path
     notes: tuple[str, ...] = ()
+    console: bool = False
+    """Whether the console is served on what is played."""
 
 
 def set_up(options: Options, folder: Path) -> Demo:
@@ -85,7 +87,7 @@ def set_up(options: Options, folder: Path) -> Demo:
     simulator = SimulatorEngine(seed=options.seed, time_scale=options.time_scale) if own_engine else None
     acts.append(Act(LOAD_ACT, _load(sections), plan, simulator))
     notes = () if own_engine or not options.outage else ("no outage: the demo does not stop an engine that it did not start",)
-    return Demo(acts, options.vision, options.seed, folder, notes)
+    return Demo(acts, options.vision, options.seed, folder, notes, options.console)
 
 
 def _stocks(symbols: str) -> dict[str, list[Candle]]:

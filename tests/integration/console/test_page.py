@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from schemas import Outcome, Topic
+from schemas import Message, Outcome, Topic
 from tests.integration.console.desk import SYMBOLS, TOKEN, Desk
 from tests.unit.console.records import audit
 
@@ -155,7 +155,7 @@ async def test_what_comes_from_a_topic_is_text_whatever_it_holds(page: Page) -> 
     rationale = f'{{"action":"hold","rationale":"{HOSTILE}"}}'
     hostile = audit(20_001, Outcome.FAILED, reason="answer", detail=HOSTILE, answer=rationale, model=HOSTILE)
     pattern = b'{"symbol":"X","patterns":[{"label":"' + HOSTILE.encode() + b'"}]}'
-    records = [
+    records: list[tuple[Topic, Message | bytes]] = [
         (Topic.SIGNAL_AUDIT, hostile),
         (Topic.SIGNAL_AUDIT, audit(20_002).encode().replace(b"BTC-USD.CBSE", HOSTILE.replace('"', "'").encode())),
         (Topic.SIGNAL_AUDIT, audit(20_003, answer="y").encode().replace(b'"y"', b'"' + b"z" * 100_000 + b'"')),
@@ -183,7 +183,7 @@ def test_no_view_has_a_serious_accessibility_problem(page: Page, scheme: str) ->
     page.scheme(scheme)
     for path, ready in _views(page).items():
         page.open(path)
-        page.until(lambda ready=ready: ready in page.text("main"), ready)  # type: ignore[misc]
+        page.until(lambda ready=ready: ready in page.text("main"), ready)
         page.driver.execute_script(AXE.read_text())
         found = page.driver.execute_async_script(
             "axe.run(document, {resultTypes: ['violations']}).then(one => arguments[arguments.length - 1](one.violations))"
@@ -212,7 +212,7 @@ def test_every_view_fits_a_phone(page: Page) -> None:
     page.size(390, 844)
     for path, ready in _views(page).items():
         page.open(path)
-        page.until(lambda ready=ready: ready in page.text("main"), ready)  # type: ignore[misc]
+        page.until(lambda ready=ready: ready in page.text("main"), ready)
         assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390, path
 
 

@@ -34,6 +34,7 @@ DEFAULTS = Options(
     time_scale=1.0,
     assignments=(),
     seed=0,
+    console=False,
     verbose=False,
 )
 
