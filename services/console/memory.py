@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-OVERHEAD_BYTES: Final = 1_500
-"""What an entry takes beside its bytes: a row, its strings and the map's own node, as tracemalloc showed."""
 
 
 class BoundedMap(Generic[K, V]):
     """A map of at most `max_bytes`, in the order in which keys first came."""
 
     def __init__(self, max_bytes: int, size: Callable[[V], int], on_evict: Callable[[K, V], None] | None = None) -> None:
-        """`size` gives the bytes of a value, without overhead; `on_evict` is called with what is evicted."""
+        """`size` gives the bytes that an entry takes; `on_evict` is called with what is evicted."""
         self._max_bytes = max_bytes
         self._size = size
         self._on_evict = on_evict
@@ -28,12 +25,12 @@ class BoundedMap(Generic[K, V]):
         """Set a value, and evict the oldest ones that no longer fit."""
         before = self._values.get(key)
         if before is not None:
-            self.held_bytes -= self._cost(before)
+            self.held_bytes -= self._size(before)
         self._values[key] = value
-        self.held_bytes += self._cost(value)
+        self.held_bytes += self._size(value)
         while self.held_bytes > self._max_bytes and len(self._values) > 1:
             oldest, evicted = self._values.popitem(last=False)
-            self.held_bytes -= self._cost(evicted)
+            self.held_bytes -= self._size(evicted)
             if self._on_evict is not None:
                 self._on_evict(oldest, evicted)
 
@@ -54,6 +51,3 @@ class BoundedMap(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-    def _cost(self, value: V) -> int:
-        return self._size(value) + OVERHEAD_BYTES

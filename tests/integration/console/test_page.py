@@ -71,6 +71,13 @@ class Page:
     def fill(self, selector: str, text: str) -> None:
         self.one(selector).send_keys(text)
 
+    def published(self) -> dict[str, Any]:
+        """Return the newest decision of the worker that has a signal."""
+        rows: list[dict[str, Any]] = self.driver.execute_async_script(
+            "fetch('/api/decisions?outcome=published&limit=500').then(one => one.json()).then(arguments[0])"
+        )
+        return next(row for row in rows if row["symbol"] in SYMBOLS)
+
     def errors(self) -> list[str]:
         """Return what the browser has logged as an error since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
@@ -100,7 +107,7 @@ def test_the_four_views_are_a_click_away_and_a_decision_leads_to_its_prompt(page
     page.click("#nav a[href='/']")
     page.click(".choices button:nth-child(2)")
     page.until(lambda: all(one == "published" for one in _column(page, 3)), "published decisions alone")
-    page.click("main tbody td.time a")
+    page.click(f"main a[href='/decision/{page.published()['trigger_id']}']")
     page.until(lambda: "This is the prompt that the model got." in page.text("main"), "the prompt")
     assert "You are the decision step of a systematic trading desk" in page.text(".section.rules pre")
     assert page.text(".answer").startswith("{")
@@ -196,9 +203,7 @@ def test_no_view_has_a_serious_accessibility_problem(page: Page, scheme: str) ->
 
 def _views(page: Page) -> dict[str, str]:
     """Return the address of each view, and a word that it has once it is there."""
-    trigger_id = page.driver.execute_script(
-        "return console_live.rows.find(one => one.outcome === 'published' && one.entry !== undefined).trigger_id"
-    )
+    trigger_id = page.published()["trigger_id"]
     return {
         "/": "Why nothing was sent",
         f"/symbol/{SYMBOLS[0]}": "Indicators",
@@ -217,7 +222,7 @@ def test_every_view_fits_a_phone(page: Page) -> None:
 
 
 def test_the_keyboard_reaches_a_decision_by_its_id(page: Page) -> None:
-    wanted: str = page.driver.execute_script("return console_live.rows.find(one => one.signal_id).signal_id")
+    wanted: str = page.published()["signal_id"]
     page.one("body").send_keys("/")
     page.driver.switch_to.active_element.send_keys(wanted[:18] + Keys.ENTER)
     page.until(lambda: wanted in page.text("main"), "the decision")

@@ -108,7 +108,6 @@ live.addEventListener("reload", () => {
   drawNow();
 });
 setInterval(drawLink, 1_000);
-window.console_live = live;
 
 function login(error) {
   const token = h("input", { id: "login-token", type: "password", required: true, autocomplete: "current-password" });

@@ -1,5 +1,6 @@
 // Overview: decisions as they arrive, latency and outcomes over time, and whether the sums add up.
 
+import { get } from "./api.js";
 import { Chart, column, line, stacked } from "./charts.js";
 import { h, replace } from "./dom.js";
 import { count, duration, ms, percent } from "./format.js";
@@ -11,6 +12,7 @@ const MINUTE_POINTS = 6;
 
 export function overview(root, live) {
   let wanted = "all";
+  let older = [];
   const figures = h("dl", { class: "figures", "aria-live": "off" });
   const rows = h("div");
   const sums = h("div");
@@ -93,8 +95,10 @@ export function overview(root, live) {
   }
 
   function drawRows() {
-    const shown = live.rows.filter((row) => wanted === "all" || row.outcome === wanted).slice(0, SHOWN_ROWS);
-    const empty = live.rows.length ? `No ${wanted} trigger among the last ${live.rows.length}.` : "No decision yet. The first one appears here as soon as a worker writes its audit record.";
+    // The page holds the newest decisions of all kinds; of one kind the console has older ones.
+    const rest = older.filter((row) => !live.decisions.has(row.trigger_id));
+    const shown = [...live.rows.filter((row) => wanted === "all" || row.outcome === wanted), ...rest].slice(0, SHOWN_ROWS);
+    const empty = live.rows.length ? `No ${wanted} trigger is in memory.` : "No decision yet. The first one appears here as soon as a worker writes its audit record.";
     replace(rows, decisionTable(shown, empty));
   }
 
@@ -108,10 +112,17 @@ export function overview(root, live) {
     );
   }
 
-  function choose(one, button) {
+  async function choose(one, button) {
     wanted = one;
+    older = [];
     for (const other of button.parentElement.children) other.setAttribute("aria-pressed", String(other === button));
     drawRows();
+    if (one === "all") return;
+    const found = await get(`/api/decisions?${new URLSearchParams({ outcome: one, limit: SHOWN_ROWS })}`).catch(() => []);
+    if (wanted === one) {
+      older = found;
+      drawRows();
+    }
   }
 
   replace(
