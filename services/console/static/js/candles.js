@@ -54,7 +54,8 @@ export class Candles {
     // What it rests on may end with a bar of a slower interval: then the bar that triggered is its place.
     const place = (one) => byClose.get(one.as_of_ms) ?? byClose.get(one.row.ts_event_ms);
     const drawn = view.signals.filter((one) => place(one) !== undefined);
-    this.orders.set(drawn.filter((one) => one.row.entry !== null).slice(0, SHOWN_ORDERS).map((one) => order(one, place(one), bars)));
+    // A cancelled order stays as a grey arrow: a symbol's signals often supersede one another bar by bar.
+    this.orders.set(drawn.filter((one) => one.row.entry !== null && !one.row.cancelled).slice(0, SHOWN_ORDERS).map((one) => order(one, place(one), bars)));
     const acted = drawn.filter((one) => !["hold", "abstain"].includes(one.row.action));
     this.markers.setMarkers(acted.map((one) => marker(one, bars[place(one)])).sort((one, other) => one.time - other.time));
   }
@@ -91,7 +92,6 @@ function order(one, at, bars) {
     entry,
     stop: Number(one.row.stop),
     target: Number(one.row.target),
-    cancelled: Boolean(one.row.cancelled),
   };
 }
 
@@ -103,7 +103,7 @@ function marker(one, bar) {
     position: action === "sell" ? "aboveBar" : "belowBar",
     shape: action === "buy" ? "arrowUp" : action === "sell" ? "arrowDown" : "circle",
     color: cancelled ? color("faint") : color(shades[action] ?? "blue"),
-    text: one.result ? one.result.exit_reason : cancelled ? "cancelled" : "",
+    text: one.result && !cancelled ? one.result.exit_reason : "",
   };
 }
 
@@ -140,9 +140,8 @@ class Orders {
           context.fillStyle = shade + alpha;
           context.fillRect(left * across, Math.min(entry, to) * down, Math.max(LEAST_WIDTH, width) * across, Math.abs(to - entry) * down);
         };
-        const [good, bad] = one.cancelled ? [color("faint"), color("faint")] : [color("green"), color("red")];
         const valid = ((right - left) / one.bars) * one.valid;
-        for (const [to, shade] of [[goal, good], [stop, bad]]) {
+        for (const [to, shade] of [[goal, color("green")], [stop, color("red")]]) {
           box(to, shade, "2e", right - left);
           box(to, shade, "55", valid);
           context.fillStyle = shade;

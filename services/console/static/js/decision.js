@@ -54,7 +54,7 @@ export function decision(root, live, wanted) {
       h(
         "div",
         { class: "grid side-left" },
-        h("div", { class: "stack" }, timeCard(detail), card("Became of it", became(detail)), restsOn(detail), askedCard(detail), idCard(detail)),
+        h("div", { class: "stack" }, timeCard(detail), card("What became of it", became(detail)), restsOn(detail), askedCard(detail), idCard(detail)),
         h("div", { class: "stack" }, card("Answer", answer(detail)), card("Prompt", promptBox)),
       ),
     );
@@ -115,7 +115,8 @@ function idCard(detail) {
 function answer(detail) {
   const text = detail.audit.answer;
   if (text === null || text === undefined) return h("p", { class: "empty" }, "There is no answer.");
-  const at = text.search(/,\s*"rationale"/);
+  // Either JSON with the rationale last, or a line with the rationale below it.
+  const at = text.startsWith("{") ? text.search(/,\s*"rationale"/) : text.indexOf("\n");
   const moment = (name) => detail.stages.slice(0, 1 + detail.stages.findIndex((one) => one.name === name)).reduce((sum, one) => sum + one.ms, 0);
   const has = (name) => detail.stages.some((one) => one.name === name);
   if (at < 0) return h("pre", { class: "answer" }, text);

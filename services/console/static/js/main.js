@@ -61,7 +61,7 @@ document.getElementById("search").addEventListener("submit", async (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
-  document.getElementById("search-box").focus();
+  document.getElementById("search-box").select();
 });
 
 function drawLink() {

@@ -49,7 +49,7 @@ function ofSide(side, charts) {
     h("dl", { class: "figures" }, figure("Judged signals", count(side.signals), `${count(side.opened)} opened, ${count(side.completed)} completed`), figure("Hit rate", side.hit_rate ? percent(side.hit_rate[0], 1) : "–", side.hit_rate ? `95 %: ${percent(side.hit_rate[1], 1)} to ${percent(side.hit_rate[2], 1)}` : "nothing completed"), figure("Mean net return", side.expectancy ? basisPoints(side.expectancy[0]) : "–", side.expectancy ? `95 %: ${estimate(side.expectancy, basisPoints).replace(/^.*\(|\)$/g, "")}` : "nothing opened"), figure("Better than chance", side.chance.length ? percent(side.chance[0].better_than, 1) : "–", side.chance.length ? "of random traders" : "no comparison")),
     card("Equity", equity(side, charts)),
     h("div", { class: "grid two" }, card("Against chance", chance(side, charts)), card("Calibration", calibration(side))),
-    h("div", { class: "grid two" }, Object.entries(side.breakdowns).map(([by, rows]) => card(`By ${by.toLowerCase()}`, breakdown(rows)))),
+    h("div", { class: "grid two" }, Object.entries(side.breakdowns).map(([by, rows]) => card(`By ${by.toLowerCase()}`, breakdown(by, rows)))),
   ];
 }
 
@@ -130,9 +130,9 @@ function calibration(side) {
   return [svg("svg", { viewBox: `0 0 410 ${bottom + 20}`, class: "calibration", role: "img", "aria-label": "Hit rate by conviction" }, ticks, lines), h("p", { class: "faint" }, side.calibration_sentence)];
 }
 
-function breakdown(rows) {
+function breakdown(by, rows) {
   return table(
-    ["", { text: "Signals", class: "number" }, { text: "Completed", class: "number wide" }, { text: "Hit rate", class: "number" }, { text: "Mean net return", class: "number" }],
+    [by, { text: "Signals", class: "number" }, { text: "Completed", class: "number wide" }, { text: "Hit rate", class: "number" }, { text: "Mean net return", class: "number" }],
     rows.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "number" }, count(one.signals)), h("td", { class: "number wide" }, count(one.completed)), h("td", { class: "number" }, estimate(one.hit_rate, (value) => percent(value))), h("td", { class: "number" }, estimate(one.mean_return, basisPoints)))),
     "Nothing to show.",
   );

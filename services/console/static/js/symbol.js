@@ -100,7 +100,7 @@ export function symbol(root, live, name, askHalt) {
 
 function legend() {
   const key = (name, text) => h("li", {}, h("span", { class: `key ${name}`, "aria-hidden": "true" }), text);
-  return h("ul", { class: "legend" }, key("target", "entry to target"), key("stop", "entry to stop"), key("valid", "darker: may be opened"), key("width", "width: horizon"));
+  return h("ul", { class: "legend" }, key("target", "entry to target"), key("stop", "entry to stop"), key("valid", "darker: may be opened"), key("width", "width: horizon"), key("cancelled", "grey arrow: cancelled"));
 }
 
 function signalCard(view) {
