@@ -21,8 +21,10 @@ from services.scoring.report.net_positions import END_OF_DATA, Fill, NetAccount,
 from services.scoring.report.net_report import net_account
 from services.scoring.report.position_sizing import Sizing
 from services.scoring.report.prices import Prices
+from services.scoring.report.report_input import ReportInput
 from services.scoring.report.trades import trades_of
 from services.scoring.restatements import Restatements
+from tests.unit.scoring.report import market
 
 MINUTE = 60_000
 CENT = 0.01
@@ -172,6 +174,20 @@ def test_a_split_changes_the_unit_and_not_the_worth() -> None:
     assert account.equity[-1] == pytest.approx(1.04)
     renewed = follow(moves, order(horizon=3), order(2, horizon=2, stop="25.90"), events=[split])
     assert reasons(renewed)[-1][1] == "stop", "the newer stop is 103.60 on the position's own scale"
+
+
+def test_a_split_that_nobody_published_is_no_loss_of_the_account() -> None:
+    closes = [100.0, 100.0, 100.0, 10.0, 10.1, 10.1, 10.1]
+    inside = market.hourly("AAPL.XNAS", closes)
+    at_open = [replace(one, open=10.0, high=10.0, low=10.0) if number == 3 else one for number, one in enumerate(inside)]
+    one = market.outcome(entry_ms=market.START_MS, exit_ms=market.START_MS + 5 * market.HOUR_MS, bars_held=5, entry=100.0)
+    for moves in (inside, at_open):
+        asked = ReportInput("t", [one], {"AAPL.XNAS": moves}, 0.0, {}, max_jump=1.8)
+        end_ms = moves[-1].ts_close_ms
+        account = net_account(asked, [one], Prices(asked.bars, (), asked.max_jump), 0, end_ms)
+        assert account is not None
+        assert account.equity[-1] == pytest.approx(1.01, abs=5e-4)
+        assert min(account.equity) > 0.999
 
 
 def test_the_higher_conviction_goes_first_where_the_caps_leave_room_for_one() -> None:
