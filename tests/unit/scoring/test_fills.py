@@ -118,6 +118,7 @@ def test_an_outcome_says_what_was_ordered_and_at_which_costs() -> None:
         "ts_stands_ms": at(0),
         "ts_from_ms": at(0),
         "ts_until_ms": at(0.05),
+        "ts_horizon_ms": at(5),
         "tick": "0.10",
         "cost_bps": 2.0,
         "slippage_bps": 1.0,
