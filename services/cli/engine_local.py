@@ -31,7 +31,7 @@ def local(
         int | None, typer.Option(min=512, help="Longest prompt with its answer, in tokens; the model's own when absent (8192).")
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads that decode; all cores but one when absent. A prefill takes one more.")
+        int, typer.Option(min=1, help="Threads that decode; all cores but one when absent. A prefill takes one more when a core is free.")
     ] = THREADS,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes any free one.")] = 30_001,
