@@ -1,7 +1,7 @@
 """Decisions a minute of the demo's real model on this machine's CPU: mode `flash` against mode `fast`, by turns on one llama.cpp server.
 
 Each symbol's next bar is sent as soon as its last one has its outcome, so that the engine always has work. The worker is the demo's, and
-what is counted are its published signals.
+what is counted is its published signals.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from services.demo.setup import MODEL_CONTEXT_TOKENS, MODEL_FUSION, MODEL_SYMBOL
 from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.inference.connect import connect
+from services.inference.engine import Engine
 from services.market.service import MarketService
 
 FASTER: Final = 3.0
@@ -80,8 +81,9 @@ class Turn:
 class Site:
     """Bus, market service and worker of one turn, on one loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, engine: Engine) -> None:
         """Put them together; nothing runs yet."""
+        self.engine = engine
         self.settings = settings
         self.clock = SystemClock()
         self.bus = MemoryBus(self.clock)
@@ -118,7 +120,7 @@ class Site:
                 settings=self.settings,
                 clock=self.clock,
                 health=self.health,
-                engine=connect(self.settings.engine, self.clock),
+                engine=self.engine,
                 fallback=None,
                 tokenizer=Tokenizer.from_file(self.settings.engine.tokenizer_file),
                 redis=None,
@@ -170,22 +172,30 @@ def settings_of(mode: dict[str, Any]) -> Settings:
     return load(None, {"run_mode": "demo", "bus": {"url": "memory://"}, "redis": {"url": "none://"}, "fusion": fusion})
 
 
+async def _stay_open() -> None:
+    """Keep the engine for the next turn's worker."""
+
+
 async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls it
     """Measure both modes by turns."""
     rounds, decisions = (1, 4) if quick else (3, 8)
     model = LocalModel(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)
     engine = (await model.start(settings_of(MODES["flash"]), lambda line: print(line, file=sys.stderr))).engine
+    client = connect(engine, SystemClock())
+    # One client for all turns: it knows which of the server's slots holds which symbol's prompt.
+    close, client.close = client.close, _stay_open  # type: ignore[method-assign]
     turns = {name: Turn() for name in MODES}
     try:
         for number in range(rounds + 1):
             for name, mode in MODES.items():
-                site = Site(settings_of(mode).model_copy(update={"engine": engine}))
+                site = Site(settings_of(mode).model_copy(update={"engine": engine}), client)
                 await site.start()
                 # The first round is not counted: the server reads the prefixes, and compiles the grammar.
                 await site.play(turns[name] if number else Turn(), decisions if number else 2)
                 await site.stop()
                 print(f"round {number} of {rounds}: {name} {orjson.dumps(turns[name].ended).decode()}", file=sys.stderr, flush=True)
     finally:
+        await close()
         await model.kill()
     rows = [row(name, turn) for name, turn in turns.items()]
     a_minute = {line["mode"]: line["decisions a minute"] for line in rows}
