@@ -201,7 +201,9 @@ async def test_a_bar_waits_for_its_chart_in_virtual_time_and_a_run_can_still_be_
     assert parts.bytes() == whole.bytes()
     assert {signal.vision for signal in whole.signals} == {"fresh", "stale", "absent"}
     late = [signal for signal in whole.signals if signal.vision != "fresh"]
-    assert {signal.ts_decided_ms - signal.as_of.market.ts_ms for signal in late} == {150}
+    waited = {(signal.as_of.market.ts_event_ms - START, signal.ts_decided_ms - signal.as_of.market.ts_ms) for signal in late}
+    assert {wait_ms for event_ms, wait_ms in waited if event_ms <= 25 * MINUTE} == {150}, "charts came until minute 20"
+    assert {wait_ms for event_ms, wait_ms in waited if event_ms > 25 * MINUTE} == {0}, "and bars wait for none that have stopped coming"
 
 
 async def test_a_split_on_the_way_is_taken_by_books_and_judges(tmp_path: Path) -> None:
