@@ -68,7 +68,7 @@ def test_an_in_memory_folder_that_names_the_services_owner_is_accepted() -> None
 def test_profiles_start_their_own_services_and_those_of_all() -> None:
     file = composefile.load()
     default, local, gpu = (set(file.of_profiles(profile)) for profile in ("default", "local", "gpu"))
-    assert default - gpu == {"simulator", "fusion"}
-    assert gpu - default == {"sglang", "fusion-gpu"}
-    assert default - local == {"simulator", "fusion", "feed"}
-    assert local - default == {"smollm2", "fusion-local", "feed-local"}
+    assert default - gpu == {"simulator", "fusion", "console"}
+    assert gpu - default == {"sglang", "fusion-gpu", "console-gpu"}
+    assert default - local == {"simulator", "fusion", "console", "feed"}
+    assert local - default == {"smollm2", "fusion-local", "console-local", "feed-local"}
