@@ -28,7 +28,7 @@ PATIENCE_S = 240.0
 LISTED = set(SYMBOLS.values()) - {"FB.XNAS"}
 """Facebook is listed six years into the replay."""
 INPUT_DAYS = 600
-_SERVICES = {"feed", "fusion", "market", "scoring", "simulator", "vision"}
+_SERVICES = {"console", "feed", "fusion", "market", "scoring", "simulator", "vision"}
 
 
 async def start_decide_drain(stack: Stack, meanwhile: Callable[[], None] = lambda: None) -> None:
