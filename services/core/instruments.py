@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 from pydantic import ValidationError
 
-from schemas import CorporateEvent, Instrument, Restatement, RunMode, SymbolChange, Topic, decode_corporate_event, topic_name
+from schemas import (
+    CorporateEvent,
+    Instrument,
+    InstrumentEvent,
+    Restatement,
+    RunMode,
+    SymbolChange,
+    Topic,
+    decode_corporate_event,
+    topic_name,
+)
 from services.core.bus import Bus, BusError, Record
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import Clock
 from services.core.global_tables import GlobalTables
+from services.core.restatement import MAX_SCALE
 
 _REFRESH_INTERVAL_S: Final = 0.5
 """Records of unknown instruments trigger a refresh at most this often."""
@@ -125,6 +137,13 @@ class Instruments:
         known = self._restatements.setdefault(event.symbol, [])
         if any((one.event, one.effective_ms) == (event.event, event.effective_ms) for one in known):
             return
+        if isinstance(event, InstrumentEvent):
+            scale = math.prod(one.ratio for one in known if isinstance(one, InstrumentEvent)) * event.ratio
+            if not 1 / MAX_SCALE <= scale <= MAX_SCALE:
+                _log.error(
+                    "split_refused", symbol=event.symbol, ratio=event.ratio, problem=f"all splits together would be {scale:g} for one"
+                )
+                return
         known.append(event)
         # A dividend is paid for the units of its session: a split on the same day comes first.
         known.sort(key=lambda one: (one.effective_ms, one.event != "split"))

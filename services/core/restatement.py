@@ -9,12 +9,15 @@ Source: the adjusted close of CRSP and of most data vendors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas import Dividend, Instrument, InstrumentEvent, Restatement
+
+MAX_SCALE: Final = 1e15
+"""What all events of a symbol together may scale prices by, or by the inverse: beyond it they would end as 0 or infinite."""
 
 
 class Factors(NamedTuple):

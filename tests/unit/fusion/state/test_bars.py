@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from schemas import Dividend, MarketFeatures, Restatement
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
+from services.core.restatement import MAX_SCALE
 from services.fusion.state.bars import _SLACK, Bars
 from services.fusion.state.book import Book
 from tests.unit.fusion import build
@@ -168,6 +169,13 @@ def test_a_dividend_restates_prices_alone_where_returns_are_total_and_candles_no
     assert list(book.bars["1m"].close) == pytest.approx(closes)
     assert list(book.bars["1m"].volume) == [1_000.0] * 4
     assert book.fold_market(bar(0, 100.0)) is Fold.DUPLICATE
+
+
+def test_dividends_that_compound_past_any_sane_scale_restate_nothing_more() -> None:
+    book = held_after()
+    for number in range(100):
+        book.add_restatement(dividend(START + 4 * MINUTE + number, 97.0 * 0.01**number))
+    assert min(book.bars["1m"].close) > 90 / MAX_SCALE
 
 
 def test_a_dividend_that_arrives_late_restates_what_one_known_beforehand_does() -> None:

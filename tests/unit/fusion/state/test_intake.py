@@ -88,6 +88,21 @@ def test_a_bar_that_looks_like_a_split_waits_for_the_tables_where_it_may_once() 
     assert folder.book(SYMBOL).suspected_split("1m", 1.8, 0) is None
 
 
+@pytest.mark.parametrize("ratio", [2.0, 0.5])
+def test_splits_that_would_make_prices_zero_or_infinite_are_refused_and_bars_go_on_folding(ratio: float) -> None:
+    folder = Folder(USING, instruments=[instrument()])
+    sink = Heard()
+    folder.instruments.on_restatement = lambda event: folder.intake.add_restatement(event, sink)
+    folder.feed([record(slot, bar(slot)) for slot in range(10)])
+    for number in range(3_000):
+        folder.instruments._fold_event(split(START + 20 * MINUTE + number, ratio))
+    assert len(folder.instruments.restatements(SYMBOL)) < 60
+    folder.feed([record(slot, bar(slot)) for slot in range(10, 40)])
+    closes = folder.book(SYMBOL).bars["1m"].close
+    assert all(0 < close < float("inf") for close in closes)
+    assert folder.book(SYMBOL).bars["1m"].last_close_ms == bar(39).ts_close_ms
+
+
 def test_early_records_are_bounded_and_go_with_their_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(early, "_MAX_RECORDS", 4)
     held = early.EarlyRecords()
