@@ -174,7 +174,8 @@ def test_a_dividend_restates_prices_alone_where_returns_are_total_and_candles_no
 def test_dividends_that_compound_past_any_sane_scale_restate_nothing_more() -> None:
     book = held_after()
     for number in range(100):
-        book.add_restatement(dividend(START + 4 * MINUTE + number, 97.0 * 0.01**number))
+        book.add_restatement(dividend(START + 4 * MINUTE + number, 98.0 * 0.98 * 0.02**number))
+    book.fold_market(bar(6, 98.0))
     assert min(book.bars["1m"].close) > 90 / MAX_SCALE
 
 
