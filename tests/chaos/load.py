@@ -85,6 +85,7 @@ class Load:
             f"outcomes of all {self.published} bars",
             told=lambda: logs.summary() + "\n" + self._site.tails(),
         )
+        await logs.to_the_end()
 
     async def _until_taken(self, topic: Topic, message: MarketFeatures | VisionFeatures) -> None:
         """Publish as a real feed does, again and again through an outage; a bar that arrives twice is a duplicate and no trigger."""

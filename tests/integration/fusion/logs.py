@@ -56,6 +56,13 @@ class Logs:
         for record in records:
             self._take(record)
 
+    async def to_the_end(self) -> None:
+        """Take in all that the topics hold by now: an outcome may be read before the signal that it names."""
+        assert self._reader is not None, "open it first"
+        reader = self._reader
+        ends = await reader.end_offsets(self._partitions)
+        await self.until(lambda: all(reader.position(tp) >= end for tp, end in ends.items()), "the topics' ends")
+
     async def until(
         self, holds: Callable[[], bool], what: str, *, patience_s: float = PATIENCE_S, told: Callable[[], object] | None = None
     ) -> None:
