@@ -25,7 +25,7 @@ from services.core.bus import Bus, BusError, Record
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.clock import Clock
 from services.core.global_tables import GlobalTables
-from services.core.restatement import MAX_SCALE
+from services.core.restatement import MAX_SPLIT_SCALE
 
 _REFRESH_INTERVAL_S: Final = 0.5
 """Records of unknown instruments trigger a refresh at most this often."""
@@ -139,7 +139,7 @@ class Instruments:
             return
         if isinstance(event, InstrumentEvent):
             scale = math.prod(one.ratio for one in known if isinstance(one, InstrumentEvent)) * event.ratio
-            if not 1 / MAX_SCALE <= scale <= MAX_SCALE:
+            if not 1 / MAX_SPLIT_SCALE <= scale <= MAX_SPLIT_SCALE:
                 _log.error(
                     "split_refused", symbol=event.symbol, ratio=event.ratio, problem=f"all splits together would be {scale:g} for one"
                 )

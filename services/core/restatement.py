@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from schemas import Dividend, Instrument, InstrumentEvent, Restatement
 
-MAX_SCALE: Final = 1e15
-"""What all events of a symbol together may scale prices by, or by the inverse: beyond it they would end as 0 or infinite."""
+MAX_SPLIT_SCALE: Final = 1e15
+"""What all splits of a symbol together may make of one unit, or of the inverse: beyond it prices would end as 0 or infinite."""
+LEAST_PRICE: Final = 1e-13
+"""A dividend that would leave the last price before it below this, in the instrument's currency, restates nothing."""
 
 
 class Factors(NamedTuple):
@@ -46,12 +48,13 @@ def restating(events: Iterable[Restatement], instruments: Mapping[str, Instrumen
 def factors(event: Restatement, close: float | None, price_since: float = 1.0) -> Factors:
     """Return the factors for bars before `event`, the last of which closed at `close`; None when there are none.
 
-    `price_since` is by what that close was divided already for later events. A dividend of no less than the close restates nothing.
+    `price_since` is by what that close was divided already for later events. A dividend of all but `LEAST_PRICE` of the close, or of more,
+    restates nothing.
     """
     if not isinstance(event, Dividend):
         return Factors(event.ratio, event.ratio)
     amount = event.amount / price_since
-    return Factors(close / (close - amount) if close is not None and amount < close else 1.0, 1.0)
+    return Factors(close / (close - amount) if close is not None and close - amount >= LEAST_PRICE else 1.0, 1.0)
 
 
 def jumps(closes: NDArray[np.float64], limit: float) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from schemas import Dividend, MarketFeatures, Restatement
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, Fold
-from services.core.restatement import MAX_SCALE, Factors, factors, jumps
+from services.core.restatement import Factors, factors, jumps
 from services.fusion.state.scale import restated_bar, restated_features
 
 _SLACK = 64
@@ -173,10 +173,7 @@ class Bars:
         if not count and isinstance(event, Dividend):
             return 0  # what it restates by follows from the last close before it
         since = math.prod(by.price for (later_ms, _), by in self.factors.items() if later_ms > event.effective_ms)
-        by = factors(event, self.close[count - 1] if count else None, since)
-        if not 1 / MAX_SCALE <= math.prod(one.price for one in self.factors.values()) * by.price <= MAX_SCALE:
-            by = Factors(1.0, 1.0)
-        self.factors[key] = by
+        by = self.factors[key] = factors(event, self.close[count - 1] if count else None, since)
         for index in range(count):
             self.open[index] /= by.price
             self.high[index] /= by.price

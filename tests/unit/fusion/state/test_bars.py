@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from schemas import Dividend, MarketFeatures, Restatement
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
-from services.core.restatement import MAX_SCALE
+from services.core.restatement import LEAST_PRICE
 from services.fusion.state.bars import _SLACK, Bars
 from services.fusion.state.book import Book
 from tests.unit.fusion import build
@@ -176,7 +176,7 @@ def test_dividends_that_compound_past_any_sane_scale_restate_nothing_more() -> N
     for number in range(100):
         book.add_restatement(dividend(START + 4 * MINUTE + number, 98.0 * 0.98 * 0.02**number))
     book.fold_market(bar(6, 98.0))
-    assert min(book.bars["1m"].close) > 90 / MAX_SCALE
+    assert min(book.bars["1m"].close) >= LEAST_PRICE
 
 
 def test_a_dividend_that_arrives_late_restates_what_one_known_beforehand_does() -> None:
