@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from schemas import AuditRecord, Outcome
 from services.console.models import TimelinePoint
+from services.core.percentile import percentile
 
 STEP_MS: Final = 10_000
 _MAX_POINTS: Final = 720
@@ -68,19 +67,14 @@ class Timeline:
         return [_view(step, self._points[step]) for step in sorted(self._points)[-last:]]
 
 
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the nearest-rank percentile of sorted `values`; None when there are none."""
-    return values[max(0, math.ceil(share * len(values)) - 1)] if values else None
-
-
 def _view(step: int, point: _Point) -> TimelinePoint:
-    latencies = sorted(point.latencies_ms)
+    p50_ms, p95_ms, p99_ms = (percentile(point.latencies_ms, share) if point.latencies_ms else None for share in (0.50, 0.95, 0.99))
     return TimelinePoint(
         at_ms=step * STEP_MS,
         outcomes=dict(point.outcomes),
-        p50_ms=percentile(latencies, 0.50),
-        p95_ms=percentile(latencies, 0.95),
-        p99_ms=percentile(latencies, 0.99),
+        p50_ms=p50_ms,
+        p95_ms=p95_ms,
+        p99_ms=p99_ms,
         hit_ratio=point.cached_tokens / point.prompt_tokens if point.prompt_tokens else None,
         accept_length=point.accepted / point.answers if point.answers else None,
     )

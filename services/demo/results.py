@@ -6,7 +6,6 @@ Everything is distinct by `trigger_id` and `signal_id`, so that a redelivered re
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -15,6 +14,7 @@ from uuid import UUID
 from schemas import LATENCY_STAGES, AuditRecord, Cancel, Outcome, RunMode, Signal, Topic, decode_signal_message, topic_name
 from services.core.bus import Bus, Reader, Record
 from services.core.bus.topic_reader import partitions_of
+from services.core.percentile import percentile
 from services.demo.plan import Phase, Plan
 
 PERCENTILES: Final = (50, 90, 95, 99)
@@ -131,17 +131,12 @@ def total_ms(audit: AuditRecord) -> float:
     return sum(audit.latency_ms.get(stage, 0.0) for stage in LATENCY_STAGES)
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Return the nearest-rank percentile of `values`, which must not be empty."""
-    return sorted(values)[max(0, math.ceil(percent / 100 * len(values)) - 1)]
-
-
 def latencies(audits: Sequence[AuditRecord]) -> dict[str, dict[str, float]]:
     """Return percentiles and maximum by stage in milliseconds, `total` first; empty without audits."""
     columns = {"total": [total_ms(audit) for audit in audits]}
     columns |= {stage: [audit.latency_ms[stage] for audit in audits if stage in audit.latency_ms] for stage in LATENCY_STAGES}
     return {
-        stage: {**{f"p{percent}": round(percentile(values, percent), 2) for percent in PERCENTILES}, "max": round(max(values), 2)}
+        stage: {**{f"p{percent}": round(percentile(values, percent / 100), 2) for percent in PERCENTILES}, "max": round(max(values), 2)}
         for stage, values in columns.items()
         if values
     }

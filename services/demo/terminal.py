@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas import Action, AuditRecord, Candle, Outcome
+from services.core.percentile import percentile
 from services.demo.checks import Check
 from services.demo.plan import day_of
-from services.demo.results import Results, hit_ratio, percentile, total_ms
+from services.demo.results import Results, hit_ratio, total_ms
 from services.demo.sentences import ending_sentence, signal_sentence
 from services.fusion.prompt.prewarm import WarmCount
 
@@ -135,7 +136,7 @@ class Screen:
             hits = (hit_ratio(published), hit_ratio(self.results.calls(), self.warm.prompt_tokens, self.warm.cached_tokens))
             behind, all_calls = ("-" if ratio is None else f"{ratio:.1%}" for ratio in hits)
             rows.add_row("outcomes", Text("  ").join(Text(f"{one.value} {outcomes[one]}", _OUTCOME_STYLES[one]) for one in Outcome))
-            rows.add_row("total ms", f"median {percentile(ms, 50):.0f}  p95 {percentile(ms, 95):.0f}")
+            rows.add_row("total ms", f"median {percentile(ms, 0.5):.0f}  p95 {percentile(ms, 0.95):.0f}")
             rows.add_row("prefix hits", f"behind signals {behind}  all calls {all_calls}")
             rows.add_row("charts", "  ".join(f"{state} {vision[state]}" for state in ("fresh", "stale", "absent") if vision[state]))
         return Panel(Group(Text(f" {self._banner} ", BANNER_STYLE), rows), box=HEAVY, border_style="yellow", padding=(0, 1))

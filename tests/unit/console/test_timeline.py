@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-from hypothesis import given
-from hypothesis import strategies as st
-
 from schemas import Outcome
-from services.console.timeline import STEP_MS, Timeline, percentile
+from services.console.timeline import STEP_MS, Timeline
 from tests.unit.console.records import audit
-
-
-@given(st.lists(st.floats(0, 10_000), min_size=1, max_size=60), st.floats(0.01, 1))
-def test_a_percentile_is_the_smallest_value_that_covers_its_share(values: list[float], share: float) -> None:
-    values.sort()
-    found = percentile(values, share)
-    assert found is not None
-    assert sum(one <= found for one in values) >= math.ceil(share * len(values))
-    assert sum(one < found for one in values) < math.ceil(share * len(values))
 
 
 def test_points_hold_ten_seconds_each_in_order_of_time() -> None:
