@@ -6,7 +6,6 @@ what is counted is its published signals.
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import sys
 import time
@@ -16,21 +15,15 @@ from typing import Any, Final
 import orjson
 
 from benchmarks.harness import Measured, Target, run_alone
+from benchmarks.stock_site import FIRST_PLAYED_MS, StockSite
 from schemas import AuditRecord, Candle, RunMode
-from services.core.bus import TopicPartition
-from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
-from services.core.health import Health
 from services.core.settings import Settings, load
-from services.core.tokenizer import Tokenizer
-from services.core.topic_admin import ensure_topics
 from services.demo.engines import LocalModel
 from services.demo.setup import MODEL_CONTEXT_TOKENS, MODEL_FUSION, MODEL_SYMBOLS
-from services.feeds.samples import load_instruments, load_splits, load_stocks
-from services.fusion.worker import FusionWorker, WorkerDependencies
+from services.feeds.samples import load_stocks
 from services.inference.connect import connect
 from services.inference.engine import Engine
-from services.market.service import MarketService
 
 FASTER: Final = 3.0
 """How many times the decisions of mode `fast` mode `flash` is to make."""
@@ -41,8 +34,6 @@ MODES: Final[dict[str, dict[str, Any]]] = {
 }
 _PARTITIONS: Final = 2
 _HISTORY_BARS: Final = 200
-_FIRST_PLAYED_MS: Final = 1_325_500_000_000
-"""2 January 2012: no splits from then on."""
 _PATIENT: Final[dict[str, Any]] = {
     "entry_validity_ms": {"1d": 300_000},
     "max_staleness_ms": 300_000,
@@ -52,7 +43,6 @@ _PATIENT: Final[dict[str, Any]] = {
 }
 """No decision is lost to a deadline on a busy machine: what is compared is how many are made. A turn finds in the server's slots what the
 one before has left; a prefix that is sent ahead in slices would have the server drop it first."""
-_AUDIT: Final = [TopicPartition("demo.signal-audit", number) for number in range(_PARTITIONS)]
 
 
 @dataclass(slots=True)
@@ -78,77 +68,33 @@ class Turn:
             self.uncached_tokens.append(audit.prompt_tokens - (audit.cached_tokens or 0))
 
 
-class Site:
-    """Bus, market service and worker of one turn, on one loop."""
+class Site(StockSite):
+    """One turn's services, with the bars that are played of each symbol."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         """Put them together; nothing runs yet."""
-        self.engine = engine
-        self.settings = settings
-        self.clock = SystemClock()
-        self.bus = MemoryBus(self.clock)
-        self.health = Health()
-        self.market = MarketService(self.bus, settings, self.clock, Health())
+        super().__init__(settings, [engine], partitions=_PARTITIONS)
         self.bars: dict[str, list[Candle]] = {}
-        self.worker: FusionWorker
-        self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
+    async def open(self) -> None:
         """Feed the history, and wait until books are rebuilt."""
-        await ensure_topics(await self.bus.admin(), self.settings.run_mode, partitions=_PARTITIONS)
-        self._producer = await self.bus.producer(client_id="modes")
-        for instrument in load_instruments(RunMode.DEMO):
-            await self._producer.send("demo.instruments", key=instrument.symbol.encode(), value=instrument.encode())
-        for split in load_splits(RunMode.DEMO):
-            await self._producer.send("demo.instrument-events", key=split.symbol.encode(), value=split.encode())
         history: list[Candle] = []
         for symbol, candles in load_stocks(RunMode.DEMO).items():
-            before = [candle for candle in candles if candle.ts_close_ms < _FIRST_PLAYED_MS]
+            before = [candle for candle in candles if candle.ts_close_ms < FIRST_PLAYED_MS]
             if len(before) < _HISTORY_BARS or len(self.bars) == MODEL_SYMBOLS:
                 continue
             history += before[-_HISTORY_BARS:]
             self.bars[symbol] = candles[len(before) :]
-        for candle in sorted(history, key=lambda candle: candle.ts_close_ms):
-            await self.send(candle)
-        self._tasks.append(asyncio.create_task(self.market.run()))
-        while self.market.counts.records < len(history):
-            await asyncio.sleep(0.05)
         assert self.settings.engine.tokenizer_file is not None
-        self.worker = await FusionWorker.open(
-            WorkerDependencies(
-                bus=self.bus,
-                settings=self.settings,
-                clock=self.clock,
-                health=self.health,
-                engine=self.engine,
-                fallback=None,
-                tokenizer=Tokenizer.from_file(self.settings.engine.tokenizer_file),
-                redis=None,
-            )
-        )
-        self._tasks.append(asyncio.create_task(self.worker.run()))
-        while not self.health.ready:
-            self.check()
-            await asyncio.sleep(0.05)
-
-    async def send(self, candle: Candle) -> None:
-        """Append a bar."""
-        await self._producer.send("demo.candles", key=candle.symbol.encode(), value=candle.encode())
-
-    def check(self) -> None:
-        """Raise what ended a service."""
-        for task in self._tasks:
-            if task.done():
-                task.result()
+        await self.start(history, self.settings.engine.tokenizer_file, None)
 
     async def play(self, turn: Turn, decisions: int) -> None:
         """Keep one bar of each symbol under way until `decisions` of them have their outcomes."""
-        reader = await self.bus.reader(client_id="modes")
-        await reader.read(await reader.end_offsets(_AUDIT))
+        reader = await self.audit_reader()
         waiting = {symbol: iter(bars) for symbol, bars in self.bars.items()}
         left, began_s = decisions, time.perf_counter()
         for bars in waiting.values():
-            await self.send(next(bars))
+            await self.send_candle(next(bars))
         while left:
             self.check()
             for record in await reader.poll(timeout_ms=100):
@@ -156,14 +102,8 @@ class Site:
                 turn.add(audit)
                 left -= 1
                 if left >= len(waiting):
-                    await self.send(next(waiting[audit.symbol]))
+                    await self.send_candle(next(waiting[audit.symbol]))
         turn.seconds += time.perf_counter() - began_s
-
-    async def stop(self) -> None:
-        """Stop both services."""
-        self.worker.stop()
-        self.market.stop()
-        await asyncio.gather(*self._tasks)
 
 
 def settings_of(mode: dict[str, Any]) -> Settings:
@@ -189,7 +129,7 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
         for number in range(rounds + 1):
             for name, mode in MODES.items():
                 site = Site(settings_of(mode).model_copy(update={"engine": engine}), client)
-                await site.start()
+                await site.open()
                 # The first round is not counted: the server reads the prefixes, and compiles the grammar.
                 await site.play(turns[name] if number else Turn(), decisions if number else 2)
                 await site.stop()

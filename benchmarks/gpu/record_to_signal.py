@@ -20,24 +20,18 @@ from benchmarks.gpu.client import Server
 from benchmarks.gpu.measure import Results
 from benchmarks.gpu.recording import Length, RecordingEngine
 from benchmarks.gpu.verdicts import Stage, describe_rate
+from benchmarks.stock_site import FIRST_PLAYED_MS, StockSite
 from schemas import AuditRecord, Candle, RunMode, VisionFeatures
 from services.core import logs, redis
-from services.core.bus import Producer, Reader, TopicPartition
-from services.core.bus.memory import MemoryBus
+from services.core.bus import Reader
 from services.core.clock import SystemClock
-from services.core.health import Health
 from services.core.settings import Settings, load
 from services.core.tokenizer import Tokenizer
-from services.core.topic_admin import ensure_topics
-from services.feeds.samples import load_instruments, load_splits, load_stocks
+from services.feeds.samples import load_stocks
 from services.fusion.prompt.traffic import EngineTraffic
-from services.fusion.worker import FusionWorker, WorkerDependencies
-from services.market.service import MarketService
 from services.vision.recorded import load_recorded
 
 PARTITIONS = 4
-FIRST_PLAYED_MS = 1_325_500_000_000
-"""2 January 2012: from then on there are recorded vision features, and no splits."""
 HISTORY_BARS = 1_400
 WARM_RATE, WARM_BARS = 6.0, 84
 KEPT = ("mode", "answer_form", "rationale", "intervals", "window_bars", "epoch_slots", "permits", "grammar")
@@ -89,33 +83,21 @@ def settings_for(arguments: argparse.Namespace, *, grammar: bool) -> Settings:
     )
 
 
-class Site:
-    """Bus, market service and a worker for each engine on one loop."""
+class Site(StockSite):
+    """A worker for each engine, whose calls are written down, and the bars that are played."""
 
     def __init__(self, settings: Settings, length: Length | None, answer: str | None = None) -> None:
         """Put them together; nothing runs yet."""
-        self.settings = settings
-        self.clock = SystemClock()
-        self.bus = MemoryBus(self.clock)
         self.engines = [
-            RecordingEngine(url, self.clock, length, scores=settings.engine.scores, answer=answer) for url in settings.engine.urls
+            RecordingEngine(url, SystemClock(), length, scores=settings.engine.scores, answer=answer) for url in settings.engine.urls
         ]
-        self.market = MarketService(self.bus, settings, self.clock, Health())
-        self.workers: list[FusionWorker] = []
+        super().__init__(settings, self.engines, partitions=PARTITIONS)
         self.vision = load_recorded()
         self.played: list[Candle] = []
-        self._producer: Producer
         self._reader: Reader
-        self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Feed the history, start the services, and wait until books are rebuilt and prefixes sent ahead."""
-        await ensure_topics(await self.bus.admin(), self.settings.run_mode, partitions=PARTITIONS)
-        self._producer = await self.bus.producer(client_id="record_to_signal")
-        for instrument in load_instruments(RunMode.DEMO):
-            await self._producer.send("demo.instruments", key=instrument.symbol.encode(), value=instrument.encode())
-        for split in load_splits(RunMode.DEMO):
-            await self._producer.send("demo.instrument-events", key=split.symbol.encode(), value=split.encode())
+    async def open(self) -> None:
+        """Feed the history, and wait until books are rebuilt and prefixes sent ahead."""
         history: list[Candle] = []
         for symbol, candles in load_stocks(RunMode.DEMO).items():
             if symbol != LEFT_OUT:
@@ -124,49 +106,16 @@ class Site:
                 self.played += candles[len(before) :]
         # Day after day, the symbols always in the same order: a symbol's bars are then never closer than a round of all of them.
         self.played.sort(key=lambda candle: (candle.ts_close_ms, candle.symbol))
-        for candle in sorted(history, key=lambda candle: candle.ts_close_ms):
-            await self.send(candle, None)
-        self._tasks.append(asyncio.create_task(self.market.run()))
-        while self.market.counts.records < len(history):
-            await asyncio.sleep(0.05)
-        healths = [Health() for _ in self.engines]
-        for engine, health in zip(self.engines, healths, strict=True):
-            worker = await FusionWorker.open(
-                WorkerDependencies(
-                    bus=self.bus,
-                    settings=self.settings,
-                    clock=self.clock,
-                    health=health,
-                    engine=engine,
-                    fallback=None,
-                    tokenizer=Tokenizer.from_file(TOKENIZER),
-                    redis=redis.connect(self.settings.redis),
-                )
-            )
-            self.workers.append(worker)
-            self._tasks.append(asyncio.create_task(worker.run()))
-        while not all(health.ready for health in healths):
-            self.check()
-            await asyncio.sleep(0.05)
+        await self.start(history, TOKENIZER, redis.connect(self.settings.redis))
         for worker in self.workers:
             await worker.prewarmer.idle()
-        self._reader = await self.bus.reader(client_id="record_to_signal")
-        await self._reader.read(
-            await self._reader.end_offsets([TopicPartition("demo.signal-audit", number) for number in range(PARTITIONS)])
-        )
+        self._reader = await self.audit_reader()
 
     async def send(self, candle: Candle, vision: VisionFeatures | None) -> None:
         """Append a bar, and what a chart reader saw in it."""
-        key = candle.symbol.encode()
-        await self._producer.send("demo.candles", key=key, value=candle.encode())
+        await self.send_candle(candle)
         if vision is not None:
-            await self._producer.send("demo.vision-features", key=key, value=vision.encode())
-
-    def check(self) -> None:
-        """Raise what ended a service."""
-        for task in self._tasks:
-            if task.done():
-                task.result()
+            await self.producer.send("demo.vision-features", key=candle.symbol.encode(), value=vision.encode())
 
     async def play(self, rate: float, count: int) -> Stage:
         """Send `count` bars, `rate` a second, whatever becomes of them; return all that did, once nothing is open any more.
@@ -205,13 +154,6 @@ class Site:
         counts = [worker.prewarmer.count for worker in self.workers]
         return {name: sum(getattr(count, name) for count in counts) for name in ("calls", "prompt_tokens", "cached_tokens")}
 
-    async def stop(self) -> None:
-        """Stop the services."""
-        for worker in self.workers:
-            worker.stop()
-        self.market.stop()
-        await asyncio.gather(*self._tasks)
-
 
 def length_of(arguments: argparse.Namespace) -> Length:
     """Return what a given answer is held to: its tokens and its end, and those of a rationale where one is asked for."""
@@ -237,7 +179,7 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     for url in arguments.url:
         await asyncio.to_thread(Server(url).request, "POST", "/flush_cache")
     began_s = time.perf_counter()
-    await site.start()
+    await site.open()
     start = {
         "fusion": {key: getattr(settings.fusion, key) for key in KEPT},
         "answer": arguments.answer,

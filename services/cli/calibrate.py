@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.cli.options import TIME, BusOption, ConfigOption, epoch_ms
+from services.cli.options import BusOption, ConfigOption, EndedSinceOption, EndedUntilOption, OutcomesOption, epoch_ms
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Fit the probabilities of mode `flash` to outcomes.")
 
@@ -22,20 +21,9 @@ def calibrate() -> None:
 @app.command()
 def signals(
     *,
-    outcomes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Outcomes from a file instead of the topic: `SignalOutcome` messages, one a line (`.jsonl`, `.gz`)."
-        ),
-    ] = None,
-    since: Annotated[
-        dt.datetime | None,
-        typer.Option(formats=TIME, metavar="TIME", help="Only signals that ended at this time or later, in market time (UTC)."),
-    ] = None,
-    until: Annotated[
-        dt.datetime | None,
-        typer.Option(formats=TIME, metavar="TIME", help="Only signals that ended before this time, in market time (UTC)."),
-    ] = None,
+    outcomes: OutcomesOption = None,
+    since: EndedSinceOption = None,
+    until: EndedUntilOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the reliability as SVG (needs the extra `report`).")] = None,
     bus: BusOption = None,
     config: ConfigOption = None,

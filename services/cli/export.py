@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from schemas import interval_ms
-from services.cli.options import TIME, ConfigOption, epoch_ms
+from services.cli.options import TIME, AuditedSinceOption, AuditedUntilOption, ConfigOption, epoch_ms
 from services.core.bus.topic_reader import TOPIC
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Write past decisions as data for other tools.")
@@ -57,12 +57,8 @@ def training(
     min_difference_bps: Annotated[
         float, typer.Option(min=0, help="Least difference of the net returns of a pair, in basis points.", metavar="BPS")
     ] = 5.0,
-    since: Annotated[
-        dt.datetime | None, typer.Option(formats=TIME, metavar="TIME", help="Only audit records appended at this time or later (UTC).")
-    ] = None,
-    until: Annotated[
-        dt.datetime | None, typer.Option(formats=TIME, metavar="TIME", help="Only audit records appended before this time (UTC).")
-    ] = None,
+    since: AuditedSinceOption = None,
+    until: AuditedUntilOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Write prompts, answers and outcomes of past decisions as training data.

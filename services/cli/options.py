@@ -23,6 +23,24 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as `scoring.cost_bps=5`. Repeatable."),
 ]
+OutcomesOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Outcomes from a file instead of the topic: `SignalOutcome` messages, one a line (`.jsonl`, `.gz`)."),
+]
+EndedSinceOption = Annotated[
+    dt.datetime | None,
+    typer.Option(formats=TIME, metavar="TIME", help="Only signals that ended at this time or later, in market time (UTC)."),
+]
+EndedUntilOption = Annotated[
+    dt.datetime | None,
+    typer.Option(formats=TIME, metavar="TIME", help="Only signals that ended before this time, in market time (UTC)."),
+]
+AuditedSinceOption = Annotated[
+    dt.datetime | None, typer.Option(formats=TIME, metavar="TIME", help="Only audit records appended at this time or later (UTC).")
+]
+AuditedUntilOption = Annotated[
+    dt.datetime | None, typer.Option(formats=TIME, metavar="TIME", help="Only audit records appended before this time (UTC).")
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, in a few words. It is stored with the change.")]
 LiveOption = Annotated[
     Path, typer.Option("--live", metavar="FILE", help="Settings file of the live workers; its history is kept beside it.")

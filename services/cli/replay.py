@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.cli.options import TIME, epoch_ms
+from services.cli.options import AuditedSinceOption, AuditedUntilOption, epoch_ms
 from services.core.bus.topic_reader import TOPIC
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -25,12 +24,6 @@ LogOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="Settings file of the workers that decided. An exported log contains them."),
-]
-SinceOption = Annotated[
-    dt.datetime | None, typer.Option(formats=TIME, metavar="TIME", help="Only audit records appended at this time or later (UTC).")
-]
-UntilOption = Annotated[
-    dt.datetime | None, typer.Option(formats=TIME, metavar="TIME", help="Only audit records appended before this time (UTC).")
 ]
 
 
@@ -64,8 +57,8 @@ def replay(
             help="Signals that `--verify` compares with an audit file. [default: `NAME-signals.jsonl` beside `NAME-audit.jsonl`]",
         ),
     ] = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    since: AuditedSinceOption = None,
+    until: AuditedUntilOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Rebuild the prompts of past decisions from the log: verify them against the audit, show one, or ask an engine again.
@@ -111,8 +104,8 @@ def replay(
 def export(
     name: Annotated[str, typer.Argument(help="Name of the files: NAME-audit.jsonl, NAME-signals.jsonl and NAME-log.jsonl.gz.")],
     *,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    since: AuditedSinceOption = None,
+    until: AuditedUntilOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Write a time range of the audit topic, its signals, and the part of the log that its decisions used, to three files.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.cli.options import TIME, BusOption, ConfigOption, epoch_ms
+from services.cli.options import BusOption, ConfigOption, EndedSinceOption, EndedUntilOption, OutcomesOption, epoch_ms
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Report on the results of the signals.")
 
@@ -26,22 +25,10 @@ def report(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Also write the report as one HTML file with charts (needs the extra `report`)."),
     ] = None,
-    since: Annotated[
-        dt.datetime | None,
-        typer.Option(formats=TIME, metavar="TIME", help="Only signals that ended at this time or later, in market time (UTC)."),
-    ] = None,
-    until: Annotated[
-        dt.datetime | None,
-        typer.Option(formats=TIME, metavar="TIME", help="Only signals that ended before this time, in market time (UTC)."),
-    ] = None,
+    since: EndedSinceOption = None,
+    until: EndedUntilOption = None,
     symbol: Annotated[list[str] | None, typer.Option(metavar="SYMBOL", help="Only this symbol. Repeatable.")] = None,
-    outcomes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Outcomes from a file instead of the topic: `SignalOutcome` messages, one a line (`.jsonl`, `.gz`).",
-        ),
-    ] = None,
+    outcomes: OutcomesOption = None,
     bars: Annotated[
         list[Path] | None,
         typer.Option(
