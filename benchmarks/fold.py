@@ -23,8 +23,9 @@ from benchmarks.local import kafka
 from schemas import MarketFeatures
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
+from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
-from services.core.settings import BusSettings, EngineSettings, FusionSettings, RedisSettings, Settings
+from services.core.settings import BusSettings, EngineSettings, RedisSettings, Settings
 from services.fusion.service import make_worker
 
 SYMBOLS: Final = (5, 200)

@@ -22,8 +22,9 @@ from schemas import Instrument, InstrumentEvent, MarketFeatures, RunMode
 from services.core.bus import Record
 from services.core.calendar import SessionCalendar
 from services.core.clock import SystemClock
+from services.core.fusion_settings import FusionSettings
 from services.core.instruments import Instruments
-from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
+from services.core.settings import EngineSettings, RedisSettings, Settings
 from services.core.tokenizer import Tokenizer
 from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
 from services.fusion.prompt.builder import PromptBuilder

@@ -15,7 +15,8 @@ import orjson
 from schemas import Candle, Instrument, InstrumentEvent, RunMode, VisionFeatures
 from services.core.calendar import SessionCalendar
 from services.core.clock import SystemClock
-from services.core.settings import FusionSettings, RedisSettings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import RedisSettings
 from services.core.tokenizer import Tokenizer
 from services.feeds.samples import INTERVAL, load_instruments, load_splits, load_stocks
 from services.fusion.prompt.builder import PromptBuilder, fingerprint

@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.feed import MINUTE_MS, START_MS, Walk, instrument
 from schemas import MarketFeatures
 from services.core.calendar import SessionCalendar
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.core.tokenizer import Tokenizer
 from services.fusion.prompt.facts import facts
 from services.fusion.prompt.layout import tail_text

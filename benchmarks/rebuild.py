@@ -21,8 +21,9 @@ from benchmarks.local import kafka
 from services.core import gc_tuning, logs
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
+from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
-from services.core.settings import BusSettings, EngineSettings, FusionSettings, LogSettings, RedisSettings, Settings
+from services.core.settings import BusSettings, EngineSettings, LogSettings, RedisSettings, Settings
 from services.fusion.service import make_worker
 
 SYMBOLS: Final = 1_000

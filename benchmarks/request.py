@@ -29,8 +29,9 @@ from benchmarks.prompts import window_for
 from deploy.local import LocalRedis
 from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
+from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
-from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
+from services.core.settings import EngineSettings, RedisSettings, Settings
 from services.core.topic_admin import ensure_topics
 from services.fusion.service import load_tokenizer, make_worker
 

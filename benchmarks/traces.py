@@ -22,8 +22,9 @@ from schemas import Candle, Topic, topic_name
 from services.core.bus import Headers, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import SystemClock
+from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
-from services.core.settings import BusSettings, EngineSettings, FusionSettings, MarketSettings, RedisSettings, Settings, TracesSettings
+from services.core.settings import BusSettings, EngineSettings, MarketSettings, RedisSettings, Settings, TracesSettings
 from services.core.topic_admin import ensure_topics
 from services.fusion.service import make_worker
 from services.fusion.worker import FusionWorker

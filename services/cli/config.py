@@ -11,8 +11,9 @@ import typer
 from pydantic import SecretStr
 
 from services.cli.options import ConfigOption
-from services.core.settings import Section, Settings, SettingsError, load
+from services.core.settings import Settings, SettingsError, load
 from services.core.settings_reference import to_toml
+from services.core.settings_section import Section
 
 app = typer.Typer(help="Check the settings, or print those in force.", no_args_is_help=True)
 

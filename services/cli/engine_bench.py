@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from services.core.clock import SystemClock
-from services.core.settings import EngineSettings, FusionSettings, SettingsError
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import EngineSettings, SettingsError
 from services.fusion.decide.answer import sampling
 from services.fusion.prompt.blocks import Encoder
 from services.fusion.prompt.chat import TEMPLATES

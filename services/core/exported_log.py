@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from schemas import RunMode, Topic
 from services.core.bus import Record
 from services.core.errors import ServiceError
-from services.core.settings import BusSettings, EngineSettings, FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import BusSettings, EngineSettings, Settings
 
 TOPICS: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS)
 """The topics that prompts are built from."""

@@ -27,7 +27,7 @@ EXAMPLE: Final = Path("deploy/aquiline.example.toml")
 
 _HEAD: Final = """# Configuration
 
-<!-- Written by `python -m services.core.settings_reference` from `services/core/settings.py`; change that. -->
+<!-- Written by `python -m services.core.settings_reference` from `services/core/settings.py` and `fusion_settings.py`; change those. -->
 
 Every service reads the same settings. Of several sources the first that names a key wins:
 

@@ -9,7 +9,8 @@ from typing import Final
 from schemas import SPECS, RunMode, Topic, interval_ms, topic_name
 from services.core.bus import TopicInfo
 from services.core.calendar import CalendarError, SessionCalendar
-from services.core.settings import FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import Settings
 from services.core.topic_admin import CO_PARTITIONED, INPUTS, SCORED_TOGETHER
 from services.doctor.finding import Finding, fail, ok, skipped, warn
 from services.fusion.state.book import kept_bars

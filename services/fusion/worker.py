@@ -17,11 +17,12 @@ import structlog
 from schemas import RunMode, Topic, topic_name
 from services.core.bus import Bus, Consumer
 from services.core.clock import Clock
+from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
 from services.core.instruments import Instruments
 from services.core.lag import LagMonitor
 from services.core.session_gauge import set_session_gauge
-from services.core.settings import FusionSettings, Settings, SettingsError
+from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.core.topic_admin import check_topics
 from services.core.tracing import Tracer

@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas import Action, Mode
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.inference.engine import THOUGHT_END, Sampling
 
 _SEED_BITS: Final = 2**31 - 1

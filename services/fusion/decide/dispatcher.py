@@ -15,8 +15,8 @@ from schemas import AsOf, CancelReason, Outcome
 from services.core import metrics
 from services.core.bus import Consumer, Record, TopicPartition
 from services.core.clock import Clock
+from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
-from services.core.settings import FusionSettings
 from services.fusion.decide.decision import Decision
 from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.lanes import Ended, Lanes, Started

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.fusion.decide.answer import Abstain, Answer, Entry, Stand
 from services.fusion.prompt.labels import LabelAction, Labels
 

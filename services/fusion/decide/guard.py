@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from schemas import Action, RunMode
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.fusion.state.book import Book
 from services.inference.engine import EngineInfo
 

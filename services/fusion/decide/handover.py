@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from schemas import CancelReason
+from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
-from services.core.settings import FusionSettings
 from services.fusion.decide.control import ControlTable
 from services.fusion.decide.dispatcher import Dispatcher
 from services.fusion.decide.guard import Guard

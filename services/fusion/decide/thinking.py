@@ -12,7 +12,7 @@ from typing import Final, Literal
 from uuid import UUID, uuid4
 
 from services.core.clock import Clock
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.fusion.decide.answer import after_thought, sampling
 from services.fusion.decide.deadline import until
 from services.fusion.prompt.builder import PromptBuilder

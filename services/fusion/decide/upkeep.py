@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.fusion.observe.result import TriggerResult
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.capacity import CapacityWatch

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from schemas import DeadLetterReason, live_name
 from services.core import metrics
 from services.core.errors import ServiceError
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 
 
 class PoisonedStreamError(ServiceError):

@@ -19,7 +19,8 @@ from services.core import metrics
 from services.core.bus import BusError, Record
 from services.core.clock import Clock
 from services.core.decode import Refused
-from services.core.settings import FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import Settings
 from services.fusion.deliver.accounts import Accounts
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.deliver.watermark import PartitionWatermark

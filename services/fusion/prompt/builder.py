@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schemas import Mode
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.core.tokenizer import Tokenizer
 from services.fusion.prompt import wording
 from services.fusion.prompt.blocks import Block, Encoder, Run, chain, runs

@@ -14,7 +14,7 @@ import numpy as np
 from schemas import Instrument, MarketFeatures, RunMode, VisionFeatures, interval_ms
 from schemas.vision import Detector, Image, Pattern, Skill
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate, Piece
 from services.fusion.prompt.facts import FACTS, facts

@@ -12,8 +12,8 @@ from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Rest
 from services.core.bus import Record
 from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, REVISED, Fold
+from services.core.fusion_settings import FusionSettings
 from services.core.restatement import restates
-from services.core.settings import FusionSettings
 from services.fusion.state.bars import Bars
 from services.fusion.state.epochs import Epochs
 from services.fusion.state.vision_windows import CurrentVision, VisionWindows

@@ -11,7 +11,7 @@ from services.core import metrics
 from services.core.bus import Record
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.decode import Refused
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.fusion.state.book import Book, bars_to_rebuild
 
 _MOST_WIDENINGS: Final = 24

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from schemas import Mode, OffsetRef
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 
 
 class LaneKey(NamedTuple):

@@ -14,7 +14,8 @@ import pytest_asyncio
 import transformers
 
 from services.core.chat_template import reference_ids, rendered
-from services.core.settings import EngineSettings, FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import EngineSettings, Settings
 from services.doctor.longest_prompt import id_difference
 from services.fusion.decide.answer import ANSWER_SCHEMA, AnswerReader
 from services.inference.engine import Chunk, EngineError, EngineRequest, TokenIds, Usage

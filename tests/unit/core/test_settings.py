@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from schemas import RunMode
-from services.core.settings import FusionSettings, Settings, SettingsError, load
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import Settings, SettingsError, load
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from schemas import RunMode, SymbolChange
-from services.core.settings import EngineSettings, FusionSettings, RedisSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import EngineSettings, RedisSettings, Settings
 from services.doctor.engine_findings import PromptFacts, engine_findings
 from services.doctor.longest_prompt import longest_prompt
 from services.doctor.redis_findings import RedisFacts, redis_findings

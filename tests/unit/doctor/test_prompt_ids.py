@@ -14,7 +14,8 @@ import transformers
 
 from services.core.chat_template import TemplateError, reference_ids, rendered
 from services.core.clock import SystemClock
-from services.core.settings import EngineSettings, FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import EngineSettings, Settings
 from services.core.tokenizer import Tokenizer
 from services.doctor.diagnosis import Diagnosis
 from services.doctor.longest_prompt import _built, _thought_difference, id_difference

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from schemas import RunMode, Topic, topic_name
 from services.core.bus import TopicInfo
 from services.core.calendar import SessionCalendar
-from services.core.settings import FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import Settings
 from services.core.topic_admin import INPUTS, kept_for, wanted_topics
 from services.doctor.finding import Finding
 from services.doctor.topic_findings import TopicFacts, look_back, partitioner_finding, topic_findings

@@ -28,7 +28,8 @@ from schemas import (
     topic_name,
 )
 from services.core.bus import Record
-from services.core.settings import BusSettings, EngineSettings, FusionSettings, RedisSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import BusSettings, EngineSettings, RedisSettings, Settings
 from services.core.tokenizer import Tokenizer
 from services.fusion.state.triggers import LaneKey, Trigger
 

@@ -11,7 +11,8 @@ import numpy as np
 from schemas import Topic, topic_name
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
-from services.core.settings import FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import Settings
 from services.core.topic_admin import ensure_topics
 from tests.unit.fusion_week.desk import PARTITIONS, Desk, Told, TreeEngine
 from tests.unit.fusion_week.feed import HISTORY_DAYS, HOUR, MODE, OPENS, PLAYED_DAYS, SPLIT, SYMBOLS, Fed, Kinds, instrument, week

@@ -11,7 +11,8 @@ import pytest
 from schemas import RunMode, Topic, topic_name
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
-from services.core.settings import FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import Settings
 from services.core.topic_admin import ensure_topics
 from services.fusion.prompt.prewarm import follows_opens
 from tests.unit.fusion_week.desk import PARTITIONS, Desk, Told, TreeEngine

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import structlog
 
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from tests.unit.fusion_week.desk import Asked, AsOf, Told
 from tests.unit.fusion_week.feed import MINUTE, OPENS, SYMBOLS
 from tests.unit.fusion_week.play import BACK_MS, Play, Played

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from schemas import RunMode
-from services.core.settings import BusSettings, FusionSettings, Settings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import BusSettings, Settings
 from services.promotion.decision_settings import (
     DEPLOYMENT_SETTINGS,
     SECTIONS,

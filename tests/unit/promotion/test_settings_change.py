@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import RunMode
-from services.core.settings import EngineSettings, FusionSettings, Settings, load
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import EngineSettings, Settings, load
 from services.promotion.decision_settings import decision_settings, deployment_settings
 from services.promotion.settings_change import applied, changes
 

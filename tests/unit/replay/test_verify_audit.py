@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import AuditRecord, MarketFeatures, Outcome
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from tests.unit.fusion.build import MARKET, MINUTE, START, SYMBOL, bar, split
 from tests.unit.fusion.log import Logs, random_logs
 from tests.unit.replay.build import AUDIT, LOG, SMALL, Decided, decide, moved, verified

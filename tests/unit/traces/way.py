@@ -10,9 +10,10 @@ from typing import Final
 from schemas import Candle, Instrument, RunMode, Topic, topic_name
 from services.core.bus import Bus, Headers, Record, TopicPartition
 from services.core.clock import SystemClock
+from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
 from services.core.lifecycle import Service
-from services.core.settings import BusSettings, FusionSettings, MarketSettings, RedisSettings, Settings, TracesSettings, VisionSettings
+from services.core.settings import BusSettings, MarketSettings, RedisSettings, Settings, TracesSettings, VisionSettings
 from services.core.topic_admin import ensure_topics
 from services.fusion.worker import FusionWorker, WorkerDependencies
 from services.market.service import MarketService

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from schemas import Mode, TickStep
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.fusion.decide.answer import (
     ANSWER_SCHEMA,
     RATIONALE_TOKENS,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import Action, Outcome
-from services.core.settings import FusionSettings, SettingsError
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import SettingsError
 from services.fusion.decide.flash import flash_answer
 from services.fusion.prompt.labels import Labels
 from tests.unit.fusion.build import bar, tokenizer

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas import Action, AuditRecord, Outcome
-from services.core.settings import FusionSettings
+from services.core.fusion_settings import FusionSettings
 from services.fusion.decide.answer import answer_regex
 from services.inference.engine import EngineError, EngineRequest
 from services.inference.rules import RulesEngine

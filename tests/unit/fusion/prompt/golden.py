@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 from schemas import Candle, Instrument, MarketFeatures
 from services.core.calendar import SessionCalendar
 from services.core.clock import VirtualClock
-from services.core.settings import FusionSettings, RedisSettings
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import RedisSettings
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.chat import TEMPLATES
 from services.fusion.prompt.layout import visible
