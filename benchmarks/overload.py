@@ -34,7 +34,7 @@ from services.core.health import Health
 from services.core.settings import EngineSettings, RedisSettings, Settings
 from services.core.topic_admin import ensure_topics
 from services.fusion.service import load_tokenizer, make_worker
-from services.fusion.state.epochs import Epochs
+from services.fusion.state.epochs import EpochBoundaries
 from services.inference.connect import connect
 from services.inference.engine import EngineRequest, Sampling, TokenIds
 
@@ -67,7 +67,7 @@ class Feed:
         base = START_MS // MINUTE_MS
         self._slots = []
         for name in names:
-            shift = Epochs(name, "1m", EPOCH_SLOTS).shift
+            shift = EpochBoundaries(name, "1m", EPOCH_SLOTS).shift
             self._slots.append(base - (base + history - 1 + shift) % EPOCH_SLOTS)
         self._history = history
 

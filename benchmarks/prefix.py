@@ -214,7 +214,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
         bars = book.bars[INTERVAL]
         if len(bars) < WINDOW_BARS:
             continue
-        shown = digits.setdefault(bar.symbol, digits_for(book.frozen(INTERVAL).range_bp))
+        shown = digits.setdefault(bar.symbol, digits_for(book.epochs.frozen(INTERVAL).range_bp))
         rows = Rows(book, INTERVAL, shown).before(len(bars), WINDOW_BARS)
         pieces = [RULES["line"], instrument_block(instrument, book.calendar.zone), bars_heading(INTERVAL, shown), *rows]
         ids = np.concatenate([*map(encode, pieces), tokenizer.encode(_tail(book))])
@@ -224,7 +224,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
 
 def _tail(book: Book) -> str:
     vision = book.current_vision(INTERVAL)
-    return tail_text(book, INTERVAL, book.frozen(INTERVAL), vision, facts(book, INTERVAL, vision), question=QUESTION["line"])
+    return tail_text(book, INTERVAL, book.epochs.frozen(INTERVAL), vision, facts(book, INTERVAL, vision), question=QUESTION["line"])
 
 
 def _remembering(tokenizer: Tokenizer) -> Callable[[str], TokenIds]:

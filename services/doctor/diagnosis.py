@@ -38,7 +38,7 @@ from services.doctor.worker_findings import (
     symbol_change_findings,
 )
 from services.fusion.decide.control import ControlTable
-from services.fusion.deliver.publisher import SkewMeter
+from services.fusion.deliver.acknowledgements import SkewMeter
 from services.fusion.service import connect_engine, load_tokenizer
 from services.inference.engine import EngineError
 from services.inference.launcher.gpu_memory import gpu_memory_bytes

@@ -106,7 +106,7 @@ def _full_book(settings: Settings, interval: str) -> Book:
         price_adjustment="none",
     )
     book = Book(instrument, settings.fusion, SessionCalendar.of(ALWAYS_OPEN))
-    epochs = book.epochs(interval)
+    epochs = book.epochs.boundaries(interval)
     end_ms = epochs.start_ms(epochs.index(_LATE_MS) + 1)
     bars = []
     for name, held in book.bars.items():

@@ -27,13 +27,13 @@ from services.core.tokenizer import Tokenizer
 from services.core.topic_admin import check_topics
 from services.core.tracing import Tracer
 from services.core.zombie_fence import ZombieFence
+from services.fusion.decide.cancel_on_change import CancelOnChange
 from services.fusion.decide.control import ControlTable
 from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.dispatcher import Dispatcher
 from services.fusion.decide.guard import Guard, forbidden_engine
-from services.fusion.decide.handover import WorkHandover
+from services.fusion.decide.partition_work import PartitionWork
 from services.fusion.decide.upkeep import CacheUpkeep
-from services.fusion.decide.withdrawals import Withdrawals
 from services.fusion.deliver.accounts import Accounts, RecordCounter
 from services.fusion.deliver.batches import BatchFolder
 from services.fusion.deliver.ledger import Ledger
@@ -143,7 +143,7 @@ class FusionWorker:
         """Return once every folded record's triggers are decided and acknowledged, or wait for a time that has not come."""
         rooms = self._rooms
         rooms.dispatcher.start_ready()
-        while pending := [*rooms.dispatcher.running, *rooms.ledger.writing, *rooms.publisher.cancelling]:
+        while pending := [*rooms.dispatcher.running, *rooms.ledger.writing, *rooms.publisher.cancels.writing]:
             await asyncio.wait(pending)
 
     async def run(self) -> None:
@@ -262,8 +262,8 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
 
     # Decisions.
     guard = Guard(fusion)
-    withdrawals = Withdrawals(publisher, prewarmer)
-    control = ControlTable(bus, clock, settings.run_mode, f"{group}-control", withdrawals.on_control)
+    cancel_on_change = CancelOnChange(publisher, prewarmer)
+    control = ControlTable(bus, clock, settings.run_mode, f"{group}-control", cancel_on_change.on_control)
     opened.push_async_callback(control.close)
     await control.start()
     health.set("control")
@@ -279,13 +279,13 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         partitions=partitions,
         ledger=ledger,
         spans=spans,
-        withdrawals=withdrawals,
+        cancel_on_change=cancel_on_change,
         upkeep=upkeep,
     )
     opened.callback(dispatcher.stop)
     instruments.on_restatement = partial(intake.add_restatement, sink=dispatcher)
     instruments.on_symbol_change = books.expire
-    handover = WorkHandover(
+    partition_work = PartitionWork(
         fusion,
         health,
         partitions=partitions,
@@ -318,7 +318,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         ledger=ledger,
         folder=BatchFolder(consumer, partitions, instruments, intake, ledger=ledger, counter=counter, spans=spans),
         dispatcher=dispatcher,
-        ownership=Ownership(consumer, Recovery(bus, settings, clock, intake, books), partitions, handover, partition_count),
+        ownership=Ownership(consumer, Recovery(bus, settings, clock, intake, books), partitions, partition_work, partition_count),
     )
 
 
@@ -333,7 +333,7 @@ async def _open_publisher(
     others = await bus.producer(client_id=group, before_write=fence.check)
     opened.push_async_callback(others.close)
     publisher = Publisher(signals, others, clock=dependencies.clock, run_mode=settings.run_mode, on_position=partitions.acknowledged)
-    opened.push_async_callback(publisher.stop)
+    opened.push_async_callback(publisher.cancels.stop)
     return publisher
 
 

@@ -119,7 +119,7 @@ class HttpClient:
                 else:
                     response.close()
 
-    def interrupt(self) -> None:
+    def end_waits(self) -> None:
         """End every wait with EngineError now; a post may still be sent until `close`."""
         self._closing = True
         for wait in tuple(self._waits):
@@ -127,7 +127,7 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close every connection; calls in flight and later ones raise EngineError."""
-        self.interrupt()
+        self.end_waits()
         if self._session is not None:
             await self._session.close()
 
@@ -159,7 +159,7 @@ class HttpClient:
     @contextlib.asynccontextmanager
     async def _waiting(self, until: float) -> AsyncIterator[None]:
         # Around an await, never around a yield: it would cancel whatever the caller then does. aiohttp does not wake the readers of
-        # connections that it closes, so that `interrupt` has to reach them here.
+        # connections that it closes, so that `end_waits` has to reach them here.
         async with asyncio.timeout_at(until) as wait:
             self._waits.add(wait)
             try:

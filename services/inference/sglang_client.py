@@ -202,7 +202,7 @@ class SGLangEngine(HttpEngine):
         for rid in self._in_flight:
             self._abort(rid)
         self._in_flight.clear()
-        self._http.interrupt()
+        self._http.end_waits()
         if self._aborts:
             await asyncio.wait(self._aborts)
         await self._http.close()

@@ -141,7 +141,9 @@ class Decision:
         plan = using.prompts.plan(self._book, lane.interval, lane.mode)
         result.vision = plan.vision.state
         last_close_ms = self._book.bars[lane.interval].last_close_ms
-        snapshot = Snapshot(plan.vision, plan.facts["close"], plan.facts["atr"], last_close_ms, self._valid_until(), self._book.version)
+        snapshot = Snapshot(
+            plan.vision, plan.facts["close"], plan.facts["atr"], last_close_ms, self._valid_until(), self._book.epochs.version
+        )
         watch = Stopwatch(result.stages_ms, using.clock)
         try:
             async with until(using.clock, result.deadline_ms or 0):

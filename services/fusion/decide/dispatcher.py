@@ -17,11 +17,11 @@ from services.core.bus import Consumer, Record, TopicPartition
 from services.core.clock import Clock
 from services.core.fusion_settings import FusionSettings
 from services.core.health import Health
+from services.fusion.decide.cancel_on_change import CancelOnChange
 from services.fusion.decide.decision import Decision
 from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.lanes import Ended, Lanes, Started
 from services.fusion.decide.upkeep import CacheUpkeep
-from services.fusion.decide.withdrawals import Withdrawals
 from services.fusion.deliver.ledger import Ledger
 from services.fusion.deliver.partitions import Partitions
 from services.fusion.observe.result import TriggerResult
@@ -45,7 +45,7 @@ class Dispatcher:
         partitions: Partitions,
         ledger: Ledger,
         spans: TriggerSpans,
-        withdrawals: Withdrawals,
+        cancel_on_change: CancelOnChange,
         upkeep: CacheUpkeep,
     ) -> None:
         """Nothing runs yet. `consumer` is paused while too much is unfinished."""
@@ -58,7 +58,7 @@ class Dispatcher:
         self._partitions = partitions
         self._ledger = ledger
         self._spans = spans
-        self._withdrawals = withdrawals
+        self._cancel_on_change = cancel_on_change
         self._upkeep = upkeep
         self._backlog = _Backlog(fusion, health, consumer, partitions)
         self._timer = _Timer(self._clock, self)
@@ -89,7 +89,7 @@ class Dispatcher:
 
     def bars_changed(self, symbol: str, reason: CancelReason) -> None:
         """Cancel what rested on bars that have been revised or rescaled."""
-        self._withdrawals.bars_changed(symbol, reason)
+        self._cancel_on_change.bars_changed(symbol, reason)
 
     # --- Turns ---------------------------------------------------------------------------------------------------------------
 

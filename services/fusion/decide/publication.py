@@ -15,7 +15,7 @@ from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.guard import Rejection
 from services.fusion.decide.prices import prices
 from services.fusion.decide.signals import SignalBasis, Snapshot, make_signal
-from services.fusion.deliver.publisher import SentSignal
+from services.fusion.deliver.acknowledgements import SentSignal
 from services.fusion.observe.result import TriggerResult
 from services.fusion.observe.spans import TriggerTrace
 from services.fusion.prompt.labels import LabelAction
@@ -78,7 +78,7 @@ class Publication:
         if late_ms > 0:
             result.end(Outcome.STALE, "deadline", f"the decision came {late_ms} ms after the deadline")
             return
-        if self._book.version != snapshot.version:
+        if self._book.epochs.version != snapshot.version:
             result.end(Outcome.STALE, "rewritten", "bars that the decision rests on were revised or rescaled while it was made")
             return
         basis = SignalBasis(
@@ -128,6 +128,6 @@ class Publication:
 
     async def _acknowledge(self, sent: SentSignal) -> float:
         started = self._with.clock.elapsed_s()
-        await self._with.publisher.acknowledged(sent)
+        await self._with.publisher.acknowledgements.wait(sent)
         self._acknowledged_ms = self._with.clock.now_ms()
         return round((self._with.clock.elapsed_s() - started) * 1000, 3)

@@ -28,8 +28,8 @@ class PartitionsChangedError(ServiceError):
     """The topics' partition count is not what it was."""
 
 
-class Handover(Protocol):
-    """What happens to a partition's work when the partition comes or goes: `services.fusion.decide.handover`."""
+class PartitionWork(Protocol):
+    """What happens to a partition's work when the partition comes or goes: `services.fusion.decide.partition_work`."""
 
     def assigned(self) -> None:
         """Note that the group has assigned this member its partitions, which may be none."""
@@ -39,7 +39,7 @@ class Handover(Protocol):
         """Restore the work of a partition whose books are rebuilt."""
         ...
 
-    async def hand_back(self, partitions: frozenset[int]) -> None:
+    async def give_up(self, partitions: frozenset[int]) -> None:
         """Drain these partitions and forget their work."""
         ...
 
@@ -47,12 +47,12 @@ class Handover(Protocol):
 class Ownership:
     """A RebalanceListener that takes partitions over and hands them back."""
 
-    def __init__(self, consumer: Consumer, recovery: Recovery, partitions: Partitions, handover: Handover, partition_count: int) -> None:
+    def __init__(self, consumer: Consumer, recovery: Recovery, partitions: Partitions, work: PartitionWork, partition_count: int) -> None:
         """Read through `consumer`, and keep `partitions` up to date. The topics have `partition_count` partitions."""
         self._consumer = consumer
         self._recovery = recovery
         self._partitions = partitions
-        self._handover = handover
+        self._work = work
         self._partition_count = partition_count
         self._waiting: asyncio.Queue[tuple[int, OwnedPartition]] = asyncio.Queue()
         self._takeovers: dict[int, asyncio.Task[None]] = {}
@@ -72,7 +72,7 @@ class Ownership:
                 owned = self._partitions.add(number)
                 self._consumer.pause(self._partitions.of(number))
                 self._waiting.put_nowait((number, owned))
-        self._handover.assigned()
+        self._work.assigned()
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Drain, commit and forget."""
@@ -90,7 +90,7 @@ class Ownership:
         if cancelled:
             # One that went on would fold into books that the partition's next takeover here is rebuilding.
             await asyncio.wait(cancelled)
-        await self._handover.hand_back(numbers)
+        await self._work.give_up(numbers)
         await self.commit()
         for number in numbers:
             self._partitions.remove(number)
@@ -135,7 +135,7 @@ class Ownership:
             self._consumer.seek(tp, takeover.start[tp])
         await self.commit()
         self._consumer.resume(tps)
-        self._handover.taken_over(number)
+        self._work.taken_over(number)
         _log.info("taken_over", partition=number, behind=sum(takeover.ends[tp] - takeover.start[tp] for tp in tps))
 
     async def _recover(self, number: int, tps: list[TopicPartition]) -> Takeover:

@@ -137,10 +137,10 @@ class PromptBuilder:
     def plan(self, book: Book, interval: str, mode: Mode) -> Plan:
         """Return the plan of a prompt that asks about the book as it is now."""
         prefix, boundary = self._current(book, interval)
-        frozen = book.frozen(interval)
+        frozen = book.epochs.frozen(interval)
         vision = book.current_vision(interval)
         values = facts(book, interval, vision)
-        rows = self._layout.since(book, interval, frozen, book.entered(interval), boundary)
+        rows = self._layout.since(book, interval, frozen, book.epochs.entered(interval), boundary)
         tail = tail_text(book, interval, frozen, vision, values, question=self._question(mode))
         return Plan(prefix, rows, tail, mode, vision, values)
 
@@ -203,7 +203,7 @@ class PromptBuilder:
 
     def upcoming(self, book: Book, interval: str) -> Upcoming:
         """Return the prefix that the next epoch will start with, as far as it is known now."""
-        bars, epochs = book.bars[interval], book.epochs(interval)
+        bars, epochs = book.bars[interval], book.epochs.boundaries(interval)
         last_ms = bars.last_close_ms
         index = epochs.index(last_ms)
         until_ms = epochs.start_ms(index + 1)
@@ -211,7 +211,7 @@ class PromptBuilder:
         total = book.calendar.slots_between(interval, epochs.start_ms(index), until_ms)
         if left:
             count = max(0, self._settings.window_bars - left)
-            blocks, fixed = self._chained(self._layout.next_base(book, interval, book.entered(interval), count))
+            blocks, fixed = self._chained(self._layout.next_base(book, interval, book.epochs.entered(interval), count))
         else:
             blocks, fixed = self._next_base(book, interval)
         return Upcoming(blocks, fixed, left, max(1, total))
@@ -221,7 +221,7 @@ class PromptBuilder:
 
         None when that bar belongs to the current epoch, whose prefix `current_ids` returns.
         """
-        epochs = book.epochs(interval)
+        epochs = book.epochs.boundaries(interval)
         first_ms = book.calendar.next_closes(interval, open_ms, 1)[0]
         return None if epochs.index(first_ms) == epochs.index(book.bars[interval].last_close_ms) else self._next_base(book, interval)
 
@@ -266,21 +266,21 @@ class PromptBuilder:
         return np.concatenate([asked, *self._encoder.encode_all(pieces)])
 
     def _current(self, book: Book, interval: str) -> tuple[EpochPrefix, int]:
-        bars, epochs = book.bars[interval], book.epochs(interval)
+        bars, epochs = book.bars[interval], book.epochs.boundaries(interval)
         index = epochs.index(bars.last_close_ms)
         base_end = bars.first_after(epochs.start_ms(index))
         key = (book.instrument.symbol, interval)
         found = self._prefixes.get(key)
-        if found is None or found.index != index or found.version != book.version:
-            base = self._layout.base(book, interval, book.frozen(interval), book.entered(interval), base_end)
+        if found is None or found.index != index or found.version != book.epochs.version:
+            base = self._layout.base(book, interval, book.epochs.frozen(interval), book.epochs.entered(interval), base_end)
             blocks, fixed = self._chained(base)
-            found = self._prefixes[key] = EpochPrefix(blocks, fixed, book.version, index)
+            found = self._prefixes[key] = EpochPrefix(blocks, fixed, book.epochs.version, index)
         self._prefixes.move_to_end(key)
         return found, base_end
 
     def _next_base(self, book: Book, interval: str) -> tuple[list[Block], int]:
         """Return the base of the next epoch, when no bar of the current one is to come any more."""
-        base = self._layout.base(book, interval, book.entered(interval), book.now(interval), len(book.bars[interval]))
+        base = self._layout.base(book, interval, book.epochs.entered(interval), book.epochs.now(interval), len(book.bars[interval]))
         return self._chained(base)
 
     def _chained(self, base: Base) -> tuple[list[Block], int]:

@@ -13,7 +13,8 @@ from services.fusion.prompt import wording
 from services.fusion.prompt.chat import ChatTemplate, Piece, Special
 from services.fusion.prompt.facts import fact_texts
 from services.fusion.prompt.lines import Rows, day_number, digits_for, local
-from services.fusion.state.book import Book, Frozen, SlowBar
+from services.fusion.state.book import Book
+from services.fusion.state.epochs import Frozen, SlowBar
 from services.fusion.state.vision_windows import CurrentVision
 
 PAGE_BARS: Final = 16
@@ -49,7 +50,7 @@ class Layout:
         """
         head = self._head(book, interval, frozen)
         pages = self.pages(book, interval, frozen, end, self.window_bars)
-        since = _slow_rows(book, frozen, book.closed_between(frozen, until))
+        since = _slow_rows(book, frozen, book.epochs.closed_between(frozen, until))
         return Base([*head, *pages, *(["".join(since)] if since else [])], len(head))
 
     def next_base(self, book: Book, interval: str, frozen: Frozen, count: int) -> Base:
@@ -67,7 +68,7 @@ class Layout:
     def since(self, book: Book, interval: str, frozen: Frozen, entered: Frozen, start: int) -> list[str]:
         """Return the rows since the boundary: those of `interval` from index `start` on and of the slower bars, as they were folded."""
         bars, own = book.bars[interval], _rows(book, interval, frozen)
-        slow = book.closed_between(entered)
+        slow = book.epochs.closed_between(entered)
         if not slow:
             return [row for at in range(start, len(bars)) for row in own.at(at)]
         rows: list[tuple[int, list[str]]] = [(bars.sequence[at], own.at(at)) for at in range(start, len(bars))]

@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 from schemas import MarketFeatures, interval_ms
 from services.core.calendar import SessionCalendar
 from services.fusion.prompt import wording
-from services.fusion.state.book import Book, SlowBars
+from services.fusion.state.book import Book
+from services.fusion.state.epochs import SlowBars
 
 _DAY_MS: Final = 86_400_000
 _MINUTE_MS: Final = 60_000

@@ -34,10 +34,10 @@ def specimen(template: ChatTemplate, *, vision: str = "fresh", form: wording.Ans
     """Return a whole prompt: two intervals, a gap, open bars, all facts, and vision features: `fresh`, `stale`, `unskilled` or `absent`."""
     book = _book(vision)
     bars = book.bars["1m"]
-    epochs = book.epochs("1m")
+    epochs = book.epochs.boundaries("1m")
     boundary = bars.first_after(epochs.start_ms(epochs.index(bars.last_close_ms)))
     layout = Layout(template, wording.RULES[form], _SETTINGS.window_bars, _SETTINGS.slow_window_bars)
-    frozen, entered = book.frozen("1m"), book.entered("1m")
+    frozen, entered = book.epochs.frozen("1m"), book.epochs.entered("1m")
     base = layout.base(book, "1m", frozen, entered, boundary)
     seen = book.current_vision("1m")
     tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen), question=wording.EXPLAINED_QUESTION[form])

@@ -5,8 +5,7 @@ Market and vision records are folded apart from each other, so that nothing depe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from schemas import Instrument, InstrumentEvent, MarketFeatures, OffsetRef, Restatement, VisionFeatures, interval_ms
 from services.core.bus import Record
@@ -20,8 +19,6 @@ from services.fusion.state.vision_windows import CurrentVision, VisionWindows
 
 _ATR_SLACK: Final = 1.01
 """Rounding, and bars older than those held, which an average of 14 bars still weighs a little."""
-_RANGE_BARS: Final = 32
-"""Bars whose median range says how many digits the lines of an interval need."""
 
 
 def kept_bars(settings: FusionSettings, interval: str) -> int:
@@ -46,43 +43,6 @@ def _bars_in(settings: FusionSettings, interval: str, epochs: int) -> int:
     length = interval_ms(interval)
     faster = [other_ms for other in settings.trigger_interval_set if (other_ms := interval_ms(other)) <= length]
     return -(-epochs * settings.epoch_slots * max(faster, default=length) // length)
-
-
-class SlowBars(NamedTuple):
-    """A slower interval as a prompt freezes it: the bars that had closed by then."""
-
-    interval: str
-    last_close_ms: int
-    """`ts_close_ms` of the newest closed bar, 0 when there is none."""
-    range_bp: float | None
-
-
-class Frozen(NamedTuple):
-    """What the epochs of a trigger interval freeze."""
-
-    range_bp: float | None
-    """Median range of the interval's bars, in basis points of the close; None while it is not known."""
-    slow: tuple[SlowBars, ...]
-    """The slower intervals, the slowest first."""
-
-
-class SlowBar(NamedTuple):
-    """A closed bar of a slower interval: the one at index `at`."""
-
-    interval: str
-    at: int
-
-
-@dataclass(slots=True)
-class _EpochState:
-    """What is frozen for the epochs of one trigger interval."""
-
-    epoch: int
-    """The epoch of its last closed bar."""
-    current: Frozen
-    """For this epoch: the state when the epoch before it was entered."""
-    entered: Frozen
-    """The state when this epoch was entered: for the next one."""
 
 
 def offset_ref(record: Record, ts_event_ms: int) -> OffsetRef:
@@ -112,11 +72,8 @@ class Book:
         """The last market record that was folded, and its event time; a reference is made of it only when a message needs one."""
         self.last_vision: tuple[Record, int] | None = None
         """The same of vision records."""
-        self.version = 0
-        """Grows whenever something already shown in a prompt changes; local to this process."""
         self._settings = settings
-        self._epochs = {i: Epochs(instrument.symbol, i, settings.epoch_slots) for i in settings.trigger_interval_set}
-        self._frozen: dict[str, _EpochState] = {}
+        self.epochs = Epochs(instrument.symbol, settings, self.bars)
         self._closed = 0
         self._restatements: list[Restatement] = []
         self._ahead: list[Restatement] = []
@@ -134,10 +91,6 @@ class Book:
         """Return the last vision record that was folded, None before there is one."""
         return offset_ref(*self.last_vision) if self.last_vision is not None else None
 
-    def epochs(self, interval: str) -> Epochs:
-        """Return the epoch arithmetic of a trigger interval."""
-        return self._epochs[interval]
-
     def fold_market(self, bar: MarketFeatures) -> Fold:
         """Fold a bar of one of the book's intervals; return what became of it."""
         return self.fold_closed(bar) if bar.closed else self.form(bar)
@@ -150,7 +103,7 @@ class Book:
             self._close(bars, bar)
         elif fold is REVISED:
             bars.revise(bar)
-            self._start_new_epochs()
+            self.epochs.start_anew()
         elif fold is DUPLICATE:
             bars.note_revision(bar)
         return fold
@@ -188,35 +141,6 @@ class Book:
         """Return the newest vision features of a window that ends with or before the last closed bar."""
         return self._vision.current(interval, self.bars[interval], self._settings.max_vision_age_bars)
 
-    def frozen(self, interval: str) -> Frozen:
-        """Return what the prompts of `interval`'s current epoch freeze."""
-        held = self._frozen.get(interval)
-        return held.current if held else self.now(interval)
-
-    def entered(self, interval: str) -> Frozen:
-        """Return the state when `interval`'s current epoch was entered, which the next epoch freezes."""
-        held = self._frozen.get(interval)
-        return held.entered if held else self.now(interval)
-
-    def now(self, interval: str) -> Frozen:
-        """Return what a prompt of `interval` would freeze now."""
-        bars = self.bars[interval]
-        range_bp = bars.median_range_bp(_RANGE_BARS)
-        intervals = self._settings.intervals
-        slower = [name for name in intervals if interval_ms(name) > interval_ms(interval)]
-        slow = [SlowBars(name, self.bars[name].last_close_ms, self.bars[name].median_range_bp(_RANGE_BARS)) for name in reversed(slower)]
-        return Frozen(range_bp, tuple(slow))
-
-    def closed_between(self, since: Frozen, until: Frozen | None = None) -> list[SlowBar]:
-        """Return the slower bars that closed after `since` and not after `until` (None: all), in the order in which they were folded."""
-        found: list[tuple[int, SlowBar]] = []
-        for at, frozen in enumerate(since.slow):
-            bars = self.bars[frozen.interval]
-            stop = len(bars) if until is None else bars.first_after(until.slow[at].last_close_ms)
-            first = bars.first_after(frozen.last_close_ms)
-            found += [(bars.sequence[index], SlowBar(frozen.interval, index)) for index in range(first, stop)]
-        return [bar for _, bar in sorted(found)]
-
     def suspected_split(self, interval: str, limit: float, accepted_ms: int) -> str | None:
         """Return what in the bars of `interval` and the slower ones looks like a split that nobody told of, None when nothing does.
 
@@ -241,8 +165,7 @@ class Book:
         gap = self._missing(bar, last) if last else 0
         if self._ahead:
             self._apply_restatements(bar.ts_open_ms)
-        if bar.interval in self._epochs:
-            self._enter(bar)
+        self.epochs.enter(bar)
         self._closed += 1
         bars.append(bar, gap, self._closed)
 
@@ -258,29 +181,10 @@ class Book:
             return 0
         return self.calendar.slots_between(bar.interval, last_ms, bar.ts_open_ms)
 
-    def _enter(self, bar: MarketFeatures) -> None:
-        """Freeze the slower bars when `bar` is the first of a new epoch.
-
-        An epoch freezes them as they were when the one before it that had bars began, so that its prefix is known that much ahead and
-        can be pre-warmed, over a closed session too. What closed since follows the fast bars. What is frozen are references to bars:
-        a bar that is revised or rescaled shows its new values, whenever that was learned.
-        """
-        epoch = self._epochs[bar.interval].index(bar.ts_close_ms)
-        held = self._frozen.get(bar.interval)
-        if held is None:
-            now = self.now(bar.interval)._replace(range_bp=10_000 * (bar.high - bar.low) / bar.close)
-            self._frozen[bar.interval] = _EpochState(epoch, now, now)
-        elif epoch > held.epoch:
-            held.current, held.entered, held.epoch = held.entered, self.now(bar.interval), epoch
-
     def _restate(self, event: Restatement) -> bool:
         """Restate all intervals for `event` at once, so that no prompt shows two scales; return whether that changed a bar."""
         self.applied.append(event)
         changed = sum([bars.restate(event) for bars in self.bars.values()])
         if changed:
-            self._start_new_epochs()
+            self.epochs.start_anew()
         return changed > 0
-
-    def _start_new_epochs(self) -> None:
-        """Have every prompt's prefix laid out anew: bars that it shows have changed. What is frozen stays, by reference."""
-        self.version += 1

@@ -97,7 +97,7 @@ class Intake:
         """Take in a split or dividend that was published while the worker runs."""
         book = self._books.get(event.symbol)
         if book is not None:
-            applied, version = len(book.applied), book.version
+            applied, version = len(book.applied), book.epochs.version
             book.add_restatement(event)
             self._note_changes(book, applied, version, CancelReason.SPLIT, sink)
 
@@ -127,7 +127,7 @@ class Intake:
         return "duplicate" if fold is DUPLICATE else _refused(fold, book, bar)
 
     def _forming(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> Fold:
-        bars, applied, version = book.bars[bar.interval], len(book.applied), book.version
+        bars, applied, version = book.bars[bar.interval], len(book.applied), book.epochs.version
         fold = book.form(bar)
         if fold is FOLDED:
             if len(book.applied) != applied:
@@ -138,7 +138,7 @@ class Intake:
         return fold
 
     def _closed(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> Fold:
-        applied, version = len(book.applied), book.version
+        applied, version = len(book.applied), book.epochs.version
         fold = book.fold_closed(bar)
         if fold is FOLDED or fold is REVISED:
             book.last_market = (record, bar.ts_close_ms)
@@ -156,7 +156,7 @@ class Intake:
                 self._policy.rescale(symbol, event.effective_ms, event.ratio)
         if events and not any(isinstance(event, InstrumentEvent) for event in events):
             reason = CancelReason.REVISED  # a dividend
-        if book.version != version:
+        if book.epochs.version != version:
             sink.bars_changed(symbol, reason)
 
     def _jumps(self, book: Book, bar: MarketFeatures) -> bool:

@@ -444,7 +444,7 @@ async def test_a_split_rescales_the_book_and_cancels_what_is_open() -> None:
         await desk.bars(bar(6, 50.0))
         await desk.concluded(2)
         await desk.split(split(START + 6 * MINUTE, 2.0))
-        await desk.until(lambda: desk.worker._rooms.books.get(SYMBOL).version == 1)  # type: ignore[union-attr]
+        await desk.until(lambda: desk.worker._rooms.books.get(SYMBOL).epochs.version == 1)  # type: ignore[union-attr]
         await desk.bars(bar(7, 51.0))
         await desk.concluded(3)
     assert [reason for _, reason in await desk.outcomes()] == [None, "suspected_split", None]

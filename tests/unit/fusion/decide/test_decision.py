@@ -9,6 +9,7 @@ import pytest
 from schemas import Action, CancelReason, Outcome, Signal, Topic
 from services.core.bus import BusError
 from services.core.metrics import REGISTRY
+from services.fusion.deliver.open_signals import OpenSignals
 from services.fusion.deliver.publisher import Publisher
 from services.inference.engine import EngineError, EngineInfo
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument, seen, split
@@ -395,7 +396,7 @@ async def test_a_split_that_is_known_ahead_cancels_what_is_open_when_it_takes_ef
     async with desk.running():
         await asked(desk, 5, 100.0)
         await asked(desk, 6, 50.0)
-        await desk.until(lambda: not desk.worker._rooms.publisher._cancelling)
+        await desk.until(lambda: not desk.worker._rooms.publisher.cancels.writing)
     (cancel,) = await desk.cancels()
     assert cancel.reason is CancelReason.SPLIT
     assert [reason for _, reason in await desk.outcomes()] == [None, None]
@@ -436,11 +437,11 @@ async def test_a_reading_that_broke_before_hand_over_is_failed() -> None:
 
 
 async def test_bookkeeping_that_breaks_after_the_acknowledgement_leaves_the_outcome_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(self: Publisher, signal: Signal) -> None:
+    def breaks(self: OpenSignals, signal: Signal) -> None:
         del self, signal
         raise KeyError("lost")
 
-    monkeypatch.setattr(Publisher, "_supersede", breaks)
+    monkeypatch.setattr(OpenSignals, "add", breaks)
     desk = await desk_with(ScriptedEngine([BUY]))
     async with desk.running():
         await asked(desk)

@@ -12,7 +12,7 @@ from services.core.metrics import REGISTRY
 from services.core.topic_admin import ensure_topics
 from services.fusion.decide.control import UNREADABLE_MS, ControlState, ControlTable
 from services.fusion.decide.guard import Guard
-from services.fusion.deliver.publisher import SkewMeter
+from services.fusion.deliver.acknowledgements import SkewMeter
 from services.fusion.state.book import Book
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument

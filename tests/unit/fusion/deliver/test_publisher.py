@@ -71,10 +71,10 @@ class Office:
         self.publisher = Publisher(self.signals, self.others, clock=self.clock, run_mode=MODE, on_position=self.positions.append)
 
     async def publish(self, one: Signal) -> None:
-        await self.publisher.acknowledged(await self.publisher.hand_over(one))
+        await self.publisher.acknowledgements.wait(await self.publisher.hand_over(one))
 
     async def cancels(self) -> list[tuple[CancelReason, Signal | Cancel]]:
-        await self.publisher.cancels_written(1_000)
+        await self.publisher.cancels.written(1_000)
         return [(one.reason, one) for one in self.others.sent if isinstance(one, Cancel)]
 
     async def reasons(self) -> list[CancelReason]:
@@ -89,13 +89,13 @@ def office() -> Office:
 async def test_an_acknowledgement_after_the_validity_is_followed_by_a_cancel(office: Office) -> None:
     office.signals.holds = True
     handed = await office.publisher.hand_over(signal())
-    settling = asyncio.create_task(office.publisher.acknowledged(handed))
+    settling = asyncio.create_task(office.publisher.acknowledgements.wait(handed))
     await asyncio.sleep(0)
     office.clock.advance_to(START + 3_001)
     office.signals.acknowledge()
     await settling
     assert await office.reasons() == [CancelReason.LATE_ACK]
-    assert office.publisher.cancel_open(SYMBOL, CancelReason.HALTED, "halt") == 0
+    assert office.publisher.open_signals.cancel(SYMBOL, CancelReason.HALTED, "halt") == 0
 
 
 async def test_no_acknowledgement_is_followed_by_a_cancel_too(office: Office) -> None:
@@ -103,7 +103,7 @@ async def test_no_acknowledgement_is_followed_by_a_cancel_too(office: Office) ->
     handed = await office.publisher.hand_over(signal())
     office.signals.held[0].set_exception(BusError("timed out"))
     with pytest.raises(BusError):
-        await office.publisher.acknowledged(handed)
+        await office.publisher.acknowledgements.wait(handed)
     assert await office.reasons() == [CancelReason.LATE_ACK]
     assert office.positions == []
 
@@ -114,24 +114,24 @@ async def test_a_halt_cancels_what_is_unexpired_and_nothing_else(office: Office)
     await office.publish(signal(3, Action.HOLD, interval="5m"))
     await office.publish(signal(4, interval="15m"))
     office.clock.advance_to(START + 100)
-    assert office.publisher.cancel_open(SYMBOL, CancelReason.HALTED, "halt") == 1
+    assert office.publisher.open_signals.cancel(SYMBOL, CancelReason.HALTED, "halt") == 1
     ((reason, cancel),) = await office.cancels()
     assert (reason, cancel.signal_id) == (CancelReason.HALTED, signal(4).signal_id)
-    assert office.publisher.cancel_open(None, CancelReason.HALTED, "halt") == 1
-    assert office.publisher.cancel_open(None, CancelReason.HALTED, "again") == 0
+    assert office.publisher.open_signals.cancel(None, CancelReason.HALTED, "halt") == 1
+    assert office.publisher.open_signals.cancel(None, CancelReason.HALTED, "again") == 0
 
 
 async def test_a_halt_reaches_a_signal_in_flight_and_its_cancel_comes_after_it(office: Office) -> None:
     office.signals.holds = True
     handed = await office.publisher.hand_over(signal())
-    settling = asyncio.create_task(office.publisher.acknowledged(handed))
+    settling = asyncio.create_task(office.publisher.acknowledgements.wait(handed))
     await asyncio.sleep(0)
-    assert office.publisher.cancel_open(None, CancelReason.HALTED, "halt") == 1
+    assert office.publisher.open_signals.cancel(None, CancelReason.HALTED, "halt") == 1
     assert await office.reasons() == []
     office.signals.acknowledge()
     await settling
     assert await office.reasons() == [CancelReason.HALTED]
-    assert office.publisher.cancel_open(None, CancelReason.HALTED, "again") == 0
+    assert office.publisher.open_signals.cancel(None, CancelReason.HALTED, "again") == 0
 
 
 async def test_a_new_signal_of_a_lane_replaces_the_open_one_of_that_lane_alone(office: Office) -> None:
@@ -146,7 +146,7 @@ async def test_a_new_signal_of_a_lane_replaces_the_open_one_of_that_lane_alone(o
 async def test_a_cancel_is_tried_until_the_broker_takes_it(office: Office) -> None:
     await office.publish(signal())
     office.others.fails = 3
-    office.publisher.cancel_open(SYMBOL, CancelReason.REVISED, "revised")
+    office.publisher.open_signals.cancel(SYMBOL, CancelReason.REVISED, "revised")
     for attempt in range(1, 4):
         while office.clock.next_wake_ms() is None:  # noqa: ASYNC110 - the retry tells nobody that it sleeps
             await asyncio.sleep(0)
@@ -155,19 +155,19 @@ async def test_a_cancel_is_tried_until_the_broker_takes_it(office: Office) -> No
 
 
 async def test_what_an_earlier_owner_left_open_is_cancelled_once(office: Office) -> None:
-    office.publisher.restore(signal(2, interval="2m"))
-    office.publisher.restore(signal(3, Action.ABSTAIN))
-    assert office.publisher.cancel_open(None, CancelReason.SPLIT, "split") == 1
-    office.publisher.restore(signal(4))
-    office.publisher.forget(SYMBOL)
-    assert office.publisher.cancel_open(None, CancelReason.SPLIT, "split") == 0
-    await office.publisher.stop()
+    office.publisher.open_signals.restore(signal(2, interval="2m"))
+    office.publisher.open_signals.restore(signal(3, Action.ABSTAIN))
+    assert office.publisher.open_signals.cancel(None, CancelReason.SPLIT, "split") == 1
+    office.publisher.open_signals.restore(signal(4))
+    office.publisher.open_signals.forget(SYMBOL)
+    assert office.publisher.open_signals.cancel(None, CancelReason.SPLIT, "split") == 0
+    await office.publisher.cancels.stop()
 
 
 async def test_a_worker_that_stood_still_after_handing_a_signal_over_sees_no_skew(office: Office) -> None:
     handed = await office.publisher.hand_over(signal())
     office.clock.advance_to(START + 2_900)
-    await office.publisher.acknowledged(handed)
+    await office.publisher.acknowledgements.wait(handed)
     assert office.publisher.skew.skew_ms == 0
 
 
@@ -188,7 +188,7 @@ async def test_the_append_time_decides_whether_an_acknowledgement_is_late(office
     in_time, late = signal(1, symbol=SYMBOL), signal(2, symbol=ETH)
     for one, appended_ms in ((in_time, START + 3_000), (late, START + 3_001)):
         sent = await office.publisher.hand_over(one)
-        settling = asyncio.create_task(office.publisher.acknowledged(sent))
+        settling = asyncio.create_task(office.publisher.acknowledgements.wait(sent))
         await asyncio.sleep(0)
         office.signals.held[-1].set_result(Position("demo.strategy-signals", 0, 0, appended_ms))
         office.clock.advance_to(START + 10_000)
@@ -201,8 +201,8 @@ async def test_a_halt_cancels_what_is_still_valid_by_the_brokers_clock(office: O
     await office.publish(signal())
     assert office.publisher.skew.skew_ms == 1_900
     office.clock.advance_to(START + 4_500)
-    assert office.publisher.cancel_open(SYMBOL, CancelReason.HALTED, "halt") == 1
+    assert office.publisher.open_signals.cancel(SYMBOL, CancelReason.HALTED, "halt") == 1
     office.clock.advance_to(START + 5_000)
     await office.publish(signal(2))
     office.clock.advance_to(START + 9_000)
-    assert office.publisher.cancel_open(SYMBOL, CancelReason.HALTED, "halt") == 0
+    assert office.publisher.open_signals.cancel(SYMBOL, CancelReason.HALTED, "halt") == 0

@@ -141,10 +141,10 @@ def test_within_an_epoch_a_prefix_only_grows(seed: int) -> None:
                 continue
             prompt = await folder.prompt(symbol)
             prefix = prompt.ids[: prompt.prefix_tokens].tolist()
-            index, version, former = shown.get(symbol, (prompt.prefix.index, book.version, []))
-            if (index, version) == (prompt.prefix.index, book.version):
+            index, version, former = shown.get(symbol, (prompt.prefix.index, book.epochs.version, []))
+            if (index, version) == (prompt.prefix.index, book.epochs.version):
                 assert prefix[: len(former)] == former
-            shown[symbol] = (prompt.prefix.index, book.version, prefix)
+            shown[symbol] = (prompt.prefix.index, book.epochs.version, prefix)
 
     asyncio.run(grows())
 
@@ -176,7 +176,7 @@ def test_what_is_sent_ahead_is_what_the_next_epoch_starts_with(calendar: str, na
             folder.feed([build.record(at + 1, bar_at(opened, 100 + offset % 7, symbol=symbol, interval="15m"))])
         book = folder.book(symbol)
         blocks, _ = folder.prompts.current(book, "1m")
-        index = book.epochs("1m").index(close_ms)
+        index = book.epochs.boundaries("1m").index(close_ms)
         if epoch is not None and index != epoch:
             for ahead in ready:
                 sent += 1
@@ -194,7 +194,7 @@ async def test_a_whole_epoch_is_ready_once_its_last_slot_has_closed() -> None:
     for slot in range(120):
         folder.feed([build.record(slot, bar(slot, 100 + slot % 5))])
         book = folder.book(SYMBOL)
-        index = book.epochs("1m").index(book.bars["1m"].last_close_ms)
+        index = book.epochs.boundaries("1m").index(book.bars["1m"].last_close_ms)
         if index in ready:
             blocks, fixed = folder.prompts.current(book, "1m")
             assert blocks == ready[index]
@@ -220,9 +220,9 @@ async def test_a_split_rescales_every_interval_and_a_bar_that_spans_it(*, known_
             folder.feed([build.record(offset, one)])
             offset += 1
     book = folder.book(SYMBOL)
-    version = book.version
+    version = book.epochs.version
     assert book.add_restatement(event) is not known_ahead
-    assert book.version == version + (not known_ahead)
+    assert book.epochs.version == version + (not known_ahead)
     for interval in ("1m", "5m"):
         assert set(book.bars[interval].close) == {100.0}
         assert book.bars[interval].jump_since(0, 1.8) is None

@@ -18,7 +18,7 @@ from services.fusion.state.books import Books
 from services.fusion.state.intake import Intake
 
 
-class WorkHandover:
+class PartitionWork:
     """Restores and drains the work of all rooms for `services.fusion.deliver.ownership`."""
 
     def __init__(
@@ -70,7 +70,7 @@ class WorkHandover:
         if owned is None:
             return
         for signal in owned.history.open.values():
-            self._publisher.restore(signal)
+            self._publisher.open_signals.restore(signal)
         for action in owned.history.actions:
             self._guard.published(*action)
         owned.history.restored()
@@ -80,10 +80,10 @@ class WorkHandover:
         for symbol in symbols:
             why = self._control.halted(symbol)
             if why is not None:
-                self._publisher.cancel_open(symbol, CancelReason.HALTED, why)
+                self._publisher.open_signals.cancel(symbol, CancelReason.HALTED, why)
         self._prewarmer.warm_current(symbols)
 
-    async def hand_back(self, partitions: frozenset[int]) -> None:
+    async def give_up(self, partitions: frozenset[int]) -> None:
         """Finish or abort the work of `partitions` within the drain budget, write its outcomes, and forget it."""
         self._health.clear("rebuilt", "partitions are moving")
         budget_ms = self._drain_ms
@@ -91,11 +91,11 @@ class WorkHandover:
         # An aborted decision may have handed its signal over: the next owner has to find it in the outputs.
         await self._publisher.flush_signals()
         await self._ledger.written(partitions, int(budget_ms * 0.15))
-        await self._publisher.cancels_written(int(budget_ms * 0.05))
+        await self._publisher.cancels.written(int(budget_ms * 0.05))
         for partition in partitions:
             for symbol in self._intake.start_over(partition):
                 self._guard.forget(symbol)
-                self._publisher.forget(symbol)
+                self._publisher.open_signals.forget(symbol)
                 self._prompts.forget(symbol)
                 self._prewarmer.forget(symbol)
                 self._spans.forget(symbol)

@@ -8,7 +8,7 @@ from services.fusion.deliver.publisher import Publisher
 from services.fusion.prompt.prewarm import Prewarmer
 
 
-class Withdrawals:
+class CancelOnChange:
     """Cancels through the publisher, and has rewritten prefixes sent ahead before they are asked for."""
 
     def __init__(self, publisher: Publisher, prewarmer: Prewarmer) -> None:
@@ -19,10 +19,10 @@ class Withdrawals:
     def bars_changed(self, symbol: str, reason: CancelReason) -> None:
         """Cancel what rested on bars of `symbol` that have been revised or rescaled."""
         self._prewarmer.warm_current([symbol])
-        self._publisher.cancel_open(symbol, reason, "bars that it rested on have been revised or rescaled")
+        self._publisher.open_signals.cancel(symbol, reason, "bars that it rested on have been revised or rescaled")
 
     def on_control(self, control: Control) -> None:
         """Cancel the open signals of what an operator has halted."""
         if control.state is HaltState.HALTED:
             symbol = None if control.scope == GLOBAL else control.scope
-            self._publisher.cancel_open(symbol, CancelReason.HALTED, control.reason)
+            self._publisher.open_signals.cancel(symbol, CancelReason.HALTED, control.reason)
