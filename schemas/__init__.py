@@ -1,6 +1,6 @@
 """The message contracts of Aquiline: pydantic models, and what is generated from them in `schemas/generated/`."""
 
-from schemas.audit import LATENCY_STAGES, AuditRecord, Outcome, is_intact
+from schemas.audit import LATENCY_STAGES, MAX_ANSWER_CHARACTERS, MAX_ANSWER_CHUNKS, AuditRecord, Outcome, is_intact
 from schemas.base import Interval, Message, RunMode, Symbol, interval_ms
 from schemas.control import Control, HaltState
 from schemas.dead_letter import DeadLetter, DeadLetterReason
@@ -34,6 +34,8 @@ from schemas.vision import Detector, Image, Pattern, Skill, VisionFeatures
 
 __all__ = [
     "LATENCY_STAGES",
+    "MAX_ANSWER_CHARACTERS",
+    "MAX_ANSWER_CHUNKS",
     "MAX_FEATURES",
     "SPECS",
     "Action",

@@ -19,7 +19,13 @@ from schemas.signal import Action, AsOf, Mode, OffsetRef, Source, Vision
 
 LATENCY_STAGES: Final = ("fold", "vision_wait", "queue", "prompt", "first_token", "decision", "publish")
 """The keys of `latency_ms` in the order in which a trigger passes them."""
+MAX_ANSWER_CHARACTERS: Final = 65_536
+MAX_ANSWER_CHUNKS: Final = 64
 _CHECKSUM_DIGITS: Final = 16
+
+
+AnswerChunk = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+"""Milliseconds and characters."""
 
 
 class Outcome(StrEnum):
@@ -73,8 +79,13 @@ class AuditRecord(Message):
     engine: Label | None = Field(default=None, description="The engine's name.")
     model: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="The model, as the engine names it.")
     latency_ms: dict[str, float] = Field(default_factory=dict, description="Milliseconds by stage.")
-    answer: Annotated[str, Field(max_length=65_536)] | None = Field(
+    answer: Annotated[str, Field(max_length=MAX_ANSWER_CHARACTERS)] | None = Field(
         default=None, description="The model's whole answer, rationale included."
+    )
+    answer_chunks: Annotated[list[AnswerChunk], Field(max_length=MAX_ANSWER_CHUNKS)] | None = Field(
+        default=None,
+        description="How the answer streamed, in order: milliseconds since the `prompt` stage ended, and the characters of `answer` "
+        "that had arrived by then. Absent when nothing streamed.",
     )
     thought_tokens: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Tokens of the thought before the answer, in mode `deep` on an engine that takes token ids."

@@ -197,7 +197,8 @@ EXAMPLES: Final[dict[type[Message], Message]] = {
             model="MiniCPM4.1-8B",
             latency_ms={"vision_wait": 77.0, "queue": 3.1, "prompt": 1.2, "decide": 389.4, "total": 471.0},
             answer='{"action":"buy","conviction":0.6,"horizon":12,"entry":3,"stop":-20,"target":30,"rationale":"Higher lows on rising volume."}',
-            checksum="25ff1a1e6ac67378",
+            answer_chunks=[[84, 9], [231, 38], [389, 78], [540, 121]],
+            checksum="0f53657fb9913241",
         ),
         SignalOutcome(
             schema_version=1,

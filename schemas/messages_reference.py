@@ -114,7 +114,9 @@ def _limits(field: dict[str, Any]) -> str:
         limits += [f"{sign} {field[word]:g}" for word, sign in words.items() if word in field]
     if "maxLength" in field:
         limits.append(f"{field.get('minLength', 0)} to {field['maxLength']} characters")
-    if "maxItems" in field or "maxProperties" in field:
+    if "maxItems" in field and field["maxItems"] == field.get("minItems"):
+        limits.append(f"exactly {field['maxItems']}")
+    elif "maxItems" in field or "maxProperties" in field:
         limits.append(f"at most {field.get('maxItems', field.get('maxProperties'))}")
     if field.get("pattern") == DECIMAL_PATTERN:
         limits.append("decimal")

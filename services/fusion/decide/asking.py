@@ -98,6 +98,7 @@ class Asking:
         """Have the model think, within its budget, and return the thought and the request for the answer."""
         using, result = self._with, self._result
         result.engine, result.answer = None, ""
+        result.answer_chunks.clear()
         first_at = 0.0
 
         async def took(chunk: Chunk) -> None:
@@ -108,6 +109,7 @@ class Asking:
                 first_at = using.clock.elapsed_s()
                 self._watch.lap("first_token")
             result.answer = (result.answer or "") + chunk.text
+            self._arrived(chunk)
             if chunk.cached_tokens is not None:
                 result.cached_tokens = chunk.cached_tokens
             if chunk.usage is not None:
@@ -132,6 +134,8 @@ class Asking:
         result.usage = None
         result.engine = None
         before = "" if thought is None else thought.before_answer
+        # Of an answer that is asked for again, or of another engine, only the thought before it stays.
+        result.answer_chunks = [one for one in result.answer_chunks if one[1] <= len(before)]
         reader = AnswerReader(thinking=request.mode == "deep" and thought is None)
         first_at = 0.0
         probabilities: dict[LabelAction, float] | None = None
@@ -154,6 +158,7 @@ class Asking:
                         complete = reader.feed(chunk.text)
                     finally:
                         result.answer = before + reader.text
+                        self._arrived(chunk)
                     if complete and reader.decision is not None:
                         self._watch.lap("decision")
                         await publication.publish(reader.decision, self._snapshot, degraded=degraded, probabilities=probabilities)
@@ -185,6 +190,11 @@ class Asking:
         if self._publication.handed_over and not isinstance(flash.answer, Abstain):
             why = await explain_label(using, engine, request, self._prompt, using.prompts.labels.texts[flash.first])
             result.answer = flash.text(why)
+
+    def _arrived(self, chunk: Chunk) -> None:
+        """Keep when a piece of the answer arrived, for the audit."""
+        if chunk.text:
+            self._result.answer_chunks.append((round(self._watch.since_ms("prompt")), len(self._result.answer or "")))
 
     def _shares(self, chunk: Chunk) -> dict[LabelAction, float] | None:
         labels = self._with.prompts.first_words

@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from schemas import AuditRecord, Outcome
+from schemas import MAX_ANSWER_CHARACTERS, AuditRecord, Outcome
 from services.core import metrics
 from services.core.bus import BusError, Record
 from services.core.clock import Clock
@@ -24,7 +24,7 @@ from services.core.settings import Settings
 from services.fusion.deliver.accounts import Accounts
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.deliver.watermark import PartitionWatermark
-from services.fusion.observe.result import TriggerResult
+from services.fusion.observe.result import TriggerResult, coalesced
 from services.fusion.observe.spans import TriggerSpans, TriggerTrace
 from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.triggers import Trigger
@@ -219,5 +219,6 @@ class Ledger:
             latency_ms=result.stages_ms,
             thought_tokens=result.thought_tokens,
             thought_cut=result.thought_cut,
-            answer=result.answer[:65_536] if result.answer is not None else None,
+            answer=result.answer[:MAX_ANSWER_CHARACTERS] if result.answer is not None else None,
+            answer_chunks=coalesced(result.answer_chunks),
         )
