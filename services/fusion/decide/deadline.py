@@ -1,4 +1,4 @@
-"""A limit on the caller's clock for what is awaited: real, or virtual in backtests and tests."""
+"""Until when a signal may leave, and a limit on the caller's clock for what is awaited: real, or virtual in backtests and tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.core.clock import Clock
+from services.core.fusion_settings import FusionSettings
+from services.fusion.deliver.acknowledgements import SkewMeter
+from services.fusion.state.book import Book
+from services.fusion.state.triggers import Trigger
 
 
 @asynccontextmanager
@@ -23,3 +27,29 @@ async def until(clock: Clock, at_ms: int) -> AsyncIterator[None]:
             yield
         finally:
             task.cancel()
+
+
+class Deadline:
+    """Until when the signal of one trigger may leave, as the book is when asked."""
+
+    def __init__(self, settings: FusionSettings, book: Book, trigger: Trigger, skew: SkewMeter) -> None:
+        """`skew` is measured anew with each acknowledgement."""
+        self._settings = settings
+        self._book = book
+        self._trigger = trigger
+        self._skew = skew
+
+    def hand_over_ms(self) -> int:
+        """Return the last moment on the worker's clock to hand the signal over; records and validity are timed by the broker's."""
+        # A record that was folded before it was appended shows that the worker's clock is behind, also before any acknowledgement.
+        skew_ms = min(self._skew.skew_ms, self._trigger.made_ms - self._trigger.origin.ts_ms)
+        return self.valid_until_ms() - self._settings.delivery_reserve_ms + skew_ms
+
+    def valid_until_ms(self) -> int:
+        """Return the last instant to open a position, on the broker's clock: as-of plus the validity, capped at the session's close."""
+        market = self._book.market_ref
+        assert market is not None  # noqa: S101 - a trigger comes from a folded record
+        until_ms = market.ts_ms + self._settings.entry_validity(self._trigger.lane.interval)
+        close_ms = self._book.calendar.session_close_ms(market.ts_event_ms)
+        # Event time and record time are apart in recorded data: what counts is how long the session still lasts after as-of.
+        return until_ms if close_ms is None else min(until_ms, market.ts_ms + close_ms - market.ts_event_ms)

@@ -9,7 +9,7 @@ import structlog
 from schemas import AsOf, Outcome
 from services.core import metrics
 from services.fusion.decide.asking import Asking
-from services.fusion.decide.deadline import until
+from services.fusion.decide.deadline import Deadline, until
 from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.guard import Rejection
 from services.fusion.decide.publication import Publication
@@ -47,14 +47,10 @@ class Decision:
         self._last_as_of = last_as_of
         self._trace = trace
         self._result = TriggerResult(Outcome.FAILED)
+        # Nothing below refers back to this decision: a cycle would keep its prompt, 128 KiB at 32K tokens, until a pass of the collector.
+        self._deadline = Deadline(dependencies.settings.fusion, book, trigger, dependencies.publisher.skew)
         self._publication = Publication(
-            dependencies,
-            book,
-            trigger,
-            self._result,
-            trace,
-            deadline=self._deadline,
-            on_handed_over=lambda: self._handed_over(on_handed_over),
+            dependencies, book, trigger, self._result, trace, deadline=self._deadline, on_handed_over=on_handed_over
         )
 
     async def run(self, ready_ms: int) -> TriggerResult:
@@ -108,24 +104,8 @@ class Decision:
             metrics.EVENT_LAG_SECONDS.observe(lag_ms / 1000)
             rejection = using.guard.on_book(book, trigger.lane.interval, lag_ms, using.control.state.resumed_ms(trigger.lane.symbol))
         if rejection is None:
-            result.deadline_ms = self._deadline()
+            result.deadline_ms = self._deadline.hand_over_ms()
         return rejection
-
-    def _deadline(self) -> int:
-        """Return the last moment on the worker's clock to hand the signal over; records and validity are timed by the broker's."""
-        deadline_ms = self._valid_until() - self._with.settings.fusion.delivery_reserve_ms
-        # A record that was folded before it was appended shows that the worker's clock is behind, also before any acknowledgement.
-        skew_ms = min(self._with.publisher.skew.skew_ms, self._trigger.made_ms - self._trigger.origin.ts_ms)
-        return deadline_ms + skew_ms
-
-    def _valid_until(self) -> int:
-        """Return the last instant to open a position, on the broker's clock: as-of plus the validity, capped at the session's close."""
-        market = self._book.market_ref
-        assert market is not None  # noqa: S101
-        until_ms = market.ts_ms + self._with.settings.fusion.entry_validity(self._trigger.lane.interval)
-        close_ms = self._book.calendar.session_close_ms(market.ts_event_ms)
-        # Event time and record time are apart in recorded data: what counts is how long the session still lasts after as-of.
-        return until_ms if close_ms is None else min(until_ms, market.ts_ms + close_ms - market.ts_event_ms)
 
     def _rests_on_less(self) -> bool:
         last, now = self._last_as_of, self._result.as_of
@@ -142,7 +122,7 @@ class Decision:
         result.vision = plan.vision.state
         last_close_ms = self._book.bars[lane.interval].last_close_ms
         snapshot = Snapshot(
-            plan.vision, plan.facts["close"], plan.facts["atr"], last_close_ms, self._valid_until(), self._book.epochs.version
+            plan.vision, plan.facts["close"], plan.facts["atr"], last_close_ms, self._deadline.valid_until_ms(), self._book.epochs.version
         )
         watch = Stopwatch(result.stages_ms, using.clock)
         try:
@@ -191,7 +171,3 @@ class Decision:
     def _end(self, outcome: Outcome, reason: str, detail: str) -> TriggerResult:
         self._result.end(outcome, reason, detail)
         return self._result
-
-    def _handed_over(self, told: Callable[[AsOf], None]) -> None:
-        assert self._result.as_of is not None  # noqa: S101 - taken before it was asked
-        told(self._result.as_of)

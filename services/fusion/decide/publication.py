@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from schemas import Outcome
+from schemas import AsOf, Outcome
 from services.core import metrics
 from services.core.bus import BusError
 from services.fusion.decide.answer import Answer, Entry, action_of
+from services.fusion.decide.deadline import Deadline
 from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.guard import Rejection
 from services.fusion.decide.prices import prices
@@ -36,10 +37,10 @@ class Publication:
         result: TriggerResult,
         trace: TriggerTrace,
         *,
-        deadline: Callable[[], int],
-        on_handed_over: Callable[[], None],
+        deadline: Deadline,
+        on_handed_over: Callable[[AsOf], None],
     ) -> None:
-        """`deadline` returns the last moment to hand over, on the worker's clock; `on_handed_over` is called when that is done."""
+        """`on_handed_over` is called with the signal's as-of as soon as the producer has it."""
         self._with = dependencies
         self._book = book
         self._trigger = trigger
@@ -74,7 +75,7 @@ class Publication:
         if rejection is not None:
             result.end(Outcome.BLOCKED, rejection.rule, rejection.detail)
             return
-        late_ms = now_ms - min(result.deadline_ms or 0, self._deadline())  # the skew may have been measured anew
+        late_ms = now_ms - min(result.deadline_ms or 0, self._deadline.hand_over_ms())  # the skew may have been measured anew
         if late_ms > 0:
             result.end(Outcome.STALE, "deadline", f"the decision came {late_ms} ms after the deadline")
             return
@@ -103,7 +104,7 @@ class Publication:
             return
         result.signal = signal
         self._acknowledging = asyncio.create_task(self._acknowledge(sent), name=f"publish-{signal.signal_id}")
-        self._on_handed_over()
+        self._on_handed_over(result.as_of)
 
     async def concluded(self) -> None:
         """Wait for the broker's word on the signal, and end the trigger as it says."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from schemas import Action, CancelReason, Outcome, Signal, Topic
 from services.core.bus import BusError
 from services.core.metrics import REGISTRY
+from services.fusion.decide.decision import Decision
 from services.fusion.deliver.open_signals import OpenSignals
 from services.fusion.deliver.publisher import Publisher
+from services.fusion.observe.result import TriggerResult
+from services.fusion.prompt.builder import Prompt
 from services.inference.engine import EngineError, EngineInfo
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument, seen, split
 from tests.unit.fusion.clock import SkewedClock
@@ -470,3 +474,23 @@ async def test_the_first_decision_of_a_worker_whose_clock_is_behind_meets_the_br
         await asked(desk)
     assert await desk.outcomes() == [(Outcome.STALE, "deadline")]
     assert await desk.said() == []
+
+
+@pytest.mark.parametrize("answer", [BUY, ABSTAIN, NONSENSE, EngineError("engine_broke", "gone")])
+async def test_an_ended_decision_is_freed_without_waiting_for_the_collector(answer: str | EngineError) -> None:
+    """A decision holds its prompt's token ids: in a reference cycle, those of thousands of decisions stayed in memory."""
+    engine = ScriptedEngine([answer])
+    desk = await desk_with(engine)
+    async with desk.running():
+        await asked(desk)
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await asked(desk, 6)
+            engine.requests.clear()
+            gc.collect()
+            left = [type(one).__name__ for one in gc.garbage if isinstance(one, Decision | Prompt | TriggerResult)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+    assert left == []
