@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ BENCHMARKS: Final = {
     "luck": "how often the report takes luck for skill, and finds an edge of a given size (20 min)",
     "redis_clients": "answers a second of one Redis connection and of a pool, 0, 1 and 3 ms away (2 min)",
     "console": "the live page under 500 events a second for five minutes (8 min; needs Chromium)",
-    "vision": "charts a second, drawn, looked at and through the whole service (1 min; needs torch)",
+    "vision": "charts a second, drawn, looked at and through the whole service (1 min)",
 }
 _TEACHING: Final = """
 Each runs in a process of its own, starts the Kafka, Redis and simulator that it needs on loopback, and ends them. The figures depend
@@ -60,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [name for name in options.names if name not in {*BENCHMARKS, "report"}]:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are {', '.join(BENCHMARKS)}, and `report`")
     wanted = [name for name in options.names if name != "report"] if options.names else list(BENCHMARKS)
-    failed = [name for name in wanted if not _run(name, quick=options.quick, asked=bool(options.names))]
+    failed = [name for name in wanted if not _run(name, quick=options.quick)]
     if wanted and not options.quick:
         print(f"kept in {RESULTS}; `python -m benchmarks report` writes {DOCUMENT.name} from it")
     if "report" in options.names:
@@ -69,10 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run(name: str, *, quick: bool, asked: bool) -> bool:
-    if name == "vision" and find_spec("torch") is None:
-        print("vision: needs torch (pip install 'aquiline[vision]'); left out")
-        return not asked
+def _run(name: str, *, quick: bool) -> bool:
     print(f"{name}: {BENCHMARKS[name]}", flush=True)
     with tempfile.TemporaryDirectory(prefix="aquiline-benchmark-") as folder:
         out = Path(folder) / "result.json" if quick else RESULTS / f"{name}.json"

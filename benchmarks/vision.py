@@ -1,7 +1,7 @@
 """Charts a second: drawing, the network's forward pass and the whole vision service, one chart at a time and in batches.
 
 `python -m benchmarks.vision` measures all on the CPU and stores `benchmarks/results/vision.json`. On a GPU host,
-`python -m benchmarks.vision --device cuda --forward-only --out FILE` needs numpy, torch, pydantic and orjson alone.
+`python -m benchmarks.vision --device cuda --forward-only --out FILE` needs numpy, torch, safetensors, pydantic and orjson alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.vision.render import ChartSpec, Pixels, render
+from services.vision.render import ChartSpec, render
 
 RESULTS: Final = Path(__file__).parent / "results" / "vision.json"
 SPEC: Final = ChartSpec()
@@ -68,22 +68,13 @@ def pattern_rows(seconds: float) -> list[dict[str, Any]]:
 
 
 def forward_rows(device: str, seconds: float) -> list[dict[str, Any]]:
-    """From pixels in the host's memory to probabilities there; the weights are random, since they cost the same."""
-    import torch  # noqa: PLC0415 - seconds, and gigabytes
+    """From pixels in the host's memory to probabilities there, with the shipped weights, as the service has it: numpy or torch on a GPU."""
+    from services.vision.loading import load_forecaster  # noqa: PLC0415 - torch takes seconds
 
-    from services.vision.network import ChartNetwork  # noqa: PLC0415
-
-    torch.set_num_threads(1)  # as the service has it
-    network = ChartNetwork(normalized=False).eval().to(device)
-
-    def forward(images: Pixels) -> None:
-        with torch.inference_mode():
-            batch = torch.from_numpy(images).to(device).unsqueeze(1).to(torch.float32) / 255
-            torch.sigmoid(network(batch)).cpu().numpy()
-
+    model = load_forecaster(device="cuda" if device == "cuda" else "cpu")
     batches = CUDA_BATCHES if device == "cuda" else CPU_BATCHES
     images = render(SPEC, _walks(64)).repeat(max(batches) // 64, axis=0)
-    return [_row(f"forward {device}", batch, seconds, partial(forward, images[:batch])) for batch in batches]
+    return [_row(f"forward {device}", batch, seconds, partial(model.p_up, images[:batch])) for batch in batches]
 
 
 def service_rows() -> list[dict[str, Any]]:
@@ -106,18 +97,20 @@ def service_rows() -> list[dict[str, Any]]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    import torch  # noqa: PLC0415
-
     cpu = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(0) if device == "cuda" else None,
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torch_threads": torch.get_num_threads(),
         "numpy": np.__version__,
+        **(_gpu() if device == "cuda" else {}),
     }
+
+
+def _gpu() -> dict[str, Any]:
+    import torch  # noqa: PLC0415 - seconds, and gigabytes
+
+    return {"gpu": torch.cuda.get_device_name(0), "torch": str(torch.__version__)}
 
 
 def _row(what: str, batch: int, seconds: float, work: Callable[[], object]) -> dict[str, Any]:

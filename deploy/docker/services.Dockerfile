@@ -1,5 +1,5 @@
-# Aquiline's Python services. Targets: `services` (without torch), `vision` (with torch, several GB) and `local` (with llama.cpp and the
-# weights of a small real model).
+# Aquiline's Python services. Targets: `services` (every service), `local` (with llama.cpp and the weights of a small real model) and
+# `vision-cuda` (with torch's CUDA build, several GB: only for vision.device = "cuda").
 # Every package comes from a lock with its hash. The images hold no pip, no build tools and no sources.
 #
 #   docker build -f deploy/docker/services.Dockerfile --target services -t aquiline/services:0.1.0 .
@@ -23,7 +23,7 @@ COPY --from=wheel /wheels /wheels
 RUN pip --python /opt/aquiline/bin/python install --no-cache-dir --no-deps --no-index /wheels/aquiline-*.whl \
     && pip --python /opt/aquiline/bin/python check
 
-FROM services-packages AS vision-packages
+FROM services-packages AS vision-cuda-packages
 COPY deploy/locks/vision.txt /locks/vision.txt
 RUN pip --python /opt/aquiline/bin/python install --no-cache-dir --no-deps --require-hashes -r /locks/vision.txt \
     && pip --python /opt/aquiline/bin/python check
@@ -55,8 +55,8 @@ USER 10001:10001
 HEALTHCHECK NONE
 CMD ["aquiline", "--help"]
 
-FROM runtime AS vision
-COPY --from=vision-packages /opt/aquiline /opt/aquiline
+FROM runtime AS vision-cuda
+COPY --from=vision-cuda-packages /opt/aquiline /opt/aquiline
 
 FROM runtime AS local
 COPY --from=local-packages /opt/aquiline /opt/aquiline

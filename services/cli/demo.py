@@ -41,7 +41,7 @@ def demo(
     outage: Annotated[bool, typer.Option(help="Stop the engine for three seconds, then show the recovery.")] = True,
     vision: Annotated[
         Vision,
-        typer.Option(help="Vision features: as recorded, `live` from the chart model (needs torch), `late` (after the wait), or none."),
+        typer.Option(help="Vision features: as recorded, `live` from the chart model, `late` (after the wait), or none."),
     ] = Vision.RECORDED,
     intervals: Annotated[
         str, typer.Option(help="Intervals in the prompt, fastest first; the first is 1d, the slower ones are built from it.")

@@ -1,6 +1,6 @@
 """`aquiline vision`: draw a chart, train the chart network, judge it, and record what the demo plays.
 
-torch is imported by `train`, `evaluate` and `record` alone, and only once they run.
+Only `train` imports torch, and only once it runs.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def evaluate(
     except (ForecasterError, MissingDataError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed; the evaluation needs: pip install 'aquiline[vision,vision-train]'")
+        _fail(f"{error.name} is not installed; the evaluation needs: pip install 'aquiline[vision-train]'")
     facts = model_card.TrainingFacts(**json.loads(log.read_text()))
     auc = evaluation.models[0].figures["AUC"]
     write_skill(weights, facts.sha256, Skill(auc=round(auc.value, 4), auc_low=round(auc.low, 4), auc_high=round(auc.high, 4)))
@@ -144,7 +144,7 @@ def record(
     out: Annotated[Path, typer.Option(help="File to write.")] = RECORDED_FILE,
     weights: Annotated[Path, typer.Option(help="Weights file of the network to use.")] = SHIPPED_WEIGHTS,
 ) -> None:
-    """Record what the service publishes for the demo's bars, so that the demo needs no torch."""
+    """Record what the service publishes for the demo's bars, which the demo plays by default."""
     from services.vision.record_features import record as run_service  # noqa: PLC0415 - imports the service
 
     try:

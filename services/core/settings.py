@@ -180,7 +180,9 @@ class VisionSettings(Section):
         1.8,
         description="A window in which a close is this many times the one before, or the inverse, without a split, is not drawn.",
     )
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs.")
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="Where the model runs: numpy on the CPU, torch on a GPU (the extra `vision`)."
+    )
     weights_file: Path | None = Field(None, description="Weights in safetensors format; the shipped ones when absent.")
 
 

@@ -120,7 +120,7 @@ class ActRun:
             await pipeline.publish_candles(history[start : start + _CHUNK_BARS])
             await wait_until(pipeline.all_processed)
             screen.done = min(len(history), start + _CHUNK_BARS)
-        await pipeline.market_features_acknowledged()
+        await pipeline.features_acknowledged()
 
     async def _play_phase(self, plan: PhasePlan) -> None:
         pipeline, screen, engine = self._pipeline, self._screen, self._act.engine
@@ -155,6 +155,7 @@ class ActRun:
             screen.note("interrupted: no more bars are published; open triggers are decided and reported")
         await self._player.finish()
         await wait_until(pipeline.all_processed, _DRAIN_S)
+        await pipeline.features_acknowledged()
         inputs = await self._inputs() - inputs_before
         await wait_until(lambda: pipeline.worker.accounts.records.total() >= inputs and pipeline.settled(), _DRAIN_S)
         return inputs

@@ -125,9 +125,12 @@ class Pipeline:
         finally:
             await reader.close()
 
-    async def market_features_acknowledged(self) -> None:
-        """Return once the broker has acknowledged all market features."""
-        while await self.length(Topic.MARKET_FEATURES) < self.market.counts.features:  # noqa: ASYNC110 - acknowledgements have no event
+    async def features_acknowledged(self) -> None:
+        """Return once the broker has acknowledged the features of every candle that was processed."""
+        while (  # noqa: ASYNC110 - acknowledgements have no event
+            await self.length(Topic.MARKET_FEATURES) < self.market.counts.features
+            or (self.vision is not None and await self.length(Topic.VISION_FEATURES) < self.vision.counts.due)
+        ):
             await asyncio.sleep(_POLL_S)
 
     async def _publish(self, messages: Sequence[tuple[Topic, str, Message]]) -> None:

@@ -1,1 +1,1 @@
-"""The vision service: candles in, chart images through a torch model, vision features out."""
+"""The vision service: candles in, chart images through a network trained in torch, vision features out."""

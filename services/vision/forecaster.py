@@ -1,6 +1,6 @@
 """The protocol of a chart forecaster: implement it to run your own model in the vision service.
 
-`services.vision.loading` returns the shipped implementation, which needs torch.
+`services.vision.loading` returns the shipped implementation, in numpy or torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The chart network in torch: three blocks of convolution over the 64 by 60 image and one linear layer, after Jiang, Kelly and Xiu.
+"""The chart network in torch, which trains it, and runs it on a GPU.
 
-Only `services.vision.loading` imports modules that import torch, and only when asked.
+Only `services.vision.loading` and the command `aquiline vision train` import modules that import torch, and only when asked.
 """
 
 from __future__ import annotations
@@ -10,50 +10,58 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-CHANNELS: Final = (16, 32, 64)
-"""A quarter of the paper's 64, 128 and 256, and 50 K weights in place of 709 K: there are some 13 K windows to learn from here."""
+from services.vision.architecture import BLOCKS, FEATURES, KERNEL, LEAK, POOL_ROWS
+from services.vision.weights import Tensors, Weights
 
-_KERNEL: Final = (5, 3)
-_LEAK: Final = 0.01
+_DROPOUT: Final = 0.5
 
 
 class ChartNetwork(nn.Module):
     """One logit for each image; above 0 the model expects the market to be higher after its horizon.
 
-    Source: Jiang, Kelly, Xiu (2023), section II and figure 3, the network for 20 bars: 5 by 3 convolutions, the first with
-    a vertical stride of 3 and dilation of 2 as its rows are sparse, batch norm, leaky ReLU of 0.01, 2 by 1 max-pooling, dropout of
-    a half before the linear layer. Theirs has two outputs under a softmax, which is the same as one logit.
+    Source: Jiang, Kelly, Xiu (2023), section II and figure 3: convolution, batch norm, leaky ReLU and max-pooling three times, dropout
+    before the linear layer. Theirs has two outputs under a softmax, which is the same as one logit.
     """
 
     def __init__(self, *, normalized: bool) -> None:
         """Build it with batch norm for training (`normalized`), or without, as `folded` returns it."""
         super().__init__()
-        blocks: list[nn.Module] = []
-        before = 1
-        for index, channels in enumerate(CHANNELS):
-            first = index == 0
-            blocks += [
+        modules: list[nn.Module] = []
+        for block in BLOCKS:
+            modules += [
                 nn.Conv2d(
-                    before,
-                    channels,
-                    _KERNEL,
-                    stride=(3, 1) if first else (1, 1),
-                    dilation=(2, 1) if first else (1, 1),
-                    padding=(12, 1) if first else (2, 1),
+                    block.channels_in,
+                    block.channels,
+                    KERNEL,
+                    stride=(block.stride_rows, 1),
+                    dilation=(block.dilation_rows, 1),
+                    padding=(block.padding_rows, 1),
                 ),
-                nn.BatchNorm2d(channels) if normalized else nn.Identity(),
-                nn.LeakyReLU(_LEAK),
-                nn.MaxPool2d((2, 1)),
+                nn.BatchNorm2d(block.channels) if normalized else nn.Identity(),
+                nn.LeakyReLU(LEAK),
+                nn.MaxPool2d((POOL_ROWS, 1)),
             ]
-            before = channels
-        self.blocks = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(0.5)
-        self.linear = nn.Linear(CHANNELS[-1] * 3 * 60, 1)
+        self.blocks = nn.Sequential(*modules)
+        self.dropout = nn.Dropout(_DROPOUT)
+        channels, rows, columns = FEATURES
+        self.linear = nn.Linear(channels * rows * columns, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (batch,) of images (batch, 1, 64, 60) of 0.0 and 1.0."""
         logits: Tensor = self.linear(self.dropout(self.blocks(images).flatten(1)))
         return logits.squeeze(1)
+
+
+def from_weights(weights: Weights) -> ChartNetwork:
+    """Return the network with these weights, in evaluation mode."""
+    network = ChartNetwork(normalized=False)
+    network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()})
+    return network.eval()
+
+
+def to_tensors(network: ChartNetwork) -> Tensors:
+    """Return the network's tensors by name, as `encode_weights` takes them."""
+    return {name: tensor.detach().cpu().to(torch.float32).numpy() for name, tensor in network.state_dict().items()}
 
 
 def folded(trained: ChartNetwork, *, scale: float, shift: float) -> ChartNetwork:

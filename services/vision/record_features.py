@@ -1,4 +1,4 @@
-"""Records vision features by running the service over bars on an in-process bus, for the demo to play without torch."""
+"""Records vision features by running the service over bars on an in-process bus, for the demo to play."""
 
 from __future__ import annotations
 

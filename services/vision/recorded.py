@@ -1,4 +1,4 @@
-"""The recorded vision features that the demo plays without torch; `aquiline vision record` writes them."""
+"""The recorded vision features that the demo plays by default; `aquiline vision record` writes them."""
 
 from __future__ import annotations
 

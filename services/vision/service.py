@@ -30,8 +30,10 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class VisionCounts(Counts):
-    """How many records were read and how many windows were published or refused."""
+    """How many records were read and how many windows were due, published or refused."""
 
+    due: int = 0
+    """Counted with the record, when the window is still to be computed."""
     published: int = 0
     refused: Counter[Refusal] = field(default_factory=Counter)
 
@@ -70,7 +72,10 @@ class VisionService(FoldingService[CandleResult]):
         """Count a record and, if its window is refused, the reason."""
         super().count(result)
         due = result.due
-        if due is None or isinstance(due.window, Window):
+        if due is None:
+            return
+        if isinstance(due.window, Window):
+            self.counts.due += 1
             return
         self.counts.refused[due.window] += 1
         VISION_WINDOWS.labels(due.window.value).inc()

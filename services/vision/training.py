@@ -17,7 +17,7 @@ from services.vision.dataset import Samples
 from services.vision.forecast_quality import log_loss
 from services.vision.logistic import calibrate, sigmoid
 from services.vision.model_card import TrainingFacts
-from services.vision.network import ChartNetwork, folded
+from services.vision.network import ChartNetwork, folded, to_tensors
 from services.vision.render import Floats, Pixels
 from services.vision.weights import About, encode_weights, weights_hash
 
@@ -92,7 +92,7 @@ def train(train_part: Samples, validation: Samples, plan: Plan, progress: Callab
         train_until_ms=int(validation.label_end_ms.max()) + 1,
     )
     shipped = folded(network.eval(), scale=scale, shift=shift)
-    data = encode_weights(shipped, about)
+    data = encode_weights(to_tensors(shipped), about)
     facts = TrainingFacts(
         seed=plan.seed,
         epochs=[(epoch.number, epoch.train_loss, epoch.validation_loss) for epoch in epochs],

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-
-if os.environ.get("CI") != "true":
-    pytest.importorskip("torch")
 
 from deploy.local import LocalKafka
 from services.core.bus import Producer

@@ -1,15 +1,11 @@
-"""The stack of `docker-compose.yml`, every part of it that is ours, with log-ins and without. Needs the extra `vision`."""
+"""The stack of `docker-compose.yml`, every part of it that is ours, with log-ins and without."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-
-if os.environ.get("CI") != "true":
-    pytest.importorskip("torch")
 
 from deploy.local import LocalKafka, LocalSecurity
 from tests.conftest import start_or_skip

@@ -1,4 +1,4 @@
-"""The vision service with the shipped network as a process of its own, on a real Kafka. Needs the extra `vision`."""
+"""The vision service with the shipped network as a process of its own, on a real Kafka."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ import signal
 import sys
 
 import pytest
-
-if os.environ.get("CI") != "true":
-    pytest.importorskip("torch")
-    pytest.importorskip("safetensors")
 
 from schemas import Topic
 from services.core.bus import TopicPartition
