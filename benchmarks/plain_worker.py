@@ -37,7 +37,7 @@ class PlainWorker(NullSink):
         self._instruments = Instruments(bus, clock, settings.run_mode, "plain-instruments")
         self.books = Books(settings.fusion, self._instruments)
         self._intake = Intake(settings, clock, self.books, TriggerPolicy(settings.fusion))
-        store = PrefixStore(None, settings.redis, clock, fingerprint(tokenizer, settings.engine.chat_template))
+        store = PrefixStore(None, settings.redis, clock, fingerprint(tokenizer, settings.engine.chat_template, settings.fusion.strategy))
         self.prompts = PromptBuilder(settings.fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
         self._signals = topic_name(Topic.STRATEGY_SIGNALS, settings.run_mode)
         self._queue: asyncio.Queue[Record] = asyncio.Queue()

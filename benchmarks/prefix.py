@@ -32,9 +32,10 @@ from services.fusion.prompt.facts import facts
 from services.fusion.prompt.layout import tail_text
 from services.fusion.prompt.lines import Rows, digits_for
 from services.fusion.prompt.prewarm import Prewarmer
+from services.fusion.prompt.rules import rules
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.traffic import EngineTraffic
-from services.fusion.prompt.wording import QUESTION, RULES, bars_heading, instrument_block
+from services.fusion.prompt.wording import QUESTION, bars_heading, instrument_block
 from services.fusion.service import load_tokenizer
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
@@ -43,6 +44,7 @@ from services.inference.sglang_client import CAPABILITIES
 from services.inference.simulator.radix import RadixTree
 from services.inference.simulator.timing import Calibration
 from services.market.book import Book as MarketBook
+from services.strategy.folder import shipped
 
 MODE: Final = RunMode.DEMO
 WINDOW_BARS: Final = 256
@@ -216,7 +218,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
             continue
         shown = digits.setdefault(bar.symbol, digits_for(book.epochs.frozen(INTERVAL).range_bp))
         rows = Rows(book, INTERVAL, shown).before(len(bars), WINDOW_BARS)
-        pieces = [RULES["line"], instrument_block(instrument, book.calendar.zone), bars_heading(INTERVAL, shown), *rows]
+        pieces = [rules(shipped(), "line"), instrument_block(instrument, book.calendar.zone), bars_heading(INTERVAL, shown), *rows]
         ids = np.concatenate([*map(encode, pieces), tokenizer.encode(_tail(book))])
         hits.add(len(ids), engine.cached(ids))
     return hits

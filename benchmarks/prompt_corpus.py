@@ -88,7 +88,7 @@ def _prompts() -> PromptBuilder:
     """Return a builder whose texts are wanted and whose ids are not: any tokenizer will do."""
     tokenizer = Tokenizer.from_file(DATA / "tokenizer.json")
     redis = RedisSettings()
-    store = PrefixStore(None, redis, SystemClock(), fingerprint(tokenizer, TEMPLATE))
+    store = PrefixStore(None, redis, SystemClock(), fingerprint(tokenizer, TEMPLATE, SETTINGS.strategy))
     return PromptBuilder(SETTINGS, tokenizer, TEMPLATE, store, redis.local_bytes)
 
 

@@ -12,8 +12,10 @@ from services.core.tokenizer import Tokenizer
 from services.fusion.prompt.facts import facts
 from services.fusion.prompt.layout import tail_text
 from services.fusion.prompt.lines import Rows, digits_for
-from services.fusion.prompt.wording import QUESTION, RULES, instrument_block
+from services.fusion.prompt.rules import rules
+from services.fusion.prompt.wording import QUESTION, instrument_block
 from services.fusion.state.book import Book
+from services.strategy.folder import shipped
 
 _LOOKED_AT: Final = 256
 
@@ -27,7 +29,7 @@ def window_for(tokens: int, bars_since: float, tokenizer: Tokenizer, symbol: str
         book.fold_market(MarketFeatures.decode(walk.bar(START_MS + number * MINUTE_MS)))
     vision = book.current_vision("1m")
     around = tail_text(book, "1m", book.epochs.frozen("1m"), vision, facts(book, "1m", vision), question=QUESTION["line"])
-    fixed = sum(map(len, tokenizer.encode_batch([RULES["line"], instrument_block(book.instrument, book.calendar.zone), around])))
+    fixed = sum(map(len, tokenizer.encode_batch([rules(shipped(), "line"), instrument_block(book.instrument, book.calendar.zone), around])))
     lines = Rows(book, "1m", digits_for(book.epochs.frozen("1m").range_bp)).before(_LOOKED_AT, _LOOKED_AT)
     a_line = sum(map(len, tokenizer.encode_batch(lines))) / len(lines)
     return round((tokens - fixed) / a_line - bars_since)

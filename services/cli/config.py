@@ -13,7 +13,9 @@ from pydantic import SecretStr
 from services.cli.options import ConfigOption
 from services.core.settings import Settings, SettingsError, load
 from services.core.settings_reference import to_toml
-from services.core.settings_section import Section
+from services.fusion.prompt.version import version_of
+from services.strategy.model import Strategy
+from services.strategy.section import Section
 
 app = typer.Typer(help="Check the settings, or print those in force.", no_args_is_help=True)
 
@@ -48,7 +50,7 @@ def as_toml(settings: Settings) -> str:
     lines = [f"{key} = {_value(value)}" for key, value in values.items() if not isinstance(value, Section)]
     for name, section in values.items():
         if isinstance(section, Section):
-            keys = [f"{key} = {_value(value)}" for key, value in section if value is not None]
+            keys = [_line(key, value) for key, value in section if value is not None]
             lines += ["", f"[{name}]", *keys]
     return "\n".join(lines) + "\n"
 
@@ -56,6 +58,12 @@ def as_toml(settings: Settings) -> str:
 def missing_files(settings: Settings) -> list[str]:
     """Return a sentence for each file that `settings` name and that does not exist."""
     return [f"{key} names {str(file)!r}, which is not a file" for key, file in _named_files(settings) if not file.is_file()]
+
+
+def _line(key: str, value: object) -> str:
+    if isinstance(value, Strategy):
+        return f"# {key}: {version_of(value)}; its values are below, and `aquiline strategy show` prints what the model is shown"
+    return f"{key} = {_value(value)}"
 
 
 def _value(value: object) -> str:

@@ -67,6 +67,10 @@ def demo(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as `fusion.trigger_on_vision=true`; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the simulator and of the charts' delays.")] = 0,
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Decide by this strategy, which `aquiline strategy new` makes, and publish its features."),
+    ] = None,
     console: Annotated[bool, typer.Option(help="Serve the console, the live page, on what is played.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", help="Write log lines from `info` on instead of errors only.")] = False,
 ) -> None:
@@ -91,6 +95,11 @@ def demo(
     **Another trigger policy:** charts trigger too, and at most every second bar does:
 
         aquiline demo --set fusion.trigger_on_vision=true --min-gap-bars 2
+
+    **A strategy of your own**, with a feature of its own in every prompt:
+
+        aquiline strategy new momentum
+        aquiline demo --strategy momentum
     """
     options = Options(
         symbols=symbols,
@@ -114,6 +123,7 @@ def demo(
         assignments=tuple(assignments or ()),
         seed=seed,
         console=console,
+        strategy=strategy,
         verbose=verbose,
     )
     typer.echo("aquiline demo: loading; this takes a few seconds.")

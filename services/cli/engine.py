@@ -242,7 +242,7 @@ async def prefixes_in_use(url: str, tokenizer_file: Path) -> list[TokenIds]:
         return []
     clock = SystemClock()
     tokenizer = Tokenizer.from_file(settings.engine.tokenizer_file or tokenizer_file)
-    store = PrefixStore(client, settings.redis, clock, fingerprint(tokenizer, settings.engine.chat_template))
+    store = PrefixStore(client, settings.redis, clock, fingerprint(tokenizer, settings.engine.chat_template, settings.fusion.strategy))
     try:
         return await store.hottest(SGLangEngine(url, clock).name, _MOST_PREFIXES)
     finally:

@@ -24,6 +24,7 @@ class _Entry(NamedTuple):
 COMMANDS: Final[dict[str, _Entry]] = {
     "demo": _Entry("services.cli.demo:app", "Play real market data through every service, and show the signals."),
     "config": _Entry("services.cli.config:app", "Check the settings, or print those in force."),
+    "strategy": _Entry("services.cli.strategy:app", "Make, check, show and compare strategies."),
     "doctor": _Entry("services.cli.doctor:app", "Check everything that a worker depends on, and report how to fix it."),
     "topics": _Entry("services.cli.topics:app", "Create the topics, or compare them with the configuration that is needed."),
     "secrets": _Entry("services.cli.secrets:app", "Create random passwords as files."),

@@ -16,7 +16,7 @@ from services.core.bus.connect import connect
 from services.core.clock import SystemClock
 from services.core.settings import LogSettings, Settings, SettingsError
 from services.fusion.prompt.builder import config_version
-from services.fusion.prompt.version import PROMPT_VERSION
+from services.fusion.prompt.version import version_of
 from services.fusion.service import load_tokenizer
 from services.promotion.comparison import Criteria, Expected, NothingToCompareError, compare
 from services.promotion.comparison_result import Comparison
@@ -130,7 +130,7 @@ def _expected(settings: Settings) -> Expected:
         version = config_version(settings.fusion, load_tokenizer(engine), engine.chat_template)
     except SettingsError:
         version = None  # the tokenizer is where the workers are
-    return Expected(decision_settings_hash(settings), version, PROMPT_VERSION)
+    return Expected(decision_settings_hash(settings), version, version_of(settings.fusion.strategy))
 
 
 async def _read(sides: tuple[Settings, Settings], since_ms: int) -> tuple[SideRecords, SideRecords]:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode
 
 from schemas import Interval, interval_ms
-from services.core.settings_section import NotNegative, Positive, Section
+from services.strategy.folder import read, shipped
+from services.strategy.model import Strategy
+from services.strategy.section import NotNegative, Positive
+from services.strategy.values import Answers, Deadlines, Guard, Levels, Permits, Triggers
 
 
-class FusionSettings(Section):
+def _strategy(value: Any) -> Any:
+    """Return the strategy in the folder that a settings file or variable names."""
+    return read(Path(value)) if isinstance(value, str | Path) else value
+
+
+StrategyFolder = Annotated[Strategy, BeforeValidator(_strategy), NoDecode]
+"""A strategy, given as its folder; in exported settings as its contents."""
+
+
+class FusionSettings(Triggers, Answers, Levels, Deadlines, Permits, Guard):
     """The worker."""
 
+    strategy: StrategyFolder = Field(
+        default_factory=shipped,
+        description="Folder of the strategy, which `aquiline strategy new` makes: what the model is shown and told, when it is asked, and within which limits; in a settings file relative to that file. `docs/strategies.md` lists what it sets.",
+    )
     group: str = Field(
         "aquiline-fusion",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
@@ -31,103 +49,28 @@ class FusionSettings(Section):
     intervals: Annotated[list[Interval], Field(min_length=1, max_length=6)] = Field(
         ["1m", "15m", "1h"], description="Intervals in the prompt, fastest first; records of others are `filtered`."
     )
-    trigger_intervals: list[Interval] = Field([], description="Intervals whose bars trigger; the fastest alone when empty.")
     window_bars: Positive = Field(256, description="W: closed bars of the fastest interval in a prompt at the start of an epoch.")
     epoch_slots: Positive = Field(64, description="K: slots of the fastest interval from one epoch to the next.")
     slow_window_bars: Positive = Field(64, description="Closed bars of each slower interval in a prompt.")
-    min_bars: Positive = Field(20, description="Signals are blocked while there are fewer closed bars than this.")
-    max_gap_bars: NotNegative = Field(8, description="More missing bars in a row than this inside the window block a signal.")
-    max_sparse_gap_bars: NotNegative = Field(
-        30, description="The same for an instrument that is `sparse`: one whose minutes often pass without a trade."
-    )
-    max_missing_share: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1,
-        description="More missing bars in the window than this share of `window_bars` block a signal, unless the instrument is `sparse`.",
-    )
-    max_jump: Annotated[float, Field(gt=1)] = Field(
-        1.8,
-        description="A close that is more than this many times the one before, or the inverse, without a split, blocks as `suspected_split` "
-        "until a split or a correction explains it or an operator resumes the symbol by name.",
+    slow_windows: dict[Interval, Positive] = Field(
+        {}, description="Closed bars of single slower intervals in a prompt, where they differ from `slow_window_bars`."
     )
     max_symbols: Positive = Field(2_000, description="Symbols beyond this many are dead-lettered (`too_many_symbols`).")
-    trigger_on_closed_bar: bool = Field(True, description="Ask on every closed bar of a trigger interval.")
-    trigger_on_vision: bool = Field(False, description="Ask on vision features that no waiting bar was waiting for.")
-    trigger_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Ask when a forming bar has moved by this many ATR since the last trigger."
-    )
-    mode: Literal["flash", "fast"] = Field(
-        "fast",
-        description="How to ask: `flash` for one token with the probabilities of the actions, `fast` for a short answer with prices.",
-    )
     answer_form: Literal["line", "json"] = Field(
         "line",
         description="How the model is to answer: `line` for numbers on one line, a third of the tokens, or `json`; `json` unless given where `engine.kind` has no grammar for lines (`openai`, a plug-in).",
-    )
-    rationale: Literal["none", "short"] = Field(
-        "short",
-        description="`short`: the model says in a sentence why, after the signal has been handed over, for the audit; in mode `flash` by a call of its own, which is left out while a decision waits or runs.",
-    )
-    flash_min_margin: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="Mode `flash`: abstain when the likeliest action leads the next one by less probability than this."
-    )
-    flash_temperature: Annotated[float, Field(gt=0, le=100)] = Field(
-        1.0, description="Mode `flash`: divides the log-probabilities of the actions; above 1 flattens them."
-    )
-    flash_horizon_bars: Annotated[int, Field(ge=1, le=99)] = Field(5, description="Mode `flash`: for how many bars a view holds.")
-    flash_entry_tenths_atr: Annotated[int, Field(ge=0, le=98)] = Field(
-        2, description="Mode `flash`: the worst entry, in tenths of one ATR beyond the last close."
-    )
-    flash_stop_tenths_atr: Annotated[int, Field(ge=1, le=99)] = Field(
-        15, description="Mode `flash`: the stop, in tenths of one ATR behind the last close."
-    )
-    flash_target_tenths_atr: Annotated[int, Field(ge=1, le=99)] = Field(
-        25, description="Mode `flash`: the target, in tenths of one ATR beyond the last close."
-    )
-    min_gap_ms: NotNegative = Field(0, description="Minimum event time between two triggers of a lane.")
-    deep_every_bars: NotNegative = Field(0, description="Ask in mode `deep` too on every n-th slot; 0 for never.")
-    deep_on_move_atr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Ask in mode `deep` too when a closed bar's range is at least this many ATR."
-    )
-    vision_wait_ms: NotNegative = Field(
-        150,
-        description="How long a closed bar waits for the vision features of its window, where features came for one of the last eight bars.",
     )
     day_zero_ms: NotNegative | None = Field(
         None,
         description="Prompts count days from this instant (milliseconds since 1970) in place of dates, for `aquiline backtest --blind`; dates when absent.",
     )
-    max_vision_age_bars: NotNegative = Field(5, description="Vision features older than this many bars count as `absent`.")
-    max_staleness_ms: Positive = Field(5_000, description="A trigger older than this when its turn comes ends `stale`.")
-    entry_validity_ms: dict[Interval, Positive] = Field(
-        {},
-        description="From a bar's record to the last instant to open a position, by interval; a twentieth of the interval, at least 2 s, where not given.",
-    )
     delivery_reserve_ms: Positive = Field(500, description="The deadline is this long before `valid_until_ms`.")
     producer_timeout_ms: Positive = Field(
         400, description="Delivery timeout of the signals' producer; must be below `delivery_reserve_ms`."
     )
-    permits: Positive = Field(3, description="Concurrent engine calls in mode `flash` or `fast`.")
-    deep_permits: Positive = Field(1, description="Concurrent engine calls in mode `deep`.")
     max_unfinished: Positive = Field(10_000, description="Above this many unfinished records the oldest waiting trigger ends `stale`.")
     pause_at_unfinished: Positive = Field(
         20_000, description="Above this many unfinished records reading pauses until half of them are done."
-    )
-    max_new_tokens: Positive = Field(160, description="Longest answer in mode `fast`, in tokens; a rationale may add 48.")
-    deep_thought_tokens: Positive = Field(
-        2_048, description="Longest thought in mode `deep`, in tokens; a longer one is cut, and the answer asked for."
-    )
-    deep_answer_ms: Positive = Field(1_000, description="Mode `deep`: the thought is cut this long before the deadline, for the answer.")
-    temperature: Annotated[float, Field(ge=0, le=2)] = Field(
-        0.0, description="Sampling temperature of answers; 0 takes the likeliest token each time. The seed is made of the trigger's id."
-    )
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Answers are sampled among the likeliest tokens of this probability."
-    )
-    deep_temperature: Annotated[float, Field(ge=0, le=2)] = Field(
-        0.6, description="Sampling temperature of thoughts; MiniCPM4.1's README gives 0.6. At 0 thoughts tend to repeat themselves."
-    )
-    deep_top_p: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.95, description="The same as `top_p` for thoughts; MiniCPM4.1's README gives 0.95."
     )
     grammar: bool = Field(True, description="Constrain answers by a regular expression or JSON schema where the engine can.")
     repair: bool = Field(True, description="Ask once more, inside the deadline, after an answer that does not parse.")
@@ -150,19 +93,15 @@ class FusionSettings(Section):
         0.5, description="The worker stops when more than this share of the last records are dead-lettered."
     )
     dead_letter_window: Positive = Field(1_000, description="Number of last records that this share is computed over.")
-    cool_down_ms: NotNegative = Field(0, description="Minimum event time between two entries (`buy`, `sell`) of a symbol.")
-    flip_flop_limit: NotNegative = Field(
-        3, description="Signals are blocked after more changes of side than this within `flip_flop_window_ms`; 0 for no limit."
-    )
-    flip_flop_window_ms: Positive = Field(3_600_000, description="Event time over which changes of side are counted.")
-    rate_limit_per_min: Positive = Field(
-        600, description="Signals that one worker may publish in a minute of its clock; further ones are blocked."
-    )
 
     @property
     def trigger_interval_set(self) -> frozenset[str]:
         """Return the intervals whose bars trigger."""
         return frozenset(self.trigger_intervals or self.intervals[:1])
+
+    def slow_window(self, interval: str) -> int:
+        """Return how many closed bars of a slower interval a prompt shows."""
+        return self.slow_windows.get(interval, self.slow_window_bars)
 
     def entry_validity(self, interval: str) -> int:
         """Return how long after its record a signal on `interval` may open a position, in milliseconds."""
@@ -175,6 +114,8 @@ class FusionSettings(Section):
             raise ValueError(f"fusion.intervals {self.intervals} must be distinct and go from the fastest to the slowest")
         if unknown := set(self.trigger_intervals) - set(self.intervals):
             raise ValueError(f"fusion.trigger_intervals names {sorted(unknown)}, which fusion.intervals {self.intervals} does not hold")
+        if unknown := set(self.slow_windows) - set(self.intervals[1:]):
+            raise ValueError(f"fusion.slow_windows names {sorted(unknown)}, which are no slower ones of fusion.intervals {self.intervals}")
         if self.window_bars <= self.epoch_slots:
             raise ValueError(
                 f"fusion.window_bars ({self.window_bars}) must be above fusion.epoch_slots ({self.epoch_slots}): slower bars are frozen an epoch back, and the window must reach there"

@@ -65,6 +65,9 @@ FEED_FAILURES: Final = Counter("aquiline_feed_failures_total", "Interruptions of
 # Top-level fields that this version of the contracts does not know: a newer producer is at work.
 UNKNOWN_FIELDS: Final = Counter("aquiline_unknown_fields_total", "Fields of messages that are not known here.", registry=REGISTRY)
 
+# Calls of the user's function `features(bars)` that failed; the bar was published without them.
+OWN_FEATURES_FAILED: Final = Counter("aquiline_own_features_failed_total", "Failed calls of the user's features.", registry=REGISTRY)
+
 # --- Fusion -----------------------------------------------------------------------------------------------------------------
 
 # Triggers made, by kind (`closed_bar vision move deep`). Minus the sum of outcomes, this is the number still open.

@@ -1,7 +1,7 @@
 """One settings tree for every service, from a TOML file, `AQUILINE_*` variables and secret files; unknown keys are refused.
 
 Settings are resolved once, at the edge. Names end in their unit. `docs/configuration.md` is generated from the descriptions
-here and in `fusion_settings.py`.
+here, in `fusion_settings.py` and in `services/strategy/values.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -30,7 +31,9 @@ from pydantic_settings import (
 
 from schemas import Interval, RunMode
 from services.core.fusion_settings import FusionSettings
-from services.core.settings_section import NotNegative, Positive, Section
+from services.strategy.folder import TOML, StrategyError, read
+from services.strategy.model import STRATEGY_SETTINGS
+from services.strategy.section import NotNegative, Positive, Section
 
 ENGINE_GROUP: Final = "aquiline.engines"
 """The entry point group whose members make engines."""
@@ -165,6 +168,10 @@ class MarketSettings(Section):
 
     group: str = Field("aquiline-market", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Consumer group.")
     aggregate: dict[Interval, list[Interval]] = Field({"1m": ["15m", "1h"]}, description="Higher intervals to build from each lower one.")
+    features_file: Path | None = Field(
+        None,
+        description="Python file whose function `features(bars)` returns further features of each bar by name; `docs/strategies.md` describes it.",
+    )
 
 
 class VisionSettings(Section):
@@ -344,7 +351,7 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
 
     `overrides` (nested tables, from the command line); `AQUILINE_*` variables; secret files, one a setting, such as
     `aquiline_bus__password` in the folder that AQUILINE_SECRETS_DIR names; the TOML `file`, or the one that AQUILINE_CONFIG
-    names. Raises SettingsError with a sentence per problem.
+    names; the folder of the strategy that `fusion.strategy` names. Raises SettingsError with a sentence per problem.
     """
     if file is None and (named := os.environ.get("AQUILINE_CONFIG")):
         file = Path(named)
@@ -373,15 +380,58 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
                 secrets_nested_delimiter="__",
                 secrets_dir_missing="ok",
             )
-            toml = TomlConfigSettingsSource(settings_cls, toml_file=file)
-            return init_settings, env_settings, nested, toml
+            toml = _TomlSource(settings_cls, toml_file=file)
+            strategy = _StrategySource(settings_cls, (overrides or {}).get("fusion", {}))
+            return init_settings, env_settings, nested, toml, strategy
 
     try:
         return Loaded(**(overrides or {}))
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
+    except StrategyError as error:
+        raise SettingsError(f"fusion.strategy: {error}") from error
     except (tomllib.TOMLDecodeError, PydanticSettingsError) as error:
         raise SettingsError(f"settings cannot be read ({file or 'variables'}): {error}") from error
+
+
+class _TomlSource(TomlConfigSettingsSource):
+    """The settings file. A relative path of a strategy is relative to it, so that both move together."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        fusion = values.get("fusion")
+        if isinstance(fusion, dict) and isinstance(fusion.get("strategy"), str) and isinstance(self.toml_file_path, Path):
+            values = {**values, "fusion": {**fusion, "strategy": str(self.toml_file_path.parent / fusion["strategy"])}}
+        return values
+
+
+class _StrategySource(PydanticBaseSettingsSource):
+    """What the strategy's folder sets. Deadlines, permits and epochs may be overridden; anything else has one place, the folder."""
+
+    def __init__(self, settings_cls: type[BaseSettings], overrides: Mapping[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._overrides = overrides
+        """The worker's settings that this one run overrides, on its command line."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        del field
+        return self.current_state.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        given = self.current_state.get("fusion", {})
+        folder = given.get("strategy") if isinstance(given, dict) else None
+        if not isinstance(folder, str | Path):
+            return {}
+        strategy = read(Path(folder))
+        twice = sorted((given.keys() & STRATEGY_SETTINGS.keys()) - self._overrides.keys())
+        if twice:
+            places = ", ".join(f"fusion.{key} to {STRATEGY_SETTINGS[key]}" for key in twice)
+            raise SettingsError(
+                f"the strategy sets what the model is shown, when it is asked and within which limits: in {Path(folder) / TOML}, move "
+                f"{places}, and remove it from settings file and variables"
+            )
+        # What is given takes a table's place as a whole: entries of two tables by interval would mix.
+        return {"fusion": {key: value for key, value in strategy.worker_values().items() if key not in given}}
 
 
 def _refuse_unknown_variables() -> None:

@@ -21,13 +21,15 @@ from pydantic_core import PydanticUndefined
 
 from services.core.generated_files import write_or_check
 from services.core.settings import Settings
+from services.strategy.model import Strategy
 
 PAGE: Final = Path("docs/configuration.md")
 EXAMPLE: Final = Path("deploy/aquiline.example.toml")
 
 _HEAD: Final = """# Configuration
 
-<!-- Written by `python -m services.core.settings_reference` from `services/core/settings.py` and `fusion_settings.py`; change those. -->
+<!-- Written by `python -m services.core.settings_reference` from `services/core/settings.py`, `fusion_settings.py`
+and `services/strategy/values.py`; change those. -->
 
 Every service reads the same settings. Of several sources the first that names a key wins:
 
@@ -35,7 +37,9 @@ Every service reads the same settings. Of several sources the first that names a
 2. variables: `AQUILINE_`, then the table and the key in capitals with two underscores between them, such as
    `AQUILINE_BUS__URL`; lists and tables as JSON;
 3. secret files: one file a setting in the folder that `AQUILINE_SECRETS_DIR` names, such as `aquiline_bus__password`;
-4. the TOML file that `--config` or `AQUILINE_CONFIG` names (`deploy/aquiline.example.toml` has every key with its default).
+4. the TOML file that `--config` or `AQUILINE_CONFIG` names (`deploy/aquiline.example.toml` has every key with its default);
+5. the folder of the strategy that `fusion.strategy` names. Of what it sets, sources 2 to 4 may override deadlines, permits and
+   `epoch_slots` alone: everything else has one place, and a second one is refused ([strategies.md](strategies.md)).
 
 Unknown keys and variables are refused. `aquiline config check` says what is wrong, `aquiline config show` what holds.
 """
@@ -44,7 +48,15 @@ _EXAMPLE_HEAD: Final = """# Every setting of Aquiline with its default.
 # Passwords belong into variables or secret files; docs/configuration.md says how.
 # Written by `python -m services.core.settings_reference`.
 """
-_PLAIN: Final = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", SecretStr: "secret"}
+_PLAIN: Final = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Path: "path",
+    SecretStr: "secret",
+    Strategy: "folder",
+}
 _LIMITS: Final[dict[type, tuple[str, str]]] = {
     annotated_types.Gt: (">", "gt"),
     annotated_types.Ge: ("≥", "ge"),
@@ -122,11 +134,15 @@ def to_toml(value: object) -> str:
 
 
 def _default(field: FieldInfo) -> Any:
+    if field.annotation is Strategy:
+        return None
     value = field.get_default(call_default_factory=True, validated_data={})
     return None if value is PydanticUndefined else value
 
 
 def _default_cell(field: FieldInfo) -> str:
+    if field.annotation is Strategy:
+        return "the shipped one"
     value = _default(field)
     return "none" if value is None else f"`{to_toml(value)}`"
 

@@ -46,4 +46,5 @@ class Options:
     assignments: tuple[str, ...]
     seed: int
     console: bool
+    strategy: str | None
     verbose: bool

@@ -15,6 +15,7 @@ from services.demo.engines import LocalModel, OwnEngine, SimulatorEngine
 from services.demo.options import Options, Vision
 from services.demo.plan import Plan, plan_load, plan_model
 from services.feeds.samples import INTERVAL, SYMBOLS, load_stocks
+from services.strategy.folder import FEATURES
 
 MODEL_SYMBOLS: Final = 2
 """Symbols of the model's act: before its first bar each costs the CPU some 12 s of prefill."""
@@ -74,6 +75,7 @@ def set_up(options: Options, folder: Path) -> Demo:
     stocks = _stocks(options.symbols)
     plan = plan_load(stocks, options, outage=options.outage and own_engine)
     sections = _sections(options)
+    notes = [] if options.strategy is None else [_add_strategy(sections, Path(options.strategy))]
     of_load = given.pop("fusion", {})
     for section, values in given.items():
         sections[section] = sections.get(section, {}) | values
@@ -86,8 +88,25 @@ def set_up(options: Options, folder: Path) -> Demo:
     sections["fusion"] |= of_load
     simulator = SimulatorEngine(seed=options.seed, time_scale=options.time_scale) if own_engine else None
     acts.append(Act(LOAD_ACT, _load(sections), plan, simulator))
-    notes = () if own_engine or not options.outage else ("no outage: the demo does not stop an engine that it did not start",)
-    return Demo(acts, options.vision, options.seed, folder, notes, options.console)
+    if options.outage and not own_engine:
+        notes.append("no outage: the demo does not stop an engine that it did not start")
+    return Demo(acts, options.vision, options.seed, folder, tuple(notes), options.console)
+
+
+def _add_strategy(sections: dict[str, dict[str, Any]], folder: Path) -> str:
+    """Have the worker decide by the strategy in `folder`, and the market service publish its features; return what to note."""
+    fusion = sections["fusion"]
+    fusion |= {"strategy": str(folder), "trigger_intervals": [], "slow_windows": {}}
+    del fusion["min_bars"]
+    if not fusion["min_gap_ms"]:
+        del fusion["min_gap_ms"]
+    features = folder / FEATURES
+    if features.is_file():
+        sections["market"]["features_file"] = str(features)
+    return (
+        f"strategy {folder}: intervals, windows and deadlines are the demo's, as its bars are daily and a day takes less than a second; "
+        "words, facts, columns, levels and limits are the strategy's"
+    )
 
 
 def _stocks(symbols: str) -> dict[str, list[Candle]]:

@@ -16,7 +16,6 @@ from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
 from services.doctor.engine_findings import PromptFacts
 from services.fusion.prompt.builder import Prompt, PromptBuilder
-from services.fusion.prompt.facts import FACTS
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.book import Book
 from services.inference.engine import THOUGHT_END
@@ -137,7 +136,7 @@ def _bar(settings: Settings, interval: str, open_ms: int, *, closed: bool = True
         close=close,
         volume=98_765_432.0,
         closed=closed,
-        features=dict.fromkeys(FACTS, 12_345.678),
+        features=dict.fromkeys(settings.fusion.strategy.shown_features, 12_345.678),
     )
 
 

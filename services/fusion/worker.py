@@ -225,7 +225,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
     for engine in (dependencies.engine, dependencies.fallback):
         if engine is not None:
             opened.push_async_callback(engine.close)
-    store = PrefixStore(dependencies.redis, settings.redis, clock, fingerprint(dependencies.tokenizer, template))
+    store = PrefixStore(dependencies.redis, settings.redis, clock, fingerprint(dependencies.tokenizer, template, fusion.strategy))
     opened.push_async_callback(store.close)
     tracer = Tracer.of(settings, "fusion")
     if tracer is not None:

@@ -10,6 +10,7 @@ from services.core.calendar import SessionCalendar
 from services.core.folding.bar_fold import Fold
 from services.core.restatement import restates
 from services.market.aggregate import Aggregator, HigherBar, Ohlcv, check_multiple
+from services.market.own_features import FeatureFunction
 from services.market.series import Folded, Series
 
 Plan = Mapping[str, Sequence[str]]
@@ -38,12 +39,13 @@ def check_plan(plan: Plan) -> None:
 class Book:
     """One symbol. The same candles, instrument, splits and dividends give the same features on any worker."""
 
-    def __init__(self, instrument: Instrument, restatements: Sequence[Restatement], plan: Plan) -> None:
+    def __init__(self, instrument: Instrument, restatements: Sequence[Restatement], plan: Plan, own: FeatureFunction | None = None) -> None:
         """Start empty; raise CalendarError when the instrument's calendar is not known.
 
         `restatements` may grow later; each series is restated when the first bar after an event comes. `plan` must have passed
-        `check_plan`.
+        `check_plan`; `own` computes features of the user's.
         """
+        self._own = own
         self._instrument = instrument
         self._calendar = SessionCalendar.of(instrument.calendar)
         self._plan = plan
@@ -117,7 +119,7 @@ class Book:
         self._higher[interval] = [Aggregator(interval, higher, self._calendar) for higher in highers]
         self._built.update(highers)
         self._applied[interval] = set()
-        series = self._series[interval] = Series(keep)
+        series = self._series[interval] = Series(keep, self._own)
         return series
 
     def _apply_restatements(self, interval: str, series: Series, ts_open_ms: int) -> None:

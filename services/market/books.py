@@ -12,6 +12,7 @@ from services.core.folding.bar_fold import REFUSALS, Fold
 from services.core.folding.candles import CandleRules, KnownInstruments, new_book, refuse_future
 from services.core.folding.disposition import Disposition, RecordResult
 from services.market.book import Book, Plan
+from services.market.own_features import FeatureFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,9 @@ class CandleResult(RecordResult):
 class Books:
     """One partition's books, by symbol."""
 
-    def __init__(self, instruments: KnownInstruments, rules: CandleRules, plan: Plan) -> None:
-        """Start empty; `plan` must have passed `check_plan`."""
+    def __init__(self, instruments: KnownInstruments, rules: CandleRules, plan: Plan, own: FeatureFunction | None = None) -> None:
+        """Start empty; `plan` must have passed `check_plan`; `own` computes features of the user's."""
+        self._own = own
         self._instruments = instruments
         self._rules = rules
         self._decode = decoder(Candle, rules.modes, rules.max_bytes)
@@ -69,7 +71,8 @@ class Books:
     def _book(self, symbol: str) -> Book | Refused:
         if (known := self._books.get(symbol)) is not None:
             return known
-        book = new_book(self._instruments, symbol, lambda instrument: Book(instrument, self._instruments.restatements(symbol), self._plan))
+        restatements = self._instruments.restatements(symbol)
+        book = new_book(self._instruments, symbol, lambda instrument: Book(instrument, restatements, self._plan, self._own))
         if not isinstance(book, Refused):
             self._books[symbol] = book
         return book

@@ -8,14 +8,17 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from schemas import Restatement
 from services.core.folding.bar_fold import Fold
 from services.core.restatement import Factors, factors
 from services.market.aggregate import Ohlcv, restated
 from services.market.indicators import RECURSIVE, WARM_UP_BARS, Bar, Indicators
+from services.market.own_features import LOOKBACK_BARS, BarArrays, FeatureFunction
 
 _SLACK: Final = 64
 KEPT_BARS: Final = 2 * WARM_UP_BARS
@@ -35,9 +38,10 @@ class Folded(NamedTuple):
 class Series:
     """Closed bars with strictly increasing `ts_close_ms`, oldest first, and the forming bar after them."""
 
-    def __init__(self, keep: int = KEPT_BARS) -> None:
-        """Hold the last `keep` bars (at least KEPT_BARS), and a few more between trimmings."""
+    def __init__(self, keep: int = KEPT_BARS, own: FeatureFunction | None = None) -> None:
+        """Hold the last `keep` bars (at least KEPT_BARS), and a few more between trimmings; `own` computes features of the user's."""
         self._keep = max(keep, KEPT_BARS)
+        self._own = own
         self._indicators = Indicators()
         self._forming: Ohlcv | None = None
         self._times = (array("q"), array("q"))
@@ -86,7 +90,7 @@ class Series:
             if _same(bar, self._forming) and bar.revision == self._forming.revision:
                 return Folded(Fold.DUPLICATE)
         self._forming = bar
-        return Folded(Fold.FOLDED, features=self._indicators.peek(_numbers(bar)))
+        return Folded(Fold.FOLDED, features={**self._indicators.peek(_numbers(bar)), **self._own_features(len(self), bar)})
 
     def restate(self, event: Restatement) -> None:
         """Restate the bars that opened before `event` took effect, so that they compare with later ones."""
@@ -144,7 +148,7 @@ class Series:
                 del times[:_SLACK]
             for values in self._values:
                 del values[:_SLACK]
-        return Folded(Fold.FOLDED, features=features)
+        return Folded(Fold.FOLDED, features={**features, **self._own_features(len(self))})
 
     def _revise(self, index: int, bar: Ohlcv) -> Folded:
         self._put(index, bar)
@@ -153,13 +157,26 @@ class Series:
         if index + 1 < WARM_UP_BARS and (self.trimmed or len(self) >= KEPT_BARS):
             # Bars before those held may have entered into these features, which then cannot be computed again.
             corrected = {name: value for name, value in corrected.items() if name not in RECURSIVE}
+        else:
+            corrected = {**corrected, **self._own_features(index + 1)}
         last = len(self) - 1
-        return Folded(Fold.REVISED, features=corrected, newest=None if index == last else (self._at(last), features[last]))
+        newest = None if index == last else (self._at(last), {**features[last], **self._own_features(len(self))})
+        return Folded(Fold.REVISED, features=corrected, newest=newest)
 
     def _rebuild(self) -> list[dict[str, float]]:
         """Compute the indicators again from all bars held; return the features of each."""
         self._indicators = Indicators()
         return [self._indicators.add(_numbers(self._at(index))) for index in range(len(self))]
+
+    def _own_features(self, end: int, forming: Ohlcv | None = None) -> Mapping[str, float]:
+        """Return the user's features of the bar before index `end`, or of `forming` after it."""
+        if self._own is None:
+            return {}
+        first = max(0, end - LOOKBACK_BARS + (forming is not None))
+        columns = [np.array(column[first:end]) for column in self._values]
+        if forming is not None:
+            columns = [np.append(column, value) for column, value in zip(columns, _values(forming), strict=True)]
+        return self._own(BarArrays(*columns))
 
     def _restated(self, bar: Ohlcv) -> Ohlcv:
         for effective_ms, by in self._factors.items():

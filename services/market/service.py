@@ -17,6 +17,7 @@ from services.core.metrics import MARKET_FEATURES
 from services.core.settings import Settings, SettingsError
 from services.market.book import check_plan
 from services.market.books import Books, CandleResult
+from services.market.own_features import load_features
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class MarketService(FoldingService[CandleResult]):
     """One member of the market group."""
 
     def __init__(self, bus: Bus, settings: Settings, clock: Clock, health: Health) -> None:
-        """Raise SettingsError when `market.aggregate` names an interval that cannot be built."""
+        """Raise SettingsError when `market.aggregate` names an interval that cannot be built, or `market.features_file` no features."""
         try:
             check_plan(settings.market.aggregate)
         except ValueError as error:
@@ -45,10 +46,11 @@ class MarketService(FoldingService[CandleResult]):
         self.counts: MarketCounts = MarketCounts()
         self._rules = CandleRules(accepted_modes(settings.run_mode), settings.bus.max_record_bytes, settings.fusion.max_skew_ms)
         self._plan = settings.market.aggregate
+        self._own = None if settings.market.features_file is None else load_features(settings.market.features_file)
 
     def begin_books(self) -> Books:
         """Return the empty books of a partition."""
-        return Books(self._instruments, self._rules, self._plan)
+        return Books(self._instruments, self._rules, self._plan, self._own)
 
     def count(self, result: CandleResult) -> None:
         """Count a record and its features."""

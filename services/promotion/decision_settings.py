@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from services.core.settings import Settings
+from services.fusion.prompt.version import version_of
 
 DEPLOYMENT_SETTINGS: Final = frozenset(
     {
@@ -26,6 +27,8 @@ DEPLOYMENT_SETTINGS: Final = frozenset(
     }
 )
 """Settings of `fusion` and `engine` that a promotion leaves alone: they say which worker it is and where it runs."""
+
+STRATEGY: Final = "fusion.strategy"
 
 SECTIONS: Final = ("engine", "fusion")
 
@@ -47,4 +50,6 @@ def decision_settings_hash(settings: Settings) -> str:
 
 def _all(settings: Settings) -> dict[str, Any]:
     sections = {name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}
-    return {f"{name}.{field}": value for name, section in sections.items() for field, value in section.items()}
+    found = {f"{name}.{field}": value for name, section in sections.items() for field, value in section.items()}
+    # As one unit: the prompt version, a hash of everything that it says.
+    return found | {STRATEGY: version_of(settings.fusion.strategy)}

@@ -19,10 +19,12 @@ from schemas import RunMode
 from services.core.clock import SystemClock
 from services.core.errors import ServiceError
 from services.core.settings import Settings, SettingsError, load
+from services.fusion.prompt.version import version_of
 from services.fusion.service import connect_engine
 from services.inference.engine import EngineError
 from services.promotion.comparison_result import Comparison
 from services.promotion.decision_settings import SECTIONS, decision_settings_hash, deployment_settings
+from services.promotion.promoted_strategy import PromotedStrategy, strategy_of, with_strategy
 from services.promotion.settings_change import Change, applied, changes
 from services.promotion.settings_history import History, Version
 
@@ -41,6 +43,8 @@ class Promotion:
     comparison: Comparison | None
     override: str | None
     """Why it goes against its comparison; None where the comparison supports it."""
+    strategy: PromotedStrategy | None
+    """The candidate's, which is copied; None where it decides with the shipped one."""
 
 
 def plan_promotion(live: Path, candidate: Path, comparison: Path | None, override: str | None, note: Callable[[str], None]) -> Promotion:
@@ -61,11 +65,13 @@ def plan_promotion(live: Path, candidate: Path, comparison: Path | None, overrid
             f"not promoted: {'; '.join(against)}. Compare again with `aquiline shadow compare`, or give the reason for promoting it "
             "anyway with --override"
         )
-    text = applied(live.read_text(), wanted)
-    made = _checked(text, live)
+    strategy = strategy_of(candidate, version_of(after.fusion.strategy))
+    in_place = None if strategy is None else str(strategy.folder.resolve())
+    made = _checked(_text(live, in_place, wanted), live)
     if _untouched(made) != _untouched(before) or changes(made, after):
         raise ServiceError(f"the layout of {live} does not allow writing the changes into it; make them by hand: {_listed(wanted)}")
-    return Promotion(live, text, wanted, found, override if against else None)
+    text = _text(live, None if strategy is None else str(strategy.path_beside(live)), wanted)
+    return Promotion(live, text, wanted, found, override if against else None, strategy)
 
 
 def promote(promotion: Promotion, actor: str, reason: str) -> Version:
@@ -73,6 +79,8 @@ def promote(promotion: Promotion, actor: str, reason: str) -> Version:
     history = History(promotion.live)
     with history.locked():
         history.current(actor)
+        if promotion.strategy is not None:
+            promotion.strategy.copy_beside(promotion.live)
         return history.change(
             promotion.text,
             action="promoted",
@@ -160,9 +168,15 @@ def _untouched(settings: Settings) -> dict[str, Any]:
     return {name: section for name, section in settings.model_dump().items() if name not in SECTIONS} | deployment_settings(settings)
 
 
+def _text(live: Path, strategy: str | None, wanted: list[Change]) -> str:
+    """Return the live file's text with these changes and the strategy in that folder."""
+    text, spelled_out = with_strategy(live.read_text(), strategy, wanted)
+    return applied(text, spelled_out)
+
+
 def _checked(text: str, live: Path) -> Settings:
     """Return the settings in `text`; raise SettingsError when no worker would start with them."""
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".toml", dir=live.parent) as file:
         file.write(text)
         file.flush()
         try:

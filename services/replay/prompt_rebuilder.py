@@ -90,7 +90,7 @@ class PromptRebuilder:
         self.settings = settings
         self.tokenizer = tokenizer
         self._clock = VirtualClock()
-        store = PrefixStore(None, settings.redis, self._clock, fingerprint(tokenizer, template))
+        store = PrefixStore(None, settings.redis, self._clock, fingerprint(tokenizer, template, settings.fusion.strategy))
         self.prompts = PromptBuilder(settings.fusion, tokenizer, template, store, settings.redis.local_bytes)
 
     async def rebuild(

@@ -80,7 +80,13 @@ async def verify_command(source: Source) -> bool:
             result.signals = len(signals.by_id)
             result.contradicting.extend(contradictions(trail.entries, signals))
             result.damaged.extend(signals.damaged)
-        _print_result(Console(), result, trail.name, inputs.name, ", ".join(one.prompts.version for one in rebuilders))
+        _print_result(
+            Console(),
+            result,
+            trail.name,
+            inputs.name,
+            ", ".join(f"{one.prompts.version}, prompt {one.prompts.prompt_version}" for one in rebuilders),
+        )
     return result.all_match
 
 
@@ -230,7 +236,7 @@ def _print_result(console: Console, result: VerificationResult, trail: str, log:
     for made, count in sorted(result.other_settings.items()):
         out(
             f"{count} records were made with configuration {made}; these settings have {version}. They are not verified: give the "
-            "settings that the workers had with --config (fusion.intervals, trigger_intervals, window_bars, epoch_slots, "
+            "settings that the workers had with --config (fusion.strategy, intervals, trigger_intervals, window_bars, epoch_slots, "
             "slow_window_bars, max_vision_age_bars, answer_form, rationale, engine.chat_template and the tokenizer define a configuration; "
             "fusion.log_id must be the same too)",
             "yellow",

@@ -13,7 +13,6 @@ from typing import Final
 from uuid import uuid5
 
 from schemas import AuditRecord, OffsetRef, Outcome, RunMode, Topic, topic_name
-from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.triggers import TriggerIds
 from services.replay.audit_trail import AuditEntry, AuditTrail
 from services.replay.log_source import LogSource, PartitionLog, PartitionRequest
@@ -103,7 +102,8 @@ class AuditVerifier:
         self, entry: AuditEntry, problem: str | None, symbols: dict[tuple[str, str], list[AuditEntry]], result: VerificationResult
     ) -> None:
         record = entry.record
-        ours = record.config_version in self._rebuilders and record.prompt_version in {None, PROMPT_VERSION}
+        rebuilder = self._rebuilders.get(record.config_version)
+        ours = rebuilder is not None and record.prompt_version in {None, rebuilder.prompts.prompt_version}
         wrong_ids = self._of_ids(record)
         if problem is None and ours:
             problem = wrong_ids

@@ -11,7 +11,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 PLANTED = {
     "schemas/signal.py": ("services.core.clock", "schemas import nothing of ours"),
-    "services/core/clock.py": ("services.market.books", "core imports only schemas"),
+    "services/core/clock.py": ("services.market.books", "core imports only schemas and strategy"),
+    "services/strategy/model.py": ("services.core.clock", "a strategy imports only schemas"),
     "services/vision/books.py": ("services.market.series", "no service imports another, but for the engine protocol"),
     "services/fusion/state/epochs.py": ("services.fusion.prompt.wording", "fusion's rooms import only rooms below them"),
     "services/fusion/state/book.py": ("services.inference.engine", "fusion's state knows of no engine"),

@@ -10,7 +10,6 @@ from services.fusion.decide.answer import Abstain, Answer, Entry, Stand, action_
 from services.fusion.decide.prices import Prices, on_tick
 from services.fusion.prompt.builder import Prompt
 from services.fusion.prompt.labels import LabelAction
-from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
 from services.fusion.state.vision_windows import CurrentVision
@@ -80,7 +79,7 @@ def make_signal(trigger: Trigger, book: Book, basis: SignalBasis, answer: Answer
         degraded=basis.degraded,
         engine=engine.name,
         model=engine.model,
-        prompt_version=PROMPT_VERSION,
+        prompt_version=prompt.version,
         prompt_hash=prompt.hash,
         epoch=prompt.epoch,
         prompt_tokens=len(prompt.ids),

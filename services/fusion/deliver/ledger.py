@@ -26,7 +26,6 @@ from services.fusion.deliver.publisher import Publisher
 from services.fusion.deliver.watermark import PartitionWatermark
 from services.fusion.observe.result import TriggerResult, coalesced
 from services.fusion.observe.spans import TriggerSpans, TriggerTrace
-from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.triggers import Trigger
 
 _RETRY_MS: Final = 500
@@ -205,7 +204,7 @@ class Ledger:
             as_of=result.as_of,
             control_offset=result.control_offset,
             config_version=self._config_version,
-            prompt_version=PROMPT_VERSION if prompt else None,
+            prompt_version=prompt.version if prompt else None,
             prompt_hash=prompt.hash if prompt else None,
             epoch=prompt.epoch if prompt else None,
             prompt_tokens=len(prompt.ids) if prompt else None,

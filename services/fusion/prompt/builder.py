@@ -26,32 +26,34 @@ from services.fusion.prompt.facts import facts
 from services.fusion.prompt.labels import Labels, labels_of, question
 from services.fusion.prompt.layout import PAGE_BARS, Base, Layout, tail_text
 from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
+from services.fusion.prompt.rules import rules
 from services.fusion.prompt.store import PrefixStore
-from services.fusion.prompt.version import PROMPT_VERSION
+from services.fusion.prompt.version import version_of
 from services.fusion.state.book import Book
 from services.fusion.state.vision_windows import CurrentVision
 from services.inference.engine import THOUGHT_END, TokenIds
+from services.strategy.model import Strategy
 
 _HASHED_AFTER_S: Final = 0.005
 """Hashing 32K ids takes 0.13 ms, a twentieth of the time from a record to its request: it runs while the engine works."""
 
 
-def fingerprint(tokenizer: Tokenizer, template: str) -> str:
+def fingerprint(tokenizer: Tokenizer, template: str, strategy: Strategy) -> str:
     """Return a hash of all that decides which ids a text becomes: tokenizer file, chat template, prompt version."""
-    return hashlib.blake2b(f"{tokenizer.fingerprint}/{template}/{PROMPT_VERSION}".encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(f"{tokenizer.fingerprint}/{template}/{version_of(strategy)}".encode(), digest_size=8).hexdigest()
 
 
 def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str) -> str:
     """Return a hash of every setting that shapes a prompt."""
     shape = (
-        fingerprint(tokenizer, template),
+        fingerprint(tokenizer, template, settings.strategy),
         settings.answer_form,
         settings.rationale,
         settings.intervals,
         sorted(settings.trigger_interval_set),
         settings.window_bars,
         settings.epoch_slots,
-        settings.slow_window_bars,
+        [settings.slow_window(interval) for interval in settings.intervals],
         settings.max_vision_age_bars,
         *(() if settings.day_zero_ms is None else (settings.day_zero_ms,)),
     )
@@ -92,6 +94,8 @@ class Prompt:
     epoch: str
     prefix_tokens: int
     prefix: EpochPrefix
+    version: str
+    """The prompt version."""
 
     @cached_property
     def hash(self) -> str:
@@ -106,17 +110,18 @@ class PromptBuilder:
         """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages."""
         self._settings = settings
         self.template = TEMPLATES[template]
-        self.rules = wording.RULES[settings.answer_form]
-        self._layout = Layout(self.template, self.rules, settings.window_bars, settings.slow_window_bars)
+        self.rules = rules(settings.strategy, settings.answer_form)
+        self._layout = Layout(self.template, self.rules, settings)
         self._encoder = Encoder(tokenizer, self.template)
         self._tokenizer = tokenizer
-        self._root = fingerprint(tokenizer, template).encode()
+        self._root = fingerprint(tokenizer, template, settings.strategy).encode()
         self._store = store
         self._prefixes: OrderedDict[tuple[str, str], EpochPrefix] = OrderedDict()
         """The latest last. None is dropped while its symbol has a book: only their bases' ids are evicted."""
         self._base_bytes = local_bytes // 2
         self._cache = BlockCache(self._encoder, store, local_bytes // 2)
         self.version = config_version(settings, tokenizer, template)
+        self.prompt_version = version_of(settings.strategy)
 
     @cached_property
     def labels(self) -> Labels:
@@ -163,7 +168,7 @@ class PromptBuilder:
             ids = prefix.followed_by(tail, len(plan.lines))
         if not filled:
             self._evict()
-        prompt = Prompt(ids, prefix.epoch, len(ids) - len(tail), prefix)
+        prompt = Prompt(ids, prefix.epoch, len(ids) - len(tail), prefix, self.prompt_version)
         asyncio.get_running_loop().call_later(_HASHED_AFTER_S, lambda: prompt.hash)
         return prompt
 

@@ -3,73 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from schemas import interval_ms
-from services.fusion.prompt.lines import local
+from services.fusion.prompt.lines import HUGE, local
 from services.fusion.state.book import Book
 from services.fusion.state.vision_windows import CurrentVision
+from services.strategy.model import Fact
 
-FACTS: Final = ("atr", "rsi", "ema_fast", "ema_slow", "ret_1", "ret_5", "macd_hist", "bb_pos", "volume_z")
-"""The features that are shown, in this order."""
-
-_LEVELS: Final = ("ema_fast", "ema_slow")
-_DISTANCES: Final = frozenset({"atr", "macd_hist"})
-_RETURNS: Final = frozenset({"ret_1", "ret_5", "day_change"})
 _DAY_MS: Final = 86_400_000
 _MORE_DIGITS: Final = 4
 _MAX_DIGITS: Final = 15
-_HUGE: Final = 1e12
-"""Features may be any number; one of 300 digits would cost as much as ten bars."""
+_RETURN_DIGITS: Final = 1
+_NUMBER_DIGITS: Final = 2
 
 
 def facts(book: Book, interval: str, vision: CurrentVision) -> dict[str, float]:
-    """Return the facts of this moment by name: `close`, those of FACTS and `day_change` that are known, and `p_up`.
+    """Return the facts of this moment by name, in the strategy's order: those that are known, and `p_up`.
 
     `p_up` is left out where the model's skill does not beat chance.
     """
-    bars = book.bars[interval]
-    values = {"close": bars.close[-1]}
-    values.update({name: bars.features[name] for name in FACTS if name in bars.features})
-    change = _day_change(book, interval)
-    if change is not None:
-        values["day_change"] = change
+    values: dict[str, float] = {}
+    for name in book.strategy.fact_of:
+        value = _fact(book, interval, name)
+        if value is not None:
+            values[name] = value
     features = vision.features
     if features is not None and features.detector.skill is not None and features.detector.skill.beats_chance:
         values["p_up"] = features.p_up
     return values
 
 
-def fact_texts(values: Mapping[str, float], decimals: int, digits: int) -> list[str]:
-    """Return the facts as the prompt writes them, those of the chart reader aside.
+def _fact(book: Book, interval: str, name: str) -> float | None:
+    bars = book.bars[interval]
+    match name:
+        case "close":
+            return bars.close[-1]
+        case "day_change":
+            return _day_change(book, interval)
+        case _:
+            return bars.features.get(name)
+
+
+def fact_texts(values: Mapping[str, float], facts: Mapping[str, Fact], decimals: int, digits: int) -> list[str]:
+    """Return the facts as the prompt writes them, as `facts` has their units, those of the chart reader aside.
 
     Prices have `decimals` places, basis points at least one and at least `digits`. Averages of prices get more places where they
     would be written like the close or like each other, and distances in price as many as two digits of theirs need.
     """
-    places = _level_places(values, decimals)
-    return [f"{name}={_number(name, value, decimals, digits, places)}" for name, value in values.items() if name != "p_up"]
+    prices = [values[name] for name, fact in facts.items() if fact.unit == "price" and name in values]
+    places = _level_places(prices, decimals)
+    shown = ((name, fact) for name, fact in facts.items() if name in values)
+    return [f"{name}={_number(name, values[name], fact, decimals, digits=digits, level_places=places)}" for name, fact in shown]
 
 
-def _number(name: str, value: float, decimals: int, digits: int, level_places: int) -> str:
-    if name in _RETURNS:
+def _number(name: str, value: float, fact: Fact, decimals: int, *, digits: int, level_places: int) -> str:
+    if fact.unit == "return":
         value *= 10_000
-    if abs(value) >= _HUGE:
+    if abs(value) >= HUGE:
         return f"{value:.3e}"
-    if name == "close":
-        return f"{value:.{decimals}f}"
-    if name in _LEVELS:
-        return f"{value:.{level_places}f}"
-    if name in _DISTANCES:
-        return f"{value:.{_distance_places(value, decimals)}f}"
-    if name in _RETURNS:
-        return f"{value:+.{max(1, digits)}f}"
-    return f"{value:.1f}" if name == "rsi" else f"{value:.2f}"
+    match fact.unit:
+        case "price":
+            return f"{value:.{decimals if name == 'close' else max(level_places, fact.digits or 0)}f}"
+        case "distance":
+            return f"{value:.{max(_distance_places(value, decimals), fact.digits or 0)}f}"
+        case "return":
+            return f"{value:+.{max(_RETURN_DIGITS if fact.digits is None else fact.digits, digits)}f}"
+        case "number":
+            return f"{value:.{_NUMBER_DIGITS if fact.digits is None else fact.digits}f}"
 
 
-def _level_places(values: Mapping[str, float], decimals: int) -> int:
-    """Return the fewest places, at least `decimals`, with which levels that differ are written differently."""
-    levels = {values[name] for name in ("close", *_LEVELS) if name in values}
+def _level_places(prices: Iterable[float], decimals: int) -> int:
+    """Return the fewest places, at least `decimals`, with which prices that differ are written differently."""
+    levels = set(prices)
     for places in range(decimals, decimals + _MORE_DIGITS):
         if len({f"{level:.{places}f}" for level in levels}) == len(levels):
             return places

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from services.core.fusion_settings import FusionSettings
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import ChatTemplate, Piece, Special
 from services.fusion.prompt.facts import fact_texts
 from services.fusion.prompt.lines import Rows, day_number, digits_for, local
+from services.fusion.prompt.rules import shows_distances
 from services.fusion.state.book import Book
 from services.fusion.state.epochs import Frozen, SlowBar
 from services.fusion.state.vision_windows import CurrentVision
@@ -38,10 +40,7 @@ class Layout:
 
     template: ChatTemplate
     rules: str
-    window_bars: int
-    """Rows of the trigger interval before the boundary."""
-    slow_window_bars: int
-    """Rows of each slower interval that are frozen."""
+    settings: FusionSettings
 
     def base(self, book: Book, interval: str, frozen: Frozen, until: Frozen, end: int) -> Base:
         """Return the base of an epoch that shows the bars of `interval` before index `end` and freezes `frozen`.
@@ -49,7 +48,7 @@ class Layout:
         Slower bars that closed after that, up to `until`, the state when the epoch was entered, follow the pages.
         """
         head = self._head(book, interval, frozen)
-        pages = self.pages(book, interval, frozen, end, self.window_bars)
+        pages = self.pages(book, interval, frozen, end, self.settings.window_bars)
         since = _slow_rows(book, frozen, book.epochs.closed_between(frozen, until))
         return Base([*head, *pages, *(["".join(since)] if since else [])], len(head))
 
@@ -78,11 +77,12 @@ class Layout:
     def _head(self, book: Book, interval: str, frozen: Frozen) -> list[Piece]:
         instrument = wording.instrument_block(book.instrument, book.calendar.zone, dated=book.day_zero_ms is None)
         head: list[Piece] = [*self.template.head, self.rules, *self.template.middle, instrument]
+        distances = shows_distances(self.settings.strategy)
         for slow in frozen.slow:
             digits = _digits(frozen, slow.interval)
-            rows = Rows(book, slow.interval, digits).frozen(slow, self.slow_window_bars)
-            head.append(wording.bars_heading(slow.interval, digits) + "".join(rows))
-        head.append(wording.bars_heading(interval, _digits(frozen, interval)))
+            rows = Rows(book, slow.interval, digits).frozen(slow, self.settings.slow_window(slow.interval))
+            head.append(wording.bars_heading(slow.interval, digits, distances=distances) + "".join(rows))
+        head.append(wording.bars_heading(interval, _digits(frozen, interval), distances=distances))
         return head
 
 
@@ -100,7 +100,8 @@ def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, 
         forming = book.bars[slow.interval].forming
         if forming is not None and forming.ts_close_ms > last_ms:
             parts.append(_rows(book, slow.interval, frozen).open_bar(forming))
-    parts.append(wording.facts_row(fact_texts(values, book.decimals, _digits(frozen, interval))))
+    if book.strategy.facts:
+        parts.append(wording.facts_row(fact_texts(values, book.strategy.fact_of, book.decimals, _digits(frozen, interval))))
     parts.append(wording.vision_row(vision, interval, values.get("p_up")))
     parts.append(question)
     return "".join(parts)

@@ -6,9 +6,10 @@ A row is made once and kept with its bar (`Bars.rendered`) until the bar changes
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import cache, lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from schemas import MarketFeatures, interval_ms
@@ -16,12 +17,16 @@ from services.core.calendar import SessionCalendar
 from services.fusion.prompt import wording
 from services.fusion.state.book import Book
 from services.fusion.state.epochs import SlowBars
+from services.strategy.catalogue import BarColumn, Unit
+from services.strategy.model import FeatureColumn
 
 _DAY_MS: Final = 86_400_000
 _MINUTE_MS: Final = 60_000
 _MAX_UNITS: Final = 9_999
 _FINE_BELOW_BP: Final = ((2.0, 2), (20.0, 1))
 """Below which median range how many digits follow the point: a range has two digits then, and four still hold ten times as much."""
+HUGE: Final = 1e12
+"""Features may be any number; one of 300 digits would cost as much as ten bars."""
 _EARLY_MINUTES: Final = 30
 _WEEK: Final = 7
 
@@ -57,10 +62,16 @@ class Rows:
             text = bars.rendered[at] = (
                 self._divider(at)
                 + bar_row(
+                    self._book.strategy.columns,
                     clock_label(last, self._interval, self._book.calendar.zone, self._book.day_zero_ms),
-                    (bars.open[at], bars.high[at], bars.low[at], bars.close[at]),
-                    volume=bars.volume[at],
-                    rsi=bars.rsi[at],
+                    Shown(
+                        bars.open[at],
+                        bars.high[at],
+                        bars.low[at],
+                        bars.close[at],
+                        bars.volume[at],
+                        {name: column[at] for name, column in bars.columns.items()},
+                    ),
                     decimals=self._book.decimals,
                     digits=self._digits,
                 )
@@ -102,9 +113,8 @@ class Rows:
         label = clock_label(
             _last_instant(bar.ts_close_ms, self._interval), self._interval, self._book.calendar.zone, self._book.day_zero_ms
         )
-        prices = (bar.open, bar.high, bar.low, bar.close)
-        rsi = bar.features.get("rsi", -1.0)
-        row = bar_row(label, prices, volume=bar.volume, rsi=rsi, decimals=self._book.decimals, digits=self._digits)
+        shown = Shown(bar.open, bar.high, bar.low, bar.close, bar.volume, bar.features)
+        row = bar_row(self._book.strategy.columns, label, shown, decimals=self._book.decimals, digits=self._digits)
         return f"{self._interval} {wording.PARTIAL}{row}\n"
 
     def _divider(self, at: int) -> str:
@@ -127,14 +137,51 @@ class Rows:
         return _early_close(calendar.name, local(last_ms, calendar.zone).date())
 
 
-def bar_row(label: str, prices: tuple[float, float, float, float], *, volume: float, rsi: float, decimals: int, digits: int) -> str:
-    """Return a bar's row. `prices` are open, high, low and close; `rsi` below 0 stands for none; `decimals` are those of the tick."""
-    open_, high, low, close = prices
-    return (
-        f"{label} {close:9.{decimals}f}"
-        f" {offset(open_, close, digits):+05d} {offset(high, close, digits):+05d} {offset(low, close, digits):+05d}"
-        f" {compact(volume)} {'--' if rsi < 0 else f'{min(99, round(rsi)):02d}'}"
-    )
+class Shown(NamedTuple):
+    """The values of a bar that its row may show."""
+
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    features: Mapping[str, float]
+
+
+def bar_row(columns: Sequence[BarColumn | FeatureColumn], label: str, bar: Shown, *, decimals: int, digits: int) -> str:
+    """Return a bar's row: its time's `label`, then the strategy's columns. `decimals` are those of the tick."""
+    texts = [label]
+    for column in columns:
+        match column:
+            case "close":
+                texts.append(f"{bar.close:9.{decimals}f}")
+            case "open" | "high" | "low":
+                texts.append(f"{offset(getattr(bar, column), bar.close, digits):+05d}")
+            case "volume":
+                texts.append(compact(bar.volume))
+            case "rsi":
+                rsi = bar.features.get("rsi", math.nan)
+                texts.append(f"{min(99, round(rsi)):02d}" if rsi >= 0 else "--")
+            case FeatureColumn():
+                texts.append(feature_text(bar.features.get(column.feature, math.nan), column.unit, column.digits, decimals))
+    return " ".join(texts)
+
+
+def feature_text(value: float, unit: Unit, digits: int, decimals: int) -> str:
+    """Return a feature of the user's in its `unit` with `digits` after the point, prices with those of the tick at least."""
+    if math.isnan(value):
+        return "--"
+    if unit == "return":
+        value *= 10_000
+    if abs(value) >= HUGE:
+        return f"{value:.3e}"
+    match unit:
+        case "price" | "distance":
+            return f"{value:.{max(digits, decimals)}f}"
+        case "return":
+            return f"{value:+.{digits}f}"
+        case "number":
+            return f"{value:.{digits}f}"
 
 
 def local(ts_ms: int, zone: str) -> datetime:

@@ -1,4 +1,4 @@
-"""PROMPT_VERSION: a hash of what prompts say and of how they are cut, taken from a specimen that shows every kind of line.
+"""The prompt version: a hash of a strategy and of how its prompts are worded and cut, taken from a specimen with every kind of line.
 
 Derived, so that a change of wording cannot be forgotten; `tests/unit/fusion/prompt/golden` shows the same specimen to reviewers.
 """
@@ -17,10 +17,12 @@ from services.core.calendar import ALWAYS_OPEN, SessionCalendar
 from services.core.fusion_settings import FusionSettings
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate, Piece
-from services.fusion.prompt.facts import FACTS, facts
+from services.fusion.prompt.facts import facts
 from services.fusion.prompt.labels import CANDIDATES, Labels, question
 from services.fusion.prompt.layout import PAGE_BARS, Layout, tail_text
+from services.fusion.prompt.rules import rules
 from services.fusion.state.book import Book
+from services.strategy.model import Strategy
 
 _START_MS: Final = 1_719_790_800_000
 """2024-06-30T23:40Z, a Sunday: a day begins in what is shown."""
@@ -30,13 +32,17 @@ _INTERVALS: Final = ("1m", "5m")
 _SETTINGS: Final = FusionSettings(intervals=list(_INTERVALS), window_bars=20, epoch_slots=4, slow_window_bars=4)
 
 
-def specimen(template: ChatTemplate, *, vision: str = "fresh", form: wording.AnswerForm = "line") -> list[Piece]:
-    """Return a whole prompt: two intervals, a gap, open bars, all facts, and vision features: `fresh`, `stale`, `unskilled` or `absent`."""
-    book = _book(vision)
+def specimen(template: ChatTemplate, strategy: Strategy, *, vision: str = "fresh", form: wording.AnswerForm = "line") -> list[Piece]:
+    """Return a whole prompt of `strategy`: two intervals, a gap, open bars, all facts, and vision features.
+
+    `vision` is `fresh`, `stale`, `unskilled` or `absent`.
+    """
+    settings = _SETTINGS.model_copy(update={"strategy": strategy})
+    book = _book(settings, vision)
     bars = book.bars["1m"]
     epochs = book.epochs.boundaries("1m")
     boundary = bars.first_after(epochs.start_ms(epochs.index(bars.last_close_ms)))
-    layout = Layout(template, wording.RULES[form], _SETTINGS.window_bars, _SETTINGS.slow_window_bars)
+    layout = Layout(template, rules(strategy, form), settings)
     frozen, entered = book.epochs.frozen("1m"), book.epochs.entered("1m")
     base = layout.base(book, "1m", frozen, entered, boundary)
     seen = book.current_vision("1m")
@@ -44,19 +50,30 @@ def specimen(template: ChatTemplate, *, vision: str = "fresh", form: wording.Ans
     return [*base.pieces, *layout.since(book, "1m", frozen, entered, boundary), tail, *template.fast_tail]
 
 
-def prompt_version() -> str:
-    """Return `aq-` and the first 10 hex digits of the hash."""
+def prompt_version(strategy: Strategy) -> str:
+    """Return the strategy's name and the first 10 hex digits of the hash: all that the strategy says, and all that prompts say."""
     day = date(2024, 7, 1)
-    content: list[object] = [sorted(TEMPLATES.items()), PAGE_BARS, wording.BREAK_ROW, wording.RATIONALE_QUESTION]
-    content += [sorted(by_form.items()) for by_form in (wording.RULES, wording.QUESTION, wording.EXPLAINED_QUESTION, wording.REPAIR)]
+    content: list[object] = [strategy.hash, sorted(TEMPLATES.items()), PAGE_BARS, wording.BREAK_ROW, wording.RATIONALE_QUESTION]
+    content += [sorted(by_form.items()) for by_form in (wording.CONTRACT, wording.QUESTION, wording.EXPLAINED_QUESTION, wording.REPAIR)]
     content += [question(Labels(texts, np.zeros(len(texts), dtype=np.int32))) for texts in CANDIDATES]
     content += [wording.day_row(day), wording.year_row(day), wording.until("13:00"), [wording.bars_heading("1m", n) for n in range(3)]]
     content += [wording.now_row(_NOW, SessionCalendar.of("FX"), close) for close in (None, _NOW, _NOW + timedelta(days=1))]
-    content += [specimen(TEMPLATES["none"], vision=vision) for vision in ("fresh", "stale", "unskilled", "absent")]
-    return f"aq-{hashlib.blake2b(repr(content).encode(), digest_size=5).hexdigest()}"
+    content += [specimen(TEMPLATES["none"], strategy, vision=vision) for vision in ("fresh", "stale", "unskilled", "absent")]
+    return f"{strategy.name}-{hashlib.blake2b(repr(content).encode(), digest_size=5).hexdigest()}"
 
 
-def _book(vision: str) -> Book:
+_known: Final[dict[str, str]] = {}
+"""Versions by the hash of their strategy: making one takes some milliseconds."""
+
+
+def version_of(strategy: Strategy) -> str:
+    """Return the prompt version of `strategy`, which signals and audit records name."""
+    if strategy.hash not in _known:
+        _known[strategy.hash] = prompt_version(strategy)
+    return _known[strategy.hash]
+
+
+def _book(settings: FusionSettings, vision: str) -> Book:
     instrument = Instrument(
         schema_version=1,
         run_mode=RunMode.DEMO,
@@ -66,21 +83,21 @@ def _book(vision: str) -> Book:
         calendar=ALWAYS_OPEN,
         price_adjustment="none",
     )
-    book = Book(instrument, _SETTINGS, SessionCalendar.of(ALWAYS_OPEN))
+    book = Book(instrument, settings, SessionCalendar.of(ALWAYS_OPEN))
     for slot in range(32):
         if slot not in {7, 8, 30}:
-            book.fold_market(_bar("1m", slot))
+            book.fold_market(_bar(settings.strategy, "1m", slot))
         if (slot + 1) % 5 == 0:
-            book.fold_market(_bar("5m", slot // 5))
-    book.fold_market(_bar("1m", 32, closed=False))
-    book.fold_market(_bar("5m", 6, closed=False))
+            book.fold_market(_bar(settings.strategy, "5m", slot // 5))
+    book.fold_market(_bar(settings.strategy, "1m", 32, closed=False))
+    book.fold_market(_bar(settings.strategy, "5m", 6, closed=False))
     if vision != "absent":
         skill = None if vision == "unskilled" else Skill(auc=0.56, auc_low=0.53, auc_high=0.59)
         book.fold_vision(_features(_START_MS + (30 if vision == "stale" else 32) * interval_ms("1m"), skill))
     return book
 
 
-def _bar(interval: str, slot: int, *, closed: bool = True) -> MarketFeatures:
+def _bar(strategy: Strategy, interval: str, slot: int, *, closed: bool = True) -> MarketFeatures:
     open_ms = _START_MS + slot * interval_ms(interval)
     close = 100.0 + (slot * 7 % 11) / 4
     return MarketFeatures(
@@ -96,8 +113,13 @@ def _bar(interval: str, slot: int, *, closed: bool = True) -> MarketFeatures:
         close=close,
         volume=1_250.0 * slot,
         closed=closed,
-        features={name: (number - 4) * 1.2345 + 50 * (name == "rsi") for number, name in enumerate(FACTS)} if slot else {},
+        features=_values(strategy) if slot else {},
     )
+
+
+def _values(strategy: Strategy) -> dict[str, float]:
+    """Return a number for every feature that the strategy shows."""
+    return {name: (number - 4) * 1.2345 + 50 * (name == "rsi") for number, name in enumerate(strategy.shown_features)}
 
 
 def _features(end_ms: int, skill: Skill | None) -> VisionFeatures:
@@ -116,6 +138,3 @@ def _features(end_ms: int, skill: Skill | None) -> VisionFeatures:
             Pattern(label="hammer", score=0.6, first_bar=19, last_bar=19),
         ],
     )
-
-
-PROMPT_VERSION: Final = prompt_version()

@@ -1,4 +1,4 @@
-"""Every sentence and heading of a prompt: the rules and answer contract, the legend, the instrument, and the parts of the tail.
+"""The sentences and headings of a prompt that no strategy changes: the answer contract, the instrument, and the parts of the tail.
 
 Only numbers, clock times and names that the contracts restrict to plain identifiers come from topics, so that nothing on a topic
 can speak to the model in words of its own.
@@ -18,31 +18,6 @@ GAP_ROW: Final = "-- no bar\n"
 BREAK_ROW: Final = "-- break\n"
 PARTIAL: Final = "partial "
 
-_LEGEND: Final = (
-    "A bar is one row: time, close, then open, high and low as distances from the close, volume as two digits and a power of ten "
-    "(12e3 is 12000), RSI. Distances are in the part of a basis point that the heading names; 9999 is that or more. Time is that of "
-    "the bar's end, HHMM; for bars of a day or more it is the date, MMDD, and 'until HH:MM' marks a session that closed early. '-- "
-    "Tue 2024-07-02' begins a day, '-- 2025' a year, '-- break' is a pause in trading, '-- no bar' a slot without trade. 'partial' "
-    "marks a bar that is still open. Slower bars come first; a row that begins with an interval, such as 1h, is a slower bar that "
-    "closed after those.\n"
-)
-
-_FACTS: Final = (
-    "Facts are those of the last closed bar. In price: close; atr, the average true range of 14 bars; ema_fast and ema_slow, the "
-    "exponential averages of the close over 12 and 26 bars; macd_hist, ema_fast less ema_slow, less the average of that over 9 bars. "
-    "In basis points: ret_1 and ret_5, the change over 1 and 5 bars; day_change, the change since the last close of the day before. "
-    "rsi is 0 to 100 over 14 bars; bb_pos is the place between the Bollinger bands of 20 bars, 0 the lower and 1 the upper; volume_z "
-    "is the volume in standard deviations from the mean, both of the 20 bars before. A fact that is missing is unknown. The chart "
-    "reader numbers the bars of its chart from 0, the oldest, and, where its model beats chance, says how likely the close is higher "
-    "after the bars that it looks ahead.\n"
-)
-
-_TASK: Final = (
-    "You are the decision step of a systematic trading desk. You are shown one instrument: its bars, oldest first, the facts of "
-    "this moment and what a chart reader saw. Say what should be held over the next bars.\n"
-    f"{_LEGEND}{_FACTS}"
-)
-
 _LEVELS: Final = (
     "action: buy = want long, sell = want short. conviction: 0 to 100. horizon: bars, 1 to 99. entry, stop, target: whole tenths of "
     "one atr from the last close; entry is the worst price to open at. For buy: stop below entry, entry below target; for sell the "
@@ -51,8 +26,7 @@ _LEVELS: Final = (
 _STANDING: Final = "exit = close what is held, hold = leave everything standing.\n"
 _ABSTAIN: Final = "Abstain when the data is thin, old or contradictory. A weak edge is a low conviction.\n"
 
-_LINE_RULES: Final = (
-    f"{_TASK}"
+_LINE_CONTRACT: Final = (
     "Answer with one line and nothing else: action conviction horizon entry stop target, one space between them.\n"
     "buy 62 5 2 -12 25\n"
     f"{_LEVELS} entry is -9 to 9; unless it is 0, stop and target are 10 or more away from the last close.\n"
@@ -61,8 +35,7 @@ _LINE_RULES: Final = (
     "abstain why there is no view\n"
     f"{_ABSTAIN}"
 )
-_JSON_RULES: Final = (
-    f"{_TASK}"
+_JSON_CONTRACT: Final = (
     "Answer with one JSON object on one line and nothing else, keys in this order:\n"
     '{"action":"buy","conviction":62,"horizon":5,"entry":2,"stop":-12,"target":25}\n'
     f"{_LEVELS}\n"
@@ -74,8 +47,8 @@ _JSON_RULES: Final = (
 
 AnswerForm = Literal["line", "json"]
 
-RULES: Final[dict[AnswerForm, str]] = {"line": _LINE_RULES, "json": _JSON_RULES}
-"""Task, legend and answer contract, by the answer's form."""
+CONTRACT: Final[dict[AnswerForm, str]] = {"line": _LINE_CONTRACT, "json": _JSON_CONTRACT}
+"""The answer contract, by the answer's form. It follows the strategy's instructions and legend, and no strategy changes it."""
 
 QUESTION: Final[dict[AnswerForm, str]] = {
     "line": "What should be held now? Answer with the line.\n",
@@ -114,9 +87,9 @@ def instrument_block(instrument: Instrument, zone: str, *, dated: bool = True) -
     ) + ("" if dated else _UNDATED)
 
 
-def bars_heading(interval: str, digits: int) -> str:
-    """Return the heading of an interval's closed bars, which show basis points with `digits` after the point."""
-    return f"{interval} bars, distances in {_PARTS[digits]}:\n"
+def bars_heading(interval: str, digits: int, *, distances: bool = True) -> str:
+    """Return the heading of an interval's closed bars, which show basis points, if `distances`, with `digits` after the point."""
+    return f"{interval} bars, distances in {_PARTS[digits]}:\n" if distances else f"{interval} bars:\n"
 
 
 def day_row(day: date) -> str:

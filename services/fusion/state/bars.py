@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSequence, Sequence
 from statistics import median_low
+from typing import Any
 
 import numpy as np
 
 from schemas import Dividend, MarketFeatures, Restatement
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, Fold
 from services.core.restatement import Factors, factors, jumps
-from services.fusion.state.scale import restated_bar, restated_features
+from services.fusion.state.scale import IN_PRICE, restated_bar, restated_features
+from services.strategy.catalogue import FEATURE_UNITS, Unit
 
 _SLACK = 64
 
@@ -26,6 +28,7 @@ class Bars:
 
     __slots__ = (
         "close",
+        "columns",
         "factors",
         "features",
         "forming",
@@ -38,16 +41,16 @@ class Bars:
         "rendered",
         "rendered_as",
         "revision",
-        "rsi",
         "sequence",
         "total",
         "ts_close",
         "ts_open",
+        "units",
         "volume",
     )
 
-    def __init__(self, keep: int) -> None:
-        """Hold the last `keep` bars, and a few more between trimmings."""
+    def __init__(self, keep: int, columns: Sequence[str] = (), units: Mapping[str, Unit] = FEATURE_UNITS) -> None:
+        """Hold the last `keep` bars, and a few more between trimmings; of their features those in `columns`, which rows show."""
         self.keep = keep
         self.ts_open = array("q")
         self.ts_close = array("q")
@@ -56,7 +59,9 @@ class Bars:
         self.low = array("d")
         self.close = array("d")
         self.volume = array("d")
-        self.rsi = array("d")
+        self.columns = {name: array("d") for name in columns}
+        """Features that rows show, by name; NaN where a bar lacks one."""
+        self.units = units
         self.revision = array("q")
         self.gap = array("q")
         """Scheduled slots missing before each bar."""
@@ -111,7 +116,7 @@ class Bars:
         if bar.revision < self.revision[index]:
             return Fold.DUPLICATE
         newest = index == len(self) - 1 and _recomputed(self.features, given.features)
-        return Fold.REVISED if newest or (newer and given.features.get("rsi", -1.0) != self.rsi[index]) else Fold.DUPLICATE
+        return Fold.REVISED if newest or (newer and self._shows_other_features(index, given)) else Fold.DUPLICATE
 
     def append(self, bar: MarketFeatures, gap: int, sequence: int = 0) -> None:
         """Add a closed bar for which `place` said FOLDED, after `gap` missing slots."""
@@ -124,7 +129,8 @@ class Bars:
         self.low.append(bar.low)
         self.close.append(bar.close)
         self.volume.append(bar.volume)
-        self.rsi.append(bar.features.get("rsi", -1.0))
+        for name, column in self.columns.items():
+            column.append(bar.features.get(name, math.nan))
         self.revision.append(bar.revision)
         self.gap.append(gap)
         self.sequence.append(sequence)
@@ -147,7 +153,8 @@ class Bars:
         self.low[index] = bar.low
         self.close[index] = bar.close
         self.volume[index] = bar.volume
-        self.rsi[index] = bar.features.get("rsi", -1.0)
+        for name, column in self.columns.items():
+            column[index] = bar.features.get(name, math.nan)
         self.revision[index] = bar.revision
         self.rendered[index] = None
         # The corrected bar entered into the newest one's features: those are unknown until their producer publishes that bar again.
@@ -181,10 +188,14 @@ class Bars:
             self.close[index] /= by.price
             self.volume[index] *= by.volume
             self.rendered[index] = None
+        for name, column in self.columns.items():
+            if self.units.get(name) in IN_PRICE:
+                for index in range(count):
+                    column[index] /= by.price
         if count and count == len(self):
-            self.features = restated_features(self.features, by)
+            self.features = restated_features(self.features, by, self.units)
         if self.forming is not None and self.forming.ts_open_ms < event.effective_ms:
-            self.forming = restated_bar(self.forming, by)
+            self.forming = restated_bar(self.forming, by, self.units)
         return count
 
     def opens_at_or_after(self, at_ms: int) -> bool:
@@ -241,15 +252,23 @@ class Bars:
             return all(math.isclose(one, other, rel_tol=1e-9) for one, other in zip(held, given, strict=True))
         return held == given
 
+    def _shows_other_features(self, index: int, bar: MarketFeatures) -> bool:
+        """Return whether the row of the bar at `index` would show other features of `bar`."""
+        for name, column in self.columns.items():
+            held, given = column[index], bar.features.get(name, math.nan)
+            if held != given and not (math.isnan(held) and math.isnan(given)):
+                return True
+        return False
+
     def _on_scale(self, bar: MarketFeatures) -> MarketFeatures:
         """Return `bar` on the scale of these bars: a record is on the scale that was in force at its bar's open."""
         for key in sorted(self.factors):
             if bar.ts_open_ms < key[0]:
-                bar = restated_bar(bar, self.factors[key])
+                bar = restated_bar(bar, self.factors[key], self.units)
         return bar
 
     def _trim(self, count: int) -> None:
-        for column in (
+        packed: tuple[MutableSequence[Any], ...] = (
             self.ts_open,
             self.ts_close,
             self.open,
@@ -257,12 +276,13 @@ class Bars:
             self.low,
             self.close,
             self.volume,
-            self.rsi,
+            *self.columns.values(),
             self.revision,
             self.gap,
             self.sequence,
             self.rendered,
-        ):
+        )
+        for column in packed:
             del column[:count]
 
 

@@ -26,7 +26,7 @@ def kept_bars(settings: FusionSettings, interval: str) -> int:
 
     A slower bar is shown as of up to two epochs of a faster trigger interval back.
     """
-    own = settings.window_bars if interval in settings.trigger_interval_set else settings.slow_window_bars + 2
+    own = settings.window_bars if interval in settings.trigger_interval_set else settings.slow_window(interval) + 2
     return own + _bars_in(settings, interval, epochs=2)
 
 
@@ -64,9 +64,11 @@ class Book:
         self.since_ms = since_ms
         self.calendar = calendar
         self.decimals = instrument.price_decimals
+        self.strategy = settings.strategy
         self.day_zero_ms = settings.day_zero_ms
         """Where prompts count days from; None where they show dates."""
-        self.bars = {interval: Bars(kept_bars(settings, interval)) for interval in settings.intervals}
+        columns, units = self.strategy.feature_columns, self.strategy.units
+        self.bars = {interval: Bars(kept_bars(settings, interval), columns, units) for interval in settings.intervals}
         self._vision = VisionWindows()
         self.last_market: tuple[Record, int] | None = None
         """The last market record that was folded, and its event time; a reference is made of it only when a message needs one."""

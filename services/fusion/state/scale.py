@@ -7,20 +7,19 @@ from typing import Final
 
 from schemas import MarketFeatures
 from services.core.restatement import Factors
+from services.strategy.catalogue import Unit
 
-_IN_PRICE: Final = frozenset({"atr", "ema_fast", "ema_slow", "macd", "macd_signal", "macd_hist"})
-_WITHOUT_SCALE: Final = frozenset({"ret_1", "ret_5", "rsi", "bb_pos", "bb_width", "volume_z", "body", "upper_wick", "lower_wick"})
-
-
-def restated_features(features: Mapping[str, float], by: Factors) -> dict[str, float]:
-    """Return features restated by these factors; one of unknown scale is left out: unknown beats wrong."""
-    scaled = {name: value for name, value in features.items() if name in _WITHOUT_SCALE}
-    scaled.update({name: value / by.price for name, value in features.items() if name in _IN_PRICE})
-    return scaled
+IN_PRICE: Final = frozenset({"price", "distance"})
+"""The units that a split or dividend rescales."""
 
 
-def restated_bar(bar: MarketFeatures, by: Factors) -> MarketFeatures:
-    """Return `bar` restated by these factors."""
+def restated_features(features: Mapping[str, float], by: Factors, units: Mapping[str, Unit]) -> dict[str, float]:
+    """Return features restated by these factors; one that `units` does not have is left out: unknown beats wrong."""
+    return {name: value / by.price if units[name] in IN_PRICE else value for name, value in features.items() if name in units}
+
+
+def restated_bar(bar: MarketFeatures, by: Factors, units: Mapping[str, Unit]) -> MarketFeatures:
+    """Return `bar` restated by these factors, its features by their `units`."""
     return bar.model_copy(
         update={
             "open": bar.open / by.price,
@@ -28,6 +27,6 @@ def restated_bar(bar: MarketFeatures, by: Factors) -> MarketFeatures:
             "low": bar.low / by.price,
             "close": bar.close / by.price,
             "volume": bar.volume * by.volume,
-            "features": restated_features(bar.features, by),
+            "features": restated_features(bar.features, by, units),
         }
     )

@@ -35,6 +35,7 @@ DEFAULTS = Options(
     assignments=(),
     seed=0,
     console=False,
+    strategy=None,
     verbose=False,
 )
 

@@ -12,6 +12,7 @@ from schemas import RunMode
 from services.core.settings import SettingsError
 from services.demo.options import Vision
 from services.demo.setup import LOAD_ACT, MODEL_ACT, MODEL_FUSION, Act, Demo, set_up
+from services.strategy.folder import FEATURES, TOML, new, read
 from tests.unit.demo.build import DEFAULTS
 
 
@@ -90,3 +91,21 @@ def test_settings_of_the_worker_that_are_set_belong_to_the_second_act_and_others
 def test_what_cannot_be_done_is_refused_in_a_sentence(tmp_path: Path, changes: dict[str, object], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         _demo(tmp_path, **changes)
+
+
+def test_a_strategy_decides_in_both_acts_and_its_features_are_published(tmp_path: Path) -> None:
+    folder = tmp_path / "momentum"
+    new(folder, "momentum")
+    text = (folder / TOML).read_text().replace("1h = 64", "1h = 24").replace("min_bars = 20", "min_bars = 12")
+    (folder / TOML).write_text(text.replace("[triggers]", '[triggers]\ntrigger_intervals = ["15m"]'))
+    demo = _demo(tmp_path, model_bars=18, strategy=str(folder))
+    assert [act.name for act in demo.acts] == [MODEL_ACT, LOAD_ACT]
+    for act in demo.acts:
+        assert act.settings.fusion.strategy == read(folder)
+        assert act.settings.market.features_file == folder / FEATURES
+    fusion = demo.acts[-1].settings.fusion
+    assert (fusion.intervals, fusion.trigger_interval_set, fusion.window_bars) == (["1d", "1w"], frozenset({"1d"}), 256)
+    assert fusion.min_bars == 12
+    assert "the strategy's" in demo.notes[0]
+    with pytest.raises(SettingsError, match="nowhere is not a folder"):
+        _demo(tmp_path, strategy="nowhere")

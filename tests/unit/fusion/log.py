@@ -136,7 +136,7 @@ class Folder:
         self.books = Books(settings.fusion, self.instruments)
         self.policy = TriggerPolicy(settings.fusion)
         self.intake = Intake(settings, self.clock, self.books, self.policy)
-        self.store = PrefixStore(redis, settings.redis, self.clock, fingerprint(TOKENIZER, "minicpm4"))
+        self.store = PrefixStore(redis, settings.redis, self.clock, fingerprint(TOKENIZER, "minicpm4", settings.fusion.strategy))
         self.prompts = PromptBuilder(settings.fusion, TOKENIZER, "minicpm4", self.store, local_bytes)
 
     def feed(self, records: Iterable[Record]) -> None:

@@ -16,10 +16,12 @@ from services.cli.shadow import store
 from services.core.clock import SystemClock
 from services.core.lifecycle import explain
 from services.core.settings import load
+from services.fusion.prompt.version import version_of
 from services.promotion.comparison import Criteria, Expected, compare
 from services.promotion.comparison_result import Comparison
 from services.promotion.decision_settings import decision_settings_hash
 from services.promotion.settings_history import History
+from services.strategy.folder import new, read, shipped
 from tests.unit.promotion.build_pairs import LENIENT, LIVE_VERSION, SHADOW_VERSION, bought
 
 LIVE = """run_mode = "live"
@@ -107,7 +109,7 @@ def test_a_candidate_that_was_compared_is_promoted_and_rolled_back_to_the_byte(s
     version = History(shell.live).versions()[-1]
     assert (version.action, version.actor, version.reason, version.override) == ("promoted", "me", "a test", None)
     assert version.comparison == found.model_dump(mode="json")
-    assert [str(change) for change in version.changes] == ["fusion.window_bars: 256 -> 300", "fusion.permits: 3 -> 5"]
+    assert [str(change) for change in version.changes] == ["fusion.permits: 3 -> 5", "fusion.window_bars: 256 -> 300"]
     status, said = shell.roll_back("--reason", "worse")
     assert status == 0, said
     assert shell.live.read_text() == LIVE
@@ -210,3 +212,44 @@ def test_rolling_back_wants_a_reason_and_something_to_go_back_to(shell: Shell) -
     status, said = shell.roll_back("--reason", "x")
     assert (status, "there is no earlier one" in said) == (1, True)
     assert shell.roll_back("--reason", "x", "--to", "1") == (0, f"{shell.live} already has the text of version 1; nothing was changed.\n")
+
+
+def test_a_strategy_is_promoted_as_one_unit_and_rolled_back_whatever_becomes_of_its_folder(shell: Shell) -> None:
+    folder = shell.folder / "momentum"
+    new(folder, "momentum")
+    shell.live.write_text(LIVE.replace('group = "desk"', 'group = "desk"\nwindow_bars = 300'))
+    shell.candidate.write_text(CANDIDATE.replace("window_bars = 300", 'strategy = "momentum"'))
+    before = shell.live.read_bytes()
+    shell.compare()
+    status, said = shell.promote_compared()
+    assert status == 0, said
+    promoted = read(folder)
+    assert f"fusion.strategy: '{version_of(shipped())}' -> '{version_of(promoted)}'" in said
+    (folder / "instructions.md").write_text("Sell everything.")
+    fusion = load(shell.live).fusion
+    assert (fusion.strategy, fusion.permits, fusion.window_bars, fusion.group) == (promoted, 5, 256, "desk")
+    shell.roll_back("--reason", "no good")
+    assert shell.live.read_bytes() == before
+    shell.roll_back("--to", "2", "--reason", "better after all")
+    assert load(shell.live).fusion.strategy == promoted
+
+
+def test_a_strategy_that_was_changed_after_its_comparison_is_not_promoted(shell: Shell) -> None:
+    folder = shell.folder / "momentum"
+    new(folder, "momentum")
+    shell.candidate.write_text(CANDIDATE.replace("window_bars = 300", 'strategy = "momentum"'))
+    shell.compare()
+    (folder / "instructions.md").write_text("Sell everything.")
+    status, said = shell.promote_compared()
+    assert status != 0
+    assert "other settings than those now in the candidate file" in said
+
+
+def test_a_candidate_of_the_shipped_strategy_takes_its_place_with_all_it_sets(shell: Shell) -> None:
+    new(shell.folder / "momentum", "momentum")
+    shell.live.write_text(LIVE.replace('group = "desk"', 'group = "desk"\nstrategy = "momentum"'))
+    shell.compare()
+    status, said = shell.promote_compared()
+    assert status == 0, said
+    fusion = load(shell.live).fusion
+    assert (fusion.strategy, fusion.window_bars, fusion.permits) == (shipped(), 300, 5)

@@ -12,7 +12,6 @@ from schemas import AsOf, AuditRecord, InstrumentEvent, OffsetRef, Outcome, Topi
 from services.core.bus import Record
 from services.core.exported_log import Header, LogWriter
 from services.core.settings import Settings
-from services.fusion.prompt.version import PROMPT_VERSION
 from services.fusion.state.triggers import TriggerIds
 from services.replay.audit_trail import read_trail_file
 from services.replay.log_source import FileLog
@@ -91,7 +90,7 @@ async def _audit(folder: Folder, symbol: str) -> AuditRecord | None:
         signal_id=uuid5(trigger_id, "fast"),
         as_of=AsOf(market=trigger, vision=book.vision_ref),
         config_version=folder.prompts.version,
-        prompt_version=PROMPT_VERSION,
+        prompt_version=folder.prompts.prompt_version,
         prompt_hash=prompt.hash,
         epoch=prompt.epoch,
         prompt_tokens=len(prompt.ids),

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from schemas import AuditRecord, MarketFeatures, Outcome
 from services.core.fusion_settings import FusionSettings
+from services.fusion.prompt.version import version_of
+from services.strategy.folder import shipped
 from tests.unit.fusion.build import MARKET, MINUTE, START, SYMBOL, bar, split
 from tests.unit.fusion.log import Logs, random_logs
 from tests.unit.replay.build import AUDIT, LOG, SMALL, Decided, decide, moved, verified
@@ -150,6 +152,34 @@ async def test_another_configuration_is_said_to_be_one_and_no_record_is_called_w
     assert sum(verdict.other_settings.values()) == len(honest.audits)
     assert all(made.startswith(honest.audits[0].config_version) for made in verdict.other_settings)
     assert not verdict.all_match
+
+
+async def test_an_audit_of_another_strategy_is_told_by_its_name_and_one_of_its_own_matches(tmp_path: Path) -> None:
+    words = shipped().instructions.replace("systematic", "careful")
+    own = shipped().model_copy(update={"name": "careful", "instructions": words})
+    careful = SMALL.model_copy(update={"fusion": SMALL.fusion.model_copy(update={"strategy": own})})
+    rng = random.Random(11)  # noqa: S311
+    decided = await decide(rng, random_logs(rng, 20), careful)
+    decided.write(tmp_path)
+    assert (await verified(tmp_path)).all_match
+    assert {audit.prompt_version for audit in decided.audits} == {version_of(own)}
+    verdict = await verified(tmp_path, SMALL)
+    assert (verdict.differing, verdict.matched) == ([], 0)
+    assert [made.endswith(f", prompt {version_of(own)}") for made in verdict.other_settings] == [True]
+
+
+async def test_one_other_word_changes_the_versions_and_hashes_of_decisions_and_nothing_else() -> None:
+    words = shipped().instructions.replace("systematic", "careful")
+    own = SMALL.fusion.model_copy(update={"strategy": shipped().model_copy(update={"instructions": words})})
+    sides = []
+    for using in (SMALL, SMALL.model_copy(update={"fusion": own})):
+        rng = random.Random(11)  # noqa: S311
+        sides.append((await decide(rng, random_logs(rng, 20), using)).audits)
+    assert len(sides[0]) > 0
+    for one, other in zip(*sides, strict=True):
+        values, others = one.model_dump(), other.model_dump()
+        changed = {key for key, value in values.items() if value != others[key]}
+        assert changed - {"prompt_tokens"} == {"prompt_version", "config_version", "prompt_hash", "epoch"}
 
 
 async def test_another_log_under_the_same_configuration_is_named(tmp_path: Path, honest: Decided) -> None:

@@ -22,6 +22,7 @@ from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.version import specimen
 from services.fusion.state.book import Book
 from services.market.book import Book as MarketBook
+from services.strategy.folder import shipped
 from tests.unit.fusion.build import MODE, seen, tokenizer
 
 FOLDER: Final = Path(__file__).parent / "golden"
@@ -121,7 +122,7 @@ def _case(market: Market) -> Callable[[], str]:
 
 
 CASES: Final[dict[str, Callable[[], str]]] = {
-    "specimen": lambda: visible(specimen(TEMPLATES["minicpm4"])),
+    "specimen": lambda: visible(specimen(TEMPLATES["minicpm4"], shipped())),
     **{name: _case(market) for name, market in MARKETS.items()},
 }
 """The rules stand in the specimen alone: they are the same in every prompt."""

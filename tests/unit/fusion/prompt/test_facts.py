@@ -12,9 +12,12 @@ from services.core.calendar import SessionCalendar
 from services.fusion.prompt.facts import fact_texts, facts
 from services.fusion.state.book import Book
 from services.market import indicators
+from services.strategy.folder import shipped
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MINUTE, START, bar, bar_at, instrument
 from tests.unit.fusion.prompt.golden import CASES, MARKETS, prompt
+
+SHOWN = shipped().fact_of
 
 
 def number(text: str) -> str:
@@ -31,7 +34,7 @@ def test_no_two_levels_that_differ_are_written_alike(decimals: int, ticks: int, 
     tick = 10.0**-decimals
     close = ticks * tick
     values = {"close": close, "ema_fast": close + apart[0] * tick / 10_000, "ema_slow": close + apart[1] * tick / 10_000}
-    written = fact_texts(values, decimals, 0)
+    written = fact_texts(values, SHOWN, decimals, 0)
     levels = list(zip(values.values(), map(number, written), strict=True))
     assert all(one != other for (a, one), (b, other) in combinations(levels, 2) if a != b)
     assert number(written[0]) == f"{close:.{decimals}f}"
@@ -39,7 +42,7 @@ def test_no_two_levels_that_differ_are_written_alike(decimals: int, ticks: int, 
 
 @given(decimals=st.integers(0, 8), value=st.floats(1e-12, 1e6), sign=st.sampled_from([1, -1]))
 def test_a_distance_that_is_not_zero_is_never_written_as_zero(decimals: int, value: float, sign: int) -> None:
-    (written,) = fact_texts({"macd_hist": sign * value}, decimals, 0)
+    (written,) = fact_texts({"macd_hist": sign * value}, SHOWN, decimals, 0)
     assert float(number(written)) == pytest.approx(sign * value, rel=0.06, abs=0.51 * 10.0**-decimals)
     assert float(number(written)) != 0
 
@@ -57,7 +60,7 @@ def test_a_distance_that_is_not_zero_is_never_written_as_zero(decimals: int, val
     ],
 )
 def test_facts_as_they_are_written(values: dict[str, float], decimals: int, written: str) -> None:
-    assert " ".join(fact_texts(values, decimals, 1)) == written
+    assert " ".join(fact_texts(values, SHOWN, decimals, 1)) == written
 
 
 @pytest.mark.parametrize("name", MARKETS)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.calendar import SessionCalendar
-from services.fusion.prompt.lines import Rows, bar_row, clock_label, compact, digits_for, offset
+from services.fusion.prompt.lines import Rows, Shown, bar_row, clock_label, compact, digits_for, offset
 from services.fusion.prompt.wording import GAP_ROW
 from services.fusion.state.book import Book
+from services.strategy.folder import shipped
 from tests.unit.fusion import build
 from tests.unit.fusion.build import SYMBOL, bar, bar_at, instrument, record
 from tests.unit.fusion.log import Folder
@@ -39,7 +40,8 @@ def test_every_lawful_bar_has_a_row(
     prices: tuple[float, float, float, float], volume: float, rsi: float, at_ms: int, places: tuple[int, int]
 ) -> None:
     decimals, digits = places
-    row = bar_row(clock_label(at_ms, "1m", "Asia/Tokyo"), prices, volume=volume, rsi=rsi, decimals=decimals, digits=digits)
+    shown = Shown(*prices, volume, {"rsi": rsi})
+    row = bar_row(shipped().columns, clock_label(at_ms, "1m", "Asia/Tokyo"), shown, decimals=decimals, digits=digits)
     assert "\n" not in row
     assert row.isascii()
     assert len(row.split()) == 7

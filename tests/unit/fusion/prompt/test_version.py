@@ -1,4 +1,4 @@
-"""PROMPT_VERSION follows what prompts say, and whole prompts are as their golden files have them."""
+"""The prompt version follows what prompts say, and whole prompts are as their golden files have them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import pytest
 
 from schemas import Pattern, Skill
 from services.core.calendar import SessionCalendar
-from services.fusion.prompt import facts, layout, lines, version, wording
+from services.fusion.prompt import facts, layout, lines, rules, version, wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate
-from services.fusion.prompt.version import PROMPT_VERSION, prompt_version
+from services.fusion.prompt.version import prompt_version, version_of
 from services.fusion.state.book import Book
+from services.strategy.folder import shipped
 from tests.unit.fusion.build import MINUTE, START, bar, instrument, seen, settings
 from tests.unit.fusion.prompt.golden import CASES, path_of
 
@@ -23,8 +24,10 @@ def test_a_whole_prompt_is_as_its_golden_file_has_it(case: str) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "value"),
     [
-        (wording, "RULES", {"line": wording.RULES["line"].replace("systematic", "careful"), "json": wording.RULES["json"]}),
-        (wording, "RULES", {"line": wording.RULES["line"], "json": wording.RULES["json"].replace("JSON object", "object")}),
+        (wording, "CONTRACT", {"line": wording.CONTRACT["line"].replace("one space", "a space"), "json": wording.CONTRACT["json"]}),
+        (wording, "CONTRACT", {"line": wording.CONTRACT["line"], "json": wording.CONTRACT["json"].replace("JSON object", "object")}),
+        (rules, "_TIME", "Time is that of the bar's end.\n"),
+        (rules, "_CHART_READER", "The chart reader looks at a chart.\n"),
         (wording, "QUESTION", {"line": "And now?\n", "json": "And now?\n"}),
         (wording, "EXPLAINED_QUESTION", {"line": "And now, and why?\n", "json": "And now, and why?\n"}),
         (wording, "RATIONALE_QUESTION", "Why?\n"),
@@ -35,10 +38,10 @@ def test_a_whole_prompt_is_as_its_golden_file_has_it(case: str) -> None:
         (wording, "until", lambda clock: f" to {clock}"),
         (wording, "GAP_ROW", "-- none\n"),
         (wording, "PARTIAL", "open "),
-        (wording, "bars_heading", lambda interval, digits: f"Bars of {interval}, {digits}:\n"),
+        (wording, "bars_heading", lambda interval, digits, **_: f"Bars of {interval}, {digits}:\n"),
         (wording, "vision_row", lambda vision, interval, p_up: f"Chart of {interval}: {vision.state} {p_up}.\n"),
         (lines, "compact", lambda value: f"{value:.0f}"),
-        (layout, "fact_texts", lambda values, decimals, digits: [f"{decimals} {digits}", *values]),
+        (layout, "fact_texts", lambda values, _, decimals, digits: [f"{decimals} {digits}", *values]),
         (version, "PAGE_BARS", 8),
         (version, "TEMPLATES", {**TEMPLATES, "none": ChatTemplate((), ("\n\n",), (), (), ())}),
     ],
@@ -46,9 +49,9 @@ def test_a_whole_prompt_is_as_its_golden_file_has_it(case: str) -> None:
 def test_the_version_changes_with_anything_that_a_prompt_says(
     monkeypatch: pytest.MonkeyPatch, module: object, name: str, value: object
 ) -> None:
-    assert prompt_version() == PROMPT_VERSION
+    assert prompt_version(shipped()) == version_of(shipped())
     monkeypatch.setattr(module, name, value)
-    assert prompt_version() != PROMPT_VERSION
+    assert prompt_version(shipped()) != version_of(shipped())
 
 
 @pytest.mark.parametrize(
@@ -91,4 +94,4 @@ def test_of_many_patterns_the_latest_are_shown_and_of_one_bars_the_clearest_firs
 
 def test_the_specimen_shows_every_fact() -> None:
     shown = CASES["specimen"]()
-    assert [name for name in (*facts.FACTS, "close", "day_change") if f"{name}=" not in shown] == []
+    assert [name for name in shipped().fact_of if f"{name}=" not in shown] == []

@@ -1,4 +1,4 @@
-"""What every table of the settings is made of."""
+"""What every table of a settings or strategy file is made of."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ NotNegative = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A table of the settings file."""
+    """A table: its values never change, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,132 @@
+"""A strategy's folder: what it may say, and what is said of its mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.core.fusion_settings import FusionSettings
+from services.core.settings import SettingsError, load
+from services.strategy.folder import INSTRUCTIONS, SHIPPED, TOML, StrategyError, new, read, shipped
+from services.strategy.model import Strategy
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "momentum"
+    new(made, "momentum")
+    return made
+
+
+def change(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+
+
+def test_the_shipped_folder_says_what_the_settings_default_to() -> None:
+    assert load(None, {"fusion": {"strategy": str(SHIPPED)}}).fusion == FusionSettings()
+
+
+def test_a_new_strategy_is_whole_and_names_its_own_feature(folder: Path) -> None:
+    strategy = read(folder)
+    assert (strategy.name, strategy.units["mom_12"]) == ("momentum", "return")
+    assert "mom_12" in strategy.shown_features
+    assert (folder / "features.py").is_file()
+
+
+def test_a_new_strategy_overwrites_nothing_and_needs_a_usable_name(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StrategyError, match="exists already"):
+        new(folder, "momentum")
+    with pytest.raises(StrategyError, match="My Strategy"):
+        new(tmp_path / "other", "My Strategy")
+    assert not (tmp_path / "other").exists()
+
+
+def test_comments_and_spaces_change_no_hash_and_a_word_and_a_limit_do(folder: Path) -> None:
+    before = read(folder).hash
+    (folder / TOML).write_text("# a comment\n" + (folder / TOML).read_text())
+    (folder / INSTRUCTIONS).write_text((folder / INSTRUCTIONS).read_text() + "\n\n")
+    assert read(folder).hash == before
+    change(folder / INSTRUCTIONS, "momentum desk", "patient desk")
+    worded = read(folder).hash
+    change(folder / TOML, "cool_down_ms = 0", "cool_down_ms = 60000")
+    assert len({before, worded, read(folder).hash}) == 3
+
+
+def test_the_order_of_intervals_facts_and_columns_is_part_of_the_hash() -> None:
+    values = shipped().model_dump()
+    others = [
+        values | {"facts": values["facts"][::-1]},
+        values | {"columns": values["columns"][::-1]},
+        values | {"intervals": {"1m": 256, "15m": 64}},
+    ]
+    assert len({Strategy.model_validate(one).hash for one in [values, *others]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "told"),
+    [
+        (TOML, "min_bars = 20", "min_bars = -3", ["strategy.toml", "guard.min_bars = -3", "greater than 0"]),
+        (TOML, "min_bars = 20", "min_bar = 20", ["guard.min_bar", "did you mean guard.min_bars?"]),
+        (TOML, 'unit = "distance"', 'unit = "ticks"', ["facts.1.unit = 'ticks'", "'distance'"]),
+        (TOML, 'names = ["atr"]\nunit = "distance"', 'names = ["atr"]\nunit = "number"', ["atr is a distance", "unit = 'distance'"]),
+        (TOML, 'names = ["bb_pos"]', 'names = ["rsi"]', ["facts names rsi more than once"]),
+        (TOML, "1m = 256", "4h = 256", ["['4h', '15m', '1h']", "fastest to the slowest"]),
+        (TOML, "1m = 256", "minute = 256", ["minute"]),
+        (TOML, '"volume"', '"turnover"', ["columns.4", "'turnover'"]),
+        (TOML, '"volume"', '{ feature = "volume", label = "v", unit = "number" }', ["volume is no feature"]),
+        (TOML, 'meaning = "the average true range of 14 bars"', "", ["atr has no meaning"]),
+        (TOML, 'name = "momentum"', 'name = "Mo"', ["name = 'Mo'"]),
+        (TOML, 'name = "momentum"', 'name = "momentum"\ninstructions = "buy"', ["instructions stand in"]),
+        (TOML, "[guard]", "[guard", ["is not TOML"]),
+        (INSTRUCTIONS, "momentum", "moment\x1bum", ["instructions.md", "'\\x1b'"]),
+    ],
+)
+def test_a_mistake_is_told_with_file_key_value_and_what_was_expected(
+    folder: Path, file: str, before: str, after: str, told: list[str]
+) -> None:
+    change(folder / file, before, after)
+    with pytest.raises(StrategyError) as caught:
+        read(folder)
+    assert [part for part in told if part not in str(caught.value)] == []
+    assert file in str(caught.value)
+
+
+def test_empty_instructions_and_a_missing_file_are_refused_by_name(folder: Path) -> None:
+    (folder / INSTRUCTIONS).write_text("\n")
+    with pytest.raises(StrategyError, match=r"instructions\.md.*empty"):
+        read(folder)
+    (folder / INSTRUCTIONS).unlink()
+    with pytest.raises(StrategyError, match=r"instructions\.md cannot be read"):
+        read(folder)
+
+
+def test_settings_take_a_strategy_relative_to_their_file_and_override_what_is_operational_alone(folder: Path) -> None:
+    file = folder.parent / "aquiline.toml"
+    file.write_text('[fusion]\nstrategy = "momentum"\npermits = 7\nmax_staleness_ms = 900\n')
+    fusion = load(file).fusion
+    assert (fusion.strategy, fusion.permits, fusion.max_staleness_ms) == (read(folder), 7, 900)
+    file.write_text('[fusion]\nstrategy = "momentum"\nmin_bars = 5\nwindow_bars = 300\n')
+    with pytest.raises(SettingsError, match=r"fusion\.min_bars to \[guard\], fusion\.window_bars to \[intervals\]"):
+        load(file)
+    file.write_text('[fusion]\nstrategy = "nothing"\n')
+    with pytest.raises(SettingsError, match="nothing is not a folder"):
+        load(file)
+
+
+def test_the_environment_may_name_a_strategy_and_one_run_may_override_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQUILINE_FUSION__STRATEGY", str(folder))
+    assert load().fusion.strategy.name == "momentum"
+    assert load(None, {"fusion": {"min_bars": 5}}).fusion.min_bars == 5
+    monkeypatch.setenv("AQUILINE_FUSION__MIN_BARS", "5")
+    with pytest.raises(SettingsError, match=r"fusion\.min_bars"):
+        load()
+
+
+def test_slower_intervals_may_have_windows_of_their_own(folder: Path) -> None:
+    change(folder / TOML, "1h = 64", "1h = 24")
+    fusion = load(None, {"fusion": {"strategy": str(folder)}}).fusion
+    assert [fusion.slow_window(interval) for interval in fusion.intervals[1:]] == [64, 24]
+    assert FusionSettings.model_validate(fusion.model_dump(mode="json")) == fusion
