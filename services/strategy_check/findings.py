@@ -100,8 +100,7 @@ def _too_long(cost: Cost) -> Iterator[str]:
 def _notes(settings: Settings, prompt: PromptPreview, own: FeatureFunction | None) -> Iterator[str]:
     strategy = settings.fusion.strategy
     foreign = [name for name in strategy.shown_features if name not in FEATURE_UNITS]
-    unmade = [name for name in foreign if name not in prompt.facts] if own is not None else foreign
-    unmade = [name for name in unmade if name in strategy.fact_of or own is None]
+    unmade = [name for name in foreign if name not in prompt.facts]
     if unmade:
         where = f"{FEATURES} does not compute it" if own is not None else f"there is no {FEATURES}"
         yield f"{', '.join(unmade)}: {where}, and services/market does not publish it; a producer of your own has to, or it stays unknown"

@@ -71,7 +71,7 @@ class Plan:
     mode: Mode
     vision: CurrentVision
     facts: Mapping[str, float]
-    """What the tail says as plain values."""
+    """The last close, its features and what the tail says, as plain values: prices are made of some whether or not they are shown."""
 
 
 class Upcoming(NamedTuple):
@@ -147,7 +147,8 @@ class PromptBuilder:
         values = facts(book, interval, vision)
         rows = self._layout.since(book, interval, frozen, book.epochs.entered(interval), boundary)
         tail = tail_text(book, interval, frozen, vision, values, question=self._question(mode))
-        return Plan(prefix, rows, tail, mode, vision, values)
+        bars = book.bars[interval]
+        return Plan(prefix, rows, tail, mode, vision, {"close": bars.close[-1], **bars.features, **values})
 
     async def build(self, plan: Plan) -> Prompt:
         """Return the prompt of `plan`."""

@@ -15,7 +15,9 @@ from services.fusion.deliver.open_signals import OpenSignals
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.observe.result import TriggerResult
 from services.fusion.prompt.builder import Prompt
+from services.fusion.prompt.version import version_of
 from services.inference.engine import EngineError, EngineInfo
+from services.strategy.folder import shipped
 from tests.unit.fusion.build import MINUTE, START, SYMBOL, bar, bar_at, instrument, seen, split
 from tests.unit.fusion.clock import SkewedClock
 from tests.unit.fusion.desk import ABSTAIN, BUY, EXIT, HOLD, NONSENSE, NOW, SELL, Desk, ScriptedEngine
@@ -494,3 +496,14 @@ async def test_an_ended_decision_is_freed_without_waiting_for_the_collector(answ
             gc.set_debug(0)
             gc.garbage.clear()
     assert left == []
+
+
+async def test_prices_are_made_of_close_and_range_whether_or_not_the_strategy_shows_them() -> None:
+    own = shipped().model_copy(update={"facts": [], "columns": ["close"]})
+    desk = await desk_with(ScriptedEngine([BUY]), strategy=own)
+    async with desk.running():
+        await desk.bars(bar(5, 101.0))
+        await desk.concluded(1)
+    (signal,) = await desk.published(1)
+    assert (signal.entry, signal.stop, signal.target) == ("101.00", "99.80", "103.50")
+    assert signal.prompt_version == version_of(own)
