@@ -29,6 +29,7 @@ from services.console.models import (
     Score,
     Stage,
     State,
+    SymbolRow,
     SymbolView,
 )
 from services.console.recent import HeldDecision
@@ -98,7 +99,6 @@ async def state(request: Request) -> State:
         last_event_id=views.events.id_of(views.events.last),
         now=now.model_copy(update={"halt": halt}),
         decisions=list(islice(views.recent.decisions(), _ROWS)),
-        symbols=views.symbols(),
         unreadable=list(views.recent.unreadable),
     )
 
@@ -161,6 +161,12 @@ async def prompt(request: Request, wanted: str) -> PromptView:
         raise HTTPException(502, str(error)) from error
     except TimeoutError as error:
         raise HTTPException(504, "the log could not be read within a minute; use the command instead") from error
+
+
+@router.get("/symbols")
+async def symbols(request: Request) -> list[SymbolRow]:
+    """Return every symbol in memory, by name."""
+    return _views(request).symbols()
 
 
 @router.get("/symbols/{symbol}", responses={404: {"model": Problem}})

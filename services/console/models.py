@@ -248,7 +248,6 @@ class State(Answer):
     last_event_id: str
     now: Now
     decisions: list[DecisionRow]
-    symbols: list[SymbolRow]
     unreadable: list[Unreadable]
 
 

@@ -18,14 +18,18 @@ from tests.integration.fusion.engines import PacedSimulator
 
 
 @pytest.fixture(scope="package")
-def desk(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> Iterator[Desk]:
-    """Return a desk on a Kafka of its own: its topics have fixed names."""
+def console_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """Return a Kafka of the console's tests alone: topics have fixed names."""
+    with start_or_skip(LocalKafka(tmp_path_factory.mktemp("kafka"))) as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="package")
+def desk(tmp_path_factory: pytest.TempPathFactory, console_kafka: LocalKafka, redis_server: LocalRedis) -> Iterator[Desk]:
+    """Return a desk in run mode `demo`."""
     folder = tmp_path_factory.mktemp("desk")
-    with (
-        start_or_skip(LocalKafka(folder / "kafka")) as kafka,
-        PacedSimulator(tmp_path_factory.mktemp("simulator")) as simulator,
-    ):
-        desk = asyncio.run(open_desk(folder, kafka.url, redis_server.url, simulator.url))
+    with PacedSimulator(tmp_path_factory.mktemp("simulator")) as simulator:
+        desk = asyncio.run(open_desk(folder, console_kafka.url, redis_server.url, simulator.url))
         try:
             yield desk
         finally:

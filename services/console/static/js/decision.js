@@ -1,5 +1,6 @@
 // Decision: the exact prompt with what was cached, the answer, where the time went, what it rests on, and what became of it.
 
+import { answerView } from "./answer.js";
 import { get } from "./api.js";
 import { h, replace } from "./dom.js";
 import { count, dateTime, duration, ms, percent } from "./format.js";
@@ -55,7 +56,7 @@ export function decision(root, live, wanted) {
         "div",
         { class: "grid side-left" },
         h("div", { class: "stack" }, timeCard(detail), card("What became of it", became(detail)), restsOn(detail), askedCard(detail), idCard(detail)),
-        h("div", { class: "stack" }, card("Answer", answer(detail)), card("Prompt", promptBox)),
+        h("div", { class: "stack" }, card("Answer", answerView(detail)), card("Prompt", promptBox)),
       ),
     );
   }
@@ -109,21 +110,6 @@ function idCard(detail) {
   const { audit } = detail;
   const fact = (name, value) => value && [h("dt", {}, name), h("dd", { class: "id" }, value, copyButton(value, "Copy"))];
   return card("Identity", h("dl", { class: "facts" }, fact("trigger_id", audit.trigger_id), fact("signal_id", audit.signal_id), h("dt", {}, "Audit record"), h("dd", {}, detail.where, " ", h("span", { class: detail.intact ? "good" : "bad" }, detail.intact ? "✓ checksum matches" : "✗ checksum does not match")), h("dt", {}, "Configuration"), h("dd", { class: "id" }, audit.config_version)));
-}
-
-// The signal leaves as soon as the decision part has been read; what follows it reaches the audit alone.
-function answer(detail) {
-  const text = detail.audit.answer;
-  if (text === null || text === undefined) return h("p", { class: "empty" }, "There is no answer.");
-  // Either JSON with the rationale last, or a line with the rationale below it.
-  const at = text.startsWith("{") ? text.search(/,\s*"rationale"/) : text.indexOf("\n");
-  const moment = (name) => detail.stages.slice(0, 1 + detail.stages.findIndex((one) => one.name === name)).reduce((sum, one) => sum + one.ms, 0);
-  const has = (name) => detail.stages.some((one) => one.name === name);
-  if (at < 0) return h("pre", { class: "answer" }, text);
-  return [
-    h("p", { class: "faint" }, has("first_token") && `First token ${ms(moment("first_token"))} after the record. `, has("decision") && `Decision complete at ${ms(moment("decision"))}: the signal leaves here, the rationale follows.`),
-    h("pre", { class: "answer" }, h("span", { class: "decided" }, text.slice(0, at)), h("span", { class: "followed" }, text.slice(at))),
-  ];
 }
 
 function promptView(view) {

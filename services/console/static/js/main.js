@@ -24,7 +24,7 @@ function show() {
   const title = { "": "Overview", symbol: argument || "Symbols", decision: "Decision", score: "Score" }[name] ?? "Overview";
   document.title = `${title} · Aquiline console`;
   for (const link of document.querySelectorAll("#nav a")) link.toggleAttribute("aria-current", (link.pathname.split("/")[1] ?? "") === name);
-  if (name === "symbol") view = argument ? symbol(main, live, argument, (...which) => halt.ask(...which)) : symbols(main, live);
+  if (name === "symbol") view = argument ? symbol(main, live, argument, (...which) => halt.ask(...which)) : symbols(main);
   else if (name === "decision") view = argument ? decision(main, live, argument) : decisionList(main, live);
   else if (name === "score") view = score(main, live);
   else view = overview(main, live);
@@ -46,14 +46,21 @@ document.addEventListener("click", (event) => {
 window.addEventListener("popstate", show);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => live.state && show());
 
+// A symbol is found with or without its venue.
+async function knownSymbol(wanted) {
+  const known = (await get("/api/symbols").catch(() => [])).map((one) => one.symbol);
+  const named = known.filter((one) => one === wanted || one.startsWith(`${wanted}.`));
+  return named.length === 1 ? named[0] : null;
+}
+
 document.getElementById("search").addEventListener("submit", async (event) => {
   event.preventDefault();
   const box = document.getElementById("search-box");
   const wanted = box.value.trim();
   if (!wanted) return;
-  const known = live.state?.symbols.find((one) => one.symbol === wanted.toUpperCase());
   box.blur();
-  if (known) return go(`/symbol/${encodeURIComponent(known.symbol)}`);
+  const symbol = await knownSymbol(wanted.toUpperCase());
+  if (symbol) return go(`/symbol/${encodeURIComponent(symbol)}`);
   const found = wanted.length < 4 ? [] : await get(`/api/search?${new URLSearchParams({ q: wanted })}`).catch(() => []);
   go(`/decision/${encodeURIComponent(found.length === 1 ? found[0].trigger_id : wanted)}`);
 });

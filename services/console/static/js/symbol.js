@@ -7,13 +7,31 @@ import { dateTime, duration, percent, price } from "./format.js";
 import { actionPill, card, decisionTable, failed, figure, loading, meter, outcomePill, table } from "./parts.js";
 
 const RELOAD_MS = 1_000;
+const LIST_MS = 3_000;
 
-export function symbols(root, live) {
-  const rows = live.state.symbols.map((one) =>
-    h("tr", {}, h("td", {}, h("a", { href: `/symbol/${encodeURIComponent(one.symbol)}` }, one.symbol)), h("td", {}, one.intervals.join(", ")), h("td", { class: "number" }, one.last_close ?? "–")),
-  );
-  replace(root, h("h1", {}, "Symbols"), h("section", { class: "card" }, table(["Symbol", "Intervals", { text: "Last close", class: "number" }], rows, "No bar is in memory yet. Symbols appear as soon as market features arrive.")));
-  return {};
+export function symbols(root) {
+  const box = h("section", { class: "card" }, loading("the symbols"));
+  let gone = false;
+
+  async function load() {
+    try {
+      const known = await get("/api/symbols");
+      const rows = known.map((one) => h("tr", {}, h("td", {}, h("a", { href: `/symbol/${encodeURIComponent(one.symbol)}` }, one.symbol)), h("td", {}, one.intervals.join(", ")), h("td", { class: "number" }, one.last_close ?? "–")));
+      if (!gone) replace(box, table(["Symbol", "Intervals", { text: "Last close", class: "number" }], rows, "No bar is in memory yet. Symbols appear as soon as market features arrive."));
+    } catch (error) {
+      if (!gone) replace(box, failed(error, load));
+    }
+  }
+
+  replace(root, h("h1", {}, "Symbols"), box);
+  load();
+  const timer = setInterval(() => document.activeElement?.closest("main a") || load(), LIST_MS);
+  return {
+    destroy() {
+      gone = true;
+      clearInterval(timer);
+    },
+  };
 }
 
 export function symbol(root, live, name, askHalt) {
