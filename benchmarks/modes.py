@@ -19,11 +19,11 @@ from benchmarks.stock_site import FIRST_PLAYED_MS, StockSite
 from schemas import AuditRecord, Candle, RunMode
 from services.core.clock import SystemClock
 from services.core.settings import Settings, load
-from services.demo.engines import LocalModel
 from services.demo.setup import MODEL_CONTEXT_TOKENS, MODEL_FUSION, MODEL_SYMBOLS
 from services.feeds.samples import load_stocks
 from services.inference.connect import connect
 from services.inference.engine import Engine
+from services.inference.own_engine import local_model
 
 FASTER: Final = 3.0
 """How many times the decisions of mode `fast` mode `flash` is to make."""
@@ -119,7 +119,7 @@ async def _stay_open() -> None:
 async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls it
     """Measure both modes by turns."""
     rounds, decisions = (1, 4) if quick else (3, 8)
-    model = LocalModel(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)
+    model = local_model(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)
     engine = (await model.start(settings_of(MODES["flash"]), lambda line: print(line, file=sys.stderr))).engine
     client = connect(engine, SystemClock())
     # One client for all turns: it knows which of the server's slots holds which symbol's prompt.

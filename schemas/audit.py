@@ -98,6 +98,11 @@ class AuditRecord(Message):
         description="The first 16 hex digits of the SHA-256 of the other fields, as JSON with sorted keys and no white space.",
     )
 
+    @property
+    def total_ms(self) -> float:
+        """Return the milliseconds from the record's timestamp to the signal's acknowledgement."""
+        return sum(self.latency_ms.get(stage, 0.0) for stage in LATENCY_STAGES)
+
     def encode(self) -> bytes:
         """Return the record as UTF-8 JSON, with its checksum."""
         values = self.model_dump(mode="python", exclude_none=True, exclude={"checksum"})

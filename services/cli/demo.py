@@ -101,37 +101,13 @@ def demo(
         aquiline strategy new momentum
         aquiline demo --strategy momentum
     """
-    options = Options(
-        symbols=symbols,
-        model_bars=model_bars,
-        bars=bars,
-        pace=pace,
-        start=start.date() if start else None,
-        history_from=history_from.date(),
-        burst=burst,
-        outage=outage,
-        vision=vision,
-        intervals=intervals,
-        window=window,
-        epoch=epoch,
-        permits=permits,
-        min_gap_bars=min_gap_bars,
-        bus=bus,
-        redis=redis,
-        engine=engine,
-        time_scale=time_scale,
-        assignments=tuple(assignments or ()),
-        seed=seed,
-        console=console,
-        strategy=strategy,
-        verbose=verbose,
-    )
+    options = Options(**locals() | {"assignments": tuple(assignments or ())})
     typer.echo("aquiline demo: loading; this takes a few seconds.")
     # These imports take two seconds, which `--help` does not need.
     from services.core import logs  # noqa: PLC0415
     from services.demo.run import run_demo  # noqa: PLC0415
+    from services.demo.screen import Screen, make_console  # noqa: PLC0415
     from services.demo.setup import set_up  # noqa: PLC0415
-    from services.demo.terminal import Screen, make_console  # noqa: PLC0415
     from services.inference.child_server import ServerStartError  # noqa: PLC0415
 
     run = set_up(options, Path.cwd())

@@ -337,7 +337,7 @@ def row_of(audit: AuditRecord, signal: Signal | None, cancel: Cancel | None) -> 
         vision=audit.vision,
         ts_done_ms=audit.ts_done_ms,
         ts_event_ms=audit.trigger.ts_event_ms,
-        total_ms=round(sum(audit.latency_ms.values()), 1) if audit.outcome is Outcome.PUBLISHED else None,
+        total_ms=round(audit.total_ms, 1) if audit.outcome is Outcome.PUBLISHED else None,
         prompt_tokens=audit.prompt_tokens,
         cached_tokens=audit.cached_tokens,
     )

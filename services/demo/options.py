@@ -23,7 +23,7 @@ class Vision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One field an option; `aquiline demo --help` describes each."""
+    """One field an option, of its name; `aquiline demo --help` describes each."""
 
     symbols: str
     model_bars: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from typing import Final
@@ -46,7 +46,7 @@ class PhasePlan:
     """Distinct closing times: bars of a symbol that trades throughout."""
     until_ms: int
     """Event time of the last bar."""
-    in_step: bool = False
+    in_step: bool
     """Each step's bars are published when the decisions on the step before have ended, for `duration_s` at most."""
 
 
@@ -77,52 +77,50 @@ def plan_model(stocks: Mapping[str, Sequence[Candle]], options: Options, followi
         raise SettingsError(
             f"the real model needs {needed} bars of a symbol before {day_of(end_ms)}; ask for fewer --model-bars or a later --start"
         )
-    plan = _plan({symbol: before[symbol] for symbol in chosen}, [(Phase.PACED, options.model_bars, 0.0)], None, options)
-    return replace(plan, phases=tuple(replace(one, duration_s=MODEL_S, in_step=True) for one in plan.phases))
+    return _plan({symbol: before[symbol] for symbol in chosen}, options, [(Phase.PACED, options.model_bars, 0)], None)
 
 
 def plan_load(stocks: Mapping[str, Sequence[Candle]], options: Options, *, outage: bool) -> Plan:
     """Return the plan of the act with load, burst and outage; raise SettingsError when the data are too short."""
-    return _plan(stocks, _phases(options, outage=outage), options.start, options)
-
-
-def _plan(
-    stocks: Mapping[str, Sequence[Candle]], phases: Sequence[tuple[Phase, int, float]], start: dt.date | None, options: Options
-) -> Plan:
-    """Return a plan for `stocks` (bars oldest first) that begins on `start`, or ends with the data."""
-    times = sorted({candle.ts_close_ms for candles in stocks.values() for candle in candles})
-    needed = sum(steps for _, steps, _ in phases)
-    first = len(times) - needed if start is None else sum(time < _midnight_ms(start) for time in times)
-    if first < 1 or first + needed > len(times):
-        from_start = "" if start is None else f" from {start}"
-        raise SettingsError(
-            f"the demo needs {needed} bars a symbol{from_start}, and the data hold {max(0, len(times) - max(first, 1))} there "
-            f"({day_of(times[0])} to {day_of(times[-1])}); ask for fewer --bars, a lower --pace (the burst takes ten times as many), "
-            "--no-burst, or an earlier --start"
-        )
-    at: dict[int, list[tuple[int, Candle]]] = {}
-    for place, candles in enumerate(stocks.values()):
-        for candle in candles:
-            at.setdefault(candle.ts_close_ms, []).append((place, candle))
-    history = tuple(candle for time in times[:first] if time >= _midnight_ms(options.history_from) for _, candle in at[time])
-    planned = []
-    for phase, steps, period_s in phases:
-        span = times[first : first + steps]
-        bars = [((step + place / len(stocks)) * period_s, candle) for step, time in enumerate(span) for place, candle in at[time]]
-        planned.append(PhasePlan(phase, tuple(bars), steps * period_s, steps, span[-1]))
-        first += steps
-    return Plan(history, tuple(planned))
-
-
-def _phases(options: Options, *, outage: bool) -> list[tuple[Phase, int, float]]:
-    """Return each phase with its steps and the seconds from one step to the next."""
     pace, period_s = options.pace, 1 / options.pace
     phases = [(Phase.PACED, options.bars, period_s)]
     if options.burst:
         phases.append((Phase.BURST, max(1, round(BURST_S * pace * BURST_FACTOR)), period_s / BURST_FACTOR))
     if outage:
         phases.extend((phase, max(1, round(s * pace)), period_s) for phase, s in ((Phase.OUTAGE, OUTAGE_S), (Phase.RECOVERY, RECOVERY_S)))
-    return phases
+    return _plan(stocks, options, phases, options.start)
+
+
+def _plan(
+    stocks: Mapping[str, Sequence[Candle]], options: Options, phases: Sequence[tuple[Phase, int, float]], start: dt.date | None
+) -> Plan:
+    """Return a plan for `stocks` (bars oldest first) that begins on `start`, or ends with the data.
+
+    A phase has steps and the seconds from one to the next: 0 when each waits for the decisions on the one before.
+    """
+    at: dict[int, list[tuple[float, Candle]]] = {}
+    for place, candles in enumerate(stocks.values()):
+        for candle in candles:
+            at.setdefault(candle.ts_close_ms, []).append((place / len(stocks), candle))
+    times = sorted(at)
+    needed = sum(steps for _, steps, _ in phases)
+    first = len(times) - needed if start is None else sum(time < _midnight_ms(start) for time in times)
+    if first < 1 or first + needed > len(times):
+        from_start = "" if start is None else f" from {start:%Y-%m-%d}"
+        raise SettingsError(
+            f"the demo needs {needed} bars a symbol{from_start}, and the data hold {max(0, len(times) - max(first, 1))} there "
+            f"({day_of(times[0])} to {day_of(times[-1])}); ask for fewer --bars, a lower --pace (the burst takes ten times as many), "
+            "--no-burst, or an earlier --start"
+        )
+    from_ms = _midnight_ms(options.history_from)
+    history = tuple(candle for time in times[:first] if time >= from_ms for _, candle in at[time])
+    planned = []
+    for phase, steps, period_s in phases:
+        span = times[first : first + steps]
+        bars = tuple(((step + share) * period_s, candle) for step, time in enumerate(span) for share, candle in at[time])
+        planned.append(PhasePlan(phase, bars, steps * period_s or MODEL_S, steps, span[-1], in_step=not period_s))
+        first += steps
+    return Plan(history, tuple(planned))
 
 
 def day_of(ts_ms: int) -> dt.date:

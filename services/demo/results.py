@@ -1,139 +1,103 @@
-"""The run's results: what signals and audit topics hold, read as any consumer would, with outcomes, latencies and prefix hits.
-
-Everything is distinct by `trigger_id` and `signal_id`, so that a redelivered record counts once.
-"""
+"""The results of an act: what the signals and audit topics hold, read as any consumer would, and figures over it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
-from schemas import LATENCY_STAGES, AuditRecord, Cancel, Outcome, RunMode, Signal, Topic, decode_signal_message, topic_name
-from services.core.bus import Bus, Reader, Record
-from services.core.bus.topic_reader import partitions_of
+from schemas import LATENCY_STAGES, AuditRecord, Cancel, Outcome, RunMode, Signal, Topic, decode_signal_message, live_name, topic_name
+from services.core.bus import Bus, Record
+from services.core.bus.topic_reader import partitions_of, poll_until
 from services.core.percentile import percentile
 from services.demo.plan import Phase, Plan
+from services.fusion.prompt.prewarm import WarmCount
 
 PERCENTILES: Final = (50, 90, 95, 99)
+VISION_STATES: Final = ("fresh", "stale", "absent")
 _POLL_MS: Final = 100
+_NONE_AHEAD: Final = WarmCount()
 
 
 class Results:
-    """Takes signals, cancels and audit records in any order."""
+    """Signals, cancels and audit records, in any order. One that is delivered again counts once, by `signal_id` or `trigger_id`."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Count by the phases of `plan`."""
+    def __init__(self, plan: Plan, on_audit: Callable[[Results, AuditRecord], None] = lambda *_: None) -> None:
+        """Sort by the phases of `plan`; `on_audit` is called once for each trigger, after its signal was added."""
         self._plan = plan
+        self._on_audit = on_audit
+        self._waiting: list[AuditRecord] = []
+        """Audit records whose signal has not been read yet: the two topics have no common order."""
         self.audits: dict[UUID, AuditRecord] = {}
         self.signals: dict[UUID, Signal] = {}
         self.cancels: list[Cancel] = []
-        self.outcomes: Counter[Outcome] = Counter()
-        self.by_phase: dict[Phase, Counter[Outcome]] = {one.phase: Counter() for one in plan.phases}
-        self.reasons: Counter[tuple[Outcome, str]] = Counter()
         self.contradictions = 0
         """Audit records that give a trigger a second, different outcome."""
+        self.lines: dict[Topic, list[bytes]] = defaultdict(list)
+        """The records as they were read."""
 
-    def add_message(self, message: Signal | Cancel) -> None:
-        """Add a record of the signals topic; the first body of an id counts."""
+    async def follow(self, bus: Bus, run_mode: RunMode, opened: asyncio.Event, ended: asyncio.Event) -> None:
+        """Set `opened` at the present end of both topics, then add what they gain until `ended` is set; raise BusError."""
+        topics = (topic_name(topic, run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT))
+        partitions = [partition for topic in topics for partition in await partitions_of(bus, topic)]
+        reader = await bus.reader(client_id="aquiline-demo-results")
+        await reader.read(await reader.end_offsets(partitions))
+        opened.set()
+        while not ended.is_set():
+            self._add_records(await reader.poll(timeout_ms=_POLL_MS))
+            # The in-process bus does not yield while a poll finds records.
+            await asyncio.sleep(0)
+        async for records in poll_until(reader, await reader.end_offsets(partitions)):
+            self._add_records(records)
+        await reader.close()
+
+    def _add_records(self, records: Sequence[Record]) -> None:
+        for record in records:
+            topic, value = Topic(live_name(record.topic)), record.value or b""
+            self.lines[topic].append(value)
+            self.add(AuditRecord.decode(value) if topic is Topic.SIGNAL_AUDIT else decode_signal_message(value))
+
+    def add(self, message: Signal | Cancel | AuditRecord) -> None:
+        """Add a message; the first body of an id counts."""
         if isinstance(message, Cancel):
             self.cancels.append(message)
-        else:
+        elif isinstance(message, Signal):
             self.signals.setdefault(message.signal_id, message)
-
-    def add_audit(self, audit: AuditRecord) -> bool:
-        """Add a record of the audit topic; return True when it is the first of its trigger."""
-        if (first := self.audits.get(audit.trigger_id)) is not None:
-            self.contradictions += first.outcome is not audit.outcome
-            return False
-        self.audits[audit.trigger_id] = audit
-        self.outcomes[audit.outcome] += 1
-        self.by_phase[self.phase_of(audit)][audit.outcome] += 1
-        if audit.reason is not None:
-            self.reasons[audit.outcome, audit.reason] += 1
-        return True
+        elif (first := self.audits.get(message.trigger_id)) is not None:
+            self.contradictions += first.outcome is not message.outcome
+        else:
+            self.audits[message.trigger_id] = message
+            self._waiting.append(message)
+        for audit in [one for one in self._waiting if one.signal_id is None or one.signal_id in self.signals]:
+            self._waiting.remove(audit)
+            self._on_audit(self, audit)
 
     def phase_of(self, audit: AuditRecord) -> Phase:
         """Return the phase in which the trigger's bar closed."""
         return self._plan.phase_at(audit.trigger.ts_event_ms)
 
-    def signal_of(self, audit: AuditRecord) -> Signal | None:
-        """Return the signal of a decision, None without one or before it was read."""
-        return None if audit.signal_id is None else self.signals.get(audit.signal_id)
+    def of(self, phase: Phase | None) -> list[AuditRecord]:
+        """Return the audit records of one phase; None gives those of all."""
+        return [audit for audit in self.audits.values() if phase is None or self.phase_of(audit) is phase]
+
+    def outcomes(self, phase: Phase | None = None) -> Counter[Outcome]:
+        """Return how many triggers ended in each outcome."""
+        return Counter(audit.outcome for audit in self.of(phase))
 
     def published(self, phase: Phase | None = None) -> list[AuditRecord]:
-        """Return the audit records of published signals, of one phase or of all."""
-        return [audit for audit in self._of(phase) if audit.outcome is Outcome.PUBLISHED]
+        """Return the audit records of published signals."""
+        return [audit for audit in self.of(phase) if audit.outcome is Outcome.PUBLISHED]
 
     def calls(self, phase: Phase | None = None) -> list[AuditRecord]:
         """Return the audit records of triggers that reached the engine, whatever their outcome."""
-        return [audit for audit in self._of(phase) if audit.cached_tokens is not None]
-
-    def _of(self, phase: Phase | None) -> list[AuditRecord]:
-        return [audit for audit in self.audits.values() if phase is None or self.phase_of(audit) is phase]
-
-
-class Follower:
-    """Adds what both topics gain to `results`, and calls `on_audit` once for each trigger, after its signal was read."""
-
-    def __init__(self, results: Results, on_audit: Callable[[AuditRecord], None]) -> None:
-        """Read nothing yet."""
-        self._results = results
-        self._on_audit = on_audit
-        self._waiting: list[AuditRecord] = []
-        """Audit records whose signal has not been read yet: the two topics have no common order."""
-        self.signal_lines: list[bytes] = []
-        self.audit_lines: list[bytes] = []
-        self._reader: Reader
-
-    async def open(self, bus: Bus, run_mode: RunMode) -> None:
-        """Start at the present end of both topics; raise BusError."""
-        self._signals = topic_name(Topic.STRATEGY_SIGNALS, run_mode)
-        topics = (self._signals, topic_name(Topic.SIGNAL_AUDIT, run_mode))
-        self._partitions = [partition for topic in topics for partition in await partitions_of(bus, topic)]
-        self._reader = await bus.reader(client_id="aquiline-demo-follower")
-        await self._reader.read(await self._reader.end_offsets(self._partitions))
-
-    async def follow(self) -> None:
-        """Read on until cancelled."""
-        while True:
-            self._add(await self._reader.poll(timeout_ms=_POLL_MS))
-            # The in-process bus does not yield while a poll finds records.
-            await asyncio.sleep(0)
-
-    async def finish(self) -> None:
-        """Read to the present end of both topics, and close."""
-        ends = await self._reader.end_offsets(self._partitions)
-        while any(self._reader.position(partition) < end for partition, end in ends.items()):
-            self._add(await self._reader.poll(timeout_ms=_POLL_MS))
-        await self._reader.close()
-
-    def _add(self, records: Sequence[Record]) -> None:
-        for record in records:
-            value = record.value or b""
-            if record.topic == self._signals:
-                self._results.add_message(decode_signal_message(value))
-                self.signal_lines.append(value)
-            else:
-                audit = AuditRecord.decode(value)
-                self.audit_lines.append(value)
-                if self._results.add_audit(audit):
-                    self._waiting.append(audit)
-        for audit in [one for one in self._waiting if one.signal_id is None or self._results.signal_of(one) is not None]:
-            self._waiting.remove(audit)
-            self._on_audit(audit)
-
-
-def total_ms(audit: AuditRecord) -> float:
-    """Return the milliseconds from the record's timestamp to the signal's acknowledgement."""
-    return sum(audit.latency_ms.get(stage, 0.0) for stage in LATENCY_STAGES)
+        return [audit for audit in self.of(phase) if audit.cached_tokens is not None]
 
 
 def latencies(audits: Sequence[AuditRecord]) -> dict[str, dict[str, float]]:
     """Return percentiles and maximum by stage in milliseconds, `total` first; empty without audits."""
-    columns = {"total": [total_ms(audit) for audit in audits]}
+    columns = {"total": [audit.total_ms for audit in audits]}
     columns |= {stage: [audit.latency_ms[stage] for audit in audits if stage in audit.latency_ms] for stage in LATENCY_STAGES}
     return {
         stage: {**{f"p{percent}": round(percentile(values, percent / 100), 2) for percent in PERCENTILES}, "max": round(max(values), 2)}
@@ -142,10 +106,8 @@ def latencies(audits: Sequence[AuditRecord]) -> dict[str, dict[str, float]]:
     }
 
 
-def hit_ratio(audits: Iterable[AuditRecord], warm_prompt: int = 0, warm_cached: int = 0) -> float | None:
-    """Return cached over prompt tokens of the calls behind `audits` plus those sent ahead; None without any."""
-    prompt, cached = warm_prompt, warm_cached
-    for audit in audits:
-        prompt += audit.prompt_tokens or 0
-        cached += audit.cached_tokens or 0
+def hit_ratio(audits: Sequence[AuditRecord], ahead: WarmCount = _NONE_AHEAD) -> float | None:
+    """Return cached over prompt tokens of the calls behind `audits` plus those sent `ahead`; None without any."""
+    prompt = ahead.prompt_tokens + sum(audit.prompt_tokens or 0 for audit in audits)
+    cached = ahead.cached_tokens + sum(audit.cached_tokens or 0 for audit in audits)
     return cached / prompt if prompt else None

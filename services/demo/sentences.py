@@ -8,30 +8,23 @@ from typing import Any, Final
 from schemas import Action, AuditRecord, Outcome, Signal
 from services.core.settings import Settings
 from services.demo.plan import Phase, PhasePlan, day_of
-from services.demo.results import total_ms
 from services.inference.engine import EngineInfo
 
-_NO_ADVICE: Final = "the prices are old. Nothing on this screen is advice."
+NO_ADVICE: Final = "the prices are old. Nothing on this screen is advice."
 _DAY_MS: Final = 86_400_000
 
 
-def banner(engine: EngineInfo, *, real_model: bool) -> str:
-    """Return the banner of an act: who answers, and that it is no advice; `real_model` is the demo's own small model."""
+def opening(engine: EngineInfo, *, real_model: bool) -> tuple[str, str]:
+    """Return what an act shows, and its banner: who answers, and that it is no advice. `real_model` is the demo's own small model."""
+    what = f"load, burst, outage and recovery, with {engine.model}"
     if real_model:
-        return f"DEMO: {engine.model} answers, a real language model that never learned to trade; {_NO_ADVICE}"
-    if engine.source == "llm":
-        return f"DEMO: the model behind {engine.name} answers; {_NO_ADVICE}"
-    return f"SIMULATOR / DEMO: fixed rules answer, no model does; {_NO_ADVICE}"
-
-
-def heading(number: int, acts: int, engine: EngineInfo, *, real_model: bool) -> str:
-    """Return the heading of an act."""
-    what = (
-        f"a real model decides: {engine.model} on this machine's CPU, through llama.cpp"
-        if real_model
-        else f"load, burst, outage and recovery, with {engine.model}"
-    )
-    return f"Act {number} of {acts}: {what}"
+        what = f"a real model decides: {engine.model} on this machine's CPU, through llama.cpp"
+        who = f"DEMO: {engine.model} answers, a real language model that never learned to trade"
+    elif engine.source == "llm":
+        who = f"DEMO: the model behind {engine.name} answers"
+    else:
+        who = "SIMULATOR / DEMO: fixed rules answer, no model does"
+    return what, f"{who}; {NO_ADVICE}"
 
 
 def signal_sentence(signal: Signal, audit: AuditRecord) -> str:
@@ -40,41 +33,36 @@ def signal_sentence(signal: Signal, audit: AuditRecord) -> str:
     parts = [f"{_decision(signal)}; valid {valid_s:g} s"]
     if signal.conviction is not None:
         parts.append(f"conviction {signal.conviction:.2f}, {signal.horizon_bars} bars")
-    stale = signal.vision == "stale" and signal.vision_age_ms is not None
-    parts.append(f"chart {signal.vision}" + (f" by {(signal.vision_age_ms or 0) / _DAY_MS:.0f} d" if stale else ""))
-    parts.append(f"{total_ms(audit):.0f} ms")
+    age_ms = signal.vision_age_ms if signal.vision == "stale" else None
+    parts.append(f"chart {signal.vision}" + ("" if age_ms is None else f" by {age_ms / _DAY_MS:.0f} d"))
+    parts.append(f"{audit.total_ms:.0f} ms")
     if audit.prompt_tokens and audit.cached_tokens is not None:
         parts.append(f"{audit.cached_tokens / audit.prompt_tokens:.0%} cached")
     return ", ".join(parts)
 
 
+def _decision(signal: Signal) -> str:
+    name, money, last = signal.symbol, signal.currency, f"last {signal.ref_price} {signal.currency}"
+    match signal.action:
+        case Action.EXIT:
+            return f"EXIT {name}: close an open position, {last}"
+        case Action.HOLD:
+            return f"HOLD {name}: change nothing, {last}"
+        case Action.ABSTAIN:
+            return f"ABSTAIN on {name}: {signal.abstain_reason}, {last}"
+        case side:
+            limit = "up to" if side is Action.BUY else "down to"
+            return f"{side.value.upper()} {name} {limit} {signal.entry} {money}, stop {signal.stop}, target {signal.target}"
+
+
 def ending_sentence(audit: AuditRecord) -> str:
     """Return why a trigger ended without a signal."""
-    match audit.outcome:
-        case Outcome.FAILED:
-            why = "the engine gave no usable answer; no signal is published, and a failure never becomes a hold"
-        case Outcome.BLOCKED:
-            why = audit.detail or "a rule of the guard forbids it"
-        case Outcome.STALE:
-            why = "too old to act on, so no signal is published"
-        case _:
-            why = "a newer bar took its place in the queue"
-    return f"{audit.outcome.value} ({audit.reason or ''}): {why}"
-
-
-def _decision(signal: Signal) -> str:
-    name, money = signal.symbol, signal.currency
-    match signal.action:
-        case Action.BUY | Action.SELL:
-            limit = "up to" if signal.action is Action.BUY else "down to"
-            side = signal.action.value.upper()
-            return f"{side} {name} {limit} {signal.entry} {money}, stop {signal.stop}, target {signal.target}"
-        case Action.EXIT:
-            return f"EXIT {name}: close an open position, last {signal.ref_price} {money}"
-        case Action.HOLD:
-            return f"HOLD {name}: change nothing, last {signal.ref_price} {money}"
-        case _:
-            return f"ABSTAIN on {name}: {signal.abstain_reason}, last {signal.ref_price} {money}"
+    why = {
+        Outcome.FAILED: "the engine gave no usable answer; no signal is published, and a failure never becomes a hold",
+        Outcome.BLOCKED: audit.detail or "a rule of the guard forbids it",
+        Outcome.STALE: "too old to act on, so no signal is published",
+    }
+    return f"{audit.outcome.value} ({audit.reason or ''}): {why.get(audit.outcome, 'a newer bar took its place in the queue')}"
 
 
 def title(plan: PhasePlan, settings: Settings) -> str:
@@ -84,37 +72,30 @@ def title(plan: PhasePlan, settings: Settings) -> str:
     rate, seconds = plan.steps / plan.duration_s, plan.duration_s
     if plan.in_step:
         return f"In step: {plan.steps} bars a symbol, {days}; each waits until those before it are decided, {seconds:.0f} s at most"
-    match plan.phase:
-        case Phase.PACED:
-            return f"Paced: {plan.steps} bars a symbol at {rate:g}/s, {days}, {settings.fusion.permits} calls at once"
-        case Phase.BURST:
-            return f"Burst: {seconds:.0f} s at {rate:g} bars/s a symbol, {days}; newer bars replace queued ones (`conflated`)"
-        case Phase.OUTAGE:
-            return f"Engine outage: {seconds:.0f} s and a restart, {days}; triggers end `failed`, and no failure becomes a hold"
-        case Phase.RECOVERY:
-            return f"Recovery: {seconds:.0f} s, {days}; the prefixes are sent ahead to the engine's empty cache"
+    return {
+        Phase.PACED: f"Paced: {plan.steps} bars a symbol at {rate:g}/s, {days}, {settings.fusion.permits} calls at once",
+        Phase.BURST: f"Burst: {seconds:.0f} s at {rate:g} bars/s a symbol, {days}; newer bars replace queued ones (`conflated`)",
+        Phase.OUTAGE: f"Engine outage: {seconds:.0f} s and a restart, {days}; triggers end `failed`, and no failure becomes a hold",
+        Phase.RECOVERY: f"Recovery: {seconds:.0f} s, {days}; the prefixes are sent ahead to the engine's empty cache",
+    }[plan.phase]
 
 
 def summary(report: Mapping[str, Any]) -> str:
     """Return an act in one sentence."""
-    latency = report["latency_ms"].get("total")
-    published, seconds = report["outcomes"]["published"], report["duration_s"]
-    parts = [f"{published} signals of {report['engine']['model']} from {report['triggers']} triggers in {seconds:.0f} s"]
+    published, latency, hits = report["outcomes"]["published"], report["latency_ms"].get("total"), report["prefix_hit_ratio"]
+    said = f"{published} signals of {report['engine']['model']} from {report['triggers']} triggers in {report['duration_s']:.0f} s"
     if latency is not None:
-        parts.append(f"paced phase: {latency['p50']:.0f} ms median and {latency['p95']:.0f} ms p95 from record to acknowledged signal")
-    if report["prefix_hit_ratio"] is not None:
-        parts.append(
-            f"prefix hits: {report['prefix_hit_ratio']:.1%} of the tokens behind signals, {report['prefix_hit_ratio_all']:.1%} of all calls"
-        )
-    return "; ".join(parts) + "."
+        said += f"; paced phase: {latency['p50']:.0f} ms median and {latency['p95']:.0f} ms p95 from record to acknowledged signal"
+    if hits is not None:
+        said += f"; prefix hits: {hits:.1%} of the tokens behind signals, {report['prefix_hit_ratio_all']:.1%} of all calls"
+    return said + "."
 
 
 def next_commands(bus: str) -> list[tuple[str, str]]:
     """Return commands to try after a run over `bus`, each with what it does."""
     local = "--bus kafka://127.0.0.1:9092 --redis redis://127.0.0.1:6379/0 --engine http://127.0.0.1:30000"
-    if bus == "memory://":
-        first = [(f"make up-local && make demo ARGS='{local}'", "the same through a real Kafka and Redis")]
-    else:
+    first = [(f"make up-local && make demo ARGS='{local}'", "the same through a real Kafka and Redis")]
+    if bus != "memory://":
         topics = f"AQUILINE_RUN_MODE=demo AQUILINE_BUS__URL={bus} .venv/bin/aquiline topics describe"
         first = [(topics, "list this run's topics, demo.*"), ("make down-local", "stop Kafka, Redis and the simulator")]
     return [

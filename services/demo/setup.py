@@ -11,10 +11,10 @@ from typing import Any, Final
 from schemas import Candle, RunMode, interval_ms
 from services.core.settings import Settings, SettingsError, load
 from services.core.settings_assignments import assign
-from services.demo.engines import LocalModel, OwnEngine, SimulatorEngine
 from services.demo.options import Options, Vision
 from services.demo.plan import Plan, plan_load, plan_model
 from services.feeds.samples import INTERVAL, SYMBOLS, load_stocks
+from services.inference.own_engine import OwnEngine, local_model, simulator
 from services.strategy.folder import FEATURES
 
 MODEL_SYMBOLS: Final = 2
@@ -59,12 +59,9 @@ class Demo:
     """A run that is ready to start: its acts share one bus. Files go to `folder`."""
 
     acts: Sequence[Act]
-    vision: Vision
-    seed: int
+    options: Options
     folder: Path
-    notes: tuple[str, ...] = ()
-    console: bool = False
-    """Whether the console is served on what is played."""
+    notes: Sequence[str]
 
 
 def set_up(options: Options, folder: Path) -> Demo:
@@ -79,18 +76,16 @@ def set_up(options: Options, folder: Path) -> Demo:
     of_load = given.pop("fusion", {})
     for section, values in given.items():
         sections[section] = sections.get(section, {}) | values
-    acts = []
+    fusion, acts = sections["fusion"], []
     if own_engine and options.model_bars:
-        model_plan = plan_model(stocks, options, plan, MODEL_SYMBOLS)
-        group = f"{sections['fusion']['group']}-{MODEL_ACT}"
-        settings = _load(sections | {"fusion": sections["fusion"] | MODEL_FUSION | {"group": group}})
-        acts.append(Act(MODEL_ACT, settings, model_plan, LocalModel(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)))
-    sections["fusion"] |= of_load
-    simulator = SimulatorEngine(seed=options.seed, time_scale=options.time_scale) if own_engine else None
-    acts.append(Act(LOAD_ACT, _load(sections), plan, simulator))
+        of_model = fusion | MODEL_FUSION | {"group": f"{fusion['group']}-{MODEL_ACT}"}
+        model = local_model(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)
+        acts.append(Act(MODEL_ACT, _load(sections, of_model), plan_model(stocks, options, plan, MODEL_SYMBOLS), model))
+    engine = simulator(seed=options.seed, time_scale=options.time_scale) if own_engine else None
+    acts.append(Act(LOAD_ACT, _load(sections, fusion | of_load), plan, engine))
     if options.outage and not own_engine:
         notes.append("no outage: the demo does not stop an engine that it did not start")
-    return Demo(acts, options.vision, options.seed, folder, tuple(notes), options.console)
+    return Demo(acts, options, folder, notes)
 
 
 def _add_strategy(sections: dict[str, dict[str, Any]], folder: Path) -> str:
@@ -151,5 +146,5 @@ def _sections(options: Options) -> dict[str, dict[str, Any]]:
     }
 
 
-def _load(sections: Mapping[str, Any]) -> Settings:
-    return load(None, {"run_mode": RunMode.DEMO.value, **sections})
+def _load(sections: Mapping[str, Any], fusion: Mapping[str, Any]) -> Settings:
+    return load(None, {"run_mode": RunMode.DEMO.value, **sections, "fusion": fusion})

@@ -14,7 +14,7 @@ from services.core.health import Health
 from services.core.settings import ENGINE_GROUP, EngineSettings, Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.fusion.worker import FusionWorker, WorkerDependencies
-from services.inference.engine import Engine
+from services.inference.engine import Engine, EngineInfo
 
 
 class Connect(Protocol):
@@ -32,6 +32,15 @@ def connect_engine(settings: EngineSettings, clock: Clock) -> Engine:
         return connect(settings, clock)
     except ValueError as error:
         raise SettingsError(f"engine: {error}") from error
+
+
+async def engine_info(settings: EngineSettings, clock: Clock) -> EngineInfo:
+    """Return what the engine says of itself; raise EngineError when it does not answer, SettingsError when it refuses the settings."""
+    engine = connect_engine(settings, clock)
+    try:
+        return await engine.info()
+    finally:
+        await engine.close()
 
 
 def load_tokenizer(settings: EngineSettings) -> Tokenizer:

@@ -20,7 +20,7 @@ from services.core.clock import SystemClock
 from services.core.errors import ServiceError
 from services.core.settings import Settings, SettingsError, load
 from services.fusion.prompt.version import version_of
-from services.fusion.service import connect_engine
+from services.fusion.service import engine_info
 from services.inference.engine import EngineError
 from services.promotion.comparison_result import Comparison
 from services.promotion.decision_settings import SECTIONS, decision_settings_hash, deployment_settings
@@ -142,14 +142,11 @@ def _refuse_simulator(candidate: Settings, found: Comparison | None, note: Calla
 
 
 async def _is_simulator(candidate: Settings, note: Callable[[str], None]) -> bool:
-    engine = connect_engine(candidate.engine, SystemClock())
     try:
-        return (await engine.info()).source == "simulator"
+        return (await engine_info(candidate.engine, SystemClock())).source == "simulator"
     except EngineError as error:
         note(f"the candidate's engine does not answer from here ({error.detail}); each worker checks it at its start")
         return False
-    finally:
-        await engine.close()
 
 
 def _read(file: Path) -> Comparison:

@@ -21,14 +21,15 @@ from deploy.local import LocalKafka, LocalRedis
 from schemas import AuditRecord, MarketFeatures, Outcome, Signal, decode_signal_message
 from services.core.exported_log import read_log
 from services.core.settings import SettingsError, load
-from services.demo import engines, plan, setup
-from services.demo.engines import SimulatorEngine
+from services.demo import plan, setup
 from services.demo.options import Vision
 from services.demo.report import AUDIT, LOG, REPORT, SIGNALS
 from services.demo.run import run_demo
+from services.demo.screen import Screen
 from services.demo.setup import set_up
-from services.demo.terminal import Screen
+from services.inference import own_engine
 from services.inference.local.weights import LocalEngineError, Weights
+from services.inference.own_engine import simulator
 from services.replay.replay_command import Source, verify_command
 from tests.integration.inference.local import weights
 from tests.unit.demo.build import DEFAULTS
@@ -140,7 +141,7 @@ async def test_where_the_real_model_cannot_be_had_the_demo_says_so_and_plays_the
     def fetch(_: object) -> Weights:
         raise LocalEngineError("pip cannot fetch the weights")
 
-    monkeypatch.setattr(engines, "fetch", fetch)
+    monkeypatch.setattr(own_engine, "fetch", fetch)
     code, report, said = await _run(tmp_path, model_bars=2)
     assert code == 0
     _assert_sums_hold(tmp_path, report)
@@ -194,13 +195,13 @@ async def test_through_a_real_kafka_and_redis_it_is_the_same_twice(tmp_path: Pat
 
 
 async def test_the_simulator_comes_back_at_its_address() -> None:
-    simulator, settings = SimulatorEngine(seed=0, time_scale=0.0), load(None, {"run_mode": "demo"})
+    engine, settings = simulator(seed=0, time_scale=0.0), load(None, {"run_mode": "demo"})
     try:
-        urls = (await simulator.start(settings, print)).engine.urls
-        await simulator.kill()
-        assert (await simulator.start(settings, print)).engine.urls == urls
+        urls = (await engine.start(settings, print)).engine.urls
+        await engine.kill()
+        assert (await engine.start(settings, print)).engine.urls == urls
     finally:
-        await simulator.kill()
+        await engine.kill()
 
 
 @pytest.mark.integration

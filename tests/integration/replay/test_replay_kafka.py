@@ -18,8 +18,8 @@ from services.core.bus import BusError
 from services.core.settings import EngineSettings
 from services.demo.report import AUDIT, SIGNALS
 from services.demo.run import run_demo
+from services.demo.screen import Screen
 from services.demo.setup import set_up
-from services.demo.terminal import Screen
 from services.fusion.service import load_tokenizer
 from services.inference.simulator.server import Simulator
 from services.inference.simulator.timing import Calibration

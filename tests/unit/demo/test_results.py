@@ -6,11 +6,12 @@ from uuid import uuid4
 
 import pytest
 
-from schemas import DeadLetterReason, Outcome
-from services.demo.checks import closing_checks
+from schemas import AuditRecord, DeadLetterReason, Outcome
 from services.demo.plan import Phase
-from services.demo.results import Results, hit_ratio, latencies, total_ms
+from services.demo.report import closing_checks
+from services.demo.results import Results, hit_ratio, latencies
 from services.fusion.deliver.accounts import Accounts
+from services.fusion.prompt.prewarm import WarmCount
 from tests.unit.demo.build import audit, plan, signal
 
 
@@ -21,29 +22,36 @@ def results() -> Results:
 
 def test_a_redelivered_outcome_counts_once(results: Results) -> None:
     once = audit()
-    assert results.add_audit(once)
-    assert not results.add_audit(once)
-    assert (results.outcomes[Outcome.PUBLISHED], results.contradictions) == (1, 0)
+    results.add(once)
+    results.add(once)
+    assert (results.outcomes()[Outcome.PUBLISHED], results.contradictions) == (1, 0)
+
+
+def test_each_trigger_is_reported_once_and_not_before_its_signal() -> None:
+    reported: list[AuditRecord] = []
+    results = Results(plan(), lambda _, ended: reported.append(ended))
+    published, stale = audit(), audit(Outcome.STALE)
+    for record in (published, stale, published):
+        results.add(record)
+    assert reported == [stale]
+    results.add(signal(published.signal_id))
+    assert reported == [stale, published]
 
 
 def test_a_second_other_outcome_of_a_trigger_is_a_contradiction(results: Results) -> None:
     once = audit()
-    results.add_audit(once)
-    results.add_audit(once.model_copy(update={"outcome": Outcome.STALE}))
+    results.add(once)
+    results.add(once.model_copy(update={"outcome": Outcome.STALE}))
     assert results.contradictions == 1
 
 
 def test_triggers_belong_to_the_phase_of_their_bar(results: Results) -> None:
     burst = next(one for one in plan().phases if one.phase is Phase.BURST)
     record = audit()
-    results.add_audit(record.model_copy(update={"trigger": record.trigger.model_copy(update={"ts_event_ms": burst.until_ms})}))
-    assert results.by_phase[Phase.BURST][Outcome.PUBLISHED] == 1
+    results.add(record.model_copy(update={"trigger": record.trigger.model_copy(update={"ts_event_ms": burst.until_ms})}))
+    assert results.outcomes(Phase.BURST)[Outcome.PUBLISHED] == 1
     assert len(results.published(Phase.BURST)) == 1
     assert results.published(Phase.PACED) == []
-
-
-def test_the_total_is_the_sum_of_the_stages() -> None:
-    assert total_ms(audit(latency_ms={"fold": 1.0, "queue": 2.0, "decision": 40.0, "unknown": 7.0})) == 43.0
 
 
 def test_latencies_are_given_by_stage_and_percentile() -> None:
@@ -55,26 +63,26 @@ def test_latencies_are_given_by_stage_and_percentile() -> None:
 def test_the_hit_ratio_is_taken_over_tokens_and_what_was_sent_ahead() -> None:
     records = [audit(prompt_tokens=100, cached_tokens=100), audit(prompt_tokens=300, cached_tokens=200)]
     assert hit_ratio(records) == 0.75
-    assert hit_ratio(records, warm_prompt=200) == 0.5
+    assert hit_ratio(records, WarmCount(prompt_tokens=200)) == 0.5
     assert hit_ratio([]) is None
 
 
 def _counted(results: Results, records: int) -> Accounts:
     accounts = Accounts(triggers=len(results.audits))
     accounts.records["folded"] = records
-    accounts.outcomes.update({outcome.value: count for outcome, count in results.outcomes.items()})
+    accounts.outcomes.update({outcome.value: count for outcome, count in results.outcomes().items()})
     return accounts
 
 
 def _publish(results: Results) -> None:
     record = audit()
-    results.add_message(signal(record.signal_id))
-    results.add_audit(record)
+    results.add(signal(record.signal_id))
+    results.add(record)
 
 
 def test_checks_that_hold_are_ok(results: Results) -> None:
     _publish(results)
-    results.add_audit(audit(Outcome.FAILED, reason="engine_open"))
+    results.add(audit(Outcome.FAILED, reason="engine_open"))
     assert all(one.ok for one in closing_checks(_counted(results, 5), results, inputs=5))
 
 
@@ -88,11 +96,11 @@ def test_each_failing_check_is_named(results: Results) -> None:
     lost = _counted(results, 5)
     lost.triggers += 1
     assert wrong(lost) == ["every trigger has one outcome in the audit"]
-    results.add_audit(audit())
+    results.add(audit())
     assert wrong(_counted(results, 5)) == ["every published outcome has its signal"]
-    results.add_audit(audit(Outcome.FAILED, signal_id=uuid4()))
+    results.add(audit(Outcome.FAILED, signal_id=uuid4()))
     assert "no failure became a signal" in wrong(_counted(results, 5))
-    results.add_message(signal(uuid4(), valid_until_ms=1))
+    results.add(signal(uuid4(), valid_until_ms=1))
     assert "no signal left past its validity" in wrong(_counted(results, 5))
 
 
@@ -100,7 +108,7 @@ def test_a_lane_that_goes_back_in_time_is_found(results: Results) -> None:
     _publish(results)
     earlier = signal(uuid4())
     back = earlier.as_of.model_copy(update={"market": earlier.as_of.market.model_copy(update={"offset": 1})})
-    results.add_message(earlier.model_copy(update={"as_of": back}))
+    results.add(earlier.model_copy(update={"as_of": back}))
     assert [one.what for one in closing_checks(_counted(results, 0), results, 0) if not one.ok] == ["no lane went back in time"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas import Action, Outcome
-from services.demo.sentences import banner, ending_sentence, heading, next_commands, signal_sentence
+from services.demo.sentences import ending_sentence, next_commands, opening, signal_sentence
 from services.inference.engine import EngineInfo, EngineSource
 from tests.unit.demo.build import audit, signal
 
@@ -50,7 +50,7 @@ def test_every_other_end_names_its_outcome_and_reason(outcome: Outcome) -> None:
 
 def test_the_banner_says_simulator_unless_a_model_answers() -> None:
     sources: tuple[EngineSource, ...] = ("rules", "simulator", "llm")
-    banners = {source: banner(EngineInfo("sglang@x", source, "m"), real_model=False) for source in sources}
+    banners = {source: opening(EngineInfo("sglang@x", source, "m"), real_model=False)[1] for source in sources}
     assert banners["simulator"].startswith("SIMULATOR / DEMO")
     assert banners["llm"].startswith("DEMO: the model behind sglang@x")
     assert all("advice" in text for text in banners.values())
@@ -58,11 +58,10 @@ def test_the_banner_says_simulator_unless_a_model_answers() -> None:
 
 def test_the_banner_of_the_real_model_says_that_it_never_learned_to_trade() -> None:
     info = EngineInfo("llamacpp@x", "llm", "SmolLM2-135M-Instruct")
-    assert banner(info, real_model=True).startswith(
-        "DEMO: SmolLM2-135M-Instruct answers, a real language model that never learned to trade"
-    )
-    assert heading(1, 2, info, real_model=True).startswith("Act 1 of 2: a real model decides: SmolLM2-135M-Instruct")
-    assert heading(2, 2, info, real_model=False).startswith("Act 2 of 2: load, burst, outage and recovery")
+    what, banner = opening(info, real_model=True)
+    assert banner.startswith("DEMO: SmolLM2-135M-Instruct answers, a real language model that never learned to trade")
+    assert what.startswith("a real model decides: SmolLM2-135M-Instruct")
+    assert opening(info, real_model=False)[0].startswith("load, burst, outage and recovery")
 
 
 def test_the_next_commands_are_those_of_the_bus_that_was_used() -> None:

@@ -41,3 +41,9 @@ def test_a_flipped_bit_anywhere_is_seen(place: int, bit: int) -> None:
     except (ValidationError, orjson.JSONDecodeError):
         return
     assert not intact or orjson.loads(value) == orjson.loads(WRITTEN)
+
+
+def test_the_total_is_the_sum_of_the_stages() -> None:
+    record = EXAMPLES[AuditRecord].model_copy(update={"latency_ms": {"fold": 1.0, "queue": 2.0, "decision": 40.0, "unknown": 7.0}})
+    assert isinstance(record, AuditRecord)
+    assert record.total_ms == 43.0

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from schemas import Outcome
 from services.demo.results import Results
-from services.demo.terminal import Screen
+from services.demo.screen import Screen
 from tests.unit.demo.build import audit, bars, plan, signal
 
 
@@ -23,16 +23,15 @@ def _console(*, terminal: bool) -> tuple[Console, io.StringIO]:
 @pytest.mark.parametrize("terminal", [True, False])
 async def test_a_signal_is_a_line_and_of_other_ends_the_first_of_a_kind_is(*, terminal: bool) -> None:
     console, file = _console(terminal=terminal)
-    results, published, conflated = Results(plan()), audit(), audit(Outcome.CONFLATED, reason="newer_trigger")
+    published, conflated, again = audit(), *(audit(Outcome.CONFLATED, reason="newer_trigger") for _ in range(2))
     with Screen(console) as screen:
+        results = Results(plan(), screen.ended)
         screen.begin_act("Act 1 of 1", "DEMO: nothing is advice")
         screen.results = results
         screen.begin("paced", "Paced", 2)
         screen.bar_played(bars("A.XNYS", 1)[0])
-        results.add_message(signal(published.signal_id))
-        for record in (published, conflated, conflated):
-            results.add_audit(record)
-            screen.ended(record)
+        for message in (published, conflated, again, signal(published.signal_id)):
+            results.add(message)
         drawing = asyncio.create_task(screen.draw())
         await asyncio.sleep(0)
         drawing.cancel()
