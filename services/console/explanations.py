@@ -32,6 +32,8 @@ _REASONS: Final[Mapping[str, str]] = {
     "rate_limit": "The worker had published too many signals in the last minute (fusion.rate_limit_per_min).",
     "cool_down": "The last entry of this symbol was too recent (fusion.cool_down_ms).",
     "flip_flop": "The symbol changed sides too often (fusion.flip_flop_limit).",
+    "own_guard": "A guard of the strategy's own stopped it.",
+    "hook_failed": "A hook of the strategy raised, took too long or returned what it must not.",
     "engine_timeout": "The engine did not answer in time.",
     "engine_open": "The engine's address keeps failing, so it was not called.",
     "publish_failed": "The broker did not take the signal.",

@@ -22,6 +22,8 @@ from services.core.clock import Clock, SystemClock
 from services.core.errors import ServiceError
 from services.core.health import Health, HealthServer
 from services.core.settings import Settings, SettingsError, load
+from services.strategy.folder import StrategyError
+from services.strategy.hooks import HookError
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
@@ -158,9 +160,9 @@ def explain(error: Exception) -> tuple[int, list[str]] | None:
     A group is explained when all that it holds is: what ends one task of a service often ends several.
     """
     leaves = _leaves(error)
-    if not all(isinstance(leaf, SettingsError | BusError | ServiceError) for leaf in leaves):
+    if not all(isinstance(leaf, SettingsError | StrategyError | BusError | ServiceError | HookError) for leaf in leaves):
         return None
-    code = EXIT_MISCONFIGURED if any(isinstance(leaf, SettingsError) for leaf in leaves) else EXIT_FAILED
+    code = EXIT_MISCONFIGURED if any(isinstance(leaf, SettingsError | StrategyError) for leaf in leaves) else EXIT_FAILED
     return code, list(dict.fromkeys(map(str, leaves)))
 
 

@@ -70,7 +70,10 @@ OWN_FEATURES_FAILED: Final = Counter("aquiline_own_features_failed_total", "Fail
 
 # --- Fusion -----------------------------------------------------------------------------------------------------------------
 
-# Triggers made, by kind (`closed_bar vision move deep`). Minus the sum of outcomes, this is the number still open.
+# Hooks of the strategy that failed, by kind (`facts trigger guard`): raised, took too long, or returned what they must not.
+HOOKS_FAILED: Final = Counter("aquiline_hooks_failed_total", "Hooks of the strategy that failed, by kind.", ["kind"], registry=REGISTRY)
+
+# Triggers made, by kind (`closed_bar vision move deep`, or a hook's reason). Minus the sum of outcomes, this is the number still open.
 TRIGGERS: Final = Counter("aquiline_triggers_total", "Triggers made, by kind.", ["kind"], registry=REGISTRY)
 
 # Triggers ended, by outcome and reason (`none` for published ones). Reasons are the worker's own names, never a message's.

@@ -58,6 +58,17 @@ class Fact(Section):
         return self
 
 
+HookName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+
+
+class HookNames(Section):
+    """The hooks that decide with the strategy, by the names under which installed packages register them."""
+
+    facts: list[HookName] = Field(default_factory=list)
+    triggers: list[HookName] = Field(default_factory=list)
+    guards: list[HookName] = Field(default_factory=list)
+
+
 class Strategy(Section):
     """A strategy. Equal contents are equal, wherever they were read from."""
 
@@ -77,6 +88,7 @@ class Strategy(Section):
     deadlines: Deadlines = Deadlines()
     permits: Permits = Permits()
     guard: Guard = Guard()
+    hooks: HookNames = HookNames()
     instructions: Annotated[str, Field(min_length=1, max_length=MAX_INSTRUCTIONS)]
     """The task in the user's words. Legend and answer contract follow it."""
 

@@ -14,7 +14,9 @@ from services.inference.simulator.timing import Calibration
 from services.market.own_features import FeatureFunction
 from services.strategy.catalogue import FEATURE_UNITS
 from services.strategy.folder import FEATURES
+from services.strategy.hooks import Hooks
 from services.strategy_check.prompt_preview import PromptPreview, features_of, preview
+from services.strategy_check.purity import hook_errors
 
 KV_BYTES_A_TOKEN: Final = 33 * 1024
 """MiniCPM4.1-8B in bf16: 32 layers of 2 KV heads of 128, keys and values, and 1 KiB for the EAGLE3 draft."""
@@ -46,12 +48,16 @@ class Findings:
 
 
 async def check(settings: Settings, tokenizer: Tokenizer, folder: Path | None) -> Findings:
-    """Return what is found of the strategy of `settings`, whose own features stand in `folder`; raise SettingsError or ValueError."""
+    """Return what is found of the strategy of `settings`, whose own features stand in `folder`.
+
+    Raises SettingsError, HookError or ValueError where no prompt can be made.
+    """
     own = features_of(folder)
     longest = await preview(settings, tokenizer, own, end_of_epoch=True)
     again = await preview(settings, tokenizer, own, end_of_epoch=True)
     cost = cost_of(longest, Calibration.from_file(CALIBRATION))
-    errors = (*_errors(settings, longest, again), *_too_long(cost))
+    hooks = Hooks.of(settings.fusion.strategy)
+    errors = (*_errors(settings, longest, again), *hook_errors(hooks, longest.view), *_too_long(cost))
     return Findings(version_of(settings.fusion.strategy), errors, tuple(_notes(settings, longest, own)), cost)
 
 
@@ -86,7 +92,7 @@ def _errors(settings: Settings, first: PromptPreview, second: PromptPreview) -> 
     if (first.prefix, first.tail) != (second.prefix, second.tail):
         differing = sorted(name for name in first.facts if first.facts[name] != second.facts.get(name))
         facts = f", in the facts {', '.join(differing)}" if differing else ""
-        yield f"the same bars gave two different prompts{facts}: {FEATURES} must use no clock, no file and no chance"
+        yield f"the same bars gave two different prompts{facts}: {FEATURES} and hooks must use no clock, no file and no chance"
 
 
 def _too_long(cost: Cost) -> Iterator[str]:
@@ -99,7 +105,12 @@ def _too_long(cost: Cost) -> Iterator[str]:
 
 def _notes(settings: Settings, prompt: PromptPreview, own: FeatureFunction | None) -> Iterator[str]:
     strategy = settings.fusion.strategy
-    foreign = [name for name in strategy.shown_features if name not in FEATURE_UNITS]
+    made = Hooks.of(strategy).facts(prompt.view)
+    if unnamed := sorted(made.keys() - strategy.fact_of.keys()):
+        yield f"hooks.facts returns {', '.join(unnamed)}, which no [[facts]] names: prompts do not show it"
+    if strategy.hooks.triggers and settings.fusion.trigger_on_closed_bar:
+        yield "hooks.triggers are not asked, as every closed bar triggers: set trigger_on_closed_bar = false in [triggers]"
+    foreign = [name for name in strategy.shown_features if name not in FEATURE_UNITS and name not in made]
     unmade = [name for name in foreign if name not in prompt.facts]
     if unmade:
         where = f"{FEATURES} does not compute it" if own is not None else f"there is no {FEATURES}"

@@ -13,8 +13,10 @@ from services.core.tokenizer import Tokenizer
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.layout import visible
 from services.fusion.prompt.store import PrefixStore
+from services.fusion.state.view import view_of
 from services.market.own_features import FeatureFunction, load_features
 from services.strategy.folder import FEATURES
+from services.strategy.hooks import BookView
 from services.strategy_check.sample_book import sample_book
 
 
@@ -32,6 +34,8 @@ class PromptPreview:
     prefix_tokens: int
     tokens: int
     facts: Mapping[str, float]
+    view: BookView
+    """What hooks see of the bar."""
 
 
 def features_of(folder: Path | None) -> FeatureFunction | None:
@@ -44,14 +48,16 @@ def features_of(folder: Path | None) -> FeatureFunction | None:
 async def preview(settings: Settings, tokenizer: Tokenizer, own: FeatureFunction | None, *, end_of_epoch: bool = False) -> PromptPreview:
     """Return the prompt of a decision on the fastest trigger interval, half an epoch or a whole one after its start.
 
-    Raises ValueError when the tokenizer lacks a token of the chat template or, in mode `flash`, of the labels.
+    Raises HookError when a hook of the facts fails, and ValueError when the tokenizer lacks a token of the chat template or, in mode
+    `flash`, of the labels.
     """
     fusion = settings.fusion
     interval = min(fusion.trigger_interval_set, key=interval_ms)
     slots = fusion.epoch_slots if end_of_epoch else (fusion.epoch_slots + 1) // 2
     store = PrefixStore(None, settings.redis, SystemClock(), "preview")
     builder = PromptBuilder(fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
-    plan = builder.plan(sample_book(settings, interval, own, slots_into_epoch=slots), interval, fusion.mode)
+    book = sample_book(settings, interval, own, slots_into_epoch=slots)
+    plan = builder.plan(book, interval, fusion.mode)
     prompt = await builder.build(plan)
     return PromptPreview(
         version=builder.prompt_version,
@@ -62,4 +68,5 @@ async def preview(settings: Settings, tokenizer: Tokenizer, own: FeatureFunction
         prefix_tokens=prompt.prefix_tokens,
         tokens=int(prompt.ids.size),
         facts=plan.facts,
+        view=view_of(book, interval),
     )

@@ -20,6 +20,7 @@ from services.fusion.observe.spans import TriggerTrace
 from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
 from services.inference.engine import EngineError
+from services.strategy.hooks import HookError
 
 _log = structlog.get_logger()
 
@@ -118,11 +119,22 @@ class Decision:
     async def _ask(self) -> None:
         """Ask the engine, the stand-in where one is configured and the engine does not answer; fill in the result."""
         using, result, lane = self._with, self._result, self._trigger.lane
-        plan = using.prompts.plan(self._book, lane.interval, lane.mode)
+        try:
+            plan = using.prompts.plan(self._book, lane.interval, lane.mode)
+        except HookError as error:
+            metrics.HOOKS_FAILED.labels("facts").inc()
+            self._end(Outcome.FAILED, "hook_failed", str(error))
+            return
         result.vision = plan.vision.state
         last_close_ms = self._book.bars[lane.interval].last_close_ms
         snapshot = Snapshot(
-            plan.vision, plan.facts["close"], plan.facts["atr"], last_close_ms, self._deadline.valid_until_ms(), self._book.epochs.version
+            plan.vision,
+            plan.facts["close"],
+            plan.facts["atr"],
+            last_close_ms,
+            self._deadline.valid_until_ms(),
+            self._book.epochs.version,
+            plan.view,
         )
         watch = Stopwatch(result.stages_ms, using.clock)
         try:

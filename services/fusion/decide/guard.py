@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from schemas import Action, RunMode
+from services.core import metrics
 from services.core.fusion_settings import FusionSettings
 from services.fusion.state.book import Book
 from services.inference.engine import EngineInfo
+from services.strategy.hooks import BookView, HookError, Hooks
 
 _MINUTE_MS: Final = 60_000
 _ENTRIES: Final = frozenset({Action.BUY, Action.SELL})
@@ -28,6 +30,18 @@ def forbidden_engine(run_mode: RunMode, engine: EngineInfo) -> str | None:
     if run_mode is RunMode.LIVE and engine.source == "simulator":
         return f"run_mode = 'live' refuses the simulator, which answers as {engine.name}; name a real engine in engine.urls"
     return None
+
+
+def own_rejection(hooks: Hooks, view: BookView | None, action: Action) -> Rejection | None:
+    """Return why a hook of the strategy stops `action`; a hook that fails stops it too. Only entries are stopped."""
+    if view is None or action not in _ENTRIES:
+        return None
+    try:
+        reason = hooks.reason_to_block(view, "buy" if action is Action.BUY else "sell")
+    except HookError as error:
+        metrics.HOOKS_FAILED.labels("guard").inc()
+        return Rejection("hook_failed", str(error))
+    return None if reason is None else Rejection("own_guard", reason)
 
 
 @dataclass(slots=True)

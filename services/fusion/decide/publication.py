@@ -13,7 +13,7 @@ from services.core.bus import BusError
 from services.fusion.decide.answer import Answer, Entry, action_of
 from services.fusion.decide.deadline import Deadline
 from services.fusion.decide.decision_dependencies import DecisionDependencies
-from services.fusion.decide.guard import Rejection
+from services.fusion.decide.guard import Rejection, own_rejection
 from services.fusion.decide.prices import prices
 from services.fusion.decide.signals import SignalBasis, Snapshot, make_signal
 from services.fusion.deliver.acknowledgements import SentSignal
@@ -72,6 +72,7 @@ class Publication:
         assert result.as_of is not None and result.prompt is not None and result.engine is not None  # noqa: S101, PT018 - set before it was asked
         ts_event_ms = result.as_of.market.ts_event_ms
         rejection = rejection or using.guard.on_action(symbol, action, ts_event_ms, now_ms)
+        rejection = rejection or own_rejection(using.prompts.hooks, snapshot.view, action)
         if rejection is not None:
             result.end(Outcome.BLOCKED, rejection.rule, rejection.detail)
             return

@@ -14,6 +14,7 @@ from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
 from services.fusion.state.vision_windows import CurrentVision
 from services.inference.engine import EngineInfo
+from services.strategy.hooks import BookView
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Snapshot:
     valid_until_ms: int
     version: int
     """The book's: another one means that bars in the prompt have been revised or rescaled since."""
+    view: BookView | None
+    """What hooks of the guard see; None without hooks."""
 
 
 @dataclass(frozen=True, slots=True)

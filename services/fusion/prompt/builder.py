@@ -22,7 +22,7 @@ from services.fusion.prompt import wording
 from services.fusion.prompt.blocks import Block, Encoder, Run, chain, runs
 from services.fusion.prompt.cache import BlockCache
 from services.fusion.prompt.chat import TEMPLATES
-from services.fusion.prompt.facts import facts
+from services.fusion.prompt.facts import NO_FACTS, facts
 from services.fusion.prompt.labels import Labels, labels_of, question
 from services.fusion.prompt.layout import PAGE_BARS, Base, Layout, tail_text
 from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
@@ -30,8 +30,10 @@ from services.fusion.prompt.rules import rules
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.version import version_of
 from services.fusion.state.book import Book
+from services.fusion.state.view import view_of
 from services.fusion.state.vision_windows import CurrentVision
 from services.inference.engine import THOUGHT_END, TokenIds
+from services.strategy.hooks import BookView, Hooks
 from services.strategy.model import Strategy
 
 _HASHED_AFTER_S: Final = 0.005
@@ -72,6 +74,8 @@ class Plan:
     vision: CurrentVision
     facts: Mapping[str, float]
     """The last close, its features and what the tail says, as plain values: prices are made of some whether or not they are shown."""
+    view: BookView | None
+    """What hooks see; None without hooks."""
 
 
 class Upcoming(NamedTuple):
@@ -107,8 +111,12 @@ class PromptBuilder:
     """Plans prompts from books and turns plans into ids, through the caches."""
 
     def __init__(self, settings: FusionSettings, tokenizer: Tokenizer, template: str, store: PrefixStore, local_bytes: int) -> None:
-        """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages."""
+        """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages.
+
+        Raises StrategyError when a hook of the strategy is not installed.
+        """
         self._settings = settings
+        self.hooks = Hooks.of(settings.strategy)
         self.template = TEMPLATES[template]
         self.rules = rules(settings.strategy, settings.answer_form)
         self._layout = Layout(self.template, self.rules, settings)
@@ -140,15 +148,20 @@ class PromptBuilder:
         return labels if all(text == action for action, text in labels.texts.items()) else None
 
     def plan(self, book: Book, interval: str, mode: Mode) -> Plan:
-        """Return the plan of a prompt that asks about the book as it is now."""
+        """Return the plan of a prompt that asks about the book as it is now; raise HookError when a hook of its facts fails."""
+        view = view_of(book, interval) if self.hooks.decide else None
+        own = NO_FACTS if view is None else self.hooks.facts(view)
+        return self._plan(book, interval, mode, own, view)
+
+    def _plan(self, book: Book, interval: str, mode: Mode, own: Mapping[str, float], view: BookView | None) -> Plan:
         prefix, boundary = self._current(book, interval)
         frozen = book.epochs.frozen(interval)
         vision = book.current_vision(interval)
-        values = facts(book, interval, vision)
+        values = facts(book, interval, vision, own)
         rows = self._layout.since(book, interval, frozen, book.epochs.entered(interval), boundary)
         tail = tail_text(book, interval, frozen, vision, values, question=self._question(mode))
         bars = book.bars[interval]
-        return Plan(prefix, rows, tail, mode, vision, {"close": bars.close[-1], **bars.features, **values})
+        return Plan(prefix, rows, tail, mode, vision, {"close": bars.close[-1], **bars.features, **values}, view)
 
     async def build(self, plan: Plan) -> Prompt:
         """Return the prompt of `plan`."""
@@ -238,7 +251,7 @@ class PromptBuilder:
 
     async def current_ids(self, book: Book, interval: str) -> TokenIds:
         """Return the ids of the current prefix as far as it has grown: its base, and the lines since the boundary."""
-        prompt = await self.build(self.plan(book, interval, "fast"))
+        prompt = await self.build(self._plan(book, interval, "fast", NO_FACTS, None))
         return prompt.ids[: prompt.prefix_tokens]
 
     async def ids_of(self, blocks: list[Block]) -> TokenIds:

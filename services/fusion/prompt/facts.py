@@ -15,18 +15,19 @@ from services.strategy.model import Fact
 _DAY_MS: Final = 86_400_000
 _MORE_DIGITS: Final = 4
 _MAX_DIGITS: Final = 15
+NO_FACTS: Final[Mapping[str, float]] = {}
 _RETURN_DIGITS: Final = 1
 _NUMBER_DIGITS: Final = 2
 
 
-def facts(book: Book, interval: str, vision: CurrentVision) -> dict[str, float]:
+def facts(book: Book, interval: str, vision: CurrentVision, own: Mapping[str, float] = NO_FACTS) -> dict[str, float]:
     """Return the facts of this moment by name, in the strategy's order: those that are known, and `p_up`.
 
-    `p_up` is left out where the model's skill does not beat chance.
+    `own` are those that hooks have computed. `p_up` is left out where the model's skill does not beat chance.
     """
     values: dict[str, float] = {}
     for name in book.strategy.fact_of:
-        value = _fact(book, interval, name)
+        value = own.get(name, _fact(book, interval, name))
         if value is not None:
             values[name] = value
     features = vision.features

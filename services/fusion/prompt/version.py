@@ -22,6 +22,7 @@ from services.fusion.prompt.labels import CANDIDATES, Labels, question
 from services.fusion.prompt.layout import PAGE_BARS, Layout, tail_text
 from services.fusion.prompt.rules import rules
 from services.fusion.state.book import Book
+from services.strategy.hooks import hook_versions
 from services.strategy.model import Strategy
 
 _START_MS: Final = 1_719_790_800_000
@@ -53,7 +54,14 @@ def specimen(template: ChatTemplate, strategy: Strategy, *, vision: str = "fresh
 def prompt_version(strategy: Strategy) -> str:
     """Return the strategy's name and the first 10 hex digits of the hash: all that the strategy says, and all that prompts say."""
     day = date(2024, 7, 1)
-    content: list[object] = [strategy.hash, sorted(TEMPLATES.items()), PAGE_BARS, wording.BREAK_ROW, wording.RATIONALE_QUESTION]
+    content: list[object] = [
+        strategy.hash,
+        *hook_versions(strategy.hooks),
+        sorted(TEMPLATES.items()),
+        PAGE_BARS,
+        wording.BREAK_ROW,
+        wording.RATIONALE_QUESTION,
+    ]
     content += [sorted(by_form.items()) for by_form in (wording.CONTRACT, wording.QUESTION, wording.EXPLAINED_QUESTION, wording.REPAIR)]
     content += [question(Labels(texts, np.zeros(len(texts), dtype=np.int32))) for texts in CANDIDATES]
     content += [wording.day_row(day), wording.year_row(day), wording.until("13:00"), [wording.bars_heading("1m", n) for n in range(3)]]

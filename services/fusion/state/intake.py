@@ -16,6 +16,7 @@ from services.fusion.state.books import Books
 from services.fusion.state.early import EarlyRecords
 from services.fusion.state.epochs import slot_of
 from services.fusion.state.triggers import LaneKey, Observation, Trigger, TriggerIds, TriggerPolicy
+from services.fusion.state.view import view_of
 
 Taken = Literal["folded", "duplicate", "filtered", "awaits_tables"]
 
@@ -188,7 +189,7 @@ class Intake:
             atr if atr is None else atr / scale,
             bar.ts_open_ms,
         )
-        for kind, mode in self._policy.on_market(seen):
+        for kind, mode in self._policy.on_market(seen, lambda: view_of(book, bar.interval)):
             waits = bar.closed and self._fusion.vision_wait_ms and book.awaits_vision(bar.interval)
             trigger = self._trigger(kind, LaneKey(bar.symbol, bar.interval, mode), record, bar.ts_close_ms, book)
             sink.trigger(trigger, record.timestamp_ms + self._fusion.vision_wait_ms if waits else 0, record)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+import structlog
+
 from schemas import Mode, OffsetRef
+from services.core import metrics
 from services.core.fusion_settings import FusionSettings
+from services.strategy.hooks import BookView, HookError, Hooks
+
+_log = structlog.get_logger()
 
 
 class LaneKey(NamedTuple):
@@ -20,7 +27,7 @@ class LaneKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One reason to ask: `kind` is `closed_bar`, `vision`, `move` or `deep`; `origin` the record that gave it."""
+    """One reason to ask: `kind` is `closed_bar`, `vision`, `move`, `deep` or a hook's reason; `origin` the record that gave it."""
 
     trigger_id: UUID
     kind: str
@@ -80,14 +87,15 @@ class TriggerPolicy:
         """Take the rules from `settings`."""
         self._settings = settings
         self._intervals = settings.trigger_interval_set
+        self.hooks = Hooks.of(settings.strategy)
         self._last: dict[LaneKey, _Last] = {}
         self.mode: Mode = settings.mode
         """How triggers of bars, moves and vision features ask."""
         self.uses_forming = settings.trigger_on_move_atr is not None
         """Whether a bar that is still forming can make a trigger."""
 
-    def on_market(self, seen: Observation) -> list[tuple[str, Mode]]:
-        """Return (kind, mode) of each trigger that a folded market record makes."""
+    def on_market(self, seen: Observation, view: Callable[[], BookView] | None = None) -> list[tuple[str, Mode]]:
+        """Return (kind, mode) of each trigger that a folded market record makes; `view` returns what hooks see of a closed bar."""
         settings = self._settings
         mode = self.mode
         if seen.interval not in self._intervals:
@@ -96,6 +104,8 @@ class TriggerPolicy:
         if seen.closed:
             if settings.trigger_on_closed_bar and self._allowed(seen, mode):
                 made.append(("closed_bar", mode))
+            elif view is not None and self.hooks.trigger and self._allowed(seen, mode) and (reason := self._own_reason(view)) is not None:
+                made.append((reason, mode))
             if self._wants_deep(seen) and self._allowed(seen, "deep"):
                 made.append(("deep", "deep"))
         elif settings.trigger_on_move_atr is not None and seen.atr:
@@ -129,6 +139,15 @@ class TriggerPolicy:
         for key, last in self._last.items():
             if key.symbol == symbol and last.ts_open_ms < effective_ms:
                 last.price /= ratio
+
+    def _own_reason(self, view: Callable[[], BookView]) -> str | None:
+        """Return a trigger hook's reason; a hook that fails makes no trigger."""
+        try:
+            return self.hooks.reason_to_ask(view())
+        except HookError as error:
+            metrics.HOOKS_FAILED.labels("trigger").inc()
+            _log.error("trigger_hook_failed", error=str(error))
+            return None
 
     def _wants_deep(self, seen: Observation) -> bool:
         settings = self._settings
