@@ -29,6 +29,7 @@ from services.replay.prompt_rebuilder import PromptRebuilder
 from services.replay.show_decision import rebuilt_of, show
 from services.replay.verify_audit import AuditVerifier, VerificationResult
 from services.replay.verify_signals import PublishedSignals, contradictions, read_signals_file, read_signals_topic, signals_of
+from services.strategy.folder import StrategyError
 
 _MOST_NAMED: Final = 20
 """Records that are named one by one; further ones are counted."""
@@ -184,6 +185,8 @@ async def opened(source: Source) -> AsyncIterator[Opened]:
 def _rebuilder(settings: Settings) -> PromptRebuilder:
     try:
         return PromptRebuilder(settings, load_tokenizer(settings.engine))
+    except StrategyError:  # a hook is not installed
+        raise
     except ValueError as error:
         raise SettingsError(f"engine.chat_template = {settings.engine.chat_template!r}: {error}") from error
 
