@@ -21,6 +21,7 @@ from services.core.clock import SystemClock
 from services.core.settings import Settings, load
 from services.demo.setup import MODEL_CONTEXT_TOKENS, MODEL_FUSION, MODEL_SYMBOLS
 from services.feeds.samples import load_stocks
+from services.fusion.state.epochs import EpochBoundaries
 from services.inference.connect import connect
 from services.inference.engine import Engine
 from services.inference.own_engine import local_model
@@ -77,10 +78,16 @@ class Site(StockSite):
         self.bars: dict[str, list[Candle]] = {}
 
     async def open(self) -> None:
-        """Feed the history, and wait until books are rebuilt."""
+        """Feed the history, and wait until books are rebuilt.
+
+        What is played begins with an epoch of each symbol and ends within it, as the demo's act does: a prefix that is laid out anew in
+        the middle costs both modes ten seconds of the CPU, and hides what they differ in.
+        """
         history: list[Candle] = []
         for symbol, candles in load_stocks(RunMode.DEMO).items():
-            before = [candle for candle in candles if candle.ts_close_ms < FIRST_PLAYED_MS]
+            boundaries = EpochBoundaries(symbol, "1d", self.settings.fusion.epoch_slots)
+            first_ms = boundaries.start_ms(boundaries.index(FIRST_PLAYED_MS) + 1)
+            before = [candle for candle in candles if candle.ts_close_ms <= first_ms]
             if len(before) < _HISTORY_BARS or len(self.bars) == MODEL_SYMBOLS:
                 continue
             history += before[-_HISTORY_BARS:]
