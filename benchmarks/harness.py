@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from services.core import gc_tuning, logs
+from services.core import memory_tuning, logs
 from services.core.settings import LogSettings
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -65,7 +65,7 @@ def run_alone(name: str, doc: str | None, measure: Measure, argv: Sequence[str] 
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="file to write (default: %(default)s)")
     options = parser.parse_args(argv)
     logs.configure(LogSettings(level="error"), service="benchmark")
-    gc_tuning.freeze()  # as a service's process does
+    memory_tuning.freeze()  # as a service's process does
     load_before, started = os.getloadavg()[0], time.perf_counter()
     measured = asyncio.run(measure(options.quick))
     result = {

@@ -18,7 +18,7 @@ import orjson
 from benchmarks.feed import MODE, load, minutes, publish_instruments, symbols
 from benchmarks.harness import Measured, Target, rss_mb, run_alone, say
 from benchmarks.local import kafka
-from services.core import gc_tuning, logs
+from services.core import memory_tuning, logs
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.fusion_settings import FusionSettings
@@ -109,7 +109,7 @@ def _window() -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--take-over"]:
         logs.configure(LogSettings(level="error"), service="benchmark")
-        gc_tuning.freeze()
+        memory_tuning.freeze()
         print(orjson.dumps(asyncio.run(take_over(sys.argv[2], int(sys.argv[3])))).decode())
     else:
         sys.exit(run_alone("rebuild", __doc__, measure))

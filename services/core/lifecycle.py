@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from services.core import gc_tuning, logs
+from services.core import memory_tuning, logs
 from services.core.bus.port import Bus, BusError
 from services.core.clock import Clock, SystemClock
 from services.core.errors import ServiceError
@@ -137,9 +137,13 @@ class _Life:
             if self._stopping:
                 return
             raise
-        gc_tuning.freeze()
+        memory_tuning.freeze()
         self._health.set("running")
-        await self._service.run()
+        trimming = asyncio.create_task(memory_tuning.keep_heap_trimmed(), name="trim-heap")
+        try:
+            await self._service.run()
+        finally:
+            trimming.cancel()
 
     def on_signal(self, number: signal.Signals) -> None:
         if self._stopping:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from schemas import Candle, Instrument, InstrumentEvent, Topic, VisionFeatures, topic_name
 from services.console.service import ConsoleService
-from services.core import gc_tuning
+from services.core import memory_tuning
 from services.core.bus import Bus, BusError, Producer
 from services.core.bus.topic_reader import partitions_of
 from services.core.calendar import SessionCalendar
@@ -78,7 +78,7 @@ class Pipeline:
         """Start the fusion worker; return once it has rebuilt its books and sent the prefixes ahead to the engine."""
         self._configurations.append(settings)
         self.worker = await make_worker(self.bus, settings, self._clock, health := Health())
-        gc_tuning.freeze()  # as in a process of its own
+        memory_tuning.freeze()  # as in a process of its own
         await self._start("fusion", self.worker, health)
         await self.worker.prewarmer.idle()
 
