@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from services.core import memory_tuning, logs
+from services.core import logs, memory_tuning
 from services.core.settings import LogSettings
 
 RESULTS: Final = Path(__file__).parent / "results"

@@ -18,7 +18,7 @@ import orjson
 from benchmarks.feed import MODE, load, minutes, publish_instruments, symbols
 from benchmarks.harness import Measured, Target, rss_mb, run_alone, say
 from benchmarks.local import kafka
-from services.core import memory_tuning, logs
+from services.core import logs, memory_tuning
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.fusion_settings import FusionSettings

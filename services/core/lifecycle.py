@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from services.core import memory_tuning, logs
+from services.core import logs, memory_tuning
 from services.core.bus.port import Bus, BusError
 from services.core.clock import Clock, SystemClock
 from services.core.errors import ServiceError
