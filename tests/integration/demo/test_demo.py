@@ -8,6 +8,7 @@ import datetime as dt
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -27,10 +28,12 @@ from services.demo.report import AUDIT, LOG, REPORT, SIGNALS
 from services.demo.run import run_demo
 from services.demo.screen import Screen
 from services.demo.setup import set_up
+from services.fusion.prompt.version import version_of
 from services.inference import own_engine
 from services.inference.local.weights import LocalEngineError, Weights
 from services.inference.own_engine import simulator
-from services.replay.replay_command import Source, verify_command
+from services.replay.replay_command import Source, show_command, verify_command
+from services.strategy.folder import new, read
 from tests.integration.inference.local import weights
 from tests.unit.demo.build import DEFAULTS
 
@@ -234,3 +237,23 @@ async def test_an_engine_that_does_not_answer_is_reported_before_anything_is_pla
     with pytest.raises(SettingsError, match=r"the engine at http://127\.0\.0\.1:1 does not answer: .*leave --engine out"):
         await _run(tmp_path, engine="http://127.0.0.1:1")
     assert not (tmp_path / REPORT).exists()
+
+
+@pytest.mark.integration
+async def test_a_new_strategy_decides_with_a_feature_of_its_own_and_every_prompt_verifies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "momentum"
+    new(folder, "momentum")
+    code, report, said = await _run(tmp_path, strategy=str(folder))
+    assert code == 0
+    _assert_sums_hold(tmp_path, report)
+    assert "words, facts, columns, levels and limits are the strategy's" in " ".join(said.split())
+    assert all("mom_12" in bar.features for bar in _bars(tmp_path)[-10:])
+    assert {signal.prompt_version for signal in _signals(tmp_path)} == {version_of(read(folder))}
+    shutil.rmtree(folder)  # the log contains the strategy
+    assert "every hash matches" in await _verified(tmp_path, capsys)
+    assert await show_command(Source(str(tmp_path / AUDIT), None, None, None, None), str(_signals(tmp_path)[-1].signal_id))
+    shown = capsys.readouterr().out
+    assert "mom_12, the change over 12 bars, of this desk's own" in " ".join(shown.split())
+    assert " mom_12=" in shown
