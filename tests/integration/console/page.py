@@ -25,6 +25,11 @@ class Page:
         self.driver.get(self.url + path)
         self.until(lambda: self.text("#link-state") == "Live", "the page to be live")
 
+    def leave(self) -> None:
+        """Leave the page: one whose console has ended logs each attempt to reach it, into the next test."""
+        self.driver.get("about:blank")
+        self.errors()
+
     def size(self, width: int, height: int = 1000) -> None:
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}

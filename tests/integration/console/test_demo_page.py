@@ -99,6 +99,7 @@ async def test_the_demo_is_watched_halted_and_a_signal_followed_to_its_prompt(br
         _halt_and_resume(page)
         _lose_and_regain_the_events(page)
         assert page.errors() == []
+        page.leave()
         status = await demo.interrupt()
         assert status == 128 + signal.SIGINT, demo.said()
     audits = {one.trigger_id: one for one in map(AuditRecord.decode, (tmp_path / AUDIT).read_bytes().splitlines())}

@@ -128,6 +128,7 @@ def _look(page: Page) -> None:
     page.open("/score")
     page.until(lambda: len(page.all("h2.side")) == 2, "both sides on a phone")
     assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    page.leave()
 
 
 async def test_the_score_shows_a_shadow_beside_live_with_counts_and_intervals(

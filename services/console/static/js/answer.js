@@ -16,8 +16,10 @@ export function answerView(detail) {
   const asked = moment("prompt") ?? 0;
   const pieces = split(text, partsOf(text, detail.row.mode), chunks);
   const spans = pieces.map((one) => h("span", { class: one.part, title: one.ms === null ? null : `${ms(asked + one.ms)} after the record` }, one.text));
+  const rest = pieces.some((one) => one.part === "followed") ? ", the rationale follows" : "";
   return [
-    first !== null && decided !== null && h("p", { class: "faint" }, `First token ${ms(first)} after the record. Decision complete at ${ms(decided)}: the signal leaves here, the rationale follows.`),
+    first !== null && decided !== null && h("p", { class: "faint" }, `First token ${ms(first)} after the record. Decision complete at ${ms(decided)}: the signal leaves here${rest}.`),
+    detail.row.mode === "flash" && h("p", { class: "faint" }, "Mode flash asks for one token and scores the labels that it could be, so there is no text that streamed."),
     h("pre", { class: "answer", tabindex: "0" }, spans),
     chunks.length > 1 && player(pieces, spans, chunks, asked, decided === null ? null : decided - asked),
   ];

@@ -85,9 +85,15 @@ function became(detail) {
   return [
     h("dl", { class: "figures small" }, figure("Conviction", signal.conviction === null ? "–" : signal.conviction.toFixed(2)), figure("Entry", show(signal.entry)), figure("Stop", show(signal.stop), null, "bad"), figure("Target", show(signal.target), null, "good"), figure("Reference", signal.ref_price), figure("Valid for", duration(signal.valid_until_ms - signal.as_of.market.ts_ms))),
     signal.probabilities && probabilities(signal.probabilities),
-    cancel && h("p", { class: "line" }, h("span", { class: "pill outcome-cancelled" }, `cancelled: ${cancel.reason}`), cancel.detail),
+    cancel && h("p", { class: "line" }, h("span", { class: "pill outcome-cancelled" }, `cancelled: ${cancel.reason}`), cancelledBy(cancel.detail)),
     result ? resultLine(result) : h("p", { class: "faint" }, ["buy", "sell"].includes(signal.action) ? "Not judged yet: the scorer publishes the result when the position ends." : "Only buy and sell are judged."),
   ];
+}
+
+// A signal that is superseded names the one that took its place.
+function cancelledBy(detail) {
+  const other = /^by ([0-9a-f-]{36})$/.exec(detail);
+  return other ? ["by ", h("a", { href: `/decision/${other[1]}`, class: "id" }, other[1])] : detail;
 }
 
 function restsOn(detail) {

@@ -4,7 +4,7 @@
 const HIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 const MOST_LETTERS = 70_000;
 
-export function visible(text) {
+function visible(text) {
   const whole = String(text ?? "");
   const shown = whole.length > MOST_LETTERS ? `${whole.slice(0, MOST_LETTERS)}… (${whole.length} characters)` : whole;
   return shown.replace(HIDDEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
@@ -24,7 +24,7 @@ export function h(tag, props = {}, ...children) {
   return element;
 }
 
-export function append(element, children) {
+function append(element, children) {
   for (const child of children.flat(Infinity)) {
     if (child === undefined || child === null || child === false) continue;
     element.append(child instanceof Node ? child : document.createTextNode(visible(child)));

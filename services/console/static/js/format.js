@@ -1,16 +1,16 @@
-// Numbers and times as the page shows them. Times are UTC, as in the logs and the manuals.
+// Numbers and times as the page shows them; a line never breaks before a unit. Times are UTC, as in the logs and the manuals.
 
 const NONE = "–";
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 export const count = (value) => (value === null || value === undefined ? NONE : number.format(value));
-export const percent = (share, digits = 0) => (share === null || share === undefined ? NONE : `${(share * 100).toFixed(digits)} %`);
-export const basisPoints = (share) => (share === null || share === undefined ? NONE : `${(share * 10_000).toFixed(1)} bp`);
+export const percent = (share, digits = 0) => (share === null || share === undefined ? NONE : `${(share * 100).toFixed(digits)}\u00a0%`);
+export const basisPoints = (share) => (share === null || share === undefined ? NONE : `${(share * 10_000).toFixed(1)}\u00a0bp`);
 
 export function ms(value) {
   if (value === null || value === undefined) return NONE;
-  if (value >= 10_000) return `${(value / 1000).toFixed(1)} s`;
-  return value >= 100 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
+  if (value >= 1_000) return `${(value / 1000).toFixed(value >= 10_000 ? 1 : 2)}\u00a0s`;
+  return value >= 100 ? `${Math.round(value)}\u00a0ms` : `${value.toFixed(1)}\u00a0ms`;
 }
 
 export const time = (atMs) => new Date(atMs).toISOString().slice(11, 19);

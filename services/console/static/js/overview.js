@@ -20,7 +20,7 @@ export function overview(root, live) {
   const unreadable = h("div");
   const latency = new Chart("Milliseconds from a record to its signal: median, 95th and 99th percentile", {
     series: [line("p50", "blue", { fill: true, value: (_, v) => ms(v) }), line("p95", "amber", { value: (_, v) => ms(v) }), line("p99", "red", { value: (_, v) => ms(v) })],
-    axes: { y: { values: (_, ticks) => ticks.map((one) => `${one} ms`), size: 60 } },
+    axes: { y: { values: (_, ticks) => ticks.map((one) => (one >= 1_000 ? `${one / 1_000} s` : `${one} ms`)), size: 60 } },
     scales: { y: { range: (_, low, high) => [0, Math.max(10, (high ?? 0) * 1.1)] } },
   });
   const outcomes = new Chart("Triggers in ten seconds, by outcome", {
@@ -88,7 +88,7 @@ export function overview(root, live) {
           const bar = h("span", { class: `share outcome-${outcome}`, style: { width: `${(100 * times) / most}%` } });
           return h("tr", {}, h("td", {}, h("span", { class: `pill outcome-${outcome}` }, outcome)), h("td", {}, reason), h("td", { class: "number" }, count(times)), h("td", { class: "wide share-cell" }, bar));
         }),
-        "Every trigger so far ended with a signal.",
+        totals.triggers ? "Every trigger so far ended with a signal." : "No trigger has ended yet.",
       ),
     );
     replace(unreadable, live.unreadable.length ? unreadableCard(live) : null);
@@ -98,8 +98,7 @@ export function overview(root, live) {
     // The page holds the newest decisions of all kinds; of one kind the console has older ones.
     const rest = older.filter((row) => !live.decisions.has(row.trigger_id));
     const shown = [...live.rows.filter((row) => wanted === "all" || row.outcome === wanted), ...rest].slice(0, SHOWN_ROWS);
-    const empty = live.rows.length ? `No ${wanted} trigger is in memory.` : "No decision yet. The first one appears here as soon as a worker writes its audit record.";
-    replace(rows, decisionTable(shown, empty));
+    replace(rows, live.rows.length ? decisionTable(shown, `No ${wanted} trigger is in memory.`) : noDecisionYet(live.now));
   }
 
   function choices() {
@@ -146,7 +145,10 @@ export function overview(root, live) {
   draw();
   drawRows();
   return {
-    now: draw,
+    now() {
+      draw();
+      if (!live.rows.length) drawRows();
+    },
     events: (pairs) => pairs.some(([kind]) => kind === "decision" || kind === "unreadable") && drawRows(),
     destroy: () => [latency, outcomes, hits].forEach((one) => one.destroy()),
   };
@@ -160,6 +162,12 @@ function sum(title, total, parts, ended) {
     h("p", {}, h("strong", {}, count(total)), ` ${title} `, h("span", { class: closes ? "good" : "bad" }, closes ? "✓ adds up" : `✗ ${count(total - ended)} missing`)),
     h("p", { class: "parts" }, parts.map(([name, value], at) => [at ? " + " : "= ", h("span", {}, `${count(value)} ${name}`)])),
   );
+}
+
+// Before the first decision: what the workers have read, and where to look meanwhile.
+function noDecisionYet({ workers }) {
+  const read = workers.reachable ? `The workers have folded ${count(workers.records.folded ?? 0)} records, and rebuild their state from them before they ask the model. ` : "";
+  return h("p", { class: "empty" }, "No decision yet. ", read, "A decision appears here as soon as a worker has written its audit record. Meanwhile, see the ", h("a", { href: "/symbol" }, "symbols and their bars"), ".");
 }
 
 function workersNote(workers) {

@@ -68,7 +68,7 @@ export function decisionTable(rows, empty, { symbol = true } = {}) {
   return table(headings, rows.map((row) => decisionRow(row, symbol)), empty);
 }
 
-export function decisionRow(row, symbol) {
+function decisionRow(row, symbol) {
   const number = (value) => h("td", { class: "number wide" }, value ?? "–");
   const cached = row.prompt_tokens && row.cached_tokens !== null ? row.cached_tokens / row.prompt_tokens : null;
   return h(

@@ -23,7 +23,8 @@ export function score(root, live) {
         replace(root, h("h1", {}, "Score"), h("section", { class: "card empty-view" }, h("p", {}, h("strong", {}, "No signal has been judged yet.")), h("p", {}, "The scorer publishes a result when a position ends at its target, its stop or its horizon. Start it with ", h("code", {}, "python -m services.scoring"), ".")));
         return;
       }
-      replace(root, h("h1", {}, "Score"), h("div", { class: given.sides.length > 1 ? "grid two" : "" }, given.sides.map((side) => h("div", { class: "stack" }, given.sides.length > 1 && h("h2", { class: "side" }, side.run_mode), ofSide(side, charts)))));
+      const range = equityRange(given.sides);
+      replace(root, h("h1", {}, "Score"), h("div", { class: given.sides.length > 1 ? "grid two" : "" }, given.sides.map((side) => h("div", { class: "stack" }, given.sides.length > 1 && h("h2", { class: "side" }, side.run_mode), ofSide(side, charts, range)))));
     } catch (error) {
       if (!gone) replace(root, h("h1", {}, "Score"), failed(error, load));
     }
@@ -42,18 +43,26 @@ export function score(root, live) {
   };
 }
 
-function ofSide(side, charts) {
+// One scale for all sides, so that their curves can be compared.
+function equityRange(sides) {
+  const all = sides.flatMap((side) => [...side.equity.values, ...side.drawdown, ...(side.hold?.values ?? [])]);
+  const [low, high] = all.reduce(([least, most], one) => [Math.min(least, one), Math.max(most, one)], [0, 0]);
+  const room = Math.max(0.001, (high - low) * 0.08);
+  return [low - room, high + room];
+}
+
+function ofSide(side, charts, range) {
   return [
     side.banner && h("p", { class: "banner" }, side.banner),
     h("section", { class: "card verdict" }, h("h2", {}, "Verdict"), h("p", {}, side.verdict), side.cautions.map((one) => h("p", { class: "faint" }, one))),
     h("dl", { class: "figures" }, figure("Judged signals", count(side.signals), `${count(side.opened)} opened, ${count(side.completed)} completed`), figure("Hit rate", side.hit_rate ? percent(side.hit_rate[0], 1) : "–", side.hit_rate ? `95 %: ${percent(side.hit_rate[1], 1)} to ${percent(side.hit_rate[2], 1)}` : "nothing completed"), figure("Mean net return", side.expectancy ? basisPoints(side.expectancy[0]) : "–", side.expectancy ? `95 %: ${estimate(side.expectancy, basisPoints).replace(/^.*\(|\)$/g, "")}` : "nothing opened"), figure("Better than chance", side.chance.length ? percent(side.chance[0].better_than, 1) : "–", side.chance.length ? "of random traders" : "no comparison")),
-    card("Equity", equity(side, charts)),
+    card("Equity", equity(side, charts, range)),
     h("div", { class: "grid two" }, card("Against chance", chance(side, charts)), card("Calibration", calibration(side))),
     h("div", { class: "grid two" }, Object.entries(side.breakdowns).map(([by, rows]) => card(`By ${by.toLowerCase()}`, breakdown(by, rows)))),
   ];
 }
 
-function equity(side, charts) {
+function equity(side, charts, range) {
   if (side.equity.at.length < 2) return h("p", { class: "empty" }, "There is no curve yet.");
   const at = side.equity.at.map((one) => one / 1000);
   const hold = side.hold ? resampled(side.hold, side.equity.at) : null;
@@ -61,6 +70,7 @@ function equity(side, charts) {
   const chart = new Chart("Share of the capital won or lost over market time", {
     height: 240,
     series: [line("signals", "blue", { fill: true, width: 2, value: show }), ...(hold ? [line("buy and hold", "faint", { dash: [5, 4], value: show })] : []), line("drawdown", "red", { value: show })],
+    scales: { y: { range: () => range } },
     axes: { y: { values: (_, ticks) => ticks.map((one) => `${(one * 100).toFixed(1)} %`), size: 56 } },
   });
   chart.set([at, side.equity.values, ...(hold ? [hold] : []), side.drawdown]);
