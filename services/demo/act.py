@@ -184,12 +184,12 @@ class ActRun:
         await self._pipeline.publish(Topic.CANDLES, [candle])
         self._screen.bar_played(candle)
         if (chart := self._charts.get((candle.symbol, candle.ts_close_ms))) is not None:
-            delay_s = step_s * self._random.uniform(*CHART_DELAY) + self._late_s
-            later = self._publish_chart(chart, delay_s, self._newest_charts.get(chart.symbol))
+            due_s = asyncio.get_running_loop().time() + step_s * self._random.uniform(*CHART_DELAY) + self._late_s
+            later = self._publish_chart(chart, due_s, self._newest_charts.get(chart.symbol))
             self._newest_charts[chart.symbol] = self._pipeline.spawn(later, f"chart of {chart.symbol}")
 
-    async def _publish_chart(self, chart: VisionFeatures, delay_s: float, previous: asyncio.Task[None] | None) -> None:
-        await asyncio.sleep(delay_s)
+    async def _publish_chart(self, chart: VisionFeatures, due_s: float, previous: asyncio.Task[None] | None) -> None:
+        await asyncio.sleep(due_s - asyncio.get_running_loop().time())
         if previous is not None:
             # One detector publishes in order, however late this loop runs.
             await asyncio.wait([previous])
