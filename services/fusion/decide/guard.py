@@ -121,7 +121,7 @@ class Guard:
         if trades is None:
             return None
         since_ms = None if trades.last_entry_ms is None else ts_event_ms - trades.last_entry_ms
-        if since_ms is not None and since_ms < settings.cool_down_ms:
+        if settings.cool_down_ms and since_ms is not None and since_ms < settings.cool_down_ms:
             return Rejection("cool_down", f"the last entry was {since_ms} ms ago; at least {settings.cool_down_ms} must pass")
         flips = sum(at > ts_event_ms - settings.flip_flop_window_ms for at in trades.flips)
         if settings.flip_flop_limit and trades.side not in {None, action} and flips >= settings.flip_flop_limit:

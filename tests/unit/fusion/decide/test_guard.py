@@ -137,6 +137,12 @@ def test_the_rule_on_clocks(skew_ms: int, *, blocked: bool) -> None:
     assert (guard().on_clock(skew_ms) is not None) == blocked
 
 
+def test_no_cool_down_holds_back_an_entry_on_an_earlier_bar() -> None:
+    one = guard(cool_down_ms=0, flip_flop_limit=0)
+    one.published(SYMBOL, Action.BUY, START + 390 * MINUTE, NOW)
+    assert rule_of(one, Action.BUY, START) is None
+
+
 def test_entries_of_a_symbol_keep_their_distance_in_event_time() -> None:
     one = guard(cool_down_ms=5 * MINUTE)
     one.published(SYMBOL, Action.BUY, START, NOW)
