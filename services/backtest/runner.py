@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from services.backtest.feed import Step
 from services.backtest.signal_judges import SignalJudges
 from services.backtest.virtual_worker import AUDIT_TOPIC, SIGNALS_TOPIC, VirtualWorker
 from services.core.bus import Record
+from services.core.clock import VirtualClock
 from services.core.errors import ServiceError
 from services.core.exported_log import Header, header_line, record_line
 from services.inference.engine import Engine, EngineError
@@ -34,12 +36,24 @@ class EngineDownError(ServiceError):
 class BacktestRunner:
     """One process of a run, from its checkpoint on. Call `run` once."""
 
-    def __init__(self, plan: BacktestPlan, folder: RunFolder, on_step: Callable[[Step], None], wanted: Callable[[], bool]) -> None:
-        """Play `plan` into `folder` while `wanted()` is true; `on_step` is called with each step, those loaded included."""
+    def __init__(
+        self,
+        plan: BacktestPlan,
+        folder: RunFolder,
+        on_step: Callable[[Step], None],
+        wanted: Callable[[], bool],
+        *,
+        engine: Callable[[VirtualClock], Engine] | None = None,
+    ) -> None:
+        """Play `plan` into `folder` while `wanted()` is true; `on_step` is called with each step, those loaded included.
+
+        `engine` replaces the plan's engine by one that lives in this process.
+        """
         self._plan = plan
         self._folder = folder
         self._on_step = on_step
         self._wanted = wanted
+        self._engine = engine
         self.judges = SignalJudges(plan.settings, plan.feed.instruments, plan.feed.restatements)
         self.bars: dict[str, list[ReportBar]] = {}
         """Closed bars of the intervals that trigger, by symbol: the prices for the report's baselines."""
@@ -63,6 +77,8 @@ class BacktestRunner:
                 self._folder.write_log([header_line(Header(self._plan.settings, whole=True))])
             ahead = await self._load(desk, first, steps)
             around = worker_dependencies(self._plan.settings, self._plan.options.engine, desk.clock, desk.bus)
+            if self._engine is not None:
+                around = replace(around, engine=self._engine(desk.clock))
             await desk.start(around)
             await self._store_engine(around.engine)
             return await self._play(desk, ahead, steps)

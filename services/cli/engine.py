@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from services.cli import engine_draft
 from services.cli.engine_bench import bench
 from services.cli.engine_local import local
 from services.core import redis
@@ -33,6 +34,7 @@ from services.inference.tuner.sweep import Plan, sweep
 app = typer.Typer(name="engine", help="Start, measure, tune or simulate the inference engine.", no_args_is_help=True)
 app.command()(local)
 app.command()(bench)
+app.add_typer(engine_draft.app, name="draft")
 
 _MODEL = Path("models/MiniCPM4.1-8B")
 _MOST_PREFIXES = 10_000

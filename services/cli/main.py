@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "market": _Entry("services.cli.market:app", "Publish candles from files and from the samples."),
     "feed": _Entry("services.cli.feed:app", "Publish live candles from an exchange or from growing files."),
     "engine": _Entry("services.cli.engine:app", "Start, tune, calibrate or simulate the inference engine."),
+    "model": _Entry("services.cli.model:app", "Train, evaluate and convert weights of your own."),
     "console": _Entry("services.cli.console:app", "Serve the web page that shows what the workers see and decide."),
     "halt": _Entry("services.cli.halt_and_resume:halt_app", "Stop publishing signals and cancel open ones."),
     "resume": _Entry("services.cli.halt_and_resume:resume_app", "Publish signals again."),

@@ -16,6 +16,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from schemas import RunMode, Skill
+from services.cli.options import TIME
 from services.feeds.samples import load_instruments, load_splits, load_stocks
 from services.vision import picture
 from services.vision.forecaster import ForecasterError
@@ -143,15 +144,24 @@ def evaluate(
 def record(
     out: Annotated[Path, typer.Option(help="File to write.")] = RECORDED_FILE,
     weights: Annotated[Path, typer.Option(help="Weights file of the network to use.")] = SHIPPED_WEIGHTS,
+    since: Annotated[
+        dt.datetime | None,
+        typer.Option(
+            formats=TIME, metavar="TIME", help="Record from this time on (UTC); by default from 2012, which the network did not see."
+        ),
+    ] = None,
 ) -> None:
     """Record what the service publishes for the demo's bars, which the demo plays by default."""
-    from services.vision.record_features import record as run_service  # noqa: PLC0415 - imports the service
+    from services.vision.record_features import RECORD_FROM  # noqa: PLC0415 - imports the service
+    from services.vision.record_features import record as run_service  # noqa: PLC0415
 
     try:
         forecaster = load_forecaster(weights)
     except ForecasterError as error:
         _fail(str(error))
-    recorded = asyncio.run(run_service(forecaster, load_instruments(RunMode.DEMO), load_splits(RunMode.DEMO), load_stocks(RunMode.DEMO)))
+    reference = load_instruments(RunMode.DEMO), load_splits(RunMode.DEMO)
+    begin = RECORD_FROM if since is None else since.replace(tzinfo=dt.UTC)
+    recorded = asyncio.run(run_service(forecaster, *reference, load_stocks(RunMode.DEMO), begin))
     save_recorded(recorded, out)
     typer.echo(f"{out}: {len(recorded)} windows, {out.stat().st_size} bytes, by {forecaster.detector.name} {forecaster.detector.version}")
 

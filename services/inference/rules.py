@@ -6,7 +6,7 @@ They follow the trend and say so; they are there to exercise the path and as a l
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -84,11 +84,15 @@ def written(decision: Mapping[str, Any], regex: str | None) -> str:
 
 
 class RulesEngine:
-    """The rules as an engine: it reads `EngineRequest.view` and answers at once."""
+    """Rules as an engine: it reads `EngineRequest.view` and answers at once."""
 
-    def __init__(self, clock: Clock) -> None:
-        """Take the clock that deadlines are on."""
+    def __init__(
+        self, clock: Clock, rules: Callable[[Mapping[str, float]], Mapping[str, Any]] = decide, *, model: str = "fixed rules"
+    ) -> None:
+        """Take the clock that deadlines are on, the `rules` that answer a view, and what they are called as a `model`."""
         self._clock = clock
+        self._rules = rules
+        self._model = model
 
     @property
     def name(self) -> str:
@@ -102,7 +106,7 @@ class RulesEngine:
 
     async def info(self) -> EngineInfo:
         """Return what it is."""
-        return EngineInfo(name=self.name, source="rules", model="fixed rules")
+        return EngineInfo(name=self.name, source="rules", model=self._model)
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
         """Yield the answer in one chunk; raise EngineError after the deadline."""
@@ -110,7 +114,7 @@ class RulesEngine:
         if late_ms >= 0:
             raise EngineError("engine_timeout", f"the deadline had passed {late_ms} ms before the rules were asked")
         # Rules do not think: what reads an answer in mode `deep` waits for the end of a thought.
-        text = (THOUGHT_END if request.mode == "deep" else "") + written(decide(request.view), request.sampling.regex)
+        text = (THOUGHT_END if request.mode == "deep" else "") + written(self._rules(request.view), request.sampling.regex)
         usage = Usage(prompt_tokens=request.input_ids.size, output_tokens=0, finish_reason="stop")
         yield Chunk(text, None, usage, await self.info())
 

@@ -25,10 +25,14 @@ _MODE: Final = RunMode.DEMO
 
 
 async def record(
-    forecaster: Forecaster, instruments: Sequence[Instrument], splits: Sequence[InstrumentEvent], stocks: Mapping[str, Sequence[Candle]]
+    forecaster: Forecaster,
+    instruments: Sequence[Instrument],
+    splits: Sequence[InstrumentEvent],
+    stocks: Mapping[str, Sequence[Candle]],
+    since: dt.datetime = RECORD_FROM,
 ) -> list[VisionFeatures]:
-    """Return what the service publishes for every closed bar from 2012 on; messages carry run mode demo, bars have one interval."""
-    candles = _candles(bar for bars in stocks.values() for bar in bars)
+    """Return what the service publishes for every closed bar from `since` on; messages carry run mode demo, bars have one interval."""
+    candles = _candles((bar for bars in stocks.values() for bar in bars), since)
     settings = Settings(run_mode=_MODE, vision=VisionSettings(intervals=[candles[0].interval]))
     clock = SystemClock()
     bus = MemoryBus(clock)
@@ -45,12 +49,12 @@ async def record(
         await running
     features = await _published(bus, service.counts.published)
     await bus.close()
-    from_ms = int(RECORD_FROM.timestamp() * 1000)
+    from_ms = int(since.timestamp() * 1000)
     return [one for one in features if one.window_end_ms >= from_ms]
 
 
-def _candles(bars: Iterable[Candle]) -> list[Candle]:
-    from_ms = int((RECORD_FROM - _LEAD_IN).timestamp() * 1000)
+def _candles(bars: Iterable[Candle], since: dt.datetime) -> list[Candle]:
+    from_ms = int((since - _LEAD_IN).timestamp() * 1000)
     return sorted((bar for bar in bars if bar.ts_close_ms >= from_ms), key=lambda candle: (candle.ts_close_ms, candle.symbol))
 
 

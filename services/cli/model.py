@@ -1,0 +1,278 @@
+"""`aquiline model`: weights of your own: training data, an adapter, its evaluation, and the forms that engines serve.
+
+torch, transformers and peft are imported by `tune` and `convert` alone, and only once they run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(name="model", help="Train, evaluate and convert weights of your own.", no_args_is_help=True, rich_markup_mode="markdown")
+
+TRAIN_EXTRA = "pip install 'aquiline[train]'"
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option("--tokenizer-file", help="The model's tokenizer.json.", show_default="that of the settings", metavar="FILE"),
+]
+
+
+@app.command()
+def samples(
+    folder: Annotated[Path, typer.Argument(help="Folder for the exports, a folder of its own for each shape of prompt.")],
+    *,
+    tokenizer_file: TokenizerOption = None,
+    chat_template: Annotated[str, typer.Option(help="The model's chat template.")] = "chatml",
+    vision: Annotated[str, typer.Option(help="Recorded vision features, as `aquiline backtest --vision` takes them.")] = "recorded",
+) -> None:
+    """Export decisions on the shipped stocks as training data.
+
+    Chart setups decide on every daily bar from 2000 to 2013 in backtests with prompts of 1,000 to 8,000 tokens. Prompts before 2010
+    are for training, later ones for testing. The exports are what `aquiline export training` writes of your own decisions.
+    """
+    from services.core import logs  # noqa: PLC0415 - `--help` does not wait for the services
+    from services.core.settings import LogSettings  # noqa: PLC0415
+    from services.training.sample_runs import export_samples  # noqa: PLC0415
+
+    logs.configure(LogSettings(level="error"), service="model")
+    written = asyncio.run(export_samples(folder, tokenizer_file=tokenizer_file, chat_template=chat_template, vision=vision, progress=say))
+    typer.echo(f"next: aquiline model prepare {' '.join(map(str, written))} --out examples.npz.xz")
+
+
+@app.command()
+def prepare(
+    exports: Annotated[list[Path], typer.Argument(help="Folders that `aquiline export training` or `aquiline model samples` wrote.")],
+    *,
+    out: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")],
+    tokenizer_file: TokenizerOption = None,
+    chat_template: Annotated[str, typer.Option(help="The model's chat template.")] = "chatml",
+    train: Annotated[int, typer.Option(min=1, help="Most training examples of each export.")] = 2_000,
+    test: Annotated[int, typer.Option(min=1, help="Most test examples of each export.")] = 400,
+    max_tokens: Annotated[int, typer.Option(min=256, help="Longer examples are left out.")] = 8_192,
+    seed: Annotated[int, typer.Option(help="Decides which examples are taken.")] = 0,
+) -> None:
+    """Write training examples: prompts and what should have been answered, as token ids.
+
+    The teacher is hindsight with costs: it keeps an answer that made money and that a fact of the prompt supports, and abstains where
+    none did. Its rationales quote the prompt's facts.
+    """
+    from services.core.settings import EngineSettings  # noqa: PLC0415
+    from services.fusion.service import load_tokenizer  # noqa: PLC0415
+    from services.training import examples  # noqa: PLC0415
+    from services.training.prepare import Wanted, made_with  # noqa: PLC0415
+    from services.training.prepare import prepare as make  # noqa: PLC0415
+
+    tokenizer = load_tokenizer(EngineSettings(tokenizer_file=tokenizer_file))
+    made = make(exports, tokenizer, chat_template, Wanted(train, test, max_tokens, seed), say)
+    for reason, count in made.left_out.most_common():
+        say(f"left out {count}: {reason}")
+    if not made.examples:
+        _fail(f"no example could be made of {', '.join(map(str, exports))}; the lines above say why")
+    examples.save(made.examples, out, made_with(tokenizer, chat_template))
+    typer.echo(
+        f"{out}: {len(made.examples):,} examples, {sum(one.ids.size for one in made.examples):,} tokens, {out.stat().st_size:,} bytes"
+    )
+
+
+@app.command()
+def tune(
+    examples_file: Annotated[Path, typer.Argument(help="File that `aquiline model prepare` wrote.", metavar="EXAMPLES")],
+    *,
+    model: Annotated[Path, typer.Option(help="Folder of a model in Llama's form, or a GGUF file of one.")],
+    out: Annotated[Path, typer.Option(help="Folder for the adapter; an interrupted run in it is continued.", metavar="FOLDER")],
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a step, padding included.")] = 32_768,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that each example is seen.")] = 1,
+    steps: Annotated[int, typer.Option(min=0, help="Most steps; 0 for all of the epochs.")] = 0,
+    budget_s: Annotated[float | None, typer.Option(help="Take only as many steps as fit in this many seconds.")] = None,
+    held_out: Annotated[int, typer.Option(min=0, help="Test examples that the loss is measured on, before and after.")] = 200,
+    seed: Annotated[int, typer.Option(help="Decides the order, and the adapter's start.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train two steps of a tiny random model on the CPU, to see that all is there.")
+    ] = False,
+) -> None:
+    """Train a LoRA adapter on examples.
+
+    Ctrl-C stops after a step and writes a checkpoint; the same command continues from it.
+    """
+    with until_stopped() as wanted:
+        from services.training.adapter_training import AdapterSettings, train_adapter  # noqa: PLC0415
+
+        train, test = parts_of(examples_file)
+        settings = AdapterSettings(
+            rank=rank,
+            alpha=2 * rank,
+            learning_rate=learning_rate,
+            batch_tokens=batch_tokens,
+            epochs=epochs,
+            steps=steps,
+            budget_s=budget_s,
+            seed=seed,
+        )
+        if dry_run:
+            from services.training.tiny import dry_examples, tiny_model  # noqa: PLC0415
+
+            model, train, test = tiny_model(out / "tiny-model", train), dry_examples(train), dry_examples(test)
+            settings = AdapterSettings(rank=rank, alpha=2 * rank, batch_tokens=512, steps=2, seed=seed)
+        folder = llama_folder(model, out)
+        done = train_adapter(folder, train, test[:held_out], out, settings, progress=say, wanted=wanted)
+    ended(
+        done, f"{out}: adapter after {done.steps} steps, {done.seconds:.0f} s; next: aquiline model convert {model} MERGED --adapter {out}"
+    )
+
+
+@app.command()
+def convert(
+    model: Annotated[Path, typer.Argument(help="Folder of a model in Llama's form, or a GGUF file of one.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    *,
+    adapter: Annotated[
+        str | None, typer.Option(help="Folder of an adapter to merge; `shipped` for the one that the local engine uses.")
+    ] = None,
+    form: Annotated[str, typer.Option(help="`llama`, or `minicpm` for MiniCPM's own form, which the SGLang plug-in serves.")] = "llama",
+    scale_emb: Annotated[float, typer.Option(help="MiniCPM's scale of the embedding.")] = 12.0,
+    scale_depth: Annotated[float, typer.Option(help="MiniCPM's scale of the depth.")] = 1.4,
+    dim_model_base: Annotated[int, typer.Option(help="MiniCPM's base width of the head.")] = 256,
+) -> None:
+    """Write a model with an adapter merged in, in Llama's or in MiniCPM's form (the inverse of `aquiline engine convert`)."""
+    if form not in {"llama", "minicpm"}:
+        raise typer.BadParameter(f"{form!r} is neither llama nor minicpm", param_hint="--form")
+    try:
+        from services.training import model_folder  # noqa: PLC0415 - torch
+    except ImportError as error:
+        _fail(f"converting needs torch and safetensors ({error}): {TRAIN_EXTRA}")
+    from services.inference.local.adapter import shipped_adapter  # noqa: PLC0415
+
+    merged_in = None if adapter is None else shipped_adapter() if adapter == "shipped" else Path(adapter)
+    steps: list[Callable[[Path, Path], Any]] = []
+    if model.is_file():
+        steps.append(model_folder.from_gguf)
+    if merged_in is not None:
+        steps.append(lambda source, target: model_folder.merge(source, merged_in, target))
+    if form == "minicpm":
+        scales = model_folder.Scales(scale_emb, scale_depth, dim_model_base)
+        steps.append(lambda source, target: model_folder.to_minicpm(source, target, scales))
+    if not steps:
+        _fail(f"{model} is in Llama's form already, and no --adapter is named: there is nothing to write")
+    try:
+        model_folder.in_steps(model, out, steps)
+    except model_folder.ModelError as error:
+        _fail(str(error))
+    typer.echo(f"{out}: {form} form{'' if merged_in is None else f', with the adapter of {merged_in}'}; serve it with --model-path {out}")
+
+
+@app.command("eval")
+def evaluate(
+    examples_file: Annotated[Path, typer.Argument(help="File that `aquiline model prepare` wrote.", metavar="EXAMPLES")],
+    *,
+    url: Annotated[str, typer.Option(help="Address of the engine that serves the model.")],
+    kind: Annotated[str, typer.Option(help="Kind of engine, as `engine.kind`.")] = "llamacpp",
+    tokenizer_file: TokenizerOption = None,
+    out: Annotated[Path | None, typer.Option(help="Write figures and answers to this JSON file.", metavar="FILE")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Most test prompts, the earliest and latest alike.")] = 400,
+    at_once: Annotated[int, typer.Option(min=1, help="Calls at once.")] = 1,
+    grammar: Annotated[bool, typer.Option(help="Constrain the answers as a worker does, or leave them free.")] = True,
+) -> None:
+    """Ask an engine the test prompts, and judge its answers: validity, accuracy, calibration and net returns.
+
+    Beside the model stand the majority's action and the rule of the setups alone. Intervals are 95 %, from a block bootstrap.
+    """
+    import orjson  # noqa: PLC0415
+
+    from services.core.clock import SystemClock  # noqa: PLC0415
+    from services.core.settings import EngineSettings  # noqa: PLC0415
+    from services.fusion.service import load_tokenizer  # noqa: PLC0415
+    from services.inference.connect import connect  # noqa: PLC0415
+    from services.training.evaluation import ask_all, judge, row_of  # noqa: PLC0415
+
+    _, test = parts_of(examples_file)
+    if not test:
+        _fail(f"{examples_file} holds no test examples")
+    chosen = test[:: max(1, math.ceil(len(test) / count))]
+    settings = EngineSettings(kind=kind, urls=[url], tokenizer_file=tokenizer_file)
+    tokenizer, clock = load_tokenizer(settings), SystemClock()
+
+    async def ask() -> list[Any]:
+        engine = connect(settings, clock)
+        try:
+            return await ask_all(engine, chosen, tokenizer, clock, at_once=at_once, grammar=grammar, progress=say)
+        finally:
+            await engine.close()
+
+    asked = asyncio.run(ask())
+    figures = judge(asked)
+    for name, value in figures.items():
+        typer.echo(f"{name}: {value}")
+    if out is not None:
+        out.write_bytes(orjson.dumps({"figures": figures, "answers": [row_of(one) for one in asked]}, option=orjson.OPT_INDENT_2))
+
+
+def parts_of(examples_file: Path) -> tuple[list[Any], list[Any]]:
+    """Return the training and the test examples of a file; end with a sentence where there are none."""
+    from services.training.examples import ExamplesError, load, of_part  # noqa: PLC0415
+
+    try:
+        every, _ = load(examples_file)
+    except ExamplesError as error:
+        _fail(str(error))
+    train = list(of_part(every, "train"))
+    if not train:
+        _fail(f"{examples_file} holds no training examples; prepare it from exports with an earlier test date")
+    return train, list(of_part(every, "test"))
+
+
+def llama_folder(model: Path, out: Path) -> Path:
+    """Return the folder of a model, written beside the adapter where it is a GGUF file."""
+    if not model.is_file():
+        return model
+    from services.training.model_folder import from_gguf  # noqa: PLC0415
+
+    folder = out / "base"
+    if not folder.is_dir():
+        say(f"writing {model.name} in Llama's form")
+        out.mkdir(parents=True, exist_ok=True)
+        from_gguf(model, folder)
+    return folder
+
+
+@contextmanager
+def until_stopped() -> Iterator[Callable[[], bool]]:
+    """Yield whether to go on: false once Ctrl-C or SIGTERM has come. Errors end the command with a sentence."""
+    stopping = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: not stopping.is_set()
+    except ImportError as error:
+        _fail(f"training needs {error.name}: {TRAIN_EXTRA}")
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ended(done: Any, sentence: str) -> None:
+    """Print `sentence`, or that the training was stopped, and end then with 130."""
+    if done.stopped:
+        typer.echo(f"stopped after step {done.steps}; the same command continues", err=True)
+        raise typer.Exit(130)
+    typer.echo(sentence)
+
+
+def say(line: str) -> None:
+    """Print a line of progress."""
+    typer.echo(line, err=True)
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(f"refused: {sentence}", err=True)
+    raise typer.Exit(2)

@@ -1,0 +1,100 @@
+"""Training examples: prompts and taught answers as token ids, in one compressed file that a GPU host reads without the services.
+
+Prompts are encoded as the worker encodes them, and held against the hash that the worker stored. Needs numpy alone to read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Part = Literal["train", "test"]
+_FORMAT: Final = 1
+
+
+class ExamplesError(Exception):
+    """The file of examples cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What an example is of. `kind` is how the question was asked; `action` is taught, `rule` is what the setups alone would do."""
+
+    id: str
+    part: Part
+    kind: Literal["line", "line_short", "flash", "json"]
+    symbol: str
+    time: str
+    shape: str
+    action: str
+    rule: str
+    paid: bool | None
+    return_net: float | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """`ids` int32 and `taught` bool, both of shape (tokens,): the tokens that the model is to learn to say."""
+
+    about: About
+    ids: NDArray[np.int32]
+    taught: NDArray[np.bool_]
+
+    @property
+    def prompt_ids(self) -> NDArray[np.int32]:
+        """Return what comes before the first taught token."""
+        return self.ids[: int(np.argmax(self.taught))]
+
+    @property
+    def answer_ids(self) -> NDArray[np.int32]:
+        """Return the taught tokens."""
+        return self.ids[self.taught]
+
+
+def save(examples: Sequence[Example], file: Path, about: dict[str, Any]) -> None:
+    """Write `examples`; `about` says what they were made with (tokenizer, template, prompt version)."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        ids=np.concatenate([one.ids for one in examples]).astype(np.int32),
+        taught=np.packbits(np.concatenate([one.taught for one in examples])),
+        lengths=np.array([one.ids.size for one in examples], dtype=np.int64),
+        about=np.frombuffer(json.dumps([asdict(one.about) for one in examples]).encode(), dtype=np.uint8),
+        made_with=np.frombuffer(json.dumps(about | {"format": _FORMAT}).encode(), dtype=np.uint8),
+    )
+    partial = file.with_name(file.name + ".partial")
+    # Neighbouring prompts share most of their rows: only a dictionary larger than a prompt finds that.
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 4, "dict_size": 1 << 26}]
+    with lzma.open(partial, "wb", format=lzma.FORMAT_XZ, filters=filters) as out:
+        out.write(buffer.getbuffer())
+    partial.replace(file)
+
+
+def load(file: Path) -> tuple[list[Example], dict[str, Any]]:
+    """Return the examples of a file, and what they were made with; raise ExamplesError."""
+    try:
+        with lzma.open(file) as packed:
+            arrays = np.load(io.BytesIO(packed.read()), allow_pickle=False)
+        made_with: dict[str, Any] = json.loads(arrays["made_with"].tobytes())
+        if made_with["format"] != _FORMAT:
+            raise ExamplesError(f"{file} has format {made_with['format']}, this version reads {_FORMAT}: write it again")
+        lengths = arrays["lengths"]
+        taught = np.unpackbits(arrays["taught"], count=int(lengths.sum())).astype(bool)
+        ends = np.cumsum(lengths)[:-1]
+        parts = zip(json.loads(arrays["about"].tobytes()), np.split(arrays["ids"], ends), np.split(taught, ends), strict=True)
+        return [Example(About(**about), ids, mask) for about, ids, mask in parts], made_with
+    except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise ExamplesError(f"{file} is no file of examples: {error}; `aquiline model prepare` writes one") from error
+
+
+def of_part(examples: Iterable[Example], part: Part) -> Iterator[Example]:
+    """Yield those for training or for testing."""
+    return (one for one in examples if one.about.part == part)

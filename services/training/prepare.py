@@ -1,0 +1,198 @@
+"""From exports to examples: groups the answers to one prompt, asks the teacher, and encodes prompt and answer as the worker would.
+
+A share of the prompts is asked in the other ways that a worker asks (one token, JSON, no rationale), with the same facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import orjson
+
+from services.core.errors import ServiceError
+from services.core.tokenizer import Tokenizer
+from services.fusion.prompt import wording
+from services.fusion.prompt.blocks import Encoder
+from services.fusion.prompt.chat import TEMPLATES, Piece
+from services.fusion.prompt.labels import labels_of, question
+from services.fusion.prompt.version import PROMPT_VERSION
+from services.inference.engine import TokenIds
+from services.training.examples import About, Example, Part
+from services.training.teacher import Convictions, Row, Taught, teach
+
+Kind = Literal["line", "line_short", "flash", "json"]
+_KINDS: Final[tuple[tuple[Kind, float], ...]] = (("line", 0.70), ("flash", 0.16), ("line_short", 0.07), ("json", 0.07))
+_PARTS: Final[tuple[Part, ...]] = ("train", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How many examples of each part are wanted of each export, and how long one may be, in tokens."""
+
+    train: int
+    test: int
+    max_tokens: int
+    seed: int = 0
+
+
+class Prepared(NamedTuple):
+    """The examples, and what was left out, by reason."""
+
+    examples: list[Example]
+    left_out: Counter[str]
+
+
+def prepare(exports: Sequence[Path], tokenizer: Tokenizer, template: str, wanted: Wanted, progress: Callable[[str], None]) -> Prepared:
+    """Return the examples of these exports of `aquiline export training`; raise ServiceError where one cannot be read.
+
+    Half of them at most are abstentions that the facts alone call for: they are easy, and most of the data. Convictions are counted
+    over the training part.
+    """
+    rows = {(export, part): list(_groups(export / f"plain-{part}.jsonl")) for export in exports for part in _PARTS}
+    convictions = Convictions.of(row for (_, part), groups in rows.items() if part == "train" for group in groups for row in group)
+    writer = _Writer(tokenizer, template)
+    examples, left_out = [], Counter[str]()
+    for (export, part), groups in rows.items():
+        count = wanted.train if part == "train" else wanted.test
+        chosen = _chosen(groups, convictions, count, wanted.seed, left_out)
+        made = 0
+        for group, taught in chosen:
+            kind = "line" if part == "test" else _kind_of(group[0].id, wanted.seed)
+            example = writer.example(group[0], taught, kind, part, export.name)
+            if isinstance(example, str):
+                left_out[example] += 1
+            elif example.ids.size > wanted.max_tokens:
+                left_out[f"longer than {wanted.max_tokens} tokens"] += 1
+            else:
+                examples.append(example)
+                made += 1
+        progress(f"{export.name}, {part}: {made} examples")
+    return Prepared(examples, left_out)
+
+
+def made_with(tokenizer: Tokenizer, template: str) -> dict[str, Any]:
+    """Return what decides which ids a text became."""
+    return {"tokenizer": tokenizer.fingerprint, "chat_template": template, "prompt_version": PROMPT_VERSION}
+
+
+def _groups(file: Path) -> Iterator[list[Row]]:
+    """Yield the rows of a file by prompt."""
+    try:
+        lines = file.read_bytes().splitlines()
+        rows = [Row.of(orjson.loads(line)) for line in lines]
+    except OSError as error:
+        raise ServiceError(f"{file} cannot be read: {error.strerror}; `aquiline export training` writes it") from error
+    except (orjson.JSONDecodeError, KeyError) as error:
+        raise ServiceError(f"{file} is no export of `aquiline export training`: {error!r}") from error
+    by_prompt: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.mode == "fast":
+            by_prompt.setdefault(row.prompt_hash, []).append(row)
+    yield from by_prompt.values()
+
+
+def _chosen(
+    groups: Sequence[list[Row]], convictions: Convictions, count: int, seed: int, left_out: Counter[str]
+) -> list[tuple[list[Row], Taught]]:
+    """Return at most `count` prompts with what should have been answered, half of them judged ones where there are enough."""
+    taught = []
+    for group in sorted(groups, key=lambda group: _draw(group[0].id, seed)):
+        answer = teach(group, convictions)
+        if answer is None:
+            left_out["not filled or not scored"] += 1
+        else:
+            taught.append((group, answer))
+    judged = [one for one in taught if one[1].paid is not None]
+    others = [one for one in taught if one[1].paid is None]
+    half = min(len(judged), max(count // 2, count - len(others)))
+    return judged[:half] + others[: count - half]
+
+
+def _draw(name: str, seed: int) -> float:
+    """Return a number in [0, 1) that depends on name and seed alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=6).digest()) / 2**48
+
+
+def _kind_of(name: str, seed: int) -> Kind:
+    drawn = _draw(f"kind {name}", seed)
+    for kind, share in _KINDS:
+        drawn -= share
+        if drawn < 0:
+            return kind
+    return _KINDS[0][0]
+
+
+class _Writer:
+    """Writes examples with one tokenizer and chat template."""
+
+    def __init__(self, tokenizer: Tokenizer, template: str) -> None:
+        self._template = TEMPLATES[template]
+        self._encoder = Encoder(tokenizer, self._template)
+        self._tokenizer = tokenizer
+        labels = labels_of(tokenizer)
+        self._labels: dict[str, str] = dict(labels.texts)  # type: ignore[arg-type]
+        self._questions: dict[Kind, str] = {
+            "line": wording.EXPLAINED_QUESTION["line"],
+            "line_short": wording.QUESTION["line"],
+            "json": wording.EXPLAINED_QUESTION["json"],
+            "flash": question(labels),
+        }
+        self._tail = tuple(self._template.tail("fast"))
+        end = next(piece for piece in self._template.next_user if not isinstance(piece, str))
+        self._end = self._encoder.encode(end)
+
+    def example(self, row: Row, taught: Taught, kind: Kind, part: Part, shape: str) -> Example | str:
+        """Return the example of one prompt, or why there is none."""
+        asked = next((one for one in self._asked() if row.prompt.endswith(one)), None)
+        if asked is None:
+            return "asked in words of another version"
+        ids = self._prompt(row.system, row.prompt)
+        if hashlib.sha256(ids.astype("<i4").tobytes()).hexdigest() != row.prompt_hash:
+            return "the ids differ from those that the worker sent"
+        if self._questions[kind] != asked:
+            form: wording.AnswerForm = "json" if kind == "json" else "line"
+            before = next((one for one in wording.CONTRACT.values() if row.system.endswith(one)), None)
+            if before is None:
+                return "the answer contract is in words of another version"
+            system = row.system.removesuffix(before) + wording.CONTRACT[form]
+            ids = self._prompt(system, row.prompt.removesuffix(asked) + self._questions[kind])
+        pieces: list[tuple[TokenIds, bool]] = [(ids, False)]
+        if kind == "flash":
+            pieces.append((self._tokenizer.encode(self._labels[taught.action if taught.action in self._labels else "hold"]), True))
+            # The worker asks why in a second turn.
+            turn = (*self._template.next_user, wording.RATIONALE_QUESTION, *self._tail)
+            pieces.extend((one, False) for one in self._encoder.encode_all(turn))
+            pieces.append((self._tokenizer.encode(taught.rationale), True))
+        else:
+            pieces.append((self._tokenizer.encode(_answer(taught, kind)), True))
+        pieces.append((self._end, True))
+        about = About(row.id, part, kind, row.symbol, row.time, shape, taught.action, taught.rule, taught.paid, taught.return_net)
+        mask = np.concatenate([np.full(one.size, said) for one, said in pieces])
+        return Example(about, np.concatenate([one for one, _ in pieces]).astype(np.int32), mask)
+
+    def _asked(self) -> Iterator[str]:
+        for by_form in (wording.EXPLAINED_QUESTION, wording.QUESTION):
+            yield from by_form.values()
+
+    def _prompt(self, system: str, user: str) -> TokenIds:
+        lines = user.splitlines(keepends=True)
+        pieces: list[Piece] = [*self._template.head, system, *self._template.middle, *lines, *self._tail]
+        return np.concatenate(self._encoder.encode_all(pieces))
+
+
+def _answer(taught: Taught, kind: Kind) -> str:
+    if kind == "line_short":
+        return taught.line
+    if kind == "line":
+        return f"{taught.line}\n{taught.rationale}"
+    action, _, rest = taught.line.partition(" ")
+    names = ("conviction", "horizon", "entry", "stop", "target")
+    values: dict[str, Any] = {"action": action}
+    values |= {"reason": rest} if action == "abstain" else dict(zip(names, map(int, rest.split()), strict=False))
+    return orjson.dumps(values | {"rationale": taught.rationale}).decode()
