@@ -110,7 +110,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
             alone = [ask(server, one, regex=True) for one in examples]
             with ThreadPoolExecutor(8) as pool:
                 began = time.perf_counter()
-                list(pool.map(lambda one, server=server: ask(server, one, regex=True), examples))  # type: ignore[misc]
+                list(pool.map(lambda one, server=server: ask(server, one, regex=True), examples))
                 together_s = time.perf_counter() - began
             rows.append(
                 {

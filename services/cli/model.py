@@ -135,9 +135,7 @@ def convert(
     model: Annotated[Path, typer.Argument(help="Folder of a model in Llama's form, or a GGUF file of one.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
     *,
-    adapter: Annotated[
-        str | None, typer.Option(help="Folder of an adapter to merge; `shipped` for the one that the local engine uses.")
-    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter to merge.", metavar="FOLDER")] = None,
     form: Annotated[str, typer.Option(help="`llama`, or `minicpm` for MiniCPM's own form, which the SGLang plug-in serves.")] = "llama",
     scale_emb: Annotated[float, typer.Option(help="MiniCPM's scale of the embedding.")] = 12.0,
     scale_depth: Annotated[float, typer.Option(help="MiniCPM's scale of the depth.")] = 1.4,
@@ -150,14 +148,11 @@ def convert(
         from services.training import model_folder  # noqa: PLC0415 - torch
     except ImportError as error:
         _fail(f"converting needs torch and safetensors ({error}): {TRAIN_EXTRA}")
-    from services.inference.local.adapter import shipped_adapter  # noqa: PLC0415
-
-    merged_in = None if adapter is None else shipped_adapter() if adapter == "shipped" else Path(adapter)
     steps: list[Callable[[Path, Path], Any]] = []
     if model.is_file():
         steps.append(model_folder.from_gguf)
-    if merged_in is not None:
-        steps.append(lambda source, target: model_folder.merge(source, merged_in, target))
+    if adapter is not None:
+        steps.append(lambda source, target: model_folder.merge(source, adapter, target))
     if form == "minicpm":
         scales = model_folder.Scales(scale_emb, scale_depth, dim_model_base)
         steps.append(lambda source, target: model_folder.to_minicpm(source, target, scales))
@@ -167,7 +162,7 @@ def convert(
         model_folder.in_steps(model, out, steps)
     except model_folder.ModelError as error:
         _fail(str(error))
-    typer.echo(f"{out}: {form} form{'' if merged_in is None else f', with the adapter of {merged_in}'}; serve it with --model-path {out}")
+    typer.echo(f"{out}: {form} form{'' if adapter is None else f', with the adapter of {adapter}'}; serve it with --model-path {out}")
 
 
 @app.command("eval")

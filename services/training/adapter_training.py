@@ -20,6 +20,11 @@ from services.training.examples import Example
 from services.training.training_loop import LoopSettings, Trained, device_of, finish, on_device, run
 
 MODULES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_KEPT: Final = (
+    *("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora", "fan_in_fan_out"),
+    "modules_to_save",
+)
+"""Of peft's configuration, what whoever merges or loads the adapter reads."""
 _LARGE: Final = 10**9
 """Parameters above which activations are computed again in the backward pass rather than kept."""
 
@@ -87,7 +92,9 @@ def train_adapter(
         progress(
             f"held-out loss a taught token: {before[0]:.3f} before, {after[0]:.3f} after; {after[1]:.1%} of taught tokens are the likeliest"
         )
-    _write(adapted, folder, settings, done, model_folder, before, after)
+    made: dict[str, Any] = {"model": model_folder.name, "settings": asdict(settings), "done": asdict(done), "device": _device_name()}
+    made |= {"torch": torch.__version__, "peft": peft.__version__, "held_out_before": _held_out(before), "held_out_after": _held_out(after)}
+    _write(adapted, folder, made)
     finish(folder)
     return done
 
@@ -95,7 +102,8 @@ def train_adapter(
 def load_model(folder: Path, device: torch.device) -> Any:
     """Return a causal model with its weights in bfloat16 on a GPU, float32 on a CPU."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").to(device)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    return model.to(device)
 
 
 def taught_loss(model: Any, batch: Batch, device: torch.device) -> torch.Tensor:
@@ -136,49 +144,19 @@ def fingerprint_of(examples: Sequence[Example], settings: object) -> str:
     return digest.hexdigest()[:16]
 
 
-def _write(
-    adapted: Any,
-    folder: Path,
-    settings: AdapterSettings,
-    done: Trained,
-    model_folder: Path,
-    before: tuple[float, float] | None,
-    after: tuple[float, float] | None,
-) -> None:
+def _write(adapted: Any, folder: Path, made: dict[str, Any]) -> None:
     """Write the adapter in peft's own form, its weights in float16: half the size, and finer than the bfloat16 that serves them."""
-    tensors = peft.get_peft_model_state_dict(adapted)
-    save_file(
-        {name: tensor.detach().half().cpu().contiguous() for name, tensor in tensors.items()}, str(folder / "adapter_model.safetensors")
-    )
+    tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in peft.get_peft_model_state_dict(adapted).items()}
+    save_file(tensors, str(folder / "adapter_model.safetensors"))
     config = adapted.peft_config["default"].to_dict()
-    kept = (
-        "peft_type",
-        "task_type",
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "bias",
-        "use_rslora",
-        "use_dora",
-        "fan_in_fan_out",
-        "modules_to_save",
-    )
-    values = {name: getattr(config[name], "value", config[name]) for name in kept if name in config}
-    values |= {"target_modules": sorted(MODULES), "base_model_name_or_path": model_folder.name, "inference_mode": True}
+    values = {name: getattr(config[name], "value", config[name]) for name in _KEPT if name in config}
+    values |= {"target_modules": sorted(MODULES), "base_model_name_or_path": made["model"], "inference_mode": True}
     (folder / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    made = {
-        "settings": asdict(settings),
-        "done": asdict(done),
-        "device": _device_name(),
-        "torch": torch.__version__,
-        "peft": peft.__version__,
-    }
-    names = ("loss", "share_likeliest")
-    made |= {
-        name: None if pair is None else dict(zip(names, pair, strict=True))
-        for name, pair in (("held_out_before", before), ("held_out_after", after))
-    }
     (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+
+
+def _held_out(pair: tuple[float, float] | None) -> dict[str, float] | None:
+    return None if pair is None else {"loss": pair[0], "share_likeliest": pair[1]}
 
 
 def _device_name() -> str:

@@ -196,7 +196,7 @@ class Draft(nn.Module):
         frequency = self.shape.rope_theta ** (-torch.arange(half, device=states.device).float() / half)
         angle = (places.float()[..., None] * frequency)[:, :, None]
         cosine, sine = angle.cos().to(states.dtype), angle.sin().to(states.dtype)
-        first, second = states.split(half, -1)
+        first, second = states[..., :half], states[..., half:]
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -131,7 +131,7 @@ def chains_of(taught: torch.Tensor, steps: int) -> Chains:
 
     The token at i + 1 is known when a chain begins at i; step s says token i + 2 + s, and counts where that is taught.
     """
-    rows, tokens = taught.shape
+    tokens = taught.shape[1]
     first = torch.zeros_like(taught)
     first[:, : tokens - 2] = taught[:, 2:] & taught[:, 1:-1]
     first[:, max(0, tokens - 1 - steps) :] = False

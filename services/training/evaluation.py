@@ -105,10 +105,10 @@ def judge(asked: Sequence[Asked]) -> dict[str, Any]:
     valid = [one for one in ordered if one.answer is not None]
     block = max(1, round(math.cbrt(len(ordered)) * 3))
     majority = Counter(one.example.about.action for one in ordered).most_common(1)[0][0]
-    actions = {
+    actions: dict[str, list[str | None]] = {
         "model": [None if one.answer is None else one.answer.action for one in ordered],
-        "rule": [one.example.about.rule for one in ordered],
-        "majority": [majority] * len(ordered),
+        "rule": [*(one.example.about.rule for one in ordered)],
+        "majority": [*[majority] * len(ordered)],
     }
     taught = [one.example.about.action for one in ordered]
     figures: dict[str, Any] = {
@@ -122,13 +122,13 @@ def judge(asked: Sequence[Asked]) -> dict[str, Any]:
         "said": dict(Counter(action or "not valid" for action in actions["model"])),
     }
     for name, said in actions.items():
-        right = np.array([one == other for one, other in zip(said, taught, strict=True)], dtype=float)
+        right = np.array([one == other for one, other in zip(said, taught, strict=True)], dtype=np.float64)
         figures[f"accuracy_{name}"] = _mean(right, block)
         figures[f"return_bps_{name}"] = _mean(1e4 * _returns(ordered, said), block)
     figures["return_bps_model_less_rule"] = _mean(1e4 * (_returns(ordered, actions["model"]) - _returns(ordered, actions["rule"])), block)
     figures |= _calibration(valid, block)
-    numbers = [_true(one) for one in valid]
-    figures["rationales_true_to_the_prompt"] = _wilson(sum(numbers), len(numbers))
+    true = [_true(one) for one in valid]
+    figures["rationales_true_to_the_prompt"] = _wilson(sum(true), len(true))
     figures["rationales_given"] = _wilson(sum(bool(one.answer is not None and one.answer.rationale) for one in valid), len(valid))
     figures["tokens"] = float(np.mean([one.usage.output_tokens for one in valid if one.usage is not None])) if valid else None
     return figures
@@ -153,7 +153,7 @@ def _returns(asked: Sequence[Asked], said: Sequence[str | None]) -> NDArray[np.f
         one.example.about.return_net or 0.0 if action in {"buy", "sell"} and action == one.example.about.rule else 0.0
         for one, action in zip(asked, said, strict=True)
     ]
-    return np.array(made, dtype=float)
+    return np.array(made, dtype=np.float64)
 
 
 def _calibration(valid: Sequence[Asked], block: int) -> dict[str, Any]:
@@ -163,8 +163,8 @@ def _calibration(valid: Sequence[Asked], block: int) -> dict[str, Any]:
         for one in valid
         if isinstance(one.answer, Entry) and one.answer.action == one.example.about.rule and one.example.about.paid is not None
     ]
-    said = np.array([conviction for conviction, _ in pairs], dtype=float)
-    paid = np.array([float(was) for _, was in pairs], dtype=float)
+    said = np.array([conviction for conviction, _ in pairs], dtype=np.float64)
+    paid = np.array([float(was) for _, was in pairs], dtype=np.float64)
     base = paid.mean() if len(paid) else 0.0
     return {
         "positions": len(pairs),
@@ -179,7 +179,7 @@ def _true(asked: Asked) -> bool:
     """Return whether every number of the rationale is a fact of the prompt, written as there, under its own name where it has one."""
     rationale = "" if asked.answer is None else asked.answer.rationale
     known = set(asked.facts.values())
-    numbers = [number for number in _NUMBER.findall(rationale)]
+    numbers = _NUMBER.findall(rationale)
     named = all(asked.facts.get(name) == number for name, number in _NAMED.findall(rationale))
     return bool(rationale) and named and all(number in known for number in numbers)
 

@@ -93,8 +93,8 @@ def from_gguf(file: Path, folder: Path) -> None:
             tensors[_TOP[tensor.name]] = values.bfloat16()
             continue
         _, layer, kind, _ = tensor.name.split(".")
-        if kind in heads:
-            values = _uninterleaved(values, heads[kind])
+        if (count := heads.get(kind)) is not None:
+            values = _uninterleaved(values, count)
         tensors[f"model.layers.{layer}.{_NAMES[kind]}.weight"] = values.bfloat16().contiguous()
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     with _written(folder) as partial:
@@ -119,11 +119,9 @@ def merge(source: Path, adapter: Path, folder: Path) -> int:
 
     def add(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         nonlocal merged
-        for name in tensors:
-            if (lora := loras.pop(name, None)) is not None:
-                tensors[name] = _added(tensors[name], lora, name)
-                merged += 1
-        return tensors
+        changed = {name: _added(tensors[name], loras.pop(name), name) for name in tensors.keys() & loras.keys()}
+        merged += len(changed)
+        return tensors | changed
 
     _rewrite(source, folder, config, add)
     if loras:

@@ -21,8 +21,9 @@ from services.fusion.prompt import wording
 from services.fusion.prompt.blocks import Encoder
 from services.fusion.prompt.chat import TEMPLATES, Piece
 from services.fusion.prompt.labels import labels_of, question
-from services.fusion.prompt.version import PROMPT_VERSION
+from services.fusion.prompt.version import version_of
 from services.inference.engine import TokenIds
+from services.strategy.folder import shipped
 from services.training.examples import About, Example, Part
 from services.training.teacher import Convictions, Row, Taught, teach
 
@@ -77,8 +78,8 @@ def prepare(exports: Sequence[Path], tokenizer: Tokenizer, template: str, wanted
 
 
 def made_with(tokenizer: Tokenizer, template: str) -> dict[str, Any]:
-    """Return what decides which ids a text became."""
-    return {"tokenizer": tokenizer.fingerprint, "chat_template": template, "prompt_version": PROMPT_VERSION}
+    """Return what decides which ids a text became, and the version of the shipped strategy's prompts."""
+    return {"tokenizer": tokenizer.fingerprint, "chat_template": template, "prompt_version": version_of(shipped())}
 
 
 def _groups(file: Path) -> Iterator[list[Row]]:

@@ -51,9 +51,7 @@ async def export_samples(
     chat_template: str,
     vision: str = RECORDED,
     shapes: tuple[Shape, ...] = SHAPES,
-    since_ms: int | None = None,
     until_ms: int | None = None,
-    test_from: dt.datetime = TEST_FROM,
     progress: Callable[[str], None],
 ) -> list[Path]:
     """Write an export for each of `shapes` into a folder of its own in `folder`, and return these folders.
@@ -68,7 +66,7 @@ async def export_samples(
             progress(f"{shape.name}: exported already")
             continue
         progress(f"{shape.name}: deciding on every bar")
-        request = _request(shape, tokenizer_file, chat_template, vision, since_ms, until_ms)
+        request = _request(shape, tokenizer_file, chat_template, vision=vision, until_ms=until_ms)
         await _run(request, room)
         source = Source(str(room / AUDIT), None, None, None, None)
         await export_training(
@@ -77,7 +75,7 @@ async def export_samples(
                 outcomes=None,
                 others=(),
                 folder=room,
-                test_from_ms=round(test_from.timestamp() * 1000),
+                test_from_ms=round(TEST_FROM.timestamp() * 1000),
                 test_share=0.5,
                 embargo_ms=_EMBARGO_MS,
                 min_difference=0.0,
@@ -86,9 +84,7 @@ async def export_samples(
     return written
 
 
-def _request(
-    shape: Shape, tokenizer_file: Path | None, chat_template: str, vision: str, since_ms: int | None, until_ms: int | None
-) -> BacktestRequest:
+def _request(shape: Shape, tokenizer_file: Path | None, chat_template: str, *, vision: str, until_ms: int | None) -> BacktestRequest:
     assignments = {
         "fusion.window_bars": str(shape.window_bars),
         "fusion.epoch_slots": str(shape.epoch_slots),
@@ -110,7 +106,7 @@ def _request(
         price_adjustment="none",
         intervals=shape.intervals,
         vision=vision,
-        since_ms=since_ms,
+        since_ms=None,
         until_ms=until_ms,
         engine=RULES,
         assignments=tuple(f"{name}={value}" for name, value in assignments.items()),

@@ -19,6 +19,8 @@ _FACTS: Final = re.compile(r"^Facts: (.+)$", re.MULTILINE)
 _LEAST_COUNTED: Final = 30
 """Fewer judged answers of one kind say nothing about how often it pays; all of its side are counted then."""
 _MAX_REASON: Final = 80
+_LOW_RSI: Final = 40.0
+_HIGH_RSI: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def teach(rows: Sequence[Row], convictions: Convictions) -> Taught | None:
     """
     facts = Facts.of(rows[0].prompt)
     setup = setup_of(facts.values)
-    rule = "abstain" if setup is None else setup.side
+    rule = _rule(setup)
     judged = [(row, decision) for row in rows if row.return_net is not None and (decision := _decision(row.answer)) is not None]
     if judged:
         row, decision = max(judged, key=lambda one: one[0].return_net or 0.0)
@@ -124,20 +126,25 @@ def teach(rows: Sequence[Row], convictions: Convictions) -> Taught | None:
         if made > 0 and why is not None:
             line = line_of(decision.model_copy(update={"conviction": convictions.percent(_kind(decision, setup))}))
             return Taught(line, why, decision.action, rule, made > 0, made)
-        return _abstention(facts, setup, rule, made > 0, made)
+        return _abstention(facts, setup, made)
     standing = [(row, stand) for row in rows if (stand := _stand(row.answer)) is not None]
     if standing:
         row, stand = standing[0]
         why = _own_rationale(row) or sentence(None, facts.values, facts.texts)
         return Taught(line_of(stand), why, stand.action, rule, None, None)
     if all(row.answer.startswith(("abstain", '{"action":"abstain"')) for row in rows):
-        return _abstention(facts, setup, rule, None, None)
+        return _abstention(facts, setup, None)
     return None
 
 
-def _abstention(facts: Facts, setup: Setup | None, rule: str, paid: bool | None, made: float | None) -> Taught:
-    why = reason(setup, facts.values)
-    return Taught(f"abstain {why[:_MAX_REASON]}", sentence(setup, facts.values, facts.texts), "abstain", rule, paid, made)
+def _abstention(facts: Facts, setup: Setup | None, made: float | None) -> Taught:
+    why, paid = reason(setup, facts.values), None if made is None else made > 0
+    return Taught(f"abstain {why[:_MAX_REASON]}", sentence(setup, facts.values, facts.texts), "abstain", _rule(setup), paid, made)
+
+
+def _rule(setup: Setup | None) -> str:
+    """Return what the setups alone would do."""
+    return "abstain" if setup is None else setup.side
 
 
 def _why(row: Row, decision: Entry, facts: Facts, setup: Setup | None) -> str | None:
@@ -146,17 +153,14 @@ def _why(row: Row, decision: Entry, facts: Facts, setup: Setup | None) -> str | 
         return own
     if setup is not None and setup.side == decision.action:
         return sentence(setup, facts.values, facts.texts)
-    return _support(decision.action == "buy", facts)
+    return _support(decision.action, facts)
 
 
-def _support(buys: bool, facts: Facts) -> str | None:  # noqa: FBT001 - a side
+def _support(side: str, facts: Facts) -> str | None:
     """Return the facts that speak for a side, which no setup does; None where none does."""
-    values, texts = facts
-    said = []
-    for name in ("macd_hist", "ret_5"):
-        if values.get(name) and (values[name] > 0) == buys:
-            said.append(f"{name} is {texts[name]}")
-    if "rsi" in values and (values["rsi"] < 40 if buys else values["rsi"] > 60):
+    values, texts, buys = facts.values, facts.texts, side == "buy"
+    said = [f"{name} is {texts[name]}" for name in ("macd_hist", "ret_5") if values.get(name) and (values[name] > 0) == buys]
+    if "rsi" in values and (values["rsi"] < _LOW_RSI if buys else values["rsi"] > _HIGH_RSI):
         said.append(f"rsi is {texts['rsi']}")
     return f"{'Rise' if buys else 'Fall'}: {' and '.join(said[:2])}." if said else None
 

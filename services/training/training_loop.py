@@ -68,7 +68,7 @@ def run(
         progress(f"continuing after step {done.steps} of {settings.steps}")
     began, before = time.monotonic(), replace(done)
     losses: list[torch.Tensor] = []
-    steps, timed_s = settings.steps, 0.0
+    steps, budget = settings.steps, _Budget(settings.budget_s, progress)
     with (folder / _LOG).open("a" if done.steps else "w", encoding="utf-8") as log:
         for batch in islice(batches, done.steps, settings.steps):
             if done.steps >= steps:
@@ -76,20 +76,13 @@ def run(
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * _share(done.steps, steps)
             loss = loss_of(batch)
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.detach())
             done.steps += 1
-            if settings.budget_s is not None and done.steps - before.steps == _TIMED_STEPS:
-                # The first step compiles kernels: it does not count.
-                a_step_s = (time.monotonic() - began - timed_s) / (_TIMED_STEPS - 1)
-                steps = min(steps, max(done.steps, before.steps + int(settings.budget_s / a_step_s)))
-                progress(f"{a_step_s:.2f} s a step: {steps} of {settings.steps} steps fit in {settings.budget_s:.0f} s")
-            elif done.steps - before.steps == 1:
-                loss.item()
-                timed_s = time.monotonic() - began
+            steps = budget.steps_after(done.steps - before.steps, steps)
             done.tokens += int(batch.lengths.sum())
             elapsed_s = time.monotonic() - began
             done.seconds = before.seconds + elapsed_s
@@ -108,6 +101,28 @@ def run(
     if done.stopped:
         _save(folder, fingerprint, parameters, optimizer, done)
     return done
+
+
+class _Budget:
+    """Says how many steps fit in a number of seconds, by the speed of the first ones."""
+
+    def __init__(self, budget_s: float | None, progress: Callable[[str], None]) -> None:
+        self._budget_s = budget_s
+        self._progress = progress
+        self._first_s = 0.0
+
+    def steps_after(self, taken: int, steps: int) -> int:
+        """Return how many steps to take in all after `taken` steps, of at most `steps`."""
+        if self._budget_s is None:
+            return steps
+        if taken == 1:
+            self._first_s = time.monotonic()  # the first step compiles kernels: it does not count
+        if taken == _TIMED_STEPS:
+            a_step_s = (time.monotonic() - self._first_s) / (_TIMED_STEPS - 1)
+            fitting = max(taken, min(steps, int(self._budget_s / a_step_s)))
+            self._progress(f"{a_step_s:.2f} s a step: {fitting} of {steps} steps fit in {self._budget_s:.0f} s")
+            return fitting
+        return steps
 
 
 def finish(folder: Path) -> None:

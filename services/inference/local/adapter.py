@@ -35,11 +35,6 @@ class Lora:
         return change
 
 
-def shipped_adapter() -> Path:
-    """Return the folder of the adapter that the local engine serves SmolLM2 with."""
-    return Path(__file__).parent / "adapter"
-
-
 def lora_of(folder: Path) -> dict[str, Lora]:
     """Return the changes of an adapter's folder by the name of the weight, such as `model.layers.0.mlp.up_proj.weight`.
 

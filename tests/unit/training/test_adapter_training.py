@@ -1,0 +1,76 @@
+"""An adapter learns the taught tokens, an interrupted run continues to the same weights, and a dry run shows that all is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from services.cli.engine_draft import app as draft_app
+from services.cli.model import app
+from services.training.adapter_training import AdapterSettings, train_adapter
+from services.training.examples import ExamplesError, load, save
+from services.training.tiny import tiny_model
+from tests.unit.training.build import VOCABULARY, examples
+
+SETTINGS = AdapterSettings(rank=4, alpha=8, batch_tokens=120, epochs=4, steps=12, learning_rate=1e-2)
+
+
+def _train(folder: Path, model: Path, *, stop_after: int | None = None) -> bool:
+    """Train, and return whether the run was stopped."""
+    steps = iter(range(stop_after or 10**6))
+    done = train_adapter(
+        model,
+        examples(12),
+        examples(4, part="test"),
+        folder,
+        SETTINGS,
+        progress=lambda _line: None,
+        wanted=lambda: next(steps, None) is not None,
+    )
+    return done.stopped
+
+
+def test_a_run_that_was_interrupted_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model", examples(4), vocab_size=VOCABULARY)
+    assert not _train(tmp_path / "whole", model)
+    assert _train(tmp_path / "parts", model, stop_after=5)
+    assert not (tmp_path / "parts" / "adapter_model.safetensors").exists()
+    assert not _train(tmp_path / "parts", model)
+    whole, parts = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-2, atol=1e-3)
+    made = json.loads((tmp_path / "whole" / "training.json").read_text())
+    assert made["held_out_after"]["loss"] < made["held_out_before"]["loss"]
+    assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+
+
+def test_the_commands_dry_run_both_trainings_on_a_cpu(tmp_path: Path) -> None:
+    file = tmp_path / "examples.npz.xz"
+    save([*examples(8), *examples(3, part="test")], file, {"tokenizer": "t"})
+    for command, folder in ((app, "adapter"), (draft_app, "draft")):
+        arguments = ["train"] if command is draft_app else ["tune"]
+        arguments += [str(file), "--model", "none", "--out", str(tmp_path / folder), "--dry-run"]
+        result = CliRunner().invoke(command, arguments)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "draft" / "model.safetensors").is_file()
+
+
+def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
+    some = [*examples(5), *examples(2, part="test")]
+    save(some, tmp_path / "examples", {"tokenizer": "t"})
+    found, made_with = load(tmp_path / "examples")
+    assert made_with["tokenizer"] == "t"
+    for one, other in zip(some, found, strict=True):
+        assert one.about == other.about
+        assert one.ids.tolist() == other.ids.tolist()
+        assert one.taught.tolist() == other.taught.tolist()
+    (tmp_path / "other").write_bytes(b"no examples")
+    with pytest.raises(ExamplesError, match="no file of examples"):
+        load(tmp_path / "other")
