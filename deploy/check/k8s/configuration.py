@@ -25,6 +25,7 @@ _DAY_MS: Final = 86_400_000
 _MARGIN_MS: Final = 5_000
 """Between the end of the drain with its last requests and the SIGKILL."""
 _LIVE_COPIES: Final = 3
+_TOKEN: Final = "aquiline_console__token"  # noqa: S105 - a file's name
 _SASL: Final = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA-512": "scram_sha512"}
 
 
@@ -35,6 +36,7 @@ def problems(overlay: Rendered) -> Iterator[str]:
         yield settings
         return
     yield from _worker(overlay, settings, LIVE)
+    yield from _console(overlay)
     yield from _engines(overlay, settings)
     yield from _topics(overlay, settings)
     for scaled in overlay.of_kind("ScaledObject"):
@@ -123,6 +125,20 @@ def _worker(overlay: Rendered, settings: Settings, name: str) -> Iterator[str]:
                 f"{workload.kind} {workload.name}: AQUILINE_BUS__INSTANCE_ID with changing names leaves a dead group member behind at each "
                 "roll-out"
             )
+
+
+def _console(overlay: Rendered) -> Iterator[str]:
+    console = overlay.workload("console")
+    folder = console.variables.get("AQUILINE_SECRETS_DIR")
+    mounts = {one["mountPath"]: one["name"] for one in console.pod["containers"][0].get("volumeMounts", [])}
+    volumes = {one["name"]: one for one in console.pod.get("volumes", [])}
+    sources = volumes.get(mounts.get(folder or "", ""), {}).get("projected", {}).get("sources", [])
+    files = {item["path"] for source in sources for item in source.get("secret", {}).get("items", [])}
+    if _TOKEN not in files:
+        yield (
+            f"Deployment console: AQUILINE_SECRETS_DIR is {folder!r} and no secret is mounted there as {_TOKEN}, so the page could halt "
+            "nothing"
+        )
 
 
 def _engines(overlay: Rendered, settings: Settings) -> Iterator[str]:

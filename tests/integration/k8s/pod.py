@@ -31,6 +31,7 @@ class Pod:
         self._addresses = dict(addresses)
         self._container: Mapping[str, Any] = self.workload.pod["containers"][0]
         self.ports = {port["name"]: free_port() for port in self._container.get("ports", [])}
+        self.console_port = free_port()
         self._mounts: dict[str, Path] = {}
         self._mounts = {one["mountPath"]: self._volume(one["name"], secrets) for one in self._container.get("volumeMounts", [])}
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,7 +90,8 @@ class Pod:
             if one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath") == "metadata.name"
         }
         # The ports of a pod are its own, those of this machine are not.
-        port = {"AQUILINE_HTTP__PORT": str(self.ports["http"])} if "services." in " ".join(self.workload.command) else {}
+        ours = "services." in " ".join(self.workload.command)
+        port = {"AQUILINE_HTTP__PORT": str(self.ports["http"]), "AQUILINE_CONSOLE__PORT": str(self.console_port)} if ours else {}
         return inherited | fields | port | {name: self._here(value) for name, value in self.workload.variables.items()}
 
     def _volume(self, name: str, secrets: Mapping[str, str]) -> Path:

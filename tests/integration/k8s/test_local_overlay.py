@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from deploy.check.k8s.rendered import render
@@ -18,7 +19,7 @@ from tests.conftest import start_or_skip
 from tests.integration.fusion.waiting import until
 from tests.integration.k8s.pod import Pod
 
-SERVICES = ("market", "vision", "fusion", "scoring")
+SERVICES = ("market", "vision", "fusion", "scoring", "console")
 
 
 @pytest.fixture
@@ -67,4 +68,21 @@ async def test_what_the_manifests_say_starts_becomes_ready_and_ends_in_time(pods
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             await until(partial(pod.passes, probe), f"{pod.workload.name}'s {probe}", told=partial(getattr, pod, "log"))
     codes = await asyncio.gather(*(asyncio.to_thread(pods[name].terminate) for name in SERVICES))
-    assert codes == [0, 0, 0, 0], "\n".join(pods[name].log for name in SERVICES)
+    assert codes == [0] * len(SERVICES), "\n".join(pods[name].log for name in SERVICES)
+
+
+@pytest.mark.integration
+async def test_the_console_halts_for_the_holder_of_the_token_that_its_secret_holds(pods: dict[str, Pod], secrets: Path) -> None:
+    topics, console = pods["topics"], pods["console"]
+    topics.start()
+    await until(lambda: topics.ended is not None, "the job topics to end", told=lambda: topics.log)
+    console.start()
+    await until(partial(console.passes, "readinessProbe"), "the console to be ready", told=lambda: console.log)
+    url = f"http://127.0.0.1:{console.console_port}"
+    command = {"state": "HALTED", "reason": "a test", "actor": "ann", "confirmed": True}
+    answered = {}
+    async with aiohttp.ClientSession(url, headers={"Origin": url}) as session:
+        for token in ("another", (secrets / "aquiline_console__token").read_text()):
+            async with session.post("/api/control", json=command, headers={"Authorization": f"Bearer {token}"}) as answer:
+                answered[token == "another"] = answer.status
+    assert answered == {True: 401, False: 200}

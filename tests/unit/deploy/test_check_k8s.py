@@ -122,6 +122,8 @@ def test_a_field_that_no_schema_knows_is_reported(target: str, path: Path_, valu
         ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "consumerGroup"), "vision", "the settings say 'aquiline-vision'"),
         ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "tls"), "disable", "the settings say 'enable'"),
         ("ScaledObject/vision", ("spec", "triggers", 0, "metadata", "topic"), "shadow.candles", "the settings say 'candles'"),
+        ("Deployment/console", (*POD, "volumes", 1, "projected", "sources", 0, "secret", "items"), [], "no secret is mounted there"),
+        ("Deployment/console", (*MAIN, "env", 1, "value"), "/run/secrets", "the page could halt nothing"),
         # Connections
         ("NetworkPolicy/names", ("spec", "egress"), [], "block market to DNS:53/UDP"),
         ("NetworkPolicy/kafka-clients", ("spec", "egress", 0, "ports", 0, "port"), 9092, "block fusion to kafka-0.kafka.internal:9093/TCP"),
