@@ -21,6 +21,7 @@ BENCHMARKS: Final = {
     "prefix": "share of prompt tokens in the engine's cache: epochs against a sliding window (3 min)",
     "overload": "age and fairness of signals at ten times the engine's capacity (6 min)",
     "rebuild": "time and memory of taking 1,000 symbols of 512 bars over (3 min)",
+    "symbols": "time to take over, memory and fold of one worker with 100, 1,000 and 10,000 symbols (15 min)",
     "traces": "processor time of market service and worker with traces and without (2 min)",
     "backtest": "time and memory of a backtest of 100,000 bars, stopped and resumed half way (11 min)",
     "modes": "decisions a minute of the demo's real model: mode `flash` against mode `fast` (10 min; fetches 98 MB the first time)",

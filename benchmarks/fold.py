@@ -122,7 +122,7 @@ async def bare(settings: BusSettings, total: int) -> Pace:
         await consumer.stop()
 
 
-async def worker(settings: BusSettings, total: int) -> Pace:
+async def worker(settings: BusSettings, total: int, max_symbols: int = 2_000) -> Pace:
     """Have a fusion worker of a new group read everything."""
     clock = SystemClock()
     tree = Settings(
@@ -130,7 +130,7 @@ async def worker(settings: BusSettings, total: int) -> Pace:
         bus=settings,
         redis=RedisSettings(url="none://"),
         engine=EngineSettings(kind="rules"),
-        fusion=FusionSettings(group=f"fold-{uuid4().hex[:8]}", start_from="earliest", trigger_on_closed_bar=False),
+        fusion=FusionSettings(group=f"fold-{uuid4().hex[:8]}", start_from="earliest", trigger_on_closed_bar=False, max_symbols=max_symbols),
     )
     fusion = await make_worker(KafkaBus(settings, clock), tree, clock, Health())
     running = asyncio.create_task(fusion.run())

@@ -40,19 +40,15 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     rounds = 1 if quick else 3
     names = symbols(count)
     measured = Measured(
-        rows=[], setting={"symbols": count, "bars": BARS, "partitions": PARTITIONS, "window_bars": _window(), "epoch_slots": EPOCH_SLOTS}
+        rows=[],
+        setting={"symbols": count, "bars": BARS, "partitions": PARTITIONS, "window_bars": _window(BARS), "epoch_slots": EPOCH_SLOTS},
     )
     async with kafka(PARTITIONS) as server:
         await publish_instruments(KafkaBus(BusSettings(url=server.url), SystemClock()), names)
         total, size = await load(server.bootstrap, minutes(names, BARS, updates=0), PARTITIONS)
         say(f"{total} records of {size:.0f} bytes on average")
         for _ in range(rounds):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "benchmarks.rebuild", "--take-over", server.url, str(count), stdout=asyncio.subprocess.PIPE
-            )
-            told, _ = await process.communicate()
-            assert process.returncode == 0, f"the worker's process ended with {process.returncode}"
-            measured.rows.append(orjson.loads(told))
+            measured.rows.append(await taken_over(server.url, count, BARS))
             say(str(measured.rows[-1]))
     worst_s = max(row["seconds"] for row in measured.rows)
     worst_mb = max(row["MB with prompts built"] for row in measured.rows)
@@ -63,15 +59,31 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     return measured
 
 
-async def take_over(url: str, count: int) -> dict[str, float]:
-    """Take everything over, and return the row."""
+async def taken_over(url: str, count: int, bars: int) -> dict[str, float]:
+    """Have a worker in a process of its own take over what the broker holds, and return the row."""
+    command = [sys.executable, "-m", "benchmarks.rebuild", "--take-over", url, str(count), str(bars)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    told, _ = await process.communicate()
+    assert process.returncode == 0, f"the worker's process ended with {process.returncode}"
+    row: dict[str, float] = orjson.loads(told)
+    return row
+
+
+async def _take_over(url: str, count: int, bars: int) -> dict[str, float]:
+    """Take everything over in this process, and return the row."""
     clock, health = SystemClock(), Health()
     settings = Settings(
         run_mode=MODE,
         bus=BusSettings(url=url),
         redis=RedisSettings(url="none://"),
         engine=EngineSettings(kind="rules"),
-        fusion=FusionSettings(group=f"rebuild-{uuid4().hex[:8]}", intervals=["1m"], window_bars=_window(), epoch_slots=EPOCH_SLOTS),
+        fusion=FusionSettings(
+            group=f"rebuild-{uuid4().hex[:8]}",
+            intervals=["1m"],
+            window_bars=_window(bars),
+            epoch_slots=EPOCH_SLOTS,
+            max_symbols=max(2_000, count),
+        ),
     )
     worker = await make_worker(KafkaBus(settings.bus, clock), settings, clock, health)
     before_mb, started, busy_s = rss_mb(), time.perf_counter(), time.process_time()
@@ -81,10 +93,9 @@ async def take_over(url: str, count: int) -> dict[str, float]:
     if running.done():
         await running  # says why it ended
     took_s, busy_s, grown_mb = time.perf_counter() - started, time.process_time() - busy_s, rss_mb() - before_mb
-    bars = 0
+    held_bars = 0
     for book in worker._rooms.books:  # noqa: SLF001 - what a decision on each would do, without 1,000 decisions
-        held = book.bars["1m"]
-        bars += len(held)
+        held_bars += len(book.bars["1m"])
         await worker._rooms.prompts.build(worker._rooms.prompts.plan(book, "1m", "fast"))  # noqa: SLF001
     assert len(worker._rooms.books) == count  # noqa: SLF001
     with_prompts_mb = rss_mb() - before_mb
@@ -92,24 +103,24 @@ async def take_over(url: str, count: int) -> dict[str, float]:
     await running
     return {
         "symbols": count,
-        "bars held": bars,
+        "bars held": held_bars,
         "seconds": round(took_s, 1),
         "of it on the processor": round(busy_s, 1),
-        "records/s": round(bars / took_s),
+        "records/s": round(held_bars / took_s),
         "MB rebuilt": round(grown_mb),
         "MB with prompts built": round(with_prompts_mb),
     }
 
 
-def _window() -> int:
-    """Return the window with which a book holds `BARS` bars: it keeps two epochs more than a prompt shows."""
-    return BARS - 2 * EPOCH_SLOTS
+def _window(bars: int) -> int:
+    """Return the window with which a book holds `bars` bars: it keeps two epochs more than a prompt shows."""
+    return bars - 2 * EPOCH_SLOTS
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--take-over"]:
         logs.configure(LogSettings(level="error"), service="benchmark")
         memory_tuning.freeze()
-        print(orjson.dumps(asyncio.run(take_over(sys.argv[2], int(sys.argv[3])))).decode())
+        print(orjson.dumps(asyncio.run(_take_over(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))).decode())
     else:
         sys.exit(run_alone("rebuild", __doc__, measure))
