@@ -25,7 +25,7 @@ test: test-setup ## everything that is checked: make check, make check-deploy, a
 
 test-cluster: $(TEST) ## apply every Kubernetes overlay to a real API server and scheduler, without containers; the first run builds them (Go 1.24)
 	@deploy/setup/system cluster
-	@STORE=1 $(BIN)/python -m tests.cluster
+	@STORE=1 STORED_BY="make test-cluster" $(BIN)/python -m tests.cluster
 
 chaos: test-setup ## kill worker, Redis, broker, engine and members under load, and judge by the topics; ROUNDS=25 is 100 kills of the worker, SEED=1 others
 	@STORE=1 STORED_BY="make chaos ROUNDS=$(or $(ROUNDS),1)" ROUNDS=$(or $(ROUNDS),1) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest tests/chaos -q -s

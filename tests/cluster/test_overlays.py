@@ -18,7 +18,7 @@ from tests.cluster.cluster import NAMESPACE, Cluster, RefusedError
 PRIVILEGED: Final = "kubectl -n aquiline run intruder --image=busybox:1.37.0 --privileged"
 MISSPELT: Final = {
     "a pod's field": ("base/market.yaml", "terminationGracePeriodSeconds", "terminationGracePeriodSecond"),
-    "a container's field": ("base/vision.yaml", "volumeMounts", "volumeMount"),
+    "a container's field": ("base/vision.yaml", "resources", "resource"),
     "a StatefulSet's field": ("base/fusion/fusion.yaml", "podManagementPolicy", "podManagmentPolicy"),
     "a job's field": ("base/topics.yaml", "backoffLimit", "backOffLimit"),
     "a network policy's field": ("base/network.yaml", "podSelector", "podSelecter"),
