@@ -71,7 +71,10 @@ def prepare(
     from services.training.prepare import prepare as make  # noqa: PLC0415
 
     tokenizer = load_tokenizer(EngineSettings(tokenizer_file=tokenizer_file))
-    made = make(exports, tokenizer, chat_template, Wanted(train, test, max_tokens, seed), say)
+    try:
+        made = make(exports, tokenizer, chat_template, Wanted(train, test, max_tokens, seed), say)
+    except ValueError as error:  # a template or tokenizer that does not fit
+        _fail(str(error))
     for reason, count in made.left_out.most_common():
         say(f"left out {count}: {reason}")
     if not made.examples:

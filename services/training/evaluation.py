@@ -130,7 +130,8 @@ def judge(asked: Sequence[Asked]) -> dict[str, Any]:
     true = [_true(one) for one in valid]
     figures["rationales_true_to_the_prompt"] = _wilson(sum(true), len(true))
     figures["rationales_given"] = _wilson(sum(bool(one.answer is not None and one.answer.rationale) for one in valid), len(valid))
-    figures["tokens"] = float(np.mean([one.usage.output_tokens for one in valid if one.usage is not None])) if valid else None
+    tokens = [one.usage.output_tokens for one in valid if one.usage is not None]
+    figures["tokens"] = sum(tokens) / len(tokens) if tokens else None
     return figures
 
 

@@ -133,6 +133,8 @@ class _Writer:
     """Writes examples with one tokenizer and chat template."""
 
     def __init__(self, tokenizer: Tokenizer, template: str) -> None:
+        if template not in TEMPLATES:
+            raise ValueError(f"--chat-template {template!r}: expected one of {', '.join(TEMPLATES)}")
         self._template = TEMPLATES[template]
         self._encoder = Encoder(tokenizer, self._template)
         self._tokenizer = tokenizer
@@ -145,7 +147,11 @@ class _Writer:
             "flash": question(labels),
         }
         self._tail = tuple(self._template.tail("fast"))
-        end = next(piece for piece in self._template.next_user if not isinstance(piece, str))
+        end = next((piece for piece in self._template.next_user if not isinstance(piece, str)), None)
+        if end is None:
+            raise ValueError(
+                f"chat template {template!r} has no token that ends an answer, so that none can be taught; use the model's own"
+            )
         self._end = self._encoder.encode(end)
 
     def example(self, row: Row, taught: Taught, kind: Kind, part: Part, shape: str) -> Example | str:

@@ -1,0 +1,73 @@
+"""From the shipped stocks to examples: real backtests, exports and prompts, with the ids that the worker sent."""
+
+from __future__ import annotations
+
+import datetime as dt
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from services.core.errors import ServiceError
+from services.core.tokenizer import Tokenizer
+from services.fusion.decide.answer import AnswerReader
+from services.training.examples import of_part
+from services.training.prepare import Wanted, prepare
+from services.training.sample_runs import Shape, export_samples
+
+UNTIL_MS = round(dt.datetime(2000, 7, 1, tzinfo=dt.UTC).timestamp() * 1000)
+TEMPLATE = "minicpm4"
+"""That of the simulator's tokenizer, which ships."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer((files("services.inference") / "data" / "tokenizer.json").read_bytes(), "the simulator's tokenizer")
+
+
+async def test_decisions_on_the_shipped_stocks_become_examples_with_the_worker_s_own_ids(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    shape = Shape("small", "1d", 10, 6)
+    said: list[str] = []
+    folders = await export_samples(
+        tmp_path, tokenizer_file=None, chat_template=TEMPLATE, vision="none", shapes=(shape,), until_ms=UNTIL_MS, progress=said.append
+    )
+    made = prepare(folders, tokenizer, TEMPLATE, Wanted(train=60, test=10, max_tokens=4_096), said.append)
+    # Every prompt that was encoded here has the hash in the audit: none was left out for its ids.
+    assert not [reason for reason in made.left_out if "ids" in reason or "words" in reason]
+    assert len(list(of_part(made.examples, "train"))) == 60
+    assert not list(of_part(made.examples, "test"))
+    assert {one.about.kind for one in made.examples} >= {"line", "flash"}
+    judged = [one for one in made.examples if one.about.paid is not None]
+    assert judged
+    for one in made.examples:
+        if one.about.kind in {"line", "json"}:
+            text = tokenizer.decode(one.answer_ids[:-1])
+            reader = AnswerReader(thinking=False)
+            reader.feed(text)
+            answer = reader.finish("stop")
+            assert answer.action == one.about.action
+            assert answer.rationale
+        assert (one.about.action in {"buy", "sell"}) == (one.about.paid is True)
+    said.clear()
+    again = await export_samples(
+        tmp_path, tokenizer_file=None, chat_template=TEMPLATE, vision="none", shapes=(shape,), until_ms=UNTIL_MS, progress=said.append
+    )
+    assert again == folders
+    assert said == ["small: exported already"]
+
+
+def test_what_is_no_export_is_refused_with_its_name(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    with pytest.raises(ServiceError, match=r"plain-train\.jsonl cannot be read"):
+        prepare([tmp_path], tokenizer, TEMPLATE, Wanted(1, 1, 512), lambda _line: None)
+    (tmp_path / "plain-train.jsonl").write_text('{"id": 1}\n')
+    with pytest.raises(ServiceError, match="is no export"):
+        prepare([tmp_path], tokenizer, TEMPLATE, Wanted(1, 1, 512), lambda _line: None)
+
+
+def test_a_template_that_cannot_end_an_answer_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    for part in ("train", "test"):
+        (tmp_path / f"plain-{part}.jsonl").write_text("")
+    with pytest.raises(ValueError, match="no token that ends an answer"):
+        prepare([tmp_path], tokenizer, "none", Wanted(1, 1, 512), lambda _line: None)
+    with pytest.raises(ValueError, match="expected one of minicpm4"):
+        prepare([tmp_path], tokenizer, "llama9", Wanted(1, 1, 512), lambda _line: None)
