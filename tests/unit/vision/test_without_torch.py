@@ -60,6 +60,7 @@ def test_the_shipped_network_looks_at_charts() -> None:
 
 def test_a_service_on_a_gpu_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AQUILINE_VISION__DEVICE", "cuda")
+    monkeypatch.setenv("AQUILINE_HTTP__PORT", "0")
     ended = python(
         f"{_BLOCKED}from services.vision.__main__ import build\nfrom services.core.lifecycle import run_service\n"
         "sys.exit(run_service('vision', build, []))"
