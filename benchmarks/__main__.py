@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from benchmarks import scaling
 from benchmarks.harness import RESULTS
 from benchmarks.report import DOCUMENT, results_table, write_document
 
@@ -37,7 +38,7 @@ on the machine and on what else runs on it: the results name both. What is compa
   python -m benchmarks                  all of them; `make bench` is the same
   python -m benchmarks fold rebuild     these two
   python -m benchmarks --quick          all of them in two minutes: prints, and stores nothing
-  python -m benchmarks report           writes docs/benchmarks.md anew from benchmarks/results/
+  python -m benchmarks report           writes docs/benchmarks.md and docs/scaling.md anew from benchmarks/results/
   python -m benchmarks.fold --help      more of one of them
 
 The GPU's own figures come from benchmarks/gpu/, on a GPU host.
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kept in {RESULTS}; `python -m benchmarks report` writes {DOCUMENT.name} from it")
     if "report" in options.names:
         write_document(list(BENCHMARKS))
-        print(f"written: {DOCUMENT}")
+        scaling.write_document()
+        print(f"written: {DOCUMENT}, {scaling.DOCUMENT}")
     return 1 if failed else 0
 
 

@@ -11,7 +11,10 @@ import orjson
 
 from benchmarks.harness import RESULTS
 
-DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+RUNS: Final = ("cluster",)
+"""Runs of real systems: `make test-NAME` stores its figures, and the docstring of tests/NAME says what it does and what stands in."""
+_ROOT: Final = Path(__file__).parents[1]
+DOCUMENT: Final = _ROOT / "docs" / "benchmarks.md"
 _HEAD: Final = """<!-- Written by `python -m benchmarks report` from benchmarks/results/*.json; do not edit. -->
 
 # Benchmarks
@@ -31,10 +34,14 @@ def write_document(names: Sequence[str]) -> None:
     parts = [_HEAD]
     for name in names:
         file = RESULTS / f"{name}.json"
-        parts.append(f"\n## {name}\n\n{_what(name)}\n")
+        parts.append(f"\n## {name}\n\n{_docstring(_ROOT / 'benchmarks' / f'{name}.py')}\n")
         parts.append(_section(name, orjson.loads(file.read_bytes())) if file.is_file() else "\nNot measured yet.\n")
         others = sorted(RESULTS.glob(f"{name}-*.json"))
         parts.extend(f"\n### {other.stem}\n{_section(name, orjson.loads(other.read_bytes()))}" for other in others)
+    for name in RUNS:
+        parts.append(f"\n## make test-{name}\n\n{_docstring(_ROOT / 'tests' / name / '__init__.py')}\n")
+        file = RESULTS / f"{name}.json"
+        parts.append(_section(name, orjson.loads(file.read_bytes())) if file.is_file() else "\nNot measured yet.\n")
     DOCUMENT.write_text("".join(parts))
 
 
@@ -67,9 +74,9 @@ def _section(name: str, result: Mapping[str, Any]) -> str:
     return "".join(text)
 
 
-def _what(name: str) -> str:
-    """Return the docstring of a benchmark's module, which must not be imported for it: it may need torch."""
-    said = ast.get_docstring(ast.parse((Path(__file__).parent / f"{name}.py").read_text()))
+def _docstring(file: Path) -> str:
+    """Return a module's docstring without importing it: a benchmark may need torch."""
+    said = ast.get_docstring(ast.parse(file.read_text()))
     assert said is not None
     return said
 
