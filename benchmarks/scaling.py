@@ -132,7 +132,7 @@ def tables(gpu_price: float = GPU_PRICE) -> str:
 
 
 def _capacities(known: Figures) -> str:
-    window_s = known.window_ms / 1_000
+    window_s, slowest_us = known.window_ms / 1_000, max(known.fold_us.values())
     rows = [
         (f"one engine in mode `{mode}`: {rate:g} decisions a second for {window_s:g} s", rate * window_s)
         for mode, rate in known.rates.items()
@@ -146,10 +146,7 @@ def _capacities(known: Figures) -> str:
         (f"one worker's decisions: {known.decision_ms:g} ms each, for {window_s:g} s", known.window_ms / known.decision_ms),
         ("one worker's books: `fusion.max_symbols`", _WORKER_SYMBOLS),
         (f"one market service: {known.candle_us:g} µs a candle, for {window_s:g} s", 1e6 * window_s / known.candle_us),
-        (
-            f"one worker's fold: {known.fold_us[max(COUNTS)]:g} µs a record, {_UPDATES_A_MINUTE} a minute",
-            60e6 / known.fold_us[max(COUNTS)] / _UPDATES_A_MINUTE,
-        ),
+        (f"one worker's fold: {slowest_us:g} µs a record, {_UPDATES_A_MINUTE} a minute", 60e6 / slowest_us / _UPDATES_A_MINUTE),
     ]
     lines = "".join(f"| {what} | {math.floor(count):,} |\n" for what, count in rows)
     return f"| one of each part carries | symbols |\n|---|---|\n{lines}"
@@ -171,11 +168,11 @@ def _needs(known: Figures, all_needs: Sequence[Needs], gpu_price: float) -> str:
         ("the same, GB a day in one copy", [f"{size:,.1f}" for size in day_gb]),
         (
             "folding, share of one core",
-            [f"{rate * known.fold_us[one.symbols] / 1e6:.1%}" for one, rate in zip(all_needs, per_s, strict=True)],
+            [_measured(known.fold_us, one.symbols, rate / 1e6, ".1%") for one, rate in zip(all_needs, per_s, strict=True)],
         ),
-        ("rebuild of all books, processor seconds", [f"{known.rebuild_s[one.symbols]:g}" for one in all_needs]),
-        ("the same, of one worker of those above", [f"{known.rebuild_s[one.symbols] / one.workers:.1f}" for one in all_needs]),
-        ("memory of all books and prompts, MB", [f"{known.memory_mb[one.symbols]:,.0f}" for one in all_needs]),
+        ("rebuild of all books, processor seconds", [_measured(known.rebuild_s, one.symbols, 1, ".1f") for one in all_needs]),
+        ("the same, of one worker of those above", [_measured(known.rebuild_s, one.symbols, 1 / one.workers, ".1f") for one in all_needs]),
+        ("memory of all books and prompts, MB", [_measured(known.memory_mb, one.symbols, 1, ",.0f") for one in all_needs]),
         *(
             (f"GPUs at {gpu_price:.2f} an hour, mode `{mode}`, an hour", [f"{one.engines[mode] * gpu_price:,.2f}" for one in all_needs])
             for mode in known.rates
@@ -184,6 +181,12 @@ def _needs(known: Figures, all_needs: Sequence[Needs], gpu_price: float) -> str:
     lines = "".join(f"| {name} | {' | '.join(cells)} |\n" for name, cells in rows)
     header = " | ".join(f"{one.symbols:,} symbols" for one in all_needs)
     return f"| | {header} |\n|---|{'---|' * len(all_needs)}\n{lines}"
+
+
+def _measured(figures_by_count: Mapping[int, float], symbols: int, factor: float, form: str) -> str:
+    """Return a figure times `factor`, unless it was not measured with so many symbols."""
+    figure = figures_by_count.get(symbols)
+    return "not measured" if figure is None else format(figure * factor, form)
 
 
 def _permits(one: Needs) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -57,6 +58,7 @@ def _figures(programs: Binaries, tests: int, took_s: float) -> dict[str, Any]:
         "tests": tests,
         "seconds": round(took_s, 1),
         "seconds of building, once before": programs.build_s,
+        "load average at the end": round(os.getloadavg()[0], 1),
     }
 
 
