@@ -10,12 +10,12 @@ from typing import Annotated, Final
 import orjson
 import typer
 
-from services.cli.config import missing_files
 from services.cli.options import ConfigOption
 from services.core import logs
 from services.core.settings import LogSettings, Settings, SettingsError, load
 from services.doctor.diagnosis import PROBE_TOPIC, Diagnosis
 from services.doctor.finding import Finding, Level, fail, ok
+from services.doctor.settings_in_force import missing_files
 
 app = typer.Typer(rich_markup_mode="markdown")
 

@@ -8,25 +8,16 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from services.cli import engine_draft
 from services.cli.engine_bench import bench
 from services.cli.engine_local import local
-from services.core import redis
-from services.core import settings as core_settings
-from services.core.chat_template import TemplateError
-from services.core.clock import SystemClock
-from services.core.tokenizer import Tokenizer
-from services.doctor.longest_prompt import id_difference
+from services.doctor.engine_start import id_difference_of, prefixes_in_use
 from services.fusion.decide.answer import answer_regex
-from services.fusion.prompt.builder import fingerprint
-from services.fusion.prompt.store import PrefixStore
 from services.inference.calibrate import CalibrationError
-from services.inference.engine import EngineError, TokenIds
+from services.inference.engine import EngineError
 from services.inference.launcher import command, presets, serving
 from services.inference.launcher.plan import plan
-from services.inference.sglang_client import SGLangEngine
 from services.inference.simulator.__main__ import main as simulator
 from services.inference.tuner import engine_runs, grid, prompts, report
 from services.inference.tuner.sweep import Plan, sweep
@@ -37,7 +28,6 @@ app.command()(bench)
 app.add_typer(engine_draft.app, name="draft")
 
 _MODEL = Path("models/MiniCPM4.1-8B")
-_MOST_PREFIXES = 10_000
 _DRAFT = Path("models/MiniCPM4.1-8B-Eagle3/MiniCPM4_1-8B-Eagle3-bf16")
 
 
@@ -92,7 +82,7 @@ def serve(
         python=str(python),
     )
     own_tokenizer = planned.model_path / "tokenizer.json"
-    difference = asyncio.run(_id_difference(own_tokenizer)) if own_tokenizer.is_file() else None
+    difference = asyncio.run(id_difference_of(own_tokenizer, _say)) if own_tokenizer.is_file() else None
     if difference is not None:
         planned.refused.append(f"the model was trained on other ids than the settings make: {difference}")
     for sentence in planned.notes:
@@ -173,13 +163,10 @@ def tune(
         rows = asyncio.run(sweep(candidates, grid_plan, starter, out=out / "tuned.json", say=_say, budget_s=budget_s))
     except presets.LaunchError as error:
         _fail(str(error))
-    Console().print(report.table(rows))
-    if not report.plot(rows, out / "tuned.png"):
-        typer.echo("no plot: matplotlib is not installed", err=True)
-    if not rows or rows[0].score is None:
-        _fail("no combination could be measured; what each said stands above")
-    presets.write(rows[0].preset, out / "tuned.toml")
-    typer.echo(f"best: {grid.label(rows[0].preset)}, written to {out / 'tuned.toml'}: aquiline engine serve --preset {out / 'tuned.toml'}")
+    try:
+        typer.echo(report.finish(rows, out))
+    except ValueError as error:
+        _fail(str(error))
 
 
 @app.command()
@@ -233,24 +220,6 @@ def simulate(ctx: typer.Context) -> None:
     raise typer.Exit(simulator(ctx.args))
 
 
-async def prefixes_in_use(url: str, tokenizer_file: Path) -> list[TokenIds]:
-    """Return the prefixes that workers last used on the engine that they know as `url`, the latest first; none without Redis.
-
-    The workers' settings name the tokenizer, the chat template and the Redis that the prefixes are stored under.
-    """
-    settings = core_settings.load()
-    client = redis.connect(settings.redis)
-    if client is None:
-        return []
-    clock = SystemClock()
-    tokenizer = Tokenizer.from_file(settings.engine.tokenizer_file or tokenizer_file)
-    store = PrefixStore(client, settings.redis, clock, fingerprint(tokenizer, settings.engine.chat_template, settings.fusion.strategy))
-    try:
-        return await store.hottest(SGLangEngine(url, clock).name, _MOST_PREFIXES)
-    finally:
-        await store.close()
-
-
 def _say(line: str) -> None:
     typer.echo(line, err=True)
 
@@ -265,19 +234,3 @@ def _numbers(text: str) -> list[int]:
 def _fail(sentence: str) -> NoReturn:
     typer.echo(f"refused: {sentence}", err=True)
     raise typer.Exit(2)
-
-
-async def _id_difference(tokenizer_file: Path) -> str | None:
-    """Return how prompts' ids differ from the model's own, None where they do not or the model brings nothing to compare with."""
-    try:
-        tokenizer = Tokenizer.from_file(tokenizer_file)
-    except ValueError as error:
-        _say(f"note: prompt ids are not compared with the model's own: {error}")
-        return None
-    try:
-        return await id_difference(core_settings.load(), tokenizer, tokenizer_file)
-    except TemplateError as error:
-        _say(f"note: prompt ids are not compared with the model's own: {error}")
-        return None
-    except (ValueError, core_settings.SettingsError) as error:
-        return str(error)

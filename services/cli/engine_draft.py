@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from services.cli.model import ended, llama_folder, parts_of, say, until_stopped
+from services.cli.model import (
+    BatchTokensOption,
+    BudgetOption,
+    DryRunOption,
+    EpochsOption,
+    ExamplesArgument,
+    LearningRateOption,
+    StepsOption,
+    ended,
+    say,
+    until_stopped,
+)
 
 app = typer.Typer(help="EAGLE3 drafts for models of your own.", no_args_is_help=True)
 
@@ -19,7 +30,7 @@ def draft() -> None:
 
 @app.command()
 def train(
-    examples_file: Annotated[Path, typer.Argument(help="File that `aquiline model prepare` wrote.", metavar="EXAMPLES")],
+    examples_file: ExamplesArgument,
     *,
     model: Annotated[Path, typer.Option(help="Folder of the target in Llama's form, its adapter merged in.")],
     out: Annotated[Path, typer.Option(help="Folder for the draft; an interrupted run in it is continued.", metavar="FOLDER")],
@@ -28,16 +39,14 @@ def train(
     chain: Annotated[
         int, typer.Option(min=1, help="Tokens that are drafted one after the other: the engine's --speculative-num-steps.")
     ] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a step, padding included.")] = 32_768,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that each example is seen.")] = 3,
-    steps: Annotated[int, typer.Option(min=0, help="Most steps; 0 for all of the epochs.")] = 0,
-    budget_s: Annotated[float | None, typer.Option(help="Take only as many steps as fit in this many seconds.")] = None,
+    learning_rate: LearningRateOption = 1e-3,
+    batch_tokens: BatchTokensOption = 32_768,
+    epochs: EpochsOption = 3,
+    steps: StepsOption = 0,
+    budget_s: BudgetOption = None,
     held_out: Annotated[int, typer.Option(min=0, help="Test examples that acceptance is measured on.")] = 200,
     seed: Annotated[int, typer.Option(help="Decides the order, and the draft's start.")] = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Train two steps for a tiny random model on the CPU, to see that all is there.")
-    ] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train an EAGLE3 draft on the target's hidden states over the examples.
 
@@ -45,6 +54,7 @@ def train(
     writes a checkpoint; the same command continues from it.
     """
     with until_stopped() as wanted:
+        from services.training.command_inputs import llama_folder, parts_of  # noqa: PLC0415
         from services.training.draft_training import DraftSettings, train_draft  # noqa: PLC0415 - torch
 
         train_on, test = parts_of(examples_file)
@@ -64,5 +74,5 @@ def train(
 
             model, train_on, test = tiny_model(out / "tiny-model", train_on), dry_examples(train_on), dry_examples(test)
             settings = DraftSettings(intermediate_size=64, draft_vocab_size=1 << 20, chain=chain, batch_tokens=512, steps=2, seed=seed)
-        done = train_draft(llama_folder(model, out), train_on, test[:held_out], out, settings, progress=say, wanted=wanted)
+        done = train_draft(llama_folder(model, out, say), train_on, test[:held_out], out, settings, progress=say, wanted=wanted)
     ended(done, f"{out}: draft after {done.steps} steps, {done.seconds:.0f} s; next: aquiline engine serve --draft-path {out} ...")

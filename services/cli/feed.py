@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import orjson
 import typer
 
 from schemas import interval_ms
 from services.cli.candle_file_options import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
-from services.cli.options import BusOption, ConfigOption, settings_on
+from services.cli.options import BusOption, ConfigOption, kafka_settings_on
 from services.core import logs
 from services.core.bus.connect import connect
 from services.core.calendar import ALWAYS_OPEN
@@ -20,7 +19,7 @@ from services.core.clock import Clock
 from services.core.health import Health
 from services.core.lifecycle import Build, OnBus, Service, explain, serve
 from services.core.settings import Settings, SettingsError
-from services.feeds.ccxt_exchange import Exchange, default_symbol
+from services.feeds.ccxt_exchange import Exchange, ccxt_options, default_symbol
 from services.feeds.exchange_feed import Backoff, ExchangeFeed, FeedRequest
 from services.feeds.file_feed import FileFeed
 from services.feeds.read_options import ReadOptions
@@ -64,7 +63,7 @@ def from_exchange(
     """
     named = _named(symbol, exchange)
     _checked_interval(interval)
-    options = _ccxt_options(option or [])
+    options = ccxt_options(option or [])
     live = FeedRequest(named, interval, history_bars, round(poll_seconds * 1_000))
 
     async def build(settings: Settings, clock: Clock, health: Health) -> Service:
@@ -72,7 +71,7 @@ def from_exchange(
         source = Exchange(exchange, options, settings.run_mode, clock)
         return OnBus(broker, ExchangeFeed(live, source, broker, clock, health=health, pause=Backoff()))
 
-    _serve(_settings(config, bus), build)
+    _serve(kafka_settings_on(config, bus), build)
 
 
 @app.command("files")
@@ -117,7 +116,7 @@ def from_files(
         made = FileFeed(files, options, broker, clock, health, follow=follow, price_increment=price_increment, currency=currency)
         return OnBus(broker, made)
 
-    _serve(_settings(config, bus), build)
+    _serve(kafka_settings_on(config, bus), build)
 
 
 def _named(texts: list[str], exchange: str) -> dict[str, str]:
@@ -138,31 +137,6 @@ def _checked_interval(interval: str) -> None:
         interval_ms(interval)
     except ValueError as error:
         raise SettingsError(f"--interval: {error}") from error
-
-
-def _ccxt_options(texts: list[str]) -> dict[str, Any]:
-    """Parse ccxt options such as `urls.api.public=http://…`: dots separate tables, values are JSON or text."""
-    options: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise SettingsError(f"--option {text!r}: expected KEY=VALUE, such as httpsProxy=http://proxy:3128")
-        *tables, last = key.split(".")
-        table = options
-        for name in tables:
-            table = table.setdefault(name, {})
-        try:
-            table[last] = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            table[last] = value
-    return options
-
-
-def _settings(config: Path | None, bus: str | None) -> Settings:
-    settings = settings_on(config, bus)
-    if settings.bus.url.startswith("memory:"):
-        raise SettingsError("memory:// lives inside one process, so nobody would read what is published; name a kafka:// bus")
-    return settings
 
 
 def _serve(settings: Settings, build: Build) -> None:

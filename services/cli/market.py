@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from schemas import Candle, Instrument, Topic, topic_name
 from services.cli.candle_file_options import EXTENDED_HELP, STAMP_HELP, SYMBOL_HELP, TIME_ZONE_HELP, Stamp
 from services.cli.market_samples import samples
-from services.cli.options import BusOption, ConfigOption, settings_on
+from services.cli.options import BusOption, ConfigOption, kafka_settings_on
 from services.core.bus import BusError, Producer
 from services.core.bus.connect import connect
 from services.core.calendar import ALWAYS_OPEN, CalendarError
@@ -78,7 +78,7 @@ def publish_files(
     """
     try:
         pace = _pace(bars_per_second, speed)
-        settings = _settings(config, bus)
+        settings = kafka_settings_on(config, bus)
         how = ReadOptions(
             run_mode=settings.run_mode,
             symbol=symbol,
@@ -98,13 +98,6 @@ def publish_files(
         _err.print(f"aquiline market publish: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from error
     _err.print(f"{count} candles published on {topic_name(Topic.CANDLES, settings.run_mode)}")
-
-
-def _settings(config: Path | None, bus: str | None) -> Settings:
-    settings = settings_on(config, bus)
-    if settings.bus.url.startswith("memory:"):
-        raise SettingsError("memory:// lives inside one process, so nobody would read what is published; name a kafka:// bus")
-    return settings
 
 
 def _pace(bars_per_second: float | None, speed: float | None) -> Pace:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,16 @@ TokenizerOption = Annotated[
     Path | None,
     typer.Option("--tokenizer-file", help="The model's tokenizer.json.", show_default="that of the settings", metavar="FILE"),
 ]
+ChatTemplateOption = Annotated[str, typer.Option("--chat-template", help="The model's chat template.")]
+ExamplesArgument = Annotated[Path, typer.Argument(help="File that `aquiline model prepare` wrote.", metavar="EXAMPLES")]
+LearningRateOption = Annotated[float, typer.Option("--learning-rate", help="Highest learning rate.")]
+BatchTokensOption = Annotated[int, typer.Option("--batch-tokens", min=1, help="Tokens of a step, padding included.")]
+EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Times that each example is seen.")]
+StepsOption = Annotated[int, typer.Option("--steps", min=0, help="Most steps; 0 for all of the epochs.")]
+BudgetOption = Annotated[float | None, typer.Option("--budget-s", help="Take only as many steps as fit in this many seconds.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Train two steps of a tiny random model on the CPU, to see that all is there.")
+]
 
 
 @app.command()
@@ -30,7 +38,7 @@ def samples(
     folder: Annotated[Path, typer.Argument(help="Folder for the exports, a folder of its own for each shape of prompt.")],
     *,
     tokenizer_file: TokenizerOption = None,
-    chat_template: Annotated[str, typer.Option(help="The model's chat template.")] = "chatml",
+    chat_template: ChatTemplateOption = "chatml",
     vision: Annotated[str, typer.Option(help="Recorded vision features, as `aquiline backtest --vision` takes them.")] = "recorded",
 ) -> None:
     """Export decisions on the shipped stocks as training data.
@@ -53,7 +61,7 @@ def prepare(
     *,
     out: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")],
     tokenizer_file: TokenizerOption = None,
-    chat_template: Annotated[str, typer.Option(help="The model's chat template.")] = "chatml",
+    chat_template: ChatTemplateOption = "chatml",
     train: Annotated[int, typer.Option(min=1, help="Most training examples of each export.")] = 2_000,
     test: Annotated[int, typer.Option(min=1, help="Most test examples of each export.")] = 400,
     max_tokens: Annotated[int, typer.Option(min=256, help="Longer examples are left out.")] = 8_192,
@@ -87,21 +95,19 @@ def prepare(
 
 @app.command()
 def tune(
-    examples_file: Annotated[Path, typer.Argument(help="File that `aquiline model prepare` wrote.", metavar="EXAMPLES")],
+    examples_file: ExamplesArgument,
     *,
     model: Annotated[Path, typer.Option(help="Folder of a model in Llama's form, or a GGUF file of one.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter; an interrupted run in it is continued.", metavar="FOLDER")],
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a step, padding included.")] = 32_768,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that each example is seen.")] = 1,
-    steps: Annotated[int, typer.Option(min=0, help="Most steps; 0 for all of the epochs.")] = 0,
-    budget_s: Annotated[float | None, typer.Option(help="Take only as many steps as fit in this many seconds.")] = None,
+    learning_rate: LearningRateOption = 1e-3,
+    batch_tokens: BatchTokensOption = 32_768,
+    epochs: EpochsOption = 1,
+    steps: StepsOption = 0,
+    budget_s: BudgetOption = None,
     held_out: Annotated[int, typer.Option(min=0, help="Test examples that the loss is measured on, before and after.")] = 200,
     seed: Annotated[int, typer.Option(help="Decides the order, and the adapter's start.")] = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Train two steps of a tiny random model on the CPU, to see that all is there.")
-    ] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train a LoRA adapter on examples.
 
@@ -109,6 +115,7 @@ def tune(
     """
     with until_stopped() as wanted:
         from services.training.adapter_training import AdapterSettings, train_adapter  # noqa: PLC0415
+        from services.training.command_inputs import llama_folder, parts_of  # noqa: PLC0415
 
         train, test = parts_of(examples_file)
         settings = AdapterSettings(
@@ -126,7 +133,7 @@ def tune(
 
             model, train, test = tiny_model(out / "tiny-model", train), dry_examples(train), dry_examples(test)
             settings = AdapterSettings(rank=rank, alpha=2 * rank, batch_tokens=512, steps=2, seed=seed)
-        folder = llama_folder(model, out)
+        folder = llama_folder(model, out, say)
         done = train_adapter(folder, train, test[:held_out], out, settings, progress=say, wanted=wanted)
     ended(
         done, f"{out}: adapter after {done.steps} steps, {done.seconds:.0f} s; next: aquiline model convert {model} MERGED --adapter {out}"
@@ -151,18 +158,9 @@ def convert(
         from services.training import model_folder  # noqa: PLC0415 - torch
     except ImportError as error:
         _fail(f"converting needs torch and safetensors ({error}): {TRAIN_EXTRA}")
-    steps: list[Callable[[Path, Path], Any]] = []
-    if model.is_file():
-        steps.append(model_folder.from_gguf)
-    if adapter is not None:
-        steps.append(lambda source, target: model_folder.merge(source, adapter, target))
-    if form == "minicpm":
-        scales = model_folder.Scales(scale_emb, scale_depth, dim_model_base)
-        steps.append(lambda source, target: model_folder.to_minicpm(source, target, scales))
-    if not steps:
-        _fail(f"{model} is in Llama's form already, and no --adapter is named: there is nothing to write")
+    scales = model_folder.Scales(scale_emb, scale_depth, dim_model_base) if form == "minicpm" else None
     try:
-        model_folder.in_steps(model, out, steps)
+        model_folder.write_form(model, out, adapter=adapter, scales=scales)
     except model_folder.ModelError as error:
         _fail(str(error))
     typer.echo(f"{out}: {form} form{'' if adapter is None else f', with the adapter of {adapter}'}; serve it with --model-path {out}")
@@ -170,7 +168,7 @@ def convert(
 
 @app.command("eval")
 def evaluate(
-    examples_file: Annotated[Path, typer.Argument(help="File that `aquiline model prepare` wrote.", metavar="EXAMPLES")],
+    examples_file: ExamplesArgument,
     *,
     url: Annotated[str, typer.Option(help="Address of the engine that serves the model.")],
     kind: Annotated[str, typer.Option(help="Kind of engine, as `engine.kind`.")] = "llamacpp",
@@ -186,27 +184,19 @@ def evaluate(
     """
     import orjson  # noqa: PLC0415
 
-    from services.core.clock import SystemClock  # noqa: PLC0415
     from services.core.settings import EngineSettings  # noqa: PLC0415
-    from services.fusion.service import load_tokenizer  # noqa: PLC0415
-    from services.inference.connect import connect  # noqa: PLC0415
-    from services.training.evaluation import ask_all, judge, row_of  # noqa: PLC0415
+    from services.training.command_inputs import parts_of  # noqa: PLC0415
+    from services.training.evaluation import ask_engine, judge, row_of  # noqa: PLC0415
 
-    _, test = parts_of(examples_file)
+    try:
+        _, test = parts_of(examples_file)
+    except ValueError as error:
+        _fail(str(error))
     if not test:
         _fail(f"{examples_file} holds no test examples")
     chosen = test[:: max(1, math.ceil(len(test) / count))]
     settings = EngineSettings(kind=kind, urls=[url], tokenizer_file=tokenizer_file)
-    tokenizer, clock = load_tokenizer(settings), SystemClock()
-
-    async def ask() -> list[Any]:
-        engine = connect(settings, clock)
-        try:
-            return await ask_all(engine, chosen, tokenizer, clock, at_once=at_once, grammar=grammar, progress=say)
-        finally:
-            await engine.close()
-
-    asked = asyncio.run(ask())
+    asked = asyncio.run(ask_engine(settings, chosen, at_once=at_once, grammar=grammar, progress=say))
     figures = judge(asked)
     for name, value in figures.items():
         typer.echo(f"{name}: {value}")
@@ -214,48 +204,18 @@ def evaluate(
         out.write_bytes(orjson.dumps({"figures": figures, "answers": [row_of(one) for one in asked]}, option=orjson.OPT_INDENT_2))
 
 
-def parts_of(examples_file: Path) -> tuple[list[Any], list[Any]]:
-    """Return the training and the test examples of a file; end with a sentence where there are none."""
-    from services.training.examples import ExamplesError, load, of_part  # noqa: PLC0415
-
-    try:
-        every, _ = load(examples_file)
-    except ExamplesError as error:
-        _fail(str(error))
-    train = list(of_part(every, "train"))
-    if not train:
-        _fail(f"{examples_file} holds no training examples; prepare it from exports with an earlier test date")
-    return train, list(of_part(every, "test"))
-
-
-def llama_folder(model: Path, out: Path) -> Path:
-    """Return the folder of a model, written beside the adapter where it is a GGUF file."""
-    if not model.is_file():
-        return model
-    from services.training.model_folder import from_gguf  # noqa: PLC0415
-
-    folder = out / "base"
-    if not folder.is_dir():
-        say(f"writing {model.name} in Llama's form")
-        out.mkdir(parents=True, exist_ok=True)
-        from_gguf(model, folder)
-    return folder
-
-
 @contextmanager
 def until_stopped() -> Iterator[Callable[[], bool]]:
     """Yield whether to go on: false once Ctrl-C or SIGTERM has come. Errors end the command with a sentence."""
-    stopping = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    from services.training.command_inputs import stop_signals  # noqa: PLC0415
+
     try:
-        yield lambda: not stopping.is_set()
+        with stop_signals() as wanted:
+            yield wanted
     except ImportError as error:
         _fail(f"training needs {error.name}: {TRAIN_EXTRA}")
     except (OSError, ValueError) as error:
         _fail(str(error))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def ended(done: Any, sentence: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, overload
 
 import typer
 
-from services.core.settings import Settings, load
+from services.core.settings import Settings, SettingsError, load
 
 DAY: Final = ["%Y-%m-%d"]
 TIME: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
@@ -51,6 +51,14 @@ ActorOption = Annotated[str | None, typer.Option("--actor", help="Who makes the 
 def settings_on(config: Path | None, bus: str | None) -> Settings:
     """Return the settings of `--config`, with the bus of `--bus`; raise SettingsError."""
     return load(config, {} if bus is None else {"bus": {"url": bus}})
+
+
+def kafka_settings_on(config: Path | None, bus: str | None) -> Settings:
+    """Return the same for a command that publishes for other processes; raise SettingsError."""
+    settings = settings_on(config, bus)
+    if settings.bus.url.startswith("memory:"):
+        raise SettingsError("memory:// lives inside one process, so nobody would read what is published; name a kafka:// bus")
+    return settings
 
 
 @overload

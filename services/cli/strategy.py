@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from services.cli.options import ConfigOption
 from services.core.settings import Settings, SettingsError, load
-from services.strategy.folder import INSTRUCTIONS, TOML, StrategyError, new, read
-from services.strategy.model import Strategy
+from services.strategy.folder import INSTRUCTIONS, TOML, StrategyError, new
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make, check, show and compare strategies.")
 
@@ -104,48 +101,16 @@ def diff(
     after: Annotated[Path, typer.Argument(metavar="FOLDER", help="Another one.")],
 ) -> None:
     """Print in which values, and in which words of the rules, two strategies differ. The exit status is 0 when they do not, else 1."""
-    from services.fusion.prompt.rules import rules  # noqa: PLC0415 - not before it is needed: `--help` must be quick
-    from services.fusion.prompt.version import version_of  # noqa: PLC0415
+    from services.strategy_check.differences import differences  # noqa: PLC0415 - not before it is needed: `--help` must be quick
 
-    one, other = _read(before), _read(after)
-    typer.echo(f"{before}: {version_of(one)}\n{after}: {version_of(other)}")
-    if one == other:
-        typer.echo("They say the same.")
-        return
-    for line in _value_changes(one, other):
-        typer.echo(line)
-    first, second = (rules(strategy, "line").replace(". ", ".\n").splitlines() for strategy in (one, other))
-    for line in difflib.unified_diff(first, second, fromfile=f"rules of {before}", tofile=f"rules of {after}", lineterm="", n=0):
-        typer.echo(line)
-    raise typer.Exit(1)
-
-
-def _read(folder: Path) -> Strategy:
     try:
-        return read(folder)
+        found = differences(before, after)
     except StrategyError as error:
         raise SettingsError(str(error)) from error
-
-
-def _value_changes(one: Strategy, other: Strategy) -> Iterator[str]:
-    values, others = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-    for key in dict.fromkeys([*values, *others]):
-        if key != "instructions" and values.get(key) != others.get(key):
-            yield f"{key}: {values.get(key)!r} -> {others.get(key)!r}"
-    if list(one.intervals) != list(other.intervals) and one.intervals == other.intervals:
-        yield f"intervals: {list(one.intervals)} -> {list(other.intervals)}"
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{name}": item for name, item in value.items()}
-        elif key == "facts":
-            flat |= {f"facts.{name}": {"place": place, **fact} for place, fact in enumerate(value) for name in fact.pop("names")}
-        else:
-            flat[key] = value
-    return flat
+    for line in found.lines:
+        typer.echo(line)
+    if found.differ:
+        raise typer.Exit(1)
 
 
 def _settings(folder: Path | None, config: Path | None) -> Settings:

@@ -8,23 +8,20 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
 
-from schemas import RunMode, Skill
+from schemas import RunMode
 from services.cli.options import TIME
 from services.feeds.samples import load_instruments, load_splits, load_stocks
-from services.vision import picture
 from services.vision.forecaster import ForecasterError
 from services.vision.loading import SHIPPED_WEIGHTS, load_forecaster
-from services.vision.patterns import detect
 from services.vision.recorded import RECORDED_FILE, save_recorded
-from services.vision.render import ChartSpec, image_hash, render
-from services.vision.skill import evaluation_file, write_skill
+from services.vision.render import ChartSpec
+from services.vision.skill import training_log_of
 
 app = typer.Typer(name="vision", help="Chart images and the chart network.", no_args_is_help=True)
 
@@ -45,28 +42,17 @@ def render_chart(
     detections: Annotated[bool, typer.Option("--detections", help="Draw the patterns that were found.")] = False,
 ) -> None:
     """Draw a chart of real daily bars as the network sees it, enlarged."""
-    from services.vision.training_series import stock_series  # noqa: PLC0415 - reads calendars
+    from services.vision.draw_chart import draw_chart  # noqa: PLC0415 - reads calendars
 
+    stocks, splits = load_stocks(RunMode.DEMO), load_splits(RunMode.DEMO)
     try:
         spec = ChartSpec(bars=bars, moving_average=moving_average, volume=volume)  # type: ignore[arg-type]
+        drawn = draw_chart(stocks, splits, spec, symbol, until, scale=scale, show_patterns=detections)
     except ValueError as error:
         _fail(str(error))
-    known = {series.symbol: series for series in stock_series(load_stocks(RunMode.DEMO), load_splits(RunMode.DEMO))}
-    series = known.get(symbol) or next((one for name, one in known.items() if name.partition(".")[0] == symbol.upper()), None)
-    if series is None:
-        _fail(f"no bars of {symbol!r} are shipped; choose one of {', '.join(known)}")
-    last_ms = int(series.ts_close_ms[-1]) if until is None else int((until.replace(tzinfo=dt.UTC)).timestamp() * 1000) + 86_399_999
-    shown = series.adjusted()[series.ts_close_ms <= last_ms][-spec.history :]
-    if len(shown) < spec.bars:
-        _fail(f"{series.symbol} has {len(shown)} bars up to {until:%Y-%m-%d}; a chart needs {spec.bars}: choose a later day")
-    image = render(spec, shown[None])[0]
-    patterns = detect(shown[-spec.bars :])
-    day = dt.datetime.fromtimestamp(int(series.ts_close_ms[series.ts_close_ms <= last_ms][-1]) / 1000, tz=dt.UTC).date()
-    footer = f"{series.symbol} 1d {day} {spec.name}"
-    drawn = picture.annotate(image, patterns, scale=scale, footer=footer) if detections else picture.enlarge(image, scale)
-    drawn.save(out, "PNG")
-    typer.echo(f"{out}: {footer}, hash {image_hash(image)}")
-    for pattern in patterns:
+    drawn.image.save(out, "PNG")
+    typer.echo(f"{out}: {drawn.title}, hash {drawn.hash}")
+    for pattern in drawn.patterns:
         typer.echo(f"  {pattern.label} {pattern.score:.3f} bars {pattern.first_bar} to {pattern.last_bar}")
 
 
@@ -99,7 +85,7 @@ def train(
         lambda epoch: typer.echo(f"epoch {epoch.number}: train {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f} nats"),
     )
     out.write_bytes(trained.data)
-    _log_of(out).write_text(json.dumps(asdict(trained.facts), indent=1) + "\n")
+    training_log_of(out).write_text(json.dumps(asdict(trained.facts), indent=1) + "\n")
     typer.echo(f"{out}: {len(trained.data)} bytes, epoch {trained.facts.best_epoch}, sha256 {trained.facts.sha256}")
 
 
@@ -110,34 +96,17 @@ def evaluate(
     plot: Annotated[Path, typer.Option(help="Calibration plot to write.")] = _PLOT,
 ) -> None:
     """Evaluate the network out of sample beside its baselines; write the model card, its plot, and the evaluation beside the weights."""
-    from services.vision import model_card  # noqa: PLC0415
-    from services.vision.evaluation import evaluate as judge  # noqa: PLC0415
-    from services.vision.training_series import MissingDataError, training_parts  # noqa: PLC0415
+    from services.vision.evaluate_weights import evaluate_weights  # noqa: PLC0415
+    from services.vision.training_series import MissingDataError  # noqa: PLC0415
 
-    log = _log_of(weights)
-    if not log.is_file():
-        _fail(f"the training log {str(log)!r} is not there; `aquiline vision train` writes it beside the weights")
     try:
-        forecaster = load_forecaster(weights)
-        parts, series = training_parts(load_stocks(RunMode.DEMO), load_splits(RunMode.DEMO))
-        evaluation = judge(parts, forecaster)
-        for folder in (card.parent, plot.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        model_card.draw_calibration(evaluation, plot)
+        lines = evaluate_weights(load_stocks(RunMode.DEMO), load_splits(RunMode.DEMO), weights, card, plot)
     except (ForecasterError, MissingDataError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed; the evaluation needs: pip install 'aquiline[vision-train]'")
-    facts = model_card.TrainingFacts(**json.loads(log.read_text()))
-    auc = evaluation.models[0].figures["AUC"]
-    write_skill(weights, facts.sha256, Skill(auc=round(auc.value, 4), auc_low=round(auc.low, 4), auc_high=round(auc.high, 4)))
-    seen = os.path.relpath(plot, card.parent)
-    card.write_text(model_card.markdown(evaluation, series, facts, forecaster.detector, seen))
-    typer.echo(model_card.verdict(evaluation.models))
-    for model in evaluation.models:
-        figures = ", ".join(f"{name} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in model.figures.items())
-        typer.echo(f"{model.name}: {figures}")
-    typer.echo(f"written: {card}, {plot}, {evaluation_file(weights)}")
+    for line in lines:
+        typer.echo(line)
 
 
 @app.command()
@@ -164,10 +133,6 @@ def record(
     recorded = asyncio.run(run_service(forecaster, *reference, load_stocks(RunMode.DEMO), begin))
     save_recorded(recorded, out)
     typer.echo(f"{out}: {len(recorded)} windows, {out.stat().st_size} bytes, by {forecaster.detector.name} {forecaster.detector.version}")
-
-
-def _log_of(weights: Path) -> Path:
-    return weights.with_suffix(".training.json")
 
 
 def _fail(sentence: str) -> NoReturn:

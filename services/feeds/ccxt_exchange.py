@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+import orjson
 import structlog
 from pydantic import ValidationError
 
@@ -208,3 +209,21 @@ def _decimal(value: Any) -> str | None:
 
 def _said(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def ccxt_options(texts: list[str]) -> dict[str, Any]:
+    """Parse ccxt options such as `urls.api.public=http://…`: dots separate tables, values are JSON or text; raise SettingsError."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise SettingsError(f"--option {text!r}: expected KEY=VALUE, such as httpsProxy=http://proxy:3128")
+        *tables, last = key.split(".")
+        table = options
+        for name in tables:
+            table = table.setdefault(name, {})
+        try:
+            table[last] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            table[last] = value
+    return options

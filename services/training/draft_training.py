@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from services.inference.sglang_plugin.capture import layers_to_capture
+from services.inference.captured_layers import layers_to_capture
 from services.training.adapter_training import fingerprint_of, load_model
 from services.training.batches import Batch, batch_of, batches
 from services.training.draft_model import Draft, DraftShape

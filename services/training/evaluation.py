@@ -18,9 +18,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.clock import Clock
+from services.core.clock import Clock, SystemClock
+from services.core.settings import EngineSettings
 from services.core.tokenizer import Tokenizer
 from services.fusion.decide.answer import RATIONALE_TOKENS, Answer, AnswerError, AnswerReader, Entry, answer_regex
+from services.fusion.service import load_tokenizer
+from services.inference.connect import connect
 from services.inference.engine import Engine, EngineError, EngineRequest, Sampling, Usage
 from services.scoring.report.statistics import bootstrap_mean, wilson
 from services.training.examples import Example
@@ -44,6 +47,18 @@ class Asked:
     usage: Usage | None
     facts: dict[str, str]
     """Those of the prompt, as it writes them."""
+
+
+async def ask_engine(
+    settings: EngineSettings, examples: Sequence[Example], *, at_once: int, grammar: bool, progress: Callable[[str], None]
+) -> list[Asked]:
+    """Ask the engine of `settings`, as `ask_all` does."""
+    clock = SystemClock()
+    engine = connect(settings, clock)
+    try:
+        return await ask_all(engine, examples, load_tokenizer(settings), clock, at_once=at_once, grammar=grammar, progress=progress)
+    finally:
+        await engine.close()
 
 
 async def ask_all(

@@ -165,6 +165,23 @@ def to_minicpm(source: Path, folder: Path, scales: Scales | None = None) -> int:
     return scaled
 
 
+def write_form(model: Path, folder: Path, *, adapter: Path | None, scales: Scales | None) -> None:
+    """Write `model`, a folder in Llama's form or a GGUF file, with `adapter` merged in, in MiniCPM's form where there are `scales`.
+
+    Raises ModelError, also when there would be nothing to write.
+    """
+    steps: list[Callable[[Path, Path], object]] = []
+    if model.is_file():
+        steps.append(from_gguf)
+    if adapter is not None:
+        steps.append(lambda source, target: merge(source, adapter, target))
+    if scales is not None:
+        steps.append(lambda source, target: to_minicpm(source, target, scales))
+    if not steps:
+        raise ModelError(f"{model} is in Llama's form already, and no adapter is named: there is nothing to write")
+    in_steps(model, folder, steps)
+
+
 def in_steps(source: Path, folder: Path, steps: Sequence[Callable[[Path, Path], object]]) -> None:
     """Apply `steps` one after the other, each of which writes a folder from another; only the last one is kept, as `folder`."""
     if folder.exists():

@@ -50,3 +50,8 @@ def read_skill(weights: Path, sha256: str) -> Skill | None:
             "write it again, or remove it"
         ) from error
     return evaluated.skill if evaluated.sha256 == sha256 else None
+
+
+def training_log_of(weights: Path) -> Path:
+    """Return where the training log of a weights file is."""
+    return weights.with_suffix(".training.json")

@@ -14,6 +14,7 @@ from sglang.srt.layers.rotary_embedding import RotaryEmbedding
 from sglang.srt.models.minicpm import MiniCPMForCausalLM as StockMiniCPMForCausalLM
 from sglang.srt.models.minicpm import MiniCPMModel as StockMiniCPMModel
 
+from services.inference.captured_layers import layers_to_capture
 from services.inference.sglang_plugin import capture, rope
 
 
@@ -62,8 +63,8 @@ class MiniCPMForCausalLM(StockMiniCPMForCausalLM):  # type: ignore[misc]
             return self.logits_processor(input_ids, hidden / self.scale_width, head, forward_batch, captured)
 
     def set_eagle3_layers_to_capture(self, layer_ids: Sequence[int] | None = None) -> None:
-        """Capture for the draft's `layer_ids` (see `capture.layers_to_capture`); called before CUDA graphs are captured."""
-        self.model.layers_to_capture = capture.layers_to_capture(self.config.num_hidden_layers, layer_ids)
+        """Capture for the draft's `layer_ids` (see `layers_to_capture`); called before CUDA graphs are captured."""
+        self.model.layers_to_capture = layers_to_capture(self.config.num_hidden_layers, layer_ids)
         self.capture_aux_hidden_states = True
 
     def get_embed(self) -> torch.Tensor:

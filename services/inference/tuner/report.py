@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
+from services.inference.launcher import presets
 from services.inference.tuner.grid import label
 from services.inference.tuner.sweep import Row
+
+
+def finish(rows: Sequence[Row], folder: Path) -> str:
+    """Print the table, write plot and best preset to `folder`, and return what to do next; raise ValueError when nothing was measured."""
+    console = Console()
+    console.print(table(rows))
+    if not plot(rows, folder / "tuned.png"):
+        Console(stderr=True).print("no plot: matplotlib is not installed")
+    if not rows or rows[0].score is None:
+        raise ValueError("no combination could be measured; what each said stands above")
+    preset = folder / "tuned.toml"
+    presets.write(rows[0].preset, preset)
+    return f"best: {label(rows[0].preset)}, written to {preset}: aquiline engine serve --preset {preset}"
 
 
 def table(rows: Sequence[Row]) -> Table:

@@ -13,13 +13,13 @@ from rich.console import Console
 from deploy.local import LocalKafka
 from schemas import AuditRecord
 from services.backtest.backtest_plan import prepare as prepare_backtest
-from services.cli.config import as_toml
 from services.core.bus import BusError
 from services.core.settings import EngineSettings
 from services.demo.report import AUDIT, SIGNALS
 from services.demo.run import run_demo
 from services.demo.screen import Screen
 from services.demo.setup import set_up
+from services.doctor.settings_in_force import as_toml
 from services.fusion.service import load_tokenizer
 from services.inference.simulator.server import Simulator
 from services.inference.simulator.timing import Calibration

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.cli.engine import prefixes_in_use
 from services.core.clock import SystemClock
+from services.doctor.engine_start import prefixes_in_use
 from services.fusion.decide.answer import answer_regex
 from services.inference.engine import Chunk, EngineError, EngineRequest, Sampling
 from services.inference.launcher import serving, warming

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.inference.captured_layers import layers_to_capture
 from services.inference.sglang_plugin import capture, rope
 from tests.unit.inference_engine.minicpm import PlainMiniCPM
 
@@ -22,7 +23,7 @@ def test_captured_states_are_those_before_the_draft_s_layers_and_the_last_one_is
     model = PlainMiniCPM.random(seed, layers=layers)
     ids = torch.arange(11) * 7 % 97
     before = model.hidden_states(ids)
-    wanted = capture.layers_to_capture(layers, None)
+    wanted = layers_to_capture(layers, None)
     last, captured = capture.run_layers(range(layers), model.layer, before[0], wanted)
     torch.testing.assert_close(last, before[-1])
     assert len(captured) == 3
@@ -40,14 +41,14 @@ def test_captured_states_are_not_changed_by_the_layers_after_them() -> None:
 
 
 def test_ids_named_by_the_draft_mean_outputs_so_that_each_is_raised_by_one() -> None:
-    assert capture.layers_to_capture(32, None) == (2, 16, 29)
-    assert capture.layers_to_capture(32, [1, 15, 28]) == (2, 16, 29)
+    assert layers_to_capture(32, None) == (2, 16, 29)
+    assert layers_to_capture(32, [1, 15, 28]) == (2, 16, 29)
 
 
 @pytest.mark.parametrize("ids", [[1, 15, 40], [15, 1, 28], [3, 3, 4], [-4, 2, 3]])
 def test_layers_that_the_target_lacks_or_that_do_not_ascend_are_refused(ids: list[int]) -> None:
     with pytest.raises(ValueError, match="eagle_aux_hidden_state_layer_ids"):
-        capture.layers_to_capture(32, ids)
+        layers_to_capture(32, ids)
 
 
 class StockLongRope:
