@@ -10,6 +10,7 @@ from redis.backoff import NoBackoff
 
 from services.core.settings import RedisSettings, SettingsError
 
+_CONNECT_S: Final = 5.0
 _READ_BYTES: Final = 262_144
 """What asyncio takes from a socket at a time, and more than a prompt of 32K tokens."""
 
@@ -19,8 +20,9 @@ def connect(settings: RedisSettings) -> redis_async.Redis | None:
 
     Concurrent commands take connections from a pool: with one shared connection they wait for each other's round trips, and with Redis
     1 ms away four callers get a third of the answers (`benchmarks/redis_clients.py`). A connection that turns out to be broken is replaced
-    once, without a pause. Only connecting has a timeout here, since callers bound the whole answer; a timeout on each read and write as
-    well would make a task of each write, and send it a turn of the loop later.
+    once, without a pause. Callers bound the whole answer. The timeout of connecting only ends attempts that no caller waits for: it is far
+    above `redis.budget_ms`, as a process that computes for longer than the budget would lose its own connections. A timeout on each read
+    and write as well would make a task of each write, and send it a turn of the loop later.
     """
     if settings.url == "none://":
         return None
@@ -36,7 +38,7 @@ def connect(settings: RedisSettings) -> redis_async.Redis | None:
         settings.url,
         username=settings.username,
         password=settings.password.get_secret_value() if settings.password else None,
-        socket_connect_timeout=settings.budget_ms / 1000,
+        socket_connect_timeout=_CONNECT_S,
         socket_timeout=None,  # redis-py's own default is 5 s
         socket_read_size=_READ_BYTES,
         retry=Retry(NoBackoff(), retries=1),

@@ -32,6 +32,9 @@ _LENGTHS_AT: Final = _HEADER.size + _SHAPE.size
 _MAGIC: Final = b"AQL3"
 _IDS: Final[dict[int, np.dtype[Any]]] = {2: np.dtype("<u2"), 4: np.dtype("<i4")}
 _MAX_PENDING_WRITES: Final = 64
+_WRITE_S: Final = 5.0
+"""No decision waits for a write. Under the budget of reads, writes timed out while a starting worker held the loop up by building prompts
+(four in two seconds of one start), and each counted towards opening the breaker although Redis had answered."""
 
 _log = structlog.get_logger()
 
@@ -181,7 +184,7 @@ class PrefixStore:
 
         async def write(client: redis_async.Redis) -> None:
             try:
-                async with asyncio.timeout(self._settings.budget_ms / 1000), client.pipeline(transaction=False) as pipeline:
+                async with asyncio.timeout(_WRITE_S), client.pipeline(transaction=False) as pipeline:
                     commands(pipeline)
                     await pipeline.execute()
             except (RedisError, OSError, TimeoutError) as error:
