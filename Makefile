@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cluster chaos fuzz soak check check-deploy bench luck up down up-local down-local clean setup format generate lock test-setup servers
+.PHONY: help demo test test-cluster test-containers chaos fuzz soak check check-deploy bench luck up down up-local down-local clean setup format generate lock test-setup servers
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -26,6 +26,10 @@ test: test-setup ## everything that is checked: make check, make check-deploy, a
 test-cluster: $(TEST) ## apply every Kubernetes overlay to a real API server and scheduler, without containers; the first run builds them (Go 1.24)
 	@deploy/setup/system cluster
 	@STORE=1 STORED_BY="make test-cluster" $(BIN)/python -m tests.cluster
+
+test-containers: test-setup ## build the images and run the Compose file on a real Docker Engine, one of its own where none answers (docs/compose.md)
+	@docker info >/dev/null 2>&1 || deploy/setup/system containers
+	@CONTAINERS=1 STORE=1 STORED_BY="make test-containers" $(BIN)/pytest tests/containers -q -s
 
 chaos: test-setup ## kill worker, Redis, broker, engine and members under load, and judge by the topics; ROUNDS=25 is 100 kills of the worker, SEED=1 others
 	@STORE=1 STORED_BY="make chaos ROUNDS=$(or $(ROUNDS),1)" ROUNDS=$(or $(ROUNDS),1) CHAOS_SEED=$(or $(SEED),0) $(BIN)/pytest tests/chaos -q -s
