@@ -11,7 +11,7 @@ import orjson
 
 from benchmarks.harness import RESULTS
 
-RUNS: Final = ("cluster",)
+RUNS: Final = ("cluster", "containers")
 """Runs of real systems: `make test-NAME` stores its figures, and the docstring of tests/NAME says what it does and what stands in."""
 _ROOT: Final = Path(__file__).parents[1]
 DOCUMENT: Final = _ROOT / "docs" / "benchmarks.md"

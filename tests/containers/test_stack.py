@@ -211,6 +211,7 @@ def test_after_a_restart_of_the_daemon_everything_comes_back_by_itself(stack: Pr
 
 def _kept(stack: Project) -> tuple[str, dict[int, int], list[tuple[int, int, bytes]]]:
     """Return what must outlive containers: a secret, how far the feed is, and the first signals."""
+    until(lambda: _TOPICS.count(Topic.STRATEGY_SIGNALS) >= 20, "twenty signals", told=stack.states)
     secret = stack.execute("console", "cat", "/run/aquiline/secrets/aquiline_console__token").stdout
     return secret, _TOPICS.ends(Topic.CANDLES), _TOPICS.read(Topic.STRATEGY_SIGNALS)[:20]
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from typing import Final, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Final
 from uuid import UUID
 
 from confluent_kafka import Consumer, TopicPartition
 
-from schemas import AuditRecord, MarketFeatures, Message, Outcome, RunMode, Signal, Topic, decode_signal_message, topic_name
+from schemas import AuditRecord, MarketFeatures, Outcome, RunMode, Signal, Topic, decode_signal_message, topic_name
 
 BOOTSTRAP: Final = "127.0.0.1:9092"
 _POLL_S: Final = 1.0
 _BATCH: Final = 5_000
-
-Decoded = TypeVar("Decoded", bound=Message)
+_DECISION_S: Final = 30.0
 
 
 class Topics:
@@ -64,26 +65,34 @@ class Topics:
         return [AuditRecord.decode(value) for _, _, value in self.read(Topic.SIGNAL_AUDIT)]
 
     def broken_promises(self) -> list[str]:
-        """Return a sentence for each trigger with two outcomes or none, and for each signal and published outcome that lack each other."""
-        # Read in this order: a signal is acknowledged before its outcome is written, and a bar before both.
-        audits, signals, bars = self.audits(), self.signals(), self.read(Topic.MARKET_FEATURES)
+        """Return a sentence for each trigger with two outcomes or none, and for each published outcome without its signal.
+
+        Every closed daily bar between the first and the newest decided one of its symbol must be decided, by a trigger of the bar or of its
+        chart; it is waited for, since a decision takes a moment.
+        """
+        bars = self._closed_bars()
+        audits = self.audits()
+        newest = {symbol: max(times) for symbol, times in _decided(audits).items()}
+        end = time.monotonic() + _DECISION_S
+        while missing := _undecided(bars, _decided(audits), newest):
+            if time.monotonic() > end:
+                break
+            time.sleep(_POLL_S)
+            audits = self.audits()
+        broken = [f"the bar of {symbol} that closed at {close_ms} has no outcome" for symbol, close_ms in missing]
         outcomes: dict[UUID, set[object]] = defaultdict(set)
         for audit in audits:
             outcomes[audit.trigger_id].add((audit.outcome, audit.signal_id))
-        broken = [f"trigger {trigger} has {len(ended)} outcomes" for trigger, ended in outcomes.items() if len(ended) > 1]
+        broken += [f"trigger {trigger} has {len(ended)} outcomes" for trigger, ended in outcomes.items() if len(ended) > 1]
+        # Read after the audit: a signal is acknowledged before its outcome is written.
+        signals = {signal.signal_id for signal in self.signals()}
         published = {audit.signal_id for audit in audits if audit.outcome is Outcome.PUBLISHED}
-        broken += [f"outcome published without its signal {one}" for one in published - {signal.signal_id for signal in signals}]
-        decided = defaultdict(set)
-        for audit in audits:
-            if audit.trigger.topic == topic_name(Topic.MARKET_FEATURES, RunMode.DEMO):
-                decided[audit.trigger.partition].add(audit.trigger.offset)
-        for partition, offset, value in bars:
-            begun = decided[partition]
-            if begun and min(begun) < offset < max(begun) and offset not in begun:
-                bar = MarketFeatures.decode(value)
-                if bar.closed and bar.interval == "1d":
-                    broken.append(f"the bar of {bar.symbol} at {partition}/{offset} has no outcome")
-        return broken
+        return [*broken, *(f"outcome published without its signal {one}" for one in published - signals)]
+
+    def _closed_bars(self) -> list[tuple[str, int]]:
+        """Return symbol and closing time of each closed daily bar."""
+        bars = [MarketFeatures.decode(value) for _, _, value in self.read(Topic.MARKET_FEATURES)]
+        return [(bar.symbol, bar.ts_close_ms) for bar in bars if bar.closed and bar.interval == "1d"]
 
     def _consumer(self) -> Consumer:
         return Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "outside", "enable.auto.commit": False})
@@ -91,3 +100,20 @@ class Topics:
     def _ends(self, consumer: Consumer, name: str) -> dict[int, int]:
         partitions = consumer.list_topics(name, timeout=30).topics[name].partitions
         return {number: consumer.get_watermark_offsets(TopicPartition(name, number), timeout=30)[1] for number in partitions}
+
+
+def _decided(audits: Iterable[AuditRecord]) -> dict[str, set[int]]:
+    """Return the event times of decided triggers by symbol."""
+    decided: dict[str, set[int]] = defaultdict(set)
+    for audit in audits:
+        decided[audit.symbol].add(audit.trigger.ts_event_ms)
+    return decided
+
+
+def _undecided(bars: Iterable[tuple[str, int]], decided: Mapping[str, set[int]], newest: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return the bars after the first decided one and before the newest, of their symbol, that are not decided."""
+    return [
+        (symbol, close_ms)
+        for symbol, close_ms in bars
+        if symbol in newest and min(decided[symbol]) < close_ms < newest[symbol] and close_ms not in decided[symbol]
+    ]
