@@ -67,8 +67,9 @@ class Topics:
     def broken_promises(self) -> list[str]:
         """Return a sentence for each trigger with two outcomes or none, and for each published outcome without its signal.
 
-        Every closed daily bar between the first and the newest decided one of its symbol must be decided, by a trigger of the bar or of its
-        chart; it is waited for, since a decision takes a moment.
+        Every closed daily bar between the first and the newest decided one of its symbol must be decided, whichever of its records made the
+        trigger: after a restart the market service publishes again what it had not committed, and the second record is a duplicate. It is
+        waited for, since a decision takes a moment.
         """
         bars = self._closed_bars()
         audits = self.audits()
