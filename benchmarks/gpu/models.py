@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from services.inference.minicpm_configuration import CONFIGURATION
+
 VOCABULARY = 73_448
 IM_END = 73_440
 TARGET = {
@@ -53,26 +55,6 @@ DRAFT = {
     "tie_word_embeddings": False,
     "torch_dtype": "bfloat16",
 }
-CONFIGURATION = """\
-from transformers import PretrainedConfig
-
-
-class MiniCPMConfig(PretrainedConfig):
-    model_type = "minicpm"
-    keys_to_ignore_at_inference = ["past_key_values"]
-
-    def __init__(
-        self, scale_emb=1, scale_depth=1, dim_model_base=1, rope_theta=10000.0, rope_scaling=None, pad_token_id=None, **kwargs
-    ):
-        self.scale_emb = scale_emb
-        self.scale_depth = scale_depth
-        self.dim_model_base = dim_model_base
-        self.rope_theta = rope_theta
-        self.rope_scaling = rope_scaling
-        # Some transformers give it no default, and SGLang's model reads it.
-        self.pad_token_id = pad_token_id
-        super().__init__(**kwargs)
-"""
 SPECIAL = {0: "<unk>", 1: "<s>", 2: "</s>", IM_END: "<|im_end|>", IM_END + 1: "<|im_start|>"}
 
 

@@ -120,7 +120,6 @@ def tune(
         train, test = parts_of(examples_file)
         settings = AdapterSettings(
             rank=rank,
-            alpha=2 * rank,
             learning_rate=learning_rate,
             batch_tokens=batch_tokens,
             epochs=epochs,
@@ -132,7 +131,7 @@ def tune(
             from services.training.tiny import dry_examples, tiny_model  # noqa: PLC0415
 
             model, train, test = tiny_model(out / "tiny-model", train), dry_examples(train), dry_examples(test)
-            settings = AdapterSettings(rank=rank, alpha=2 * rank, batch_tokens=512, steps=2, seed=seed)
+            settings = AdapterSettings(rank=rank, batch_tokens=512, steps=2, seed=seed)
         folder = llama_folder(model, out, say)
         done = train_adapter(folder, train, test[:held_out], out, settings, progress=say, wanted=wanted)
     ended(

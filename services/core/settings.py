@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 from pydantic_settings import (
     SettingsError as PydanticSettingsError,
@@ -31,8 +29,8 @@ from pydantic_settings import (
 
 from schemas import Interval, RunMode
 from services.core.fusion_settings import FusionSettings
-from services.strategy.folder import TOML, StrategyError, read
-from services.strategy.model import STRATEGY_SETTINGS
+from services.core.settings_sources import SettingsFile, StrategyFolder
+from services.strategy.folder import StrategyError
 from services.strategy.section import NotNegative, Positive, Section
 
 ENGINE_GROUP: Final = "aquiline.engines"
@@ -380,8 +378,8 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
                 secrets_nested_delimiter="__",
                 secrets_dir_missing="ok",
             )
-            toml = _TomlSource(settings_cls, toml_file=file)
-            strategy = _StrategySource(settings_cls, (overrides or {}).get("fusion", {}))
+            toml = SettingsFile(settings_cls, toml_file=file)
+            strategy = StrategyFolder(settings_cls, (overrides or {}).get("fusion", {}))
             return init_settings, env_settings, nested, toml, strategy
 
     try:
@@ -392,46 +390,6 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
         raise SettingsError(f"fusion.strategy: {error}") from error
     except (tomllib.TOMLDecodeError, PydanticSettingsError) as error:
         raise SettingsError(f"settings cannot be read ({file or 'variables'}): {error}") from error
-
-
-class _TomlSource(TomlConfigSettingsSource):
-    """The settings file. A relative path of a strategy is relative to it, so that both move together."""
-
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        fusion = values.get("fusion")
-        if isinstance(fusion, dict) and isinstance(fusion.get("strategy"), str) and isinstance(self.toml_file_path, Path):
-            values = {**values, "fusion": {**fusion, "strategy": str(self.toml_file_path.parent / fusion["strategy"])}}
-        return values
-
-
-class _StrategySource(PydanticBaseSettingsSource):
-    """What the strategy's folder sets. Deadlines, permits and epochs may be overridden; anything else has one place, the folder."""
-
-    def __init__(self, settings_cls: type[BaseSettings], overrides: Mapping[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._overrides = overrides
-        """The worker's settings that this one run overrides, on its command line."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        del field
-        return self.current_state.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        given = self.current_state.get("fusion", {})
-        folder = given.get("strategy") if isinstance(given, dict) else None
-        if not isinstance(folder, str | Path):
-            return {}
-        strategy = read(Path(folder))
-        twice = sorted((given.keys() & STRATEGY_SETTINGS.keys()) - self._overrides.keys())
-        if twice:
-            places = ", ".join(f"fusion.{key} to {STRATEGY_SETTINGS[key]}" for key in twice)
-            raise SettingsError(
-                f"the strategy sets what the model is shown, when it is asked and within which limits: in {Path(folder) / TOML}, move "
-                f"{places}, and remove it from settings file and variables"
-            )
-        # What is given takes a table's place as a whole: entries of two tables by interval would mix.
-        return {"fusion": {key: value for key, value in strategy.worker_values().items() if key not in given}}
 
 
 def _refuse_unknown_variables() -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from services.training.batches import Batch, batch_of, batches
 from services.training.examples import Example
-from services.training.training_loop import LoopSettings, Trained, device_of, finish, on_device, run
+from services.training.training_loop import LoopSettings, Trained, TrainingSettings, device_of, finish, on_device, run
 
 MODULES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _KEPT: Final = (
@@ -29,18 +29,11 @@ _LARGE: Final = 10**9
 """Parameters above which activations are computed again in the backward pass rather than kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterSettings:
-    """`rank` and `alpha` of the LoRA; `batch_tokens` bounds a step's padded tokens; 0 `steps` is one epoch."""
+@dataclass(frozen=True, kw_only=True)
+class AdapterSettings(TrainingSettings):
+    """`rank` is that of the LoRA; its alpha is twice that."""
 
     rank: int = 8
-    alpha: int = 16
-    learning_rate: float = 1e-3
-    batch_tokens: int = 32_768
-    epochs: int = 1
-    steps: int = 0
-    budget_s: float | None = None
-    seed: int = 0
 
 
 def train_adapter(
@@ -63,7 +56,7 @@ def train_adapter(
     if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    lora = peft.LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(MODULES), task_type="CAUSAL_LM")
+    lora = peft.LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=list(MODULES), task_type="CAUSAL_LM")
     adapted = peft.get_peft_model(model, lora)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     order = list(batches(examples, tokens=settings.batch_tokens, epochs=settings.epochs, seed=settings.seed))

@@ -23,25 +23,20 @@ from services.training.batches import Batch, batch_of, batches
 from services.training.draft_model import Draft, DraftShape
 from services.training.examples import Example
 from services.training.model_folder import read_config
-from services.training.training_loop import LoopSettings, Trained, device_of, finish, on_device, run
+from services.training.training_loop import LoopSettings, Trained, TrainingSettings, device_of, finish, on_device, run
 
 _DECAY: Final = 0.8
 """What the loss of each further step of a chain counts: later tokens are only reached where the earlier ones were right."""
 
 
-@dataclass(frozen=True, slots=True)
-class DraftSettings:
-    """Widths of the draft, length of its chains, and how long it is trained; 0 `steps` is all epochs."""
+@dataclass(frozen=True, kw_only=True)
+class DraftSettings(TrainingSettings):
+    """Widths of the draft, in units and tokens, and the length of its chains, in tokens."""
 
     intermediate_size: int = 1_024
     draft_vocab_size: int = 2_048
     chain: int = 3
-    learning_rate: float = 1e-3
-    batch_tokens: int = 32_768
     epochs: int = 3
-    steps: int = 0
-    budget_s: float | None = None
-    seed: int = 0
 
 
 class Chains(NamedTuple):

@@ -20,7 +20,7 @@ Part = Literal["train", "test"]
 _FORMAT: Final = 1
 
 
-class ExamplesError(Exception):
+class ExamplesError(ValueError):
     """The file of examples cannot be used; the text says why."""
 
 

@@ -19,34 +19,16 @@ from safetensors.torch import load_file, save_file
 
 from services.inference.local.adapter import LAYER_NAMES, AdapterError, Lora, lora_of
 from services.inference.local.vocabulary import tokenizer_config, tokenizer_json
+from services.inference.minicpm_configuration import CONFIGURATION
 
 _TOP: Final = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-_CONFIGURATION: Final = """\
-from transformers import PretrainedConfig
 
 
-class MiniCPMConfig(PretrainedConfig):
-    model_type = "minicpm"
-    keys_to_ignore_at_inference = ["past_key_values"]
-
-    def __init__(
-        self, scale_emb=1, scale_depth=1, dim_model_base=1, rope_theta=10000.0, rope_scaling=None, pad_token_id=None, **kwargs
-    ):
-        self.scale_emb = scale_emb
-        self.scale_depth = scale_depth
-        self.dim_model_base = dim_model_base
-        self.rope_theta = rope_theta
-        self.rope_scaling = rope_scaling
-        self.pad_token_id = pad_token_id
-        super().__init__(**kwargs)
-"""
-
-
-class ModelError(Exception):
+class ModelError(ValueError):
     """The model cannot be read or written; the text says why."""
 
 
@@ -161,7 +143,7 @@ def to_minicpm(source: Path, folder: Path, scales: Scales | None = None) -> int:
         }
     )
     _rewrite(source, folder, changed, scale)
-    (folder / "configuration_minicpm.py").write_text(_CONFIGURATION, encoding="utf-8")
+    (folder / "configuration_minicpm.py").write_text(CONFIGURATION, encoding="utf-8")
     return scaled
 
 

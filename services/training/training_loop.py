@@ -21,6 +21,18 @@ _WARM_UP_SHARE: Final = 0.05
 _TIMED_STEPS: Final = 8
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What every training is told. `batch_tokens` bounds a step's padded tokens; 0 `steps` is all epochs; `budget_s` is in seconds."""
+
+    learning_rate: float = 1e-3
+    batch_tokens: int = 32_768
+    epochs: int = 1
+    steps: int = 0
+    budget_s: float | None = None
+    seed: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
     """How to train: `steps` updates, at most; `learning_rate` is the highest; a checkpoint is written every so many steps."""

@@ -17,7 +17,7 @@ from services.training.examples import ExamplesError, load, save
 from services.training.tiny import tiny_model
 from tests.unit.training.build import VOCABULARY, examples
 
-SETTINGS = AdapterSettings(rank=4, alpha=8, batch_tokens=120, epochs=4, steps=12, learning_rate=1e-2)
+SETTINGS = AdapterSettings(rank=4, batch_tokens=120, epochs=4, steps=12, learning_rate=1e-2)
 
 
 def _train(folder: Path, model: Path, *, stop_after: int | None = None) -> bool:
@@ -60,6 +60,25 @@ def test_the_commands_dry_run_both_trainings_on_a_cpu(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
     assert (tmp_path / "draft" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("command", ["tune", "eval", "train"])
+def test_examples_that_are_not_there_are_refused_in_a_sentence(command: str, tmp_path: Path) -> None:
+    where = ["--url", "http://127.0.0.1:9"] if command == "eval" else ["--model", "none", "--out", str(tmp_path / "out")]
+    arguments = [command, str(tmp_path / "missing.npz.xz"), *where]
+    result = CliRunner().invoke(draft_app if command == "train" else app, arguments)
+    assert (result.exit_code, "missing.npz.xz" in result.output) == (2, True), result.output
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+def test_a_model_that_is_none_is_refused_in_a_sentence(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "examples.npz.xz"
+    save(examples(8), file, {"tokenizer": "t"})
+    (tmp_path / "model").mkdir()
+    arguments = [command, str(file), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(draft_app if command == "train" else app, arguments)
+    assert result.exit_code == 2, result.output
+    assert str(tmp_path / "model") in result.output
 
 
 def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
