@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -32,6 +33,9 @@ def samples(
     stay: Annotated[
         bool, typer.Option("--stay", help="Wait to be stopped after the last bar, for a container that is restarted whenever it ends.")
     ] = False,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Created once the first bar is published, or every bar was published before.")
+    ] = None,
     bars_per_second: Annotated[float, typer.Option(min=0.001, help="Sessions a second after the start.")] = 1.5,
     start: Annotated[
         dt.datetime, typer.Option(formats=DAY, metavar="DATE", help="First day published at that pace.", show_default="2006-01-01")
@@ -55,15 +59,21 @@ def samples(
     parts = [Part(begin_ms, start_ms, AsFastAsPossible())]
     if not history_only:
         parts.append(Part(start_ms, None, BarsPerSecond(bars_per_second)))
-    asyncio.run(_play(settings, parts, wait=history_only, stay=stay))
+    asyncio.run(_play(settings, parts, wait=history_only, stay=stay, ready_file=ready_file))
 
 
-async def _play(settings: Settings, parts: Sequence[Part], *, wait: bool, stay: bool) -> None:
+async def _play(settings: Settings, parts: Sequence[Part], *, wait: bool, stay: bool, ready_file: Path | None) -> None:
     """Play the parts; at SIGTERM stop with everything sent acknowledged, so that the next run continues there."""
     clock = SystemClock()
     bus = connect(settings.bus, clock)
-    playing = asyncio.ensure_future(play_on(bus, clock, settings.run_mode, parts, _report))
     stopped = asyncio.Event()
+
+    def sent(count: int, candle: Candle) -> None:
+        if count == 1:
+            _ready(ready_file)
+        _report(count, candle)
+
+    playing = asyncio.ensure_future(play_on(bus, clock, settings.run_mode, parts, sent))
 
     def stop() -> None:
         stopped.set()
@@ -73,6 +83,7 @@ async def _play(settings: Settings, parts: Sequence[Part], *, wait: bool, stay: 
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         count = await playing
+        _ready(ready_file)
         _say(f"published {count} candles on {topic_name(Topic.CANDLES, settings.run_mode)}")
         if wait:
             await wait_until_read(bus, settings, lambda group: _say(f"waiting until group {group} has read them"))
@@ -83,6 +94,11 @@ async def _play(settings: Settings, parts: Sequence[Part], *, wait: bool, stay: 
         _say("stopped; the next run continues from here")
     finally:
         await bus.close()
+
+
+def _ready(file: Path | None) -> None:
+    if file is not None:
+        file.touch()
 
 
 def _report(count: int, candle: Candle) -> None:

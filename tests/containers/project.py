@@ -78,13 +78,8 @@ class Project:
 
         Returns once all are healthy, or have ended well if jobs; raises ComposeError when one is not, or not in time.
         """
-        self.compose("up", "--detach", "--no-build", *services, timeout_s=timeout_s)
-        end = time.monotonic() + timeout_s
-        while not all(_is_well(container) for container in self.containers().values()):
-            unhealthy = [name for name, one in self.containers().items() if one["State"].get("Health", {}).get("Status") == "unhealthy"]
-            if unhealthy or time.monotonic() > end:
-                raise ComposeError(f"not everything is healthy, after at most {timeout_s:.0f} s:\n{self.states()}")
-            time.sleep(_LOOK_S)
+        waiting = ("--wait", "--wait-timeout", str(round(timeout_s)))
+        self.compose("up", "--detach", "--no-build", *waiting, *services, timeout_s=2 * timeout_s)
 
     def down(self, *, volumes: bool = False) -> None:
         """End and delete the containers, and with `volumes` their data."""
