@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ _PROGRAMS: Final = ("dockerd", "tini", "iptables", "unshare", "ip")
 _RANGES: Final = ("10.213.0.0/16", "172.29.0.0/16", "192.168.224.0/19")
 """The first that no route of the machine overlaps is used."""
 _BRIDGE: Final = "docker0"
+_ENGINES_RULE: Final = re.compile(r"DOCKER|\bdocker0\b|\bbr-[0-9a-f]{12}\b")
 _FORWARDING: Final = Path("/proc/sys/net/ipv4/ip_forward")
 _STOP_S: Final = 60.0
 _SUBNET_BITS: Final = 24
@@ -108,6 +110,7 @@ class PrivateEngine(LocalServer):
         self._before = None
         if not bridge:
             _run("ip", "link", "delete", _BRIDGE)
+            _forget_rules()
         _run("iptables", "-P", "FORWARD", policy)
         _FORWARDING.write_text(forwarding)
 
@@ -129,6 +132,12 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 def _forward_policy() -> str:
     rules = _run("iptables", "-S", "FORWARD").stdout.split()
     return rules[2] if rules[:2] == ["-P", "FORWARD"] else "ACCEPT"
+
+
+def _forget_rules() -> None:
+    """Delete the engine's chains and rules; every other rule stays."""
+    kept = [line for line in _run("iptables-save").stdout.splitlines() if not _ENGINES_RULE.search(line)]
+    subprocess.run(["iptables-restore"], input="\n".join(kept) + "\n", text=True, capture_output=True, check=False)  # noqa: S607 - the one on PATH
 
 
 def _free_range() -> ipaddress.IPv4Network:
