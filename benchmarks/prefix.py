@@ -226,7 +226,7 @@ def sliding(shelf: Shelf, feed: list[MarketFeatures], tokenizer: Tokenizer, engi
 
 def _tail(book: Book) -> str:
     vision = book.current_vision(INTERVAL)
-    return tail_text(book, INTERVAL, book.epochs.frozen(INTERVAL), vision, facts(book, INTERVAL, vision), question=QUESTION["line"])
+    return tail_text(book, INTERVAL, book.epochs.frozen(INTERVAL), vision, facts(book, INTERVAL, vision)) + QUESTION["line"]
 
 
 def _remembering(tokenizer: Tokenizer) -> Callable[[str], TokenIds]:

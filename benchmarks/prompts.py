@@ -28,7 +28,7 @@ def window_for(tokens: int, bars_since: float, tokenizer: Tokenizer, symbol: str
     for number in range(_LOOKED_AT):
         book.fold_market(MarketFeatures.decode(walk.bar(START_MS + number * MINUTE_MS)))
     vision = book.current_vision("1m")
-    around = tail_text(book, "1m", book.epochs.frozen("1m"), vision, facts(book, "1m", vision), question=QUESTION["line"])
+    around = tail_text(book, "1m", book.epochs.frozen("1m"), vision, facts(book, "1m", vision)) + QUESTION["line"]
     fixed = sum(map(len, tokenizer.encode_batch([rules(shipped(), "line"), instrument_block(book.instrument, book.calendar.zone), around])))
     lines = Rows(book, "1m", digits_for(book.epochs.frozen("1m").range_bp)).before(_LOOKED_AT, _LOOKED_AT)
     a_line = sum(map(len, tokenizer.encode_batch(lines))) / len(lines)

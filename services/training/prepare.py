@@ -21,6 +21,8 @@ from services.fusion.prompt import wording
 from services.fusion.prompt.blocks import Encoder
 from services.fusion.prompt.chat import TEMPLATES, Piece
 from services.fusion.prompt.labels import labels_of, question
+from services.fusion.prompt.rules import rules
+from services.fusion.prompt.short_tail import flash_text
 from services.fusion.prompt.version import version_of
 from services.inference.engine import TokenIds
 from services.strategy.folder import shipped
@@ -167,8 +169,14 @@ class _Writer:
             before = next((one for one in wording.CONTRACT.values() if row.system.endswith(one)), None)
             if before is None:
                 return "the answer contract is in words of another version"
-            system = row.system.removesuffix(before) + wording.CONTRACT[form]
-            ids = self._prompt(system, row.prompt.removesuffix(asked) + self._questions[kind])
+            system, user = row.system.removesuffix(before) + wording.CONTRACT[form], row.prompt.removesuffix(asked)
+            if kind == "flash":
+                if system != rules(shipped(), form):
+                    return "mode flash with another strategy than the shipped one"
+                system, user = rules(shipped(), form, flash=True), flash_text(user, shipped(), self._questions[kind])
+            else:
+                user += self._questions[kind]
+            ids = self._prompt(system, user)
         pieces: list[tuple[TokenIds, bool]] = [(ids, False)]
         if kind == "flash":
             pieces.append((self._tokenizer.encode(self._labels[taught.action if taught.action in self._labels else "hold"]), True))

@@ -25,8 +25,10 @@ from services.fusion.prompt.chat import TEMPLATES
 from services.fusion.prompt.facts import NO_FACTS, facts
 from services.fusion.prompt.labels import Labels, labels_of, question
 from services.fusion.prompt.layout import PAGE_BARS, Base, Layout, tail_text
+from services.fusion.prompt.lines import shows_dates
 from services.fusion.prompt.prefix import RUN_BLOCKS, EpochPrefix
 from services.fusion.prompt.rules import rules
+from services.fusion.prompt.short_tail import short_tail
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.version import version_of
 from services.fusion.state.book import Book
@@ -58,6 +60,7 @@ def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str
         [settings.slow_window(interval) for interval in settings.intervals],
         settings.max_vision_age_bars,
         *(() if settings.day_zero_ms is None else (settings.day_zero_ms,)),
+        *((settings.mode,) if settings.mode == "flash" else ()),
     )
     return hashlib.blake2b(repr(shape).encode(), digest_size=8).hexdigest()
 
@@ -118,7 +121,7 @@ class PromptBuilder:
         self._settings = settings
         self.hooks = Hooks.of(settings.strategy)
         self.template = TEMPLATES[template]
-        self.rules = rules(settings.strategy, settings.answer_form)
+        self.rules = rules(settings.strategy, settings.answer_form, flash=settings.mode == "flash")
         self._layout = Layout(self.template, self.rules, settings)
         self._encoder = Encoder(tokenizer, self.template)
         self._tokenizer = tokenizer
@@ -159,7 +162,8 @@ class PromptBuilder:
         vision = book.current_vision(interval)
         values = facts(book, interval, vision, own)
         rows = self._layout.since(book, interval, frozen, book.epochs.entered(interval), boundary)
-        tail = tail_text(book, interval, frozen, vision, values, question=self._question(mode))
+        tail = tail_text(book, interval, frozen, vision, values)
+        tail = self._asked_in_flash(tail, interval) if mode == "flash" else tail + self._question(mode)
         bars = book.bars[interval]
         return Plan(prefix, rows, tail, mode, vision, {"close": bars.close[-1], **bars.features, **values}, view)
 
@@ -273,9 +277,10 @@ class PromptBuilder:
         """Return the tokens of all prefixes in use."""
         return sum(prefix.tokens for prefix in self._prefixes.values())
 
+    def _asked_in_flash(self, tail: str, interval: str) -> str:
+        return short_tail(tail, self._settings.strategy, daily=shows_dates(interval), question=question(self.labels))
+
     def _question(self, mode: Mode) -> str:
-        if mode == "flash":
-            return question(self.labels)
         # A thought says why by itself.
         explained = mode == "fast" and self._settings.rationale == "short"
         return (wording.EXPLAINED_QUESTION if explained else wording.QUESTION)[self._settings.answer_form]

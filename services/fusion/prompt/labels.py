@@ -43,5 +43,5 @@ def labels_of(tokenizer: Tokenizer) -> Labels:
 
 def question(labels: Labels) -> str:
     """Return the question whose answer is one label."""
-    meanings = ", ".join(text if text == action else f"{text} for {action}" for action, text in labels.texts.items())
-    return wording.FLASH_QUESTION.format(labels=meanings)
+    *before, last = (text if text == action else f"{text} for {action}" for action, text in labels.texts.items())
+    return wording.FLASH_QUESTION.format(labels=f"{', '.join(before)} or {last}")

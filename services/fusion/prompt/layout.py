@@ -86,8 +86,8 @@ class Layout:
         return head
 
 
-def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, values: Mapping[str, float], *, question: str) -> str:
-    """Return the tail: time and session, open bars, facts, vision features, the question. Not cached: keep it short."""
+def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, values: Mapping[str, float]) -> str:
+    """Return the tail but for its question: time and session, open bars, facts, vision features. Not cached: keep it short."""
     bars, calendar = book.bars[interval], book.calendar
     last_ms = bars.last_close_ms
     close_ms = calendar.session_close_ms(last_ms)
@@ -103,7 +103,6 @@ def tail_text(book: Book, interval: str, frozen: Frozen, vision: CurrentVision, 
     if book.strategy.facts:
         parts.append(wording.facts_row(fact_texts(values, book.strategy.fact_of, book.decimals, _digits(frozen, interval))))
     parts.append(wording.vision_row(vision, interval, values.get("p_up")))
-    parts.append(question)
     return "".join(parts)
 
 

@@ -194,10 +194,15 @@ def day_number(day: date, zone: str, day_zero_ms: int | None) -> int | None:
     return None if day_zero_ms is None else (day - local(day_zero_ms, zone).date()).days
 
 
+def shows_dates(interval: str) -> bool:
+    """Return whether rows of this interval have a date as their time."""
+    return interval_ms(interval) >= _DAY_MS
+
+
 def clock_label(ts_ms: int, interval: str, zone: str, day_zero_ms: int | None = None) -> str:
     """Return `MMDD` for bars of a day or more, or the day's number where dates are hidden; else `HHMM` or, below a minute, `HHMMSS`."""
     at, length = local(ts_ms, zone), interval_ms(interval)
-    if length >= _DAY_MS:
+    if shows_dates(interval):
         number = day_number(at.date(), zone, day_zero_ms)
         return f"{at:%m%d}" if number is None else f"{number:04d}"
     return f"{at:%H%M}" if length >= _MINUTE_MS else f"{at:%H%M%S}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from services.fusion.prompt.short_tail import short_legend
 from services.fusion.prompt.wording import CONTRACT, AnswerForm
 from services.strategy.model import Fact, FeatureColumn, Strategy
 
@@ -24,9 +25,13 @@ _CHART_READER: Final = (
 )
 
 
-def rules(strategy: Strategy, form: AnswerForm) -> str:
-    """Return the system text of every prompt of `strategy` whose answers have this form."""
-    return f"{strategy.instructions}{bars_legend(strategy)}{facts_legend(strategy)}{CONTRACT[form]}"
+def rules(strategy: Strategy, form: AnswerForm, *, flash: bool = False) -> str:
+    """Return the system text of every prompt of `strategy` whose answers have this form; `flash` of a worker in that mode.
+
+    Prompts of mode `deep` share it, so that they share the cached prefix.
+    """
+    text = f"{strategy.instructions}{bars_legend(strategy)}{facts_legend(strategy)}{CONTRACT[form]}"
+    return f"{text}{short_legend(strategy)}" if flash else text
 
 
 def shows_distances(strategy: Strategy) -> bool:

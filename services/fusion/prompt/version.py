@@ -21,6 +21,7 @@ from services.fusion.prompt.facts import facts
 from services.fusion.prompt.labels import CANDIDATES, Labels, question
 from services.fusion.prompt.layout import PAGE_BARS, Layout, tail_text
 from services.fusion.prompt.rules import rules
+from services.fusion.prompt.short_tail import short_tail
 from services.fusion.state.book import Book
 from services.strategy.hooks import hook_versions
 from services.strategy.model import Strategy
@@ -30,24 +31,31 @@ _START_MS: Final = 1_719_790_800_000
 _NOW: Final = datetime(2024, 7, 1, 16, tzinfo=UTC)
 _SYMBOL: Final = "ACME.XNAS"
 _INTERVALS: Final = ("1m", "5m")
+_NO_IDS: Final = np.zeros(0, dtype=np.int32)
 _SETTINGS: Final = FusionSettings(intervals=list(_INTERVALS), window_bars=20, epoch_slots=4, slow_window_bars=4)
 
 
-def specimen(template: ChatTemplate, strategy: Strategy, *, vision: str = "fresh", form: wording.AnswerForm = "line") -> list[Piece]:
+def specimen(
+    template: ChatTemplate, strategy: Strategy, *, vision: str = "fresh", form: wording.AnswerForm = "line", flash: bool = False
+) -> list[Piece]:
     """Return a whole prompt of `strategy`: two intervals, a gap, open bars, all facts, and vision features.
 
-    `vision` is `fresh`, `stale`, `unskilled` or `absent`.
+    `vision` is `fresh`, `stale`, `unskilled` or `absent`; with `flash` it is one of that mode.
     """
     settings = _SETTINGS.model_copy(update={"strategy": strategy})
     book = _book(settings, vision)
     bars = book.bars["1m"]
     epochs = book.epochs.boundaries("1m")
     boundary = bars.first_after(epochs.start_ms(epochs.index(bars.last_close_ms)))
-    layout = Layout(template, rules(strategy, form), settings)
+    layout = Layout(template, rules(strategy, form, flash=flash), settings)
     frozen, entered = book.epochs.frozen("1m"), book.epochs.entered("1m")
     base = layout.base(book, "1m", frozen, entered, boundary)
     seen = book.current_vision("1m")
-    tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen), question=wording.EXPLAINED_QUESTION[form])
+    tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen))
+    if flash:
+        tail = short_tail(tail, strategy, daily=False, question=question(Labels(CANDIDATES[0], _NO_IDS)))
+    else:
+        tail += wording.EXPLAINED_QUESTION[form]
     return [*base.pieces, *layout.since(book, "1m", frozen, entered, boundary), tail, *template.fast_tail]
 
 
@@ -63,10 +71,14 @@ def prompt_version(strategy: Strategy) -> str:
         wording.RATIONALE_QUESTION,
     ]
     content += [sorted(by_form.items()) for by_form in (wording.CONTRACT, wording.QUESTION, wording.EXPLAINED_QUESTION, wording.REPAIR)]
-    content += [question(Labels(texts, np.zeros(len(texts), dtype=np.int32))) for texts in CANDIDATES]
+    content += [question(Labels(texts, _NO_IDS)) for texts in CANDIDATES]
     content += [wording.day_row(day), wording.year_row(day), wording.until("13:00"), [wording.bars_heading("1m", n) for n in range(3)]]
     content += [wording.now_row(_NOW, SessionCalendar.of("FX"), close) for close in (None, _NOW, _NOW + timedelta(days=1))]
-    content += [specimen(TEMPLATES["none"], strategy, vision=vision) for vision in ("fresh", "stale", "unskilled", "absent")]
+    kinds = [(vision, flash) for flash in (False, True) for vision in ("fresh", "stale", "unskilled", "absent")]
+    content += [specimen(TEMPLATES["none"], strategy, vision=vision, flash=flash) for vision, flash in kinds]
+    content += [
+        short_tail(wording.now_row(_NOW, SessionCalendar.of("FX"), _NOW), strategy, daily=daily, question="") for daily in (True, False)
+    ]
     return f"{strategy.name}-{hashlib.blake2b(repr(content).encode(), digest_size=5).hexdigest()}"
 
 

@@ -17,6 +17,10 @@ from services.fusion.state.vision_windows import CurrentVision
 GAP_ROW: Final = "-- no bar\n"
 BREAK_ROW: Final = "-- break\n"
 PARTIAL: Final = "partial "
+FACTS: Final = "Facts: "
+UNKNOWN: Final = "--"
+ALWAYS_OPEN: Final = "trades at all hours"
+NO_CHART_READER: Final = "Chart reader: absent.\n"
 
 _LEVELS: Final = (
     "action: buy = want long, sell = want short. conviction: 0 to 100. horizon: bars, 1 to 99. entry, stop, target: whole tenths of "
@@ -61,7 +65,15 @@ EXPLAINED_QUESTION: Final[dict[AnswerForm, str]] = {
 }
 """Asks for a rationale as well."""
 
-FLASH_QUESTION: Final = "What should be held now? This time answer with one word alone: {labels}.\n"
+FLASH_QUESTION: Final = "{labels}?\n"
+
+SHORT_LEGEND: Final = (
+    "A question of a few words, such as 'buy, sell, exit or hold?', asks what should be held now: answer with one of its words alone. What "
+    "stands before it is short: after Now the weekday, the date as MMDD where rows have none, and whether the session is closed or until "
+    "when it is open; {facts}after Chart how many bars the chart reader saw, its age where that is stale, each pattern's score, first and "
+    "last bar, and how likely the close is higher after so many bars.\n"
+)
+"""Follows the answer contract in mode `flash`: what `short_tail.py` makes of a tail."""
 
 RATIONALE_QUESTION: Final = "Say why in one short sentence.\n"
 """Asked after an answer of mode `flash`."""
@@ -119,7 +131,7 @@ def now_row(at: datetime, calendar: SessionCalendar, close: datetime | None, num
     """
     session = "closed"
     if calendar.always_open:
-        session = "trades at all hours"
+        session = ALWAYS_OPEN
     elif close is not None:
         session = f"open until {close:%H:%M}" if close.date() == at.date() or number is not None else f"open until {close:%a %H:%M}"
     if number is not None:
@@ -129,7 +141,7 @@ def now_row(at: datetime, calendar: SessionCalendar, close: datetime | None, num
 
 def facts_row(texts: Sequence[str]) -> str:
     """Return the row of all facts."""
-    return f"Facts: {' '.join(texts)}\n"
+    return f"{FACTS}{' '.join(texts)}\n"
 
 
 def vision_row(vision: CurrentVision, interval: str, p_up: float | None) -> str:
@@ -139,7 +151,7 @@ def vision_row(vision: CurrentVision, interval: str, p_up: float | None) -> str:
     """
     features = vision.features
     if features is None:
-        return "Chart reader: absent.\n"
+        return NO_CHART_READER
     age = "fresh" if vision.state == "fresh" else f"stale by {(vision.age_ms or 0) // 1000} s"
     chosen = sorted(features.patterns, key=lambda pattern: (-pattern.last_bar, -pattern.score, pattern.label, pattern.first_bar))[:4]
     patterns = ", ".join(f"{p.label} {p.score:.2f} on bars {p.first_bar} to {p.last_bar}" for p in chosen) or "no pattern"

@@ -90,7 +90,7 @@ async def test_a_flash_signal_carries_the_probabilities_and_its_conviction_is_on
     assert (audit.outcome, audit.mode, audit.output_tokens) == (Outcome.PUBLISHED, "flash", 1)
     assert orjson.loads(audit.answer or "")["margin"] == pytest.approx(0.4)
     request = engine.requests[0]
-    assert "answer with one word alone" in tokenizer().decode(request.input_ids)
+    assert "buy, sell, exit or hold?\n" in tokenizer().decode(request.input_ids)
 
 
 async def test_a_lead_that_is_too_small_abstains_and_says_by_how_much() -> None:

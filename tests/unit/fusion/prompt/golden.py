@@ -8,14 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from schemas import Candle, Instrument, MarketFeatures
 from services.core.calendar import SessionCalendar
 from services.core.clock import VirtualClock
 from services.core.fusion_settings import FusionSettings
 from services.core.settings import RedisSettings
-from services.fusion.prompt.builder import PromptBuilder
+from services.fusion.prompt.builder import Plan, PromptBuilder
 from services.fusion.prompt.chat import TEMPLATES
 from services.fusion.prompt.layout import visible
 from services.fusion.prompt.store import PrefixStore
@@ -106,15 +106,24 @@ def on_tick(price: float, tick: str) -> float:
     return round(round(price / float(tick)) * float(tick), len(tick.partition(".")[2]))
 
 
-def prompt(market: Market) -> str:
-    """Return the whole prompt on the last bar of a market."""
-    book = walk(market)
-    using = FusionSettings(intervals=[market.interval, market.slower], window_bars=24, epoch_slots=16, slow_window_bars=6)
+def planned(market: Market, mode: Literal["flash", "fast"] = "fast") -> tuple[PromptBuilder, Plan]:
+    """Return the plan of a prompt on the last bar of a market."""
+    using = FusionSettings(intervals=[market.interval, market.slower], window_bars=24, epoch_slots=16, slow_window_bars=6, mode=mode)
     store = PrefixStore(None, RedisSettings(url="none://"), VirtualClock(0), "golden")
     builder = PromptBuilder(using, tokenizer(), "minicpm4", store, 1 << 20)
-    plan = builder.plan(book, market.interval, "fast")
+    return builder, builder.plan(walk(market), market.interval, mode)
+
+
+def prompt(market: Market) -> str:
+    """Return the whole prompt on the last bar of a market."""
+    builder, plan = planned(market)
     pieces = [block.piece for block in plan.prefix.blocks]
     return visible([*pieces, *plan.lines, plan.tail, *builder.template.fast_tail])
+
+
+def flash_tails() -> str:
+    """Return what mode `flash` asks on the last bar of each market: the rest of its prompts is that of mode `fast`."""
+    return "".join(f"{name}\n{planned(market, 'flash')[1].tail}\n" for name, market in MARKETS.items())
 
 
 def _case(market: Market) -> Callable[[], str]:
@@ -123,9 +132,11 @@ def _case(market: Market) -> Callable[[], str]:
 
 CASES: Final[dict[str, Callable[[], str]]] = {
     "specimen": lambda: visible(specimen(TEMPLATES["minicpm4"], shipped())),
+    "specimen-flash": lambda: visible(specimen(TEMPLATES["minicpm4"], shipped(), flash=True)),
+    "tails-flash": flash_tails,
     **{name: _case(market) for name, market in MARKETS.items()},
 }
-"""The rules stand in the specimen alone: they are the same in every prompt."""
+"""The rules stand in the specimens alone: they are the same in every prompt of a mode."""
 
 
 def path_of(case: str) -> Path:

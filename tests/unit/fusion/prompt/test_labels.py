@@ -26,14 +26,14 @@ def test_words_are_labels_where_each_is_one_token() -> None:
     labels = labels_of(tokenizer)
     assert list(labels.texts) == ["buy", "sell", "exit", "hold"]
     assert [tokenizer.decode([number]) for number in labels.ids] == ["buy", "sell", "exit", "hold"]
-    assert question(labels).endswith("one word alone: buy, sell, exit, hold.\n")
+    assert question(labels) == "buy, sell, exit or hold?\n"
 
 
 def test_letters_are_labels_where_a_word_is_several_tokens() -> None:
     tokenizer = of_words("buy", "sell", "B", "S", "E", "H")
     labels = labels_of(tokenizer)
     assert [tokenizer.decode([number]) for number in labels.ids] == ["B", "S", "E", "H"]
-    assert question(labels).endswith("B for buy, S for sell, E for exit, H for hold.\n")
+    assert question(labels) == "B for buy, S for sell, E for exit or H for hold?\n"
 
 
 def test_a_tokenizer_without_either_is_refused_with_what_to_set() -> None:

@@ -23,6 +23,8 @@ from services.fusion.prompt.blocks import Block
 from services.fusion.prompt.builder import config_version
 from services.fusion.prompt.layout import PAGE_BARS
 from services.fusion.prompt.lines import Rows
+from services.fusion.prompt.short_tail import short_legend
+from services.strategy.folder import shipped
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MODE, START, SYMBOL, VISION, bar, bar_at, instrument, split
 from tests.unit.fusion.log import Folder, Logs, random_logs
@@ -249,6 +251,16 @@ async def test_modes_differ_only_after_the_prefix_and_text_says_what_ids_say() -
     assert np.array_equal(repaired[: len(fast_one.ids)], fast_one.ids)
 
 
+async def test_a_thought_shares_the_prefix_of_mode_flash() -> None:
+    folder = Folder(build.settings(mode="flash"), instruments=[instrument()])
+    folder.feed([build.record(slot, bar(slot)) for slot in range(30)])
+    plans = [folder.prompts.plan(folder.book(SYMBOL), "1m", mode) for mode in ("flash", "deep")]
+    flash, deep = [await folder.prompts.build(plan) for plan in plans]
+    assert np.array_equal(flash.ids[: flash.prefix_tokens], deep.ids[: flash.prefix_tokens])
+    assert short_legend(shipped()) in folder.prompts.text(plans[1])[0]
+    assert "close=" in plans[1].tail
+
+
 def test_config_versions_differ_with_each_setting_that_shapes_a_prompt() -> None:
 
     changes: list[dict[str, object]] = [
@@ -258,6 +270,7 @@ def test_config_versions_differ_with_each_setting_that_shapes_a_prompt() -> None
         {"slow_window_bars": 9},
         {"max_vision_age_bars": 4},
         {"intervals": ["1m", "5m"]},
+        {"mode": "flash"},
     ]
     versions = [config_version(build.settings(**change).fusion, build.tokenizer(), "minicpm4") for change in changes]
     versions.append(config_version(build.settings().fusion, build.tokenizer(), "chatml"))

@@ -6,7 +6,7 @@ import pytest
 
 from schemas import Pattern, Skill
 from services.core.calendar import SessionCalendar
-from services.fusion.prompt import facts, layout, lines, rules, version, wording
+from services.fusion.prompt import facts, layout, lines, rules, short_tail, version, wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate
 from services.fusion.prompt.version import prompt_version, version_of
 from services.fusion.state.book import Book
@@ -33,6 +33,9 @@ def test_a_whole_prompt_is_as_its_golden_file_has_it(case: str) -> None:
         (wording, "RATIONALE_QUESTION", "Why?\n"),
         (wording, "REPAIR", {"line": "Once more.\n", "json": "Once more.\n"}),
         (wording, "FLASH_QUESTION", "One of {labels}?\n"),
+        (wording, "SHORT_LEGEND", "Less is said: {facts}and so on.\n"),
+        (short_tail, "short_facts", lambda _: ["atr"]),
+        (short_tail, "_now", lambda _, *, daily: f"{daily}\n"),
         (wording, "BREAK_ROW", "-- pause\n"),
         (wording, "day_row", lambda day: f"-- {day}\n"),
         (wording, "until", lambda clock: f" to {clock}"),
