@@ -16,7 +16,9 @@ from schemas.instrument import (
     decode_corporate_event,
 )
 from schemas.market import MAX_FEATURES, Candle, MarketFeatures
+from schemas.note import ALL_SYMBOLS, Blackout, Note
 from schemas.outcome import ExitReason, Order, SignalOutcome
+from schemas.position import HeldPosition
 from schemas.signal import (
     Action,
     AsOf,
@@ -29,19 +31,22 @@ from schemas.signal import (
     Vision,
     decode_signal_message,
 )
-from schemas.topics import SPECS, Topic, TopicSpec, live_name, topic_name
+from schemas.topics import OPTIONAL, SPECS, Topic, TopicSpec, live_name, topic_name
 from schemas.vision import Detector, Image, Pattern, Skill, VisionFeatures
 
 __all__ = [
+    "ALL_SYMBOLS",
     "LATENCY_STAGES",
     "MAX_ANSWER_CHARACTERS",
     "MAX_ANSWER_CHUNKS",
     "MAX_FEATURES",
+    "OPTIONAL",
     "SPECS",
     "Action",
     "AsOf",
     "AssetClass",
     "AuditRecord",
+    "Blackout",
     "Cancel",
     "CancelReason",
     "Candle",
@@ -53,6 +58,7 @@ __all__ = [
     "Dividend",
     "ExitReason",
     "HaltState",
+    "HeldPosition",
     "Image",
     "Instrument",
     "InstrumentEvent",
@@ -60,6 +66,7 @@ __all__ = [
     "MarketFeatures",
     "Message",
     "Mode",
+    "Note",
     "OffsetRef",
     "Order",
     "Outcome",

@@ -31,6 +31,8 @@ _RECEIVES: Final = (
     Topic.CANDLES,
     Topic.MARKET_FEATURES,
     Topic.VISION_FEATURES,
+    Topic.NOTES,
+    Topic.POSITIONS,
     Topic.INSTRUMENTS,
     Topic.INSTRUMENT_EVENTS,
     Topic.CONTROL,
@@ -47,6 +49,8 @@ def retention(spec: TopicSpec) -> str:
             return "for ever: a book that is rebuilt needs every split since its first bar"
         case Topic.CANDLES | Topic.MARKET_FEATURES:
             return "longer than the bars of a prompt's slowest interval span, or books cannot be rebuilt; 30 days are a good start"
+        case Topic.NOTES:
+            return "for 90 days: blackouts may be announced 60 days ahead, and prompts of that time can be rebuilt"
         case Topic.SIGNAL_AUDIT:
             return "as long as decisions must be accounted for"
         case _:

@@ -14,7 +14,9 @@ from schemas.control import Control, HaltState
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 from schemas.instrument import Dividend, Instrument, InstrumentEvent, SymbolChange, TickStep
 from schemas.market import Candle, MarketFeatures
+from schemas.note import Blackout, Note
 from schemas.outcome import ExitReason, SignalOutcome
+from schemas.position import HeldPosition
 from schemas.signal import Action, AsOf, Cancel, CancelReason, OffsetRef, Signal
 from schemas.vision import Detector, Image, Pattern, Skill, VisionFeatures
 
@@ -72,6 +74,26 @@ EXAMPLES: Final[dict[type[Message], Message]] = {
             detector=Detector(name="chart-cnn", version="1", horizon_bars=5, skill=Skill(auc=0.562, auc_low=0.531, auc_high=0.594)),
             p_up=0.537,
             patterns=[Pattern(label="double_bottom", score=0.81, first_bar=4, last_bar=17)],
+        ),
+        Note(
+            schema_version=1,
+            run_mode=RunMode.LIVE,
+            symbol="*",
+            source="calendar",
+            ts_ms=_CLOSE_MS - 3_600_000,
+            text="FOMC statement at 14:00 New York time.",
+            importance=5,
+            note_id="fomc-2026-11",
+            blackout=Blackout(from_ms=_CLOSE_MS + 12_420_000, until_ms=_CLOSE_MS + 13_320_000),
+        ),
+        HeldPosition(
+            schema_version=1,
+            run_mode=RunMode.LIVE,
+            symbol="AAPL.XNAS",
+            side="long",
+            quantity=100.0,
+            average_price=270.12,
+            ts_ms=_CLOSE_MS - 1_860_000,
         ),
         Instrument(
             schema_version=1,

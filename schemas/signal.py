@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from schemas.base import DecimalPrice, Interval, Label, Message, Part, Symbol, TimeMs, Unit
+from schemas.base import DecimalPrice, Interval, Label, Message, Name, Part, Symbol, TimeMs, Unit
 
 Mode = Literal["flash", "fast", "deep"]
 Vision = Literal["fresh", "stale", "absent"]
@@ -51,10 +51,18 @@ class OffsetRef(Part):
 
 
 class AsOf(Part):
-    """The last records of both inputs that a decision rests on."""
+    """The last record of each input that a decision rests on."""
 
     market: OffsetRef = Field(description="The last market-features record.")
     vision: OffsetRef | None = Field(default=None, description="The last vision-features record; absent when there is none to rest on.")
+    tables: dict[Name, OffsetRef] | None = Field(
+        default=None,
+        description="The last record on the symbol of each input that workers read as a table (`notes`, `positions`); absent without any.",
+    )
+
+    def refs(self) -> dict[str, OffsetRef]:
+        """Return the last record of each input by its name."""
+        return {"market": self.market, **({} if self.vision is None else {"vision": self.vision}), **(self.tables or {})}
 
 
 class _About(Message):

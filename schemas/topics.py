@@ -11,7 +11,9 @@ from schemas.base import Message, RunMode
 from schemas.control import Control
 from schemas.instrument import Dividend, Instrument, InstrumentEvent, SymbolChange
 from schemas.market import Candle, MarketFeatures
+from schemas.note import Note
 from schemas.outcome import SignalOutcome
+from schemas.position import HeldPosition
 from schemas.signal import Cancel, Signal
 from schemas.vision import VisionFeatures
 
@@ -22,6 +24,8 @@ class Topic(StrEnum):
     CANDLES = "candles"
     MARKET_FEATURES = "market-features"
     VISION_FEATURES = "vision-features"
+    NOTES = "notes"
+    POSITIONS = "positions"
     INSTRUMENTS = "instruments"
     INSTRUMENT_EVENTS = "instrument-events"
     CONTROL = "control"
@@ -73,6 +77,22 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
             compacted=False,
             partitioned=True,
             description="Features that a vision model computed from the chart of a window.",
+        ),
+        TopicSpec(
+            Topic.NOTES,
+            (Note,),
+            "symbol",
+            compacted=False,
+            partitioned=False,
+            description="Optional: short texts on a symbol or on all, shown to the model as quotations, and blackouts.",
+        ),
+        TopicSpec(
+            Topic.POSITIONS,
+            (HeldPosition,),
+            "symbol",
+            compacted=True,
+            partitioned=False,
+            description="Optional: the position held in each symbol.",
         ),
         TopicSpec(
             Topic.INSTRUMENTS, (Instrument,), "symbol", compacted=True, partitioned=False, description="Instruments that may be traded."
@@ -136,6 +156,9 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
         ),
     )
 }
+
+OPTIONAL: Final = (Topic.NOTES, Topic.POSITIONS)
+"""Topics that workers do without."""
 
 # `control` too: on a compacted topic keyed by scope, a command to the shadow would replace the one to the live workers.
 _WRITTEN_BY_SHADOW: Final = frozenset(

@@ -24,7 +24,7 @@ class FeedRecord(NamedTuple):
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
 
 
 class Step(NamedTuple):

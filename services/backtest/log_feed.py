@@ -1,8 +1,9 @@
-"""A log as the data of a backtest: market and vision features as they were published, from an exported log or from the topics.
+"""A log as the data of a backtest: its inputs as they were published, from an exported log or from the topics.
 
 A log that was written live is played at its append times. One that was written faster or later, such as recorded data, has no such
-times: its closed bars and vision features are played at their event times. A forming bar is then played with the record before it,
-except for the fastest interval, where it is skipped: nothing says when its values were known.
+times: its closed bars, vision features, notes and positions are played at their event times. A forming bar, and a position's end, are
+then played with the record before them, except for forming bars of the fastest interval, which are skipped: nothing says when their
+values were known.
 """
 
 from __future__ import annotations
@@ -17,21 +18,33 @@ from typing import Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from schemas import Instrument, MarketFeatures, Restatement, RunMode, Topic, VisionFeatures, interval_ms, topic_name
+from schemas import (
+    SPECS,
+    Instrument,
+    MarketFeatures,
+    Message,
+    Restatement,
+    RunMode,
+    Topic,
+    VisionFeatures,
+    interval_ms,
+    topic_name,
+)
 from services.backtest.feed import MODE, FeedRecord, Step
 from services.core.bus import Record
+from services.fusion.inputs.tables import TABLE_TOPICS
 from services.replay.log_source import ReferenceData
 
-_MARKET: Final = topic_name(Topic.MARKET_FEATURES, MODE)
-_VISION: Final = topic_name(Topic.VISION_FEATURES, MODE)
+_ORDER: Final = (*TABLE_TOPICS, Topic.MARKET_FEATURES, Topic.VISION_FEATURES)
+"""The order of the records of one instant: a bar's decision rests on the notes of its instant, and vision features follow their bar."""
 
-
-M = TypeVar("M", MarketFeatures, VisionFeatures)
+M = TypeVar("M", bound=Message)
 
 
 class _Played(NamedTuple):
     at_ms: int
-    chart: bool
+    rank: int
+    """The topic's place in the order of an instant."""
     fed: FeedRecord
     history: bool
     closed: MarketFeatures | None
@@ -58,7 +71,7 @@ class LogFeed:
     def fingerprint(self) -> str:
         """Return a hash of the records."""
         digest = hashlib.sha256()
-        for record in self.records:
+        for record in self._all:
             digest.update(f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp_ms}/".encode() + (record.value or b""))
         return digest.hexdigest()[:16]
 
@@ -82,14 +95,22 @@ class LogFeed:
     @property
     def total(self) -> int:
         """Return the number of records."""
-        return len(self.records)
+        return len(self._all)
+
+    @property
+    def _all(self) -> list[Record]:
+        """Return the records of every input; those of tables only as long as there are others to come."""
+        last_ms = max((record.timestamp_ms for record in self.records), default=0)
+        tables = self.reference.tables.values()
+        return [*(record for record in tables if record.timestamp_ms <= last_ms), *self.records]
 
     def steps(self) -> Iterator[Step]:
         """Yield the records of each instant."""
         self.left_out.clear()
         played = list(self._played())
-        # Vision features after the bars of their instant; otherwise in the order of their partitions.
         played.sort(key=itemgetter(0, 1))
+        while played and played[-1].rank < len(TABLE_TOPICS):
+            played.pop()  # nothing is decided after it
         for at_ms, together in groupby(played, key=itemgetter(0)):
             of_instant = list(together)
             closed = [one.closed for one in of_instant if one.closed is not None]
@@ -97,27 +118,25 @@ class LogFeed:
             yield Step(at_ms, [one.fed for one in of_instant], closed, len(of_instant), history)
 
     def _played(self) -> Iterator[_Played]:
-        market = topic_name(Topic.MARKET_FEATURES, self.run_mode)
-        appended = self._written_live(market)
+        appended = self._written_live(topic_name(Topic.MARKET_FEATURES, self.run_mode))
+        topics = {topic_name(topic, self.run_mode): (rank, topic) for rank, topic in enumerate(_ORDER)}
         last_ms: dict[tuple[str, int], int] = {}
-        for record in self.records:
+        for record in self._all:
             place = (record.topic, record.partition)
             before_ms = last_ms.get(place, 0)
-            chart = record.topic != market
-            decoded: MarketFeatures | VisionFeatures | None = (
-                _decoded(record, VisionFeatures) if chart else _decoded(record, MarketFeatures)
-            )
+            rank, topic = topics[record.topic]
+            decoded = _decoded(record, SPECS[topic].messages[0])
             at_ms = record.timestamp_ms if appended else self._event_ms(decoded, before_ms)
             if at_ms is None:
                 self.left_out[f"forming bars of {self.fastest}, as nothing says when they were known"] += 1
                 continue
             at_ms = last_ms[place] = max(at_ms, before_ms)
-            value = record.value or b"" if decoded is None else decoded.model_copy(update={"run_mode": MODE}).encode()
+            value = record.value if decoded is None else decoded.model_copy(update={"run_mode": MODE}).encode()
             closed = decoded if isinstance(decoded, MarketFeatures) and decoded.closed else None
             history = self.since_ms is not None and record.timestamp_ms < self.since_ms
-            yield _Played(at_ms, chart, FeedRecord(_VISION if chart else _MARKET, record.key or b"", value), history, closed)
+            yield _Played(at_ms, rank, FeedRecord(topic_name(topic, MODE), record.key or b"", value), history, closed)
 
-    def _event_ms(self, decoded: MarketFeatures | VisionFeatures | None, before_ms: int) -> int | None:
+    def _event_ms(self, decoded: Message | None, before_ms: int) -> int | None:
         match decoded:
             case VisionFeatures():
                 return decoded.window_end_ms
@@ -126,7 +145,7 @@ class LogFeed:
             case MarketFeatures() if decoded.interval == self.fastest:
                 return None
             case _:
-                return before_ms
+                return getattr(decoded, "ts_ms", before_ms)  # of a table's message; None is a position's end, or cannot be read
 
     def _written_live(self, market: str) -> bool:
         """Return whether most closed bars were appended less than one interval after their end."""

@@ -16,6 +16,7 @@ from services.core.bus import Producer, Reader, Record, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.topic_admin import ensure_topics
+from services.fusion.inputs.tables import TABLE_TOPICS
 from services.fusion.worker import FusionWorker, WorkerDependencies
 
 _CLIENT: Final = "aquiline-backtest"
@@ -24,6 +25,7 @@ _MOST_HELD: Final = 4_096
 """Records appended before those that were read are deleted from the bus: 100,000 bars would take half a gigabyte."""
 SIGNALS_TOPIC: Final = topic_name(Topic.STRATEGY_SIGNALS, MODE)
 AUDIT_TOPIC: Final = topic_name(Topic.SIGNAL_AUDIT, MODE)
+_TABLES: Final = frozenset(topic_name(topic, MODE) for topic in TABLE_TOPICS)
 _READ: Final = (
     *(topic_name(topic, MODE) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, Topic.DEAD_LETTERS)),
     SIGNALS_TOPIC,
@@ -84,9 +86,15 @@ class VirtualWorker:
     async def play(self, step: Step) -> list[Record]:
         """Advance to the step's instant, append its records, and return the signals and audit records published up to then."""
         await self._go_to(step.at_ms)
-        for topic, key, value in step.fed:
+        tables = [fed for fed in step.fed if fed.topic in _TABLES]
+        for topic, key, value in tables:
             await self._append(topic, key, value)
-        self._fed += len(step.fed)
+        if tables:
+            await self.worker.catch_up_tables()
+        bars = [fed for fed in step.fed if fed.topic not in _TABLES]
+        for topic, key, value in bars:
+            await self._append(topic, key, value)
+        self._fed += len(bars)
         while self.worker.accounts.records.total() < self._fed:
             self._check()
             await asyncio.sleep(0)
@@ -112,7 +120,7 @@ class VirtualWorker:
             self._running = None
         await self.bus.close()
 
-    async def _append(self, topic: str, key: bytes, value: bytes) -> None:
+    async def _append(self, topic: str, key: bytes, value: bytes | None) -> None:
         _, partition, offset, at_ms = await (await self._producer.send(topic, key=key, value=value))
         self._held += 1
         if topic != SIGNALS_TOPIC:

@@ -12,7 +12,7 @@ from schemas import Interval, interval_ms
 from services.strategy.folder import read, shipped
 from services.strategy.model import Strategy
 from services.strategy.section import NotNegative, Positive
-from services.strategy.values import Answers, Deadlines, Guard, Levels, Permits, Triggers
+from services.strategy.values import Answers, Deadlines, Guard, Levels, Notes, Permits, Triggers
 
 
 def _strategy(value: Any) -> Any:
@@ -24,7 +24,7 @@ StrategyFolder = Annotated[Strategy, BeforeValidator(_strategy), NoDecode]
 """A strategy, given as its folder; in exported settings as its contents."""
 
 
-class FusionSettings(Triggers, Answers, Levels, Deadlines, Permits, Guard):
+class FusionSettings(Triggers, Answers, Levels, Deadlines, Permits, Guard, Notes):
     """The worker."""
 
     strategy: StrategyFolder = Field(

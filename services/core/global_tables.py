@@ -19,8 +19,8 @@ _RETRY_MS: Final = 250
 class GlobalTables:
     """Follows topics from their beginning and hands each record to `fold`."""
 
-    def __init__(self, bus: Bus, clock: Clock, topics: Sequence[str], fold: Callable[[Record], None], client_id: str) -> None:
-        """`fold` takes each record in order within its topic; it must not raise."""
+    def __init__(self, bus: Bus, clock: Clock, topics: Sequence[str], fold: Callable[[Record], object], client_id: str) -> None:
+        """`fold` takes each record in order within its topic; it must not raise. Without `topics` nothing is read."""
         self._bus = bus
         self._clock = clock
         self._topics = list(topics)
@@ -28,11 +28,15 @@ class GlobalTables:
         self._client_id = client_id
         self._reader: Reader | None = None
         self._partitions: list[TopicPartition] = []
+        self.ends: dict[str, int] = {}
+        """Where each topic ended when everything was last read to its end, over its partitions."""
         self.last_read_ms = 0
         """When the broker last answered that everything there is has been read, on the clock handed in."""
 
     async def start(self) -> None:
         """Read every topic to where it ends now; raise BusError when one does not exist."""
+        if not self._topics:
+            return
         self._partitions = [tp for name in self._topics for tp in await partitions_of(self._bus, name)]
         self._reader = await self._bus.reader(client_id=self._client_id)
         await self._reader.read(await self._reader.beginning_offsets(self._partitions))
@@ -40,14 +44,19 @@ class GlobalTables:
 
     async def catch_up(self) -> None:
         """Read on to where every topic ends now."""
+        if not self._topics:
+            return
         reader = self._running()
         ends = await reader.end_offsets(self._partitions)
         async for records in poll_until(reader, ends):
             self._take(records)
+        self.ends = {name: sum(end for tp, end in ends.items() if tp.topic == name) for name in self._topics}
         self.last_read_ms = self._clock.now_ms()
 
     async def follow(self) -> None:
         """Read on for ever, through outages of the broker; cancel to end."""
+        if not self._topics:
+            return
         reader = self._running()
         while True:
             try:

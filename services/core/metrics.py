@@ -73,6 +73,12 @@ OWN_FEATURES_FAILED: Final = Counter("aquiline_own_features_failed_total", "Fail
 # Hooks of the strategy that failed, by kind (`facts trigger guard`): raised, took too long, or returned what they must not.
 HOOKS_FAILED: Final = Counter("aquiline_hooks_failed_total", "Hooks of the strategy that failed, by kind.", ["kind"], registry=REGISTRY)
 
+# Records of the topics that workers read as tables (`notes positions`), by topic and by what became of each: `folded`, or the reason for
+# which it was refused. Refused ones are logged with their offset, and are not in the dead letters: every worker reads all of them.
+TABLE_RECORDS: Final = Counter(
+    "aquiline_table_records_total", "Records of table inputs, by what became of each.", ["topic", "result"], registry=REGISTRY
+)
+
 # Triggers made, by kind (`closed_bar vision move deep`, or a hook's reason). Minus the sum of outcomes, this is the number still open.
 TRIGGERS: Final = Counter("aquiline_triggers_total", "Triggers made, by kind.", ["kind"], registry=REGISTRY)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from schemas import SPECS, RunMode, Topic, topic_name
+from schemas import OPTIONAL, SPECS, RunMode, Topic, topic_name
 from services.core.bus import Admin, Bus, BusError, NewTopic
 
 INPUTS: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES)
@@ -26,6 +26,8 @@ _RETENTION: Final[Mapping[Topic, str]] = {
     # Books are rebuilt from these: the slowest interval's window has to be in them.
     Topic.MARKET_FEATURES: str(90 * _DAY_MS),
     Topic.VISION_FEATURES: str(90 * _DAY_MS),
+    # Longer than a blackout may lie ahead of its note, or one that is still to come would be lost.
+    Topic.NOTES: str(90 * _DAY_MS),
     Topic.INSTRUMENT_EVENTS: _FOREVER,
     Topic.STRATEGY_SIGNALS: str(90 * _DAY_MS),
     Topic.SIGNAL_AUDIT: str(365 * _DAY_MS),
@@ -61,6 +63,7 @@ def topic_config(topic: Topic, replication: int) -> dict[str, str]:
         **kept,
         **({"retention.ms": _RETENTION[topic]} if topic in _RETENTION else {}),
         **(_CHANGELOG_CONFIG if topic is Topic.SCORING_JUDGES else {}),
+        **({"min.compaction.lag.ms": str(7 * _DAY_MS)} if topic is Topic.POSITIONS else {}),
         "max.message.bytes": str(_MAX_DEAD_LETTER_BYTES if topic is Topic.DEAD_LETTERS else _MAX_MESSAGE_BYTES),
         "message.timestamp.type": "LogAppendTime",
         "min.insync.replicas": str(max(1, replication - 1)),
@@ -139,6 +142,29 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> int:
                 f"set it: kafka-configs.sh --alter --topic {name} --add-config message.timestamp.type=LogAppendTime"
             )
     return found[names[0]].partitions
+
+
+async def optional_topics(admin: Admin, run_mode: RunMode) -> list[str]:
+    """Return the names of the optional topics that exist; raise BusError, naming the fix, when one has several partitions."""
+    found = await admin.describe([topic_name(topic, run_mode) for topic in OPTIONAL])
+    for name, info in found.items():
+        if info.partitions != 1:
+            raise BusError(
+                f"topic {name!r} has {info.partitions} partitions and must have 1, as a decision names one offset in it; delete it and "
+                "create it again with `aquiline topics create`"
+            )
+    return sorted(found)
+
+
+async def existing_topics(bus: Bus, topics: Iterable[Topic], run_mode: RunMode) -> list[str]:
+    """Return the names of `topics`, without optional ones that do not exist; raise BusError."""
+    names = {topic: topic_name(topic, run_mode) for topic in topics}
+    admin = await bus.admin()
+    try:
+        found = await admin.describe([name for topic, name in names.items() if topic in OPTIONAL])
+    finally:
+        await admin.close()
+    return [name for topic, name in names.items() if topic not in OPTIONAL or name in found]
 
 
 async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:

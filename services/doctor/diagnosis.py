@@ -29,6 +29,7 @@ from services.doctor.finding import Finding, fail, ok, skipped
 from services.doctor.kafka_connection import check_connection
 from services.doctor.longest_prompt import id_difference, longest_prompt
 from services.doctor.redis_findings import RedisFacts, redis_findings
+from services.doctor.table_findings import table_findings
 from services.doctor.topic_findings import TopicFacts, look_back, partitioner_finding, topic_findings
 from services.doctor.worker_findings import (
     halt_findings,
@@ -127,6 +128,7 @@ class Diagnosis:
             tables += await self._instruments(bus)
         if topic_name(Topic.CONTROL, settings.run_mode) in infos:
             tables += await self._control(bus)
+        tables += await table_findings(bus, settings, infos)
         span_ms, _ = look_back(settings.fusion, self._calendars, self._clock.now_ms())
         found = topic_findings(settings, TopicFacts(infos, span_ms, survey.replicas, survey.in_sync))
         inputs = [

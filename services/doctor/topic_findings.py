@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from schemas import SPECS, RunMode, Topic, interval_ms, topic_name
+from schemas import OPTIONAL, SPECS, RunMode, Topic, interval_ms, topic_name
+from schemas.note import MAX_BLACKOUT_AHEAD_MS
 from services.core.bus import TopicInfo
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.fusion_settings import FusionSettings
@@ -126,9 +127,12 @@ def _topic(settings: Settings, topic: Topic, facts: TopicFacts) -> list[Finding]
     name = topic_name(topic, settings.run_mode)
     check = f"topic {name}"
     info = facts.infos.get(name)
+    if info is None and topic in OPTIONAL:
+        return [skipped(check, "does not exist, and is optional; workers started before it is created do not read it")]
     if info is None:
         return [fail(check, "does not exist", "create it: `aquiline topics create --partitions N`, with the count of the others")]
     found = [
+        *_single(check, topic, info),
         *_cleanup(check, topic, info),
         *_retention(check, topic, info, settings, facts),
         *_times(check, topic, info),
@@ -142,6 +146,15 @@ def _topic(settings: Settings, topic: Topic, facts: TopicFacts) -> list[Finding]
 def _summary(topic: Topic, info: TopicInfo) -> str:
     kept = "compacted" if SPECS[topic].compacted else f"retention {_span_text(_retention_ms(info))}"
     return f"{info.partitions} partition{'s' if info.partitions > 1 else ''}, {kept}"
+
+
+def _single(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
+    if topic in OPTIONAL and info.partitions != 1:
+        yield fail(
+            check,
+            f"has {info.partitions} partitions and must have 1, as a decision names one offset in it; workers refuse to start",
+            "delete it and create it again: `aquiline topics create`",
+        )
 
 
 def _cleanup(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
@@ -197,6 +210,11 @@ def _needed(topic: Topic, settings: Settings, look_back_ms: int) -> tuple[int | 
             look_back_ms,
             f"rebuilding a book needs {_span_text(look_back_ms)} (window_bars, slow_window_bars and epoch_slots of the slowest interval)",
         )
+    if topic is Topic.NOTES:
+        return (
+            MAX_BLACKOUT_AHEAD_MS,
+            f"a blackout may be announced {_span_text(MAX_BLACKOUT_AHEAD_MS)} ahead, and workers read it when they start",
+        )
     if topic in _OUTPUTS:
         memory_ms = max(_DAY_MS, fusion.cool_down_ms, fusion.flip_flop_window_ms, *(fusion.entry_validity(i) for i in fusion.intervals))
         return memory_ms, f"a worker that takes over reads {_span_text(memory_ms)} of it, to know which signals are open"
@@ -205,7 +223,7 @@ def _needed(topic: Topic, settings: Settings, look_back_ms: int) -> tuple[int | 
 
 def _times(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
     kind = info.config.get("message.timestamp.type", "CreateTime")
-    if kind != "LogAppendTime" and topic in {*INPUTS, *_OUTPUTS, Topic.CANDLES}:
+    if kind != "LogAppendTime" and topic in {*INPUTS, *_OUTPUTS, Topic.CANDLES, *OPTIONAL}:
         yield fail(
             check,
             f"message.timestamp.type is {kind}, so staleness and deadlines depend on the producers' clocks",

@@ -18,13 +18,14 @@ from schemas import RunMode, Topic, topic_name
 from services.core.bus import Bus, Consumer
 from services.core.clock import Clock
 from services.core.fusion_settings import FusionSettings
+from services.core.global_tables import GlobalTables
 from services.core.health import Health
 from services.core.instruments import Instruments
 from services.core.lag import LagMonitor
 from services.core.session_gauge import set_session_gauge
 from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
-from services.core.topic_admin import check_topics
+from services.core.topic_admin import check_topics, optional_topics
 from services.core.tracing import Tracer
 from services.core.zombie_fence import ZombieFence
 from services.fusion.decide.cancel_on_change import CancelOnChange
@@ -41,6 +42,7 @@ from services.fusion.deliver.ownership import Ownership
 from services.fusion.deliver.partitions import Partitions
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.deliver.recovery import Recovery
+from services.fusion.inputs.tables import Tables
 from services.fusion.observe.gauges import refresh_gauges
 from services.fusion.observe.spans import TriggerSpans
 from services.fusion.prompt.builder import PromptBuilder, fingerprint
@@ -81,6 +83,7 @@ class _Rooms:
     fence: ZombieFence
     instruments: Instruments
     control: ControlTable
+    table_reader: GlobalTables
     books: Books
     intake: Intake
     prompts: PromptBuilder
@@ -138,6 +141,7 @@ class FusionWorker:
         """
         await self._rooms.control.catch_up()
         await self._rooms.instruments.catch_up()
+        await self._rooms.table_reader.catch_up()
 
     async def settle(self) -> None:
         """Return once every folded record's triggers are decided and acknowledged, or wait for a time that has not come."""
@@ -148,15 +152,16 @@ class FusionWorker:
 
     async def run(self) -> None:
         """Work until `stop`; raise BusError, SettingsError or PoisonedStreamError when it cannot go on."""
-        rooms, intake = self._rooms, self._rooms.intake
+        rooms = self._rooms
         try:
-            await rooms.consumer.start([intake.market_topic, intake.vision_topic], rooms.ownership)
+            await rooms.consumer.start(rooms.intake.topics, rooms.ownership)
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
                     tasks.create_task(work, name=name)
                     for name, work in (
                         ("control", rooms.control.follow()),
                         ("instruments", rooms.instruments.follow()),
+                        ("tables", rooms.table_reader.follow()),
                         ("prewarm", rooms.prewarmer.run()),
                         ("housekeeping", self._keep_house()),
                         ("takeover", rooms.ownership.run()),
@@ -230,14 +235,11 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
     tracer = Tracer.of(settings, "fusion")
     if tracer is not None:
         opened.push_async_callback(tracer.close)
-    partition_count = await _check_topics(bus, settings.run_mode)
+    partition_count, optional = await _check_topics(bus, settings.run_mode)
     kv_tokens = await _check_engine(dependencies.engine, settings.run_mode)
 
     # State, and what is prompted of it.
-    instruments = Instruments(bus, clock, settings.run_mode, f"{group}-instruments")
-    opened.push_async_callback(instruments.close)
-    await instruments.start()
-    await instruments.load_calendars()
+    instruments = await _open_instruments(dependencies, opened)
     books = Books(fusion, instruments)
     intake = Intake(settings, clock, books, TriggerPolicy(fusion))
     try:
@@ -245,13 +247,15 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
     except ValueError as error:
         raise SettingsError(f"engine.chat_template = {template!r}: {error}") from error
     _check_flash(fusion, dependencies.engine, prompts)
+    prompts.tables = tables = Tables(settings)
+    table_reader = await _open_tables(dependencies, optional, tables, opened)
     traffic = EngineTraffic()
     prewarmer = Prewarmer(settings, clock, dependencies.engine, prompts, books, traffic=traffic)
 
     # Delivery.
     fence = ZombieFence.of(settings.bus)
     outputs = topic_name(Topic.STRATEGY_SIGNALS, settings.run_mode), topic_name(Topic.SIGNAL_AUDIT, settings.run_mode)
-    partitions = Partitions((intake.market_topic, intake.vision_topic), outputs)
+    partitions = Partitions(intake.topics, outputs)
     publisher = await _open_publisher(dependencies, fence, partitions, opened)
     accounts = Accounts()
     spans = TriggerSpans(tracer, partitions.inputs)
@@ -269,7 +273,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
     health.set("control")
     upkeep = CacheUpkeep(fusion, prompts, store, prewarmer, kv_tokens)
     deciding = DecisionDependencies(
-        settings, clock, prompts, dependencies.engine, dependencies.fallback, guard, control, publisher, traffic
+        settings, clock, prompts, dependencies.engine, dependencies.fallback, guard, control, tables, publisher, traffic
     )
     dispatcher = Dispatcher(
         deciding,
@@ -283,6 +287,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         upkeep=upkeep,
     )
     opened.callback(dispatcher.stop)
+    tables.on_folded = cancel_on_change.on_table_record
     instruments.on_restatement = partial(intake.add_restatement, sink=dispatcher)
     instruments.on_symbol_change = books.expire
     partition_work = PartitionWork(
@@ -307,6 +312,7 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         fence=fence,
         instruments=instruments,
         control=control,
+        table_reader=table_reader,
         books=books,
         intake=intake,
         prompts=prompts,
@@ -318,8 +324,30 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
         ledger=ledger,
         folder=BatchFolder(consumer, partitions, instruments, intake, ledger=ledger, counter=counter, spans=spans),
         dispatcher=dispatcher,
-        ownership=Ownership(consumer, Recovery(bus, settings, clock, intake, books), partitions, partition_work, partition_count),
+        ownership=Ownership(
+            consumer, Recovery(bus, settings, clock, intake, books, tables=table_reader), partitions, partition_work, partition_count
+        ),
     )
+
+
+async def _open_instruments(dependencies: WorkerDependencies, opened: AsyncExitStack) -> Instruments:
+    """Return the table of instruments, read to its end."""
+    settings = dependencies.settings
+    instruments = Instruments(dependencies.bus, dependencies.clock, settings.run_mode, f"{settings.fusion_group}-instruments")
+    opened.push_async_callback(instruments.close)
+    await instruments.start()
+    await instruments.load_calendars()
+    return instruments
+
+
+async def _open_tables(dependencies: WorkerDependencies, topics: list[str], tables: Tables, opened: AsyncExitStack) -> GlobalTables:
+    """Return what reads `topics` into `tables`, read to their ends."""
+    client_id = f"{dependencies.settings.fusion_group}-tables"
+    reader = GlobalTables(dependencies.bus, dependencies.clock, topics, tables.take, client_id)
+    opened.push_async_callback(reader.close)
+    await reader.start()
+    tables.begin(reader.ends)
+    return reader
 
 
 async def _open_publisher(
@@ -337,11 +365,11 @@ async def _open_publisher(
     return publisher
 
 
-async def _check_topics(bus: Bus, run_mode: RunMode) -> int:
-    """Return the partition count of the co-partitioned topics; raise BusError unless they can be worked with."""
+async def _check_topics(bus: Bus, run_mode: RunMode) -> tuple[int, list[str]]:
+    """Return the partition count of the co-partitioned topics, and the optional ones that exist; raise BusError unless all can be used."""
     admin = await bus.admin()
     try:
-        return await check_topics(admin, run_mode)
+        return await check_topics(admin, run_mode), await optional_topics(admin, run_mode)
     finally:
         await admin.close()
 

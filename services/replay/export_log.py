@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from schemas import topic_name
 from services.core.bus import Bus
 from services.core.bus.topic_reader import TimeRange, read_within
 from services.core.exported_log import TOPICS, Header, LogWriter
 from services.core.settings import Settings
+from services.core.topic_admin import existing_topics
 from services.replay.audit_trail import AuditEntry, AuditTrail
 from services.replay.log_source import OffsetRange, TopicLog
 from services.replay.verify_audit import wanted_of
@@ -30,8 +30,8 @@ async def export_all(bus: Bus, configurations: Sequence[Settings], file: Path) -
     try:
         settings, *later = configurations
         with LogWriter(file, Header(settings, whole=True, later_settings=tuple(later))) as out:
-            for topic in TOPICS:
-                async for record in read_within(bus, reader, topic_name(topic, settings.run_mode), TimeRange()):
+            for name in await existing_topics(bus, TOPICS, settings.run_mode):
+                async for record in read_within(bus, reader, name, TimeRange()):
                     out.write(record)
                     count += 1
     finally:

@@ -14,12 +14,17 @@ from typing import Final, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from schemas import Instrument, Restatement, RunMode, SymbolChange, Topic, decode_corporate_event, topic_name
+from schemas import Instrument, OffsetRef, Restatement, RunMode, SymbolChange, Topic, decode_corporate_event, topic_name
 from services.core.bus import Bus, Reader, Record, TopicPartition
 from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets, read_within
 from services.core.exported_log import Line, LogFileError, read_log
 from services.core.settings import Settings
+from services.core.topic_admin import existing_topics
+from services.fusion.inputs.tables import TABLE_TOPICS
 from services.fusion.state.books import Books
+
+REFERENCE_TOPICS: Final = (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS, *TABLE_TOPICS)
+"""Topics of one partition, which every symbol's prompts may rest on."""
 
 _OFFSET: Final = attrgetter("offset")
 
@@ -34,13 +39,18 @@ class VersionedRecord(NamedTuple):
 
 @dataclass(slots=True)
 class ReferenceData:
-    """Every version of every instrument, and every split and dividend, in order of offset."""
+    """Every version of every instrument, every split and dividend, and the records of inputs read as tables, in order of offset."""
 
     instruments: dict[str, list[VersionedRecord]] = field(default_factory=dict)
     restatements: dict[str, list[VersionedRecord]] = field(default_factory=dict)
+    tables: dict[tuple[str, int, int], Record] = field(default_factory=dict)
+    """Records of inputs that are read as tables, by topic, partition and offset."""
 
     def take(self, record: Record, run_mode: RunMode) -> None:
-        """Add a record of either topic; unreadable ones are skipped, as the worker does."""
+        """Add a record of one of these topics; unreadable ones are skipped, as the worker does."""
+        if record.topic in {topic_name(topic, run_mode) for topic in TABLE_TOPICS}:
+            self.tables[record.topic, record.partition, record.offset] = record
+            return
         try:
             if record.topic == topic_name(Topic.INSTRUMENT_EVENTS, run_mode):
                 event = decode_corporate_event(record.value or b"")
@@ -51,6 +61,10 @@ class ReferenceData:
                 self.instruments.setdefault(instrument.symbol, []).append(VersionedRecord(record.timestamp_ms, instrument=instrument))
         except ValidationError:
             return
+
+    def of_table(self, ref: OffsetRef) -> Record | None:
+        """Return a record of an input read as a table, None when it is not among these."""
+        return self.tables.get((ref.topic, ref.partition, ref.offset))
 
 
 @dataclass(slots=True)
@@ -134,6 +148,7 @@ class FileLog:
             )
         self.reference = ReferenceData()
         self.damaged: list[str] = []
+        self._reference_topics = {topic_name(topic, self.run_mode) for topic in REFERENCE_TOPICS}
         self._partitions: dict[int, PartitionLog] = {}
         self._whole = header.whole
         for record in self._readable(lines):
@@ -162,7 +177,7 @@ class FileLog:
                 yield line.record
 
     def _take(self, record: Record) -> None:
-        if record.topic in {topic_name(topic, self.run_mode) for topic in (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS)}:
+        if record.topic in self._reference_topics:
             self.reference.take(record, self.run_mode)
             return
         partition = self._partitions.setdefault(record.partition, PartitionLog(self._whole))
@@ -180,15 +195,15 @@ class TopicLog:
         self.reference = ReferenceData()
         self.damaged: list[str] = []
         self.reference_records: list[Record] = []
-        """Every record of the topics of instruments and corporate events."""
+        """Every record of the topics of instruments, corporate events and tables."""
         self._bus = bus
         self._reader: Reader
 
     async def open(self) -> None:
-        """Read all instruments and corporate events; raise BusError."""
+        """Read all instruments, corporate events and tables; raise BusError."""
         self._reader = await self._bus.reader(client_id="aquiline-replay")
-        for topic in (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS):
-            async for record in read_within(self._bus, self._reader, topic_name(topic, self.settings.run_mode), TimeRange()):
+        for name in await existing_topics(self._bus, REFERENCE_TOPICS, self.settings.run_mode):
+            async for record in read_within(self._bus, self._reader, name, TimeRange()):
                 self.reference.take(record, self.settings.run_mode)
                 self.reference_records.append(record)
 

@@ -1,6 +1,7 @@
 """Rebuilds one symbol's book from its records up to each as-of in turn, and builds the worker's own prompt there.
 
-Market and vision records fold independently, so two offsets define what a prompt rests on. Instruments and splits have no offset in an
+Market and vision records fold independently, and so do the inputs that are read as tables (notes, positions): one offset of each defines
+what a prompt rests on. Instruments and splits have no offset in an
 as-of, and a worker may learn of them late: a new version of an instrument is used from the worker's next start on, and a split that is
 published after bars beyond it rescales a running worker's book at that moment, but a later worker's at its first bar beyond it. A
 `ReferenceHistory` is one of these possibilities; a prompt is correct when any of them gives its hash.
@@ -8,17 +9,18 @@ published after bars beyond it rescales a running worker's book at that moment, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from schemas import Instrument, MarketFeatures, OffsetRef, Restatement
+from schemas import AsOf, Instrument, MarketFeatures, OffsetRef, Restatement
 from services.core.bus import Record
 from services.core.clock import VirtualClock
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
+from services.fusion.inputs.tables import Tables
 from services.fusion.prompt.builder import Plan, Prompt, PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.book import Book, bars_to_rebuild
@@ -37,6 +39,8 @@ class ReferenceHistory(NamedTuple):
     instrument: Instrument
     known: tuple[Restatement, ...]
     late: tuple[VersionedRecord, ...] = ()
+    tables: Sequence[Record] = ()
+    """Records of inputs that are read as tables, of all symbols."""
 
 
 class RebuiltPrompt(NamedTuple):
@@ -48,6 +52,7 @@ class RebuiltPrompt(NamedTuple):
     vision_ref: OffsetRef | None
     short: bool
     """Whether the book holds so few bars that older ones might change the prompt."""
+    table_refs: Mapping[str, OffsetRef] | None = None
 
 
 def reference_histories(reference: ReferenceData, symbol: str, market: Sequence[Record]) -> list[ReferenceHistory]:
@@ -59,11 +64,11 @@ def reference_histories(reference: ReferenceData, symbol: str, market: Sequence[
     instruments = list(
         dict.fromkeys(one.instrument for one in reversed(reference.instruments.get(symbol, ())) if one.instrument is not None)
     )
-    found = []
+    found, tables = [], tuple(reference.tables.values())
     for instrument in instruments:
-        found.append(ReferenceHistory(instrument, events))
+        found.append(ReferenceHistory(instrument, events, tables=tables))
         if late:
-            found.append(ReferenceHistory(instrument, early, late))
+            found.append(ReferenceHistory(instrument, early, late, tables))
     return found
 
 
@@ -115,7 +120,8 @@ class PromptRebuilder:
         self.prompts.forget(symbol)
         fold = _Fold(self.settings, self._clock, history)
         market, vision = _Feed(log.market), _Feed(log.vision)
-        for (market_offset, vision_offset), group in groupby(entries, key=_as_of):
+        tables = _TablesAt(self.settings, history.tables)
+        for (market_offset, vision_offset, *_), group in groupby(entries, key=_as_of):
             if vision_offset < vision.last_offset:
                 left.extend(group)
                 continue
@@ -127,6 +133,7 @@ class PromptRebuilder:
             if market.last_offset != market_offset:
                 continue
             asked = list(group)
+            self.prompts.tables = tables.at(asked[0].record.as_of)
             async for found in self._ask(fold.book(symbol), asked):
                 yield found
             if fold.restate_before(market.next_ms):
@@ -141,7 +148,8 @@ class PromptRebuilder:
                 continue
             plan = self.prompts.plan(book, record.interval, record.mode)
             short = any(held.total < bars_to_rebuild(self.settings.fusion, interval) for interval, held in book.bars.items())
-            yield entry, RebuiltPrompt(plan, await self.prompts.build(plan), book.market_ref, book.vision_ref, short)
+            refs = None if self.prompts.tables is None else self.prompts.tables.as_of(record.symbol)
+            yield entry, RebuiltPrompt(plan, await self.prompts.build(plan), book.market_ref, book.vision_ref, short, refs)
 
 
 class _Fold:
@@ -185,6 +193,33 @@ class _Fold:
         return {self._history.instrument.calendar}
 
 
+class _TablesAt:
+    """The inputs that are read as tables as of one decision after another."""
+
+    def __init__(self, settings: Settings, records: Sequence[Record]) -> None:
+        self._settings = settings
+        self._records = records
+        self._tables = Tables(settings)
+        self._feeds: dict[str, _Feed] = {}
+        self._start_over()
+
+    def at(self, as_of: AsOf | None) -> Tables:
+        """Return the tables up to the offsets of `as_of`; of an input that it does not name, nothing."""
+        refs = {} if as_of is None else as_of.tables or {}
+        offsets = {ref.topic: ref.offset for ref in refs.values()}
+        if any(feed.last_offset > offsets.get(topic, -1) for topic, feed in self._feeds.items()):
+            self._start_over()
+        for topic, feed in self._feeds.items():
+            for record in feed.up_to(offsets.get(topic, -1)):
+                self._tables.take(record)
+        return self._tables
+
+    def _start_over(self) -> None:
+        self._tables = Tables(self._settings)
+        topics = dict.fromkeys(record.topic for record in self._records)
+        self._feeds = {topic: _Feed([record for record in self._records if record.topic == topic]) for topic in topics}
+
+
 class _Feed:
     """Yields records up to an offset, each once."""
 
@@ -206,8 +241,9 @@ class _Feed:
         return self._records[self._at].timestamp_ms if self._at < len(self._records) else 1 << 62
 
 
-def _as_of(entry: AuditEntry) -> tuple[int, int]:
+def _as_of(entry: AuditEntry) -> tuple[int, int, tuple[tuple[str, int], ...]]:
     as_of = entry.record.as_of
     if as_of is None:
-        return -1, -1
-    return as_of.market.offset, -1 if as_of.vision is None else as_of.vision.offset
+        return -1, -1, ()
+    tables = tuple(sorted((name, ref.offset) for name, ref in (as_of.tables or {}).items()))
+    return as_of.market.offset, -1 if as_of.vision is None else as_of.vision.offset, tables

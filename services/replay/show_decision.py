@@ -58,13 +58,12 @@ def _facts(entry: AuditEntry, rebuilt: RebuiltPrompt) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     ended = record.outcome.value if record.reason is None else f"{record.outcome.value} ({record.reason}) {record.detail}"
-    as_of = record.as_of
     rows = [
         ("trigger", f"{record.trigger_id}, {record.trigger_kind}"),
         ("lane", f"{record.symbol} {record.interval} {record.mode}"),
         ("outcome", f"{ended.strip()}, {_time(record.ts_done_ms)}"),
         ("action", record.action.value if record.action else "none"),
-        ("as of", "" if as_of is None else f"market {as_of.market.offset} ({_time(as_of.market.ts_event_ms)}), vision {_offset(entry)}"),
+        ("as of", _as_of(entry)),
         ("vision", f"{rebuilt.plan.vision.state}"),
         ("engine", f"{record.engine}, {record.model} ({record.source})"),
         ("epoch", f"{rebuilt.prompt.epoch}, {rebuilt.prompt.prefix_tokens} tokens of prefix"),
@@ -76,9 +75,12 @@ def _facts(entry: AuditEntry, rebuilt: RebuiltPrompt) -> Table:
     return table
 
 
-def _offset(entry: AuditEntry) -> str:
+def _as_of(entry: AuditEntry) -> str:
     as_of = entry.record.as_of
-    return "none" if as_of is None or as_of.vision is None else f"{as_of.vision.offset} ({_time(as_of.vision.ts_event_ms)})"
+    if as_of is None:
+        return ""
+    found = [f"{name} {ref.offset} ({_time(ref.ts_event_ms)})" for name, ref in as_of.refs().items()]
+    return ", ".join([*found, *(["vision none"] if as_of.vision is None else [])])
 
 
 def _time(ts_ms: int) -> str:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid5
 
-from schemas import AuditRecord, OffsetRef, Outcome, RunMode, Topic, topic_name
+from schemas import SPECS, AuditRecord, OffsetRef, Outcome, RunMode, Topic, topic_name
+from services.core.bus import Record
+from services.fusion.inputs.tables import TABLE_TOPICS
 from services.fusion.state.triggers import TriggerIds
 from services.replay.audit_trail import AuditEntry, AuditTrail
 from services.replay.log_source import LogSource, PartitionLog, PartitionRequest
@@ -63,6 +65,7 @@ class AuditVerifier:
         self._on_judged = on_judged
         self._run_mode = self._first.settings.run_mode
         self._market_topic = topic_name(Topic.MARKET_FEATURES, self._run_mode)
+        self._tables = {topic_name(topic, self._run_mode): topic for topic in TABLE_TOPICS}
 
     async def verify(self, trail: AuditTrail) -> VerificationResult:
         """Return the result for every record of `trail`; raise BusError."""
@@ -159,7 +162,7 @@ class AuditVerifier:
         """Return what is wrong with a record's references, None when nothing is."""
         record = entry.record
         for what, ref in _refs(entry):
-            found = log.find(record.symbol, ref.topic, ref.offset, self._run_mode)
+            found = self._record(record.symbol, ref, log)
             if found is None:
                 return f"{what} names {ref.topic!r}[{ref.partition}] offset {ref.offset}, where the log has no record of {record.symbol}"
             if (found.partition, found.timestamp_ms) != (ref.partition, ref.ts_ms):
@@ -168,6 +171,11 @@ class AuditVerifier:
                     f"says partition {found.partition}, at {found.timestamp_ms}"
                 )
         return None
+
+    def _record(self, symbol: str, ref: OffsetRef, log: PartitionLog) -> Record | None:
+        if ref.topic in self._tables:
+            return self._inputs.reference.of_table(ref)
+        return log.find(symbol, ref.topic, ref.offset, self._run_mode)
 
     def _of_ids(self, record: AuditRecord) -> str | None:
         """Return what is wrong with a record's ids, None when nothing is."""
@@ -185,13 +193,18 @@ class AuditVerifier:
         return None
 
     def _absent(self, entry: AuditEntry, log: PartitionLog) -> bool:
-        """Return whether a record refers to offsets before the first that the log holds of its symbol, and the log is not complete."""
+        """Return whether a record refers to offsets that the log does not hold any more: before the first of its symbol, or compacted."""
+        lost = {ref.topic for _, ref in _refs(entry) if ref.topic in self._tables and self._inputs.reference.of_table(ref) is None}
+        if any(SPECS[self._tables[topic]].compacted or not log.whole for topic in lost):
+            return True
         if log.whole:
             return False
         held = log.symbols.get(entry.record.symbol)
         if held is None:
             return True
         for _, ref in _refs(entry):
+            if ref.topic in self._tables:
+                continue
             records = held.market if ref.topic == self._market_topic else held.vision
             if not records or ref.offset < records[0].offset:
                 return True
@@ -202,12 +215,12 @@ def wanted_of(entries: Iterable[AuditEntry], run_mode: RunMode, stretch: int = 1
     """Return the request for the records that these decisions used, `stretch` times as far back as the calendars require."""
     entries = list(entries)
     refs = [ref for entry in entries for _, ref in _refs(entry)]
-    market = topic_name(Topic.MARKET_FEATURES, run_mode)
+    market, vision = (topic_name(topic, run_mode) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES))
     return PartitionRequest(
         symbols=frozenset(entry.record.symbol for entry in entries),
         first_ms=min((ref.ts_ms for ref in refs), default=0),
         market_stop=1 + max((ref.offset for ref in refs if ref.topic == market), default=-1),
-        vision_stop=1 + max((ref.offset for ref in refs if ref.topic != market), default=-1),
+        vision_stop=1 + max((ref.offset for ref in refs if ref.topic == vision), default=-1),
         stretch=stretch,
     )
 
@@ -216,9 +229,7 @@ def _refs(entry: AuditEntry) -> list[tuple[str, OffsetRef]]:
     record = entry.record
     refs = [("trigger", record.trigger)]
     if record.as_of is not None:
-        refs.append(("as_of.market", record.as_of.market))
-        if record.as_of.vision is not None:
-            refs.append(("as_of.vision", record.as_of.vision))
+        refs += [(f"as_of.{name}", ref) for name, ref in record.as_of.refs().items()]
     return refs
 
 
@@ -231,6 +242,7 @@ def problem_of(entry: AuditEntry, rebuilt: RebuiltPrompt) -> str | None:
         ("prompt_hash", record.prompt_hash, prompt.hash),
         ("as_of.market", record.as_of.market, rebuilt.market_ref),
         ("as_of.vision", record.as_of.vision, rebuilt.vision_ref),
+        ("as_of.tables", record.as_of.tables, rebuilt.table_refs),
         ("epoch", record.epoch, prompt.epoch),
         ("prompt_tokens", record.prompt_tokens, len(prompt.ids)),
         ("vision", record.vision, rebuilt.plan.vision.state),

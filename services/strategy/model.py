@@ -14,7 +14,7 @@ from schemas import Interval, interval_ms
 from schemas.market import MAX_FEATURES
 from services.strategy.catalogue import BOOK_FACTS, FEATURE_UNITS, BarColumn, Unit
 from services.strategy.section import Positive, Section
-from services.strategy.values import Answers, Deadlines, Guard, Levels, Permits, Triggers
+from services.strategy.values import Answers, Deadlines, Guard, Levels, Notes, Permits, Triggers
 
 MAX_INSTRUCTIONS: Final = 20_000
 NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,31}$"
@@ -88,6 +88,7 @@ class Strategy(Section):
     deadlines: Deadlines = Deadlines()
     permits: Permits = Permits()
     guard: Guard = Guard()
+    notes: Notes = Notes()
     hooks: HookNames = HookNames()
     instructions: Annotated[str, Field(min_length=1, max_length=MAX_INSTRUCTIONS)]
     """The task in the user's words. Legend and answer contract follow it."""
@@ -179,12 +180,12 @@ class Strategy(Section):
         return self
 
 
-TABLES: Final = ("triggers", "answers", "levels", "deadlines", "permits", "guard")
+TABLES: Final = ("triggers", "answers", "levels", "deadlines", "permits", "guard", "notes")
 """The tables of `strategy.toml` whose keys are settings of the worker."""
 
 STRATEGY_SETTINGS: Final = dict.fromkeys(("intervals", "window_bars", "slow_window_bars", "slow_windows"), "[intervals]") | {
     name: f"[{table}]"
-    for table, group in (("triggers", Triggers), ("answers", Answers), ("levels", Levels), ("guard", Guard))
+    for table, group in (("triggers", Triggers), ("answers", Answers), ("levels", Levels), ("guard", Guard), ("notes", Notes))
     for name in group.model_fields
 }
 """Settings of the worker that only a strategy sets, once one is named, by name with their table in `strategy.toml`."""

@@ -124,3 +124,14 @@ class Guard(Section):
     rate_limit_per_min: Positive = Field(
         600, description="Signals that one worker may publish in a minute of its clock; further ones are blocked."
     )
+
+
+class Notes(Section):
+    """How much of the notes a prompt quotes."""
+
+    notes_max_tokens: NotNegative = Field(
+        256, description="Tokens of quoted notes in a prompt, the most important first; 0 quotes none. Blackouts hold all the same."
+    )
+    notes_max_age_ms: Annotated[int, Field(gt=0, le=30 * 86_400_000)] = Field(
+        86_400_000, description="A note is shown until the last close is this long after it was written; 30 days at most."
+    )

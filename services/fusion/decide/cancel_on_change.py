@@ -1,8 +1,9 @@
-"""Cancels open signals when what they rest on changes (a revised bar, a split), or when an operator halts."""
+"""Cancels open signals when what they rest on changes (a revised bar, a split), when an operator halts, or when a blackout begins."""
 
 from __future__ import annotations
 
-from schemas import CancelReason, Control, HaltState
+from schemas import ALL_SYMBOLS, CancelReason, Control, HaltState, Message, Note
+from services.core.bus import Record
 from services.core.operator_commands import GLOBAL
 from services.fusion.deliver.publisher import Publisher
 from services.fusion.prompt.prewarm import Prewarmer
@@ -26,3 +27,11 @@ class CancelOnChange:
         if control.state is HaltState.HALTED:
             symbol = None if control.scope == GLOBAL else control.scope
             self._publisher.open_signals.cancel(symbol, CancelReason.HALTED, control.reason)
+
+    def on_table_record(self, message: Message, record: Record) -> None:
+        """Cancel the open signals of what a note blacks out at once; a signal is valid no longer than until a known blackout begins."""
+        if not isinstance(message, Note) or message.blackout is None:
+            return
+        if message.blackout.from_ms <= record.timestamp_ms < message.blackout.until_ms:
+            symbol = None if message.symbol == ALL_SYMBOLS else message.symbol
+            self._publisher.open_signals.cancel(symbol, CancelReason.HALTED, f"blackout announced by {message.source}")

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.core.clock import Clock
-from services.core.fusion_settings import FusionSettings
-from services.fusion.deliver.acknowledgements import SkewMeter
+from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
 
@@ -32,12 +31,13 @@ async def until(clock: Clock, at_ms: int) -> AsyncIterator[None]:
 class Deadline:
     """Until when the signal of one trigger may leave, as the book is when asked."""
 
-    def __init__(self, settings: FusionSettings, book: Book, trigger: Trigger, skew: SkewMeter) -> None:
-        """`skew` is measured anew with each acknowledgement."""
-        self._settings = settings
+    def __init__(self, dependencies: DecisionDependencies, book: Book, trigger: Trigger) -> None:
+        """Take the settings, the skew of the clocks, which each acknowledgement measures anew, and the blackouts from `dependencies`."""
+        self._settings = dependencies.settings.fusion
         self._book = book
         self._trigger = trigger
-        self._skew = skew
+        self._skew = dependencies.publisher.skew
+        self._tables = dependencies.tables
 
     def hand_over_ms(self) -> int:
         """Return the last moment on the worker's clock to hand the signal over; records and validity are timed by the broker's."""
@@ -46,10 +46,16 @@ class Deadline:
         return self.valid_until_ms() - self._settings.delivery_reserve_ms + skew_ms
 
     def valid_until_ms(self) -> int:
-        """Return the last instant to open a position, on the broker's clock: as-of plus the validity, capped at the session's close."""
+        """Return the last instant to open a position, on the broker's clock: as-of plus the validity.
+
+        It is capped at the session's close and at the beginning of a blackout.
+        """
         market = self._book.market_ref
         assert market is not None  # noqa: S101 - a trigger comes from a folded record
         until_ms = market.ts_ms + self._settings.entry_validity(self._trigger.lane.interval)
+        blackout_ms = self._tables.next_rejection_ms(self._trigger.lane.symbol, market.ts_ms)
+        if blackout_ms is not None:
+            until_ms = min(until_ms, blackout_ms)
         close_ms = self._book.calendar.session_close_ms(market.ts_event_ms)
         # Event time and record time are apart in recorded data: what counts is how long the session still lasts after as-of.
         return until_ms if close_ms is None else min(until_ms, market.ts_ms + close_ms - market.ts_event_ms)

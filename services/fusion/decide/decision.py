@@ -11,13 +11,13 @@ from services.core import metrics
 from services.fusion.decide.asking import Asking
 from services.fusion.decide.deadline import Deadline, until
 from services.fusion.decide.decision_dependencies import DecisionDependencies
-from services.fusion.decide.guard import Rejection
 from services.fusion.decide.publication import Publication
 from services.fusion.decide.signals import Snapshot
 from services.fusion.decide.stopwatch import Stopwatch
 from services.fusion.observe.result import TriggerResult
 from services.fusion.observe.spans import TriggerTrace
 from services.fusion.state.book import Book
+from services.fusion.state.rejection import Rejection
 from services.fusion.state.triggers import Trigger
 from services.inference.engine import EngineError
 from services.strategy.hooks import HookError
@@ -49,7 +49,7 @@ class Decision:
         self._trace = trace
         self._result = TriggerResult(Outcome.FAILED)
         # Nothing below refers back to this decision: a cycle would keep its prompt, 128 KiB at 32K tokens, until a pass of the collector.
-        self._deadline = Deadline(dependencies.settings.fusion, book, trigger, dependencies.publisher.skew)
+        self._deadline = Deadline(dependencies, book, trigger)
         self._publication = Publication(
             dependencies, book, trigger, self._result, trace, deadline=self._deadline, on_handed_over=on_handed_over
         )
@@ -94,12 +94,13 @@ class Decision:
         using, book, trigger, result = self._with, self._book, self._trigger, self._result
         market = book.market_ref
         assert market is not None  # noqa: S101 - a trigger comes from a folded record
-        result.as_of = AsOf(market=market, vision=book.vision_ref)
+        result.as_of = AsOf(market=market, vision=book.vision_ref, tables=using.tables.as_of(trigger.lane.symbol))
         result.control_offset = using.control.offset
         halted = using.control.halted(trigger.lane.symbol)
         if halted is not None:
             return Rejection("halted", halted)
-        rejection = using.guard.on_clock(using.publisher.skew.skew_ms)
+        rejection = using.tables.rejection(trigger.lane.symbol, using.clock.now_ms())
+        rejection = rejection or using.guard.on_clock(using.publisher.skew.skew_ms)
         if rejection is None:
             lag_ms = trigger.origin.ts_ms - trigger.origin.ts_event_ms
             metrics.EVENT_LAG_SECONDS.observe(lag_ms / 1000)

@@ -9,6 +9,7 @@ from services.core.settings import Settings
 from services.fusion.decide.control import ControlTable
 from services.fusion.decide.guard import Guard
 from services.fusion.deliver.publisher import Publisher
+from services.fusion.inputs.tables import Tables
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.traffic import EngineTraffic
 from services.inference.engine import Engine
@@ -25,5 +26,6 @@ class DecisionDependencies:
     fallback: Engine | None
     guard: Guard
     control: ControlTable
+    tables: Tables
     publisher: Publisher
     traffic: EngineTraffic

@@ -5,24 +5,18 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from schemas import Action, RunMode
 from services.core import metrics
 from services.core.fusion_settings import FusionSettings
 from services.fusion.state.book import Book
+from services.fusion.state.rejection import Rejection
 from services.inference.engine import EngineInfo
 from services.strategy.hooks import BookView, HookError, Hooks
 
 _MINUTE_MS: Final = 60_000
 _ENTRIES: Final = frozenset({Action.BUY, Action.SELL})
-
-
-class Rejection(NamedTuple):
-    """Why a decision is stopped: the rule's name, and what it found."""
-
-    rule: str
-    detail: str
 
 
 def forbidden_engine(run_mode: RunMode, engine: EngineInfo) -> str | None:

@@ -13,7 +13,7 @@ from services.core.bus import BusError
 from services.fusion.decide.answer import Answer, Entry, action_of
 from services.fusion.decide.deadline import Deadline
 from services.fusion.decide.decision_dependencies import DecisionDependencies
-from services.fusion.decide.guard import Rejection, own_rejection
+from services.fusion.decide.guard import own_rejection
 from services.fusion.decide.prices import prices
 from services.fusion.decide.signals import SignalBasis, Snapshot, make_signal
 from services.fusion.deliver.acknowledgements import SentSignal
@@ -21,6 +21,7 @@ from services.fusion.observe.result import TriggerResult
 from services.fusion.observe.spans import TriggerTrace
 from services.fusion.prompt.labels import LabelAction
 from services.fusion.state.book import Book
+from services.fusion.state.rejection import Rejection
 from services.fusion.state.triggers import Trigger
 
 _log = structlog.get_logger()
@@ -68,6 +69,7 @@ class Publication:
         halted = using.control.halted(symbol)
         result.control_offset = using.control.offset
         rejection = Rejection("halted", halted) if halted is not None else None
+        rejection = rejection or using.tables.rejection_of(symbol, action, now_ms)
         rejection = rejection or using.guard.on_clock(using.publisher.skew.skew_ms)
         assert result.as_of is not None and result.prompt is not None and result.engine is not None  # noqa: S101, PT018 - set before it was asked
         ts_event_ms = result.as_of.market.ts_event_ms

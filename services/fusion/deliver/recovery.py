@@ -1,6 +1,7 @@
 """Taking partitions over: one path for start, crash and rebalance.
 
-1. `control`, instruments and splits have been read in full before the worker joined its group.
+1. `control`, instruments and splits have been read in full before the worker joined its group, and so have the inputs that are read as
+   tables (notes, positions). The latter are read on to their ends now: the owner before may have read more of them than this worker.
 2. Each partition's books are rebuilt from both input topics without triggering, from far enough back that whatever a prompt can
    show lies inside: as far as the calendars say that bars may show, and from there the look-back grows, as far as what it showed
    makes likely, until every symbol and interval has bars to spare, or the log starts.
@@ -23,6 +24,7 @@ from schemas import AuditRecord, Topic, decode_signal_message, topic_name
 from services.core.bus import Bus, Committed, OffsetOutOfRangeError, Reader, Record, TopicPartition
 from services.core.bus.topic_reader import read_offsets
 from services.core.clock import Clock
+from services.core.global_tables import GlobalTables
 from services.core.settings import Settings
 from services.fusion.deliver.commit_metadata import decode_metadata
 from services.fusion.deliver.history import PartitionHistory
@@ -56,20 +58,22 @@ class Takeover:
 class Recovery:
     """Takes partitions over."""
 
-    def __init__(self, bus: Bus, settings: Settings, clock: Clock, intake: Intake, books: Books) -> None:
-        """Rebuild into `books` through `intake`."""
+    def __init__(self, bus: Bus, settings: Settings, clock: Clock, intake: Intake, books: Books, *, tables: GlobalTables) -> None:
+        """Rebuild into `books` through `intake`, and read `tables` on."""
         self._bus = bus
         self._settings = settings
         self._clock = clock
         self._intake = intake
         self._books = books
+        self._tables = tables
         self._outputs = tuple(topic_name(topic, settings.run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT))
 
     async def take_over(self, partition: int, committed: Mapping[TopicPartition, Committed | None]) -> Takeover:
         """Rebuild one partition's books; raise OffsetOutOfRangeError when the commit lies outside the log."""
+        await self._tables.catch_up()
         reader = await self._bus.reader(client_id=f"{self._settings.fusion_group}-recovery")
         try:
-            inputs = [TopicPartition(topic, partition) for topic in (self._intake.market_topic, self._intake.vision_topic)]
+            inputs = [TopicPartition(topic, partition) for topic in self._intake.topics]
             begins, ends = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
             start = {tp: self._start(committed.get(tp), begins[tp], ends[tp]) for tp in inputs}
             self._refuse_lost(start, begins, ends, committed)

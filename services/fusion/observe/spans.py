@@ -199,9 +199,7 @@ def _text(value: str) -> str:
 
 def _rests(result: TriggerResult) -> Iterator[tuple[str, OffsetRef]]:
     if result.as_of is not None:
-        yield "market", result.as_of.market
-        if result.as_of.vision is not None:
-            yield "vision", result.as_of.vision
+        yield from result.as_of.refs().items()
 
 
 def _links(trace: TriggerTrace, result: TriggerResult) -> list[SpanContext]:

@@ -10,7 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from schemas import Mode
 from services.core.fusion_settings import FusionSettings
 from services.core.tokenizer import Tokenizer
+from services.fusion.inputs.tables import Tables
 from services.fusion.prompt import wording
 from services.fusion.prompt.blocks import Block, Encoder, Run, chain, runs
 from services.fusion.prompt.cache import BlockCache
@@ -59,6 +60,8 @@ def config_version(settings: FusionSettings, tokenizer: Tokenizer, template: str
         settings.epoch_slots,
         [settings.slow_window(interval) for interval in settings.intervals],
         settings.max_vision_age_bars,
+        settings.notes_max_tokens,
+        settings.notes_max_age_ms,
         *(() if settings.day_zero_ms is None else (settings.day_zero_ms,)),
         *((settings.mode,) if settings.mode == "flash" else ()),
     )
@@ -133,6 +136,9 @@ class PromptBuilder:
         self._cache = BlockCache(self._encoder, store, local_bytes // 2)
         self.version = config_version(settings, tokenizer, template)
         self.prompt_version = version_of(settings.strategy)
+        self.tables: Tables | None = None
+        """What the tail shows of the inputs that are read as tables; None shows nothing of them."""
+        self._tokens_in = lru_cache(maxsize=4096)(lambda text: int(tokenizer.encode(text).size))
 
     @cached_property
     def labels(self) -> Labels:
@@ -162,8 +168,9 @@ class PromptBuilder:
         vision = book.current_vision(interval)
         values = facts(book, interval, vision, own)
         rows = self._layout.since(book, interval, frozen, book.epochs.entered(interval), boundary)
+        tables = "" if self.tables is None else self.tables.text(book, interval, self._tokens_in)
         tail = tail_text(book, interval, frozen, vision, values)
-        tail = self._asked_in_flash(tail, interval) if mode == "flash" else tail + self._question(mode)
+        tail = self._asked_in_flash(tail, interval, tables) if mode == "flash" else f"{tail}{tables}{self._question(mode)}"
         bars = book.bars[interval]
         return Plan(prefix, rows, tail, mode, vision, {"close": bars.close[-1], **bars.features, **values}, view)
 
@@ -277,8 +284,8 @@ class PromptBuilder:
         """Return the tokens of all prefixes in use."""
         return sum(prefix.tokens for prefix in self._prefixes.values())
 
-    def _asked_in_flash(self, tail: str, interval: str) -> str:
-        return short_tail(tail, self._settings.strategy, daily=shows_dates(interval), question=question(self.labels))
+    def _asked_in_flash(self, tail: str, interval: str, tables: str) -> str:
+        return short_tail(tail, self._settings.strategy, daily=shows_dates(interval), question=f"{tables}{question(self.labels)}")
 
     def _question(self, mode: Mode) -> str:
         # A thought says why by itself.

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from schemas import interval_ms
-from services.fusion.prompt.lines import HUGE, local
+from services.fusion.prompt.lines import HUGE
 from services.fusion.state.book import Book
+from services.fusion.state.local_time import local
 from services.fusion.state.vision_windows import CurrentVision
 from services.strategy.model import Fact
 

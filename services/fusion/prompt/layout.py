@@ -13,10 +13,11 @@ from services.core.fusion_settings import FusionSettings
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import ChatTemplate, Piece, Special
 from services.fusion.prompt.facts import fact_texts
-from services.fusion.prompt.lines import Rows, day_number, digits_for, local
+from services.fusion.prompt.lines import Rows, digits_for
 from services.fusion.prompt.rules import shows_distances
 from services.fusion.state.book import Book
 from services.fusion.state.epochs import Frozen, SlowBar
+from services.fusion.state.local_time import day_number, local
 from services.fusion.state.vision_windows import CurrentVision
 
 PAGE_BARS: Final = 16

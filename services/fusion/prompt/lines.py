@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo
 
 from schemas import MarketFeatures, interval_ms
 from services.core.calendar import SessionCalendar
 from services.fusion.prompt import wording
 from services.fusion.state.book import Book
 from services.fusion.state.epochs import SlowBars
+from services.fusion.state.local_time import day_number, local
 from services.strategy.catalogue import BarColumn, Unit
 from services.strategy.model import FeatureColumn
 
@@ -184,16 +184,6 @@ def feature_text(value: float, unit: Unit, digits: int, decimals: int) -> str:
             return f"{value:.{digits}f}"
 
 
-def local(ts_ms: int, zone: str) -> datetime:
-    """Return a time in the exchange's zone."""
-    return datetime.fromtimestamp(ts_ms / 1000, _zone(zone))
-
-
-def day_number(day: date, zone: str, day_zero_ms: int | None) -> int | None:
-    """Return the days from day zero to `day` in the exchange's zone, None where prompts show dates."""
-    return None if day_zero_ms is None else (day - local(day_zero_ms, zone).date()).days
-
-
 def shows_dates(interval: str) -> bool:
     """Return whether rows of this interval have a date as their time."""
     return interval_ms(interval) >= _DAY_MS
@@ -229,11 +219,6 @@ def compact(value: float) -> str:
 def _last_instant(ts_close_ms: int, interval: str) -> int:
     """Return the time that labels a bar: its end, for bars of a day or more the last instant of its last day."""
     return ts_close_ms - 1 if interval_ms(interval) >= _DAY_MS else ts_close_ms
-
-
-@cache
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
 
 
 @lru_cache(maxsize=4096)

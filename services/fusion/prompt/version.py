@@ -15,6 +15,7 @@ from schemas import Instrument, MarketFeatures, RunMode, VisionFeatures, interva
 from schemas.vision import Detector, Image, Pattern, Skill
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
 from services.core.fusion_settings import FusionSettings
+from services.fusion.inputs.specimen import specimen_text
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate, Piece
 from services.fusion.prompt.facts import facts
@@ -36,11 +37,17 @@ _SETTINGS: Final = FusionSettings(intervals=list(_INTERVALS), window_bars=20, ep
 
 
 def specimen(
-    template: ChatTemplate, strategy: Strategy, *, vision: str = "fresh", form: wording.AnswerForm = "line", flash: bool = False
+    template: ChatTemplate,
+    strategy: Strategy,
+    *,
+    vision: str = "fresh",
+    form: wording.AnswerForm = "line",
+    flash: bool = False,
+    tables: bool = False,
 ) -> list[Piece]:
     """Return a whole prompt of `strategy`: two intervals, a gap, open bars, all facts, and vision features.
 
-    `vision` is `fresh`, `stale`, `unskilled` or `absent`; with `flash` it is one of that mode.
+    `vision` is `fresh`, `stale`, `unskilled` or `absent`; with `flash` it is one of that mode, with `tables` it shows a position and notes.
     """
     settings = _SETTINGS.model_copy(update={"strategy": strategy})
     book = _book(settings, vision)
@@ -52,10 +59,11 @@ def specimen(
     base = layout.base(book, "1m", frozen, entered, boundary)
     seen = book.current_vision("1m")
     tail = tail_text(book, "1m", frozen, seen, facts(book, "1m", seen))
+    said = specimen_text(book, "1m", settings) if tables else ""
     if flash:
-        tail = short_tail(tail, strategy, daily=False, question=question(Labels(CANDIDATES[0], _NO_IDS)))
+        tail = short_tail(tail, strategy, daily=False, question=said + question(Labels(CANDIDATES[0], _NO_IDS)))
     else:
-        tail += wording.EXPLAINED_QUESTION[form]
+        tail += said + wording.EXPLAINED_QUESTION[form]
     return [*base.pieces, *layout.since(book, "1m", frozen, entered, boundary), tail, *template.fast_tail]
 
 
@@ -79,6 +87,7 @@ def prompt_version(strategy: Strategy) -> str:
     content += [
         short_tail(wording.now_row(_NOW, SessionCalendar.of("FX"), _NOW), strategy, daily=daily, question="") for daily in (True, False)
     ]
+    content.append(specimen(TEMPLATES["none"], strategy, tables=True))
     return f"{strategy.name}-{hashlib.blake2b(repr(content).encode(), digest_size=5).hexdigest()}"
 
 

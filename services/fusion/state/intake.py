@@ -52,6 +52,12 @@ class NullSink:
         """Ignore the change: its cancels were sent."""
 
 
+class _FoldRecord(Protocol):
+    """Decodes and folds the records of one topic."""
+
+    def __call__(self, record: Record, sink: Sink, *, may_wait: bool) -> Taken | Refused: ...
+
+
 class Intake:
     """Folds records of both input topics into books."""
 
@@ -75,6 +81,9 @@ class Intake:
         self._triggering = fusion.trigger_interval_set
         self.market_topic = topic_name(Topic.MARKET_FEATURES, settings.run_mode)
         self.vision_topic = topic_name(Topic.VISION_FEATURES, settings.run_mode)
+        self._folds: dict[str, _FoldRecord] = {self.market_topic: self._market, self.vision_topic: self._vision}
+        self.topics = (self.market_topic, self.vision_topic)
+        """The topics that books are folded from, partition by partition; what is read as a table is in `services/fusion/inputs`."""
 
     def start_over(self, partition: int) -> frozenset[str]:
         """Drop all that was folded of `partition`; return its symbols."""
@@ -90,9 +99,7 @@ class Intake:
         With `may_wait` a record whose fold depends on what instruments and splits are known is left alone, and `awaits_tables` returned:
         read the tables on to where they end now, and call again without.
         """
-        if record.topic == self.market_topic:
-            return self._market(record, sink, may_wait=may_wait)
-        return self._vision(record, sink, may_wait=may_wait)
+        return self._folds[record.topic](record, sink, may_wait=may_wait)
 
     def add_restatement(self, event: Restatement, sink: Sink) -> None:
         """Take in a split or dividend that was published while the worker runs."""

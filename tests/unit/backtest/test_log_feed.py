@@ -7,13 +7,18 @@ from pathlib import Path
 
 from schemas import Message, Topic, topic_name
 from services.backtest.backtest_settings import backtest_settings
+from services.backtest.checkpoint import AUDIT, LOG
 from services.backtest.feed import MODE
 from services.backtest.log_feed import LogFeed
 from services.core.bus import Record
-from services.replay.log_source import ReferenceData
+from services.replay.audit_trail import read_trail_file
+from services.replay.log_source import FileLog, ReferenceData
+from services.replay.prompt_rebuilder import PromptRebuilder
+from services.replay.verify_audit import AuditVerifier
 from tests.unit.backtest.build import OPTIONS, planned, run
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MINUTE, START, SYMBOL, VISION, bar, seen
+from tests.unit.fusion.inputs.build import note, position, table_record, tombstone
 from tests.unit.replay.build import table_records
 
 
@@ -79,3 +84,35 @@ async def test_a_log_becomes_signals_and_outcomes(tmp_path: Path) -> None:
     assert ran.ended
     assert len(ran.audits) == 30
     assert {audit.trigger.ts_ms for audit in ran.audits} == {record.timestamp_ms for record in records}
+
+
+def noted_feed() -> LogFeed:
+    records = appended(*((START + (n + 1) * MINUTE + 40, bar(n, 100.0 + n % 7)) for n in range(12)))
+    played = feed(records)
+    written_ms = START + 5 * MINUTE + 40
+    tables = [
+        table_record(0, note("guidance raised", ts_ms=written_ms), written_ms),
+        table_record(0, position(ts_ms=written_ms), written_ms),
+        tombstone(1)._replace(timestamp_ms=START + 8 * MINUTE),
+        table_record(1, note("too late for any bar", ts_ms=START + 60 * MINUTE)),
+    ]
+    for one in tables:
+        played.reference.take(one, build.MODE)
+    return played
+
+
+async def test_notes_and_positions_of_a_log_are_known_from_their_instant_on_and_the_run_can_be_verified(tmp_path: Path) -> None:
+    ran = await run(planned(noted_feed(), backtest_settings(OPTIONS, ["1m"], [], vision=False)), tmp_path)
+    assert ran.ended
+    refs = [one.as_of.tables if one.as_of is not None else None for one in ran.audits]
+    assert [sorted(one or ()) for one in refs] == [*[[]] * 4, *[["notes", "positions"]] * 3, *[["notes"]] * 5]
+    inputs = FileLog(tmp_path / LOG, None)
+    verdict = await AuditVerifier([PromptRebuilder(inputs.settings, build.tokenizer())], inputs, lambda _: None).verify(
+        read_trail_file(tmp_path / AUDIT)
+    )
+    assert verdict.all_match
+    assert verdict.matched == sum(one.prompt_hash is not None for one in ran.audits) > 0
+
+
+def test_another_note_makes_another_fingerprint() -> None:
+    assert noted_feed().fingerprint != feed(noted_feed().records).fingerprint

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import RunMode, Topic, topic_name
+from schemas import OPTIONAL, RunMode, Topic, topic_name
 from services.core.bus import TopicInfo
 from services.core.calendar import SessionCalendar
 from services.core.fusion_settings import FusionSettings
@@ -47,7 +47,20 @@ def test_a_topic_that_does_not_exist_is_named(topic: Topic) -> None:
     infos = as_created()
     del infos[topic_name(topic, RunMode.LIVE)]
     (one,) = verdict(topic_findings(LIVE, facts(infos)), topic)
-    assert (one.level, "aquiline topics create" in one.fix) == ("fail", True)
+    if topic in OPTIONAL:
+        assert (one.level, "is optional" in one.sentence) == ("skipped", True)
+    else:
+        assert (one.level, "aquiline topics create" in one.fix) == ("fail", True)
+
+
+@pytest.mark.parametrize("topic", OPTIONAL)
+def test_an_optional_topic_with_several_partitions_is_named(topic: Topic) -> None:
+    infos = as_created()
+    name = topic_name(topic, RunMode.LIVE)
+    infos[name] = replace(infos[name], partitions=12)
+    (one,) = verdict(topic_findings(LIVE, facts(infos)), topic)
+    assert one.level == "fail"
+    assert "has 12 partitions and must have 1" in one.sentence
 
 
 @pytest.mark.parametrize(
@@ -63,6 +76,8 @@ def test_a_topic_that_does_not_exist_is_named(topic: Topic) -> None:
         (Topic.STRATEGY_SIGNALS, "retention.ms", "3600000", "fail", "to know which signals are open"),
         (Topic.SIGNAL_AUDIT, "retention.ms", "3600000", "fail", "to know which signals are open"),
         (Topic.INSTRUMENT_EVENTS, "retention.ms", str(365 * DAY_MS), "fail", "splits need unlimited retention"),
+        (Topic.NOTES, "retention.ms", str(30 * DAY_MS), "fail", "a blackout may be announced 60 days ahead"),
+        (Topic.POSITIONS, "cleanup.policy", "delete", "fail", "must stay"),
         (Topic.SIGNAL_AUDIT, "retention.bytes", "1000000", "warn", "before retention.ms"),
         (Topic.VISION_FEATURES, "message.timestamp.type", "CreateTime", "fail", "producers' clocks"),
         (Topic.SIGNAL_AUDIT, "max.message.bytes", "100000", "fail", "would never finish"),

@@ -11,9 +11,10 @@ import redis.asyncio as redis_async
 from numpy.typing import NDArray
 
 from schemas import Instrument, InstrumentEvent, MarketFeatures, Message, VisionFeatures, interval_ms
-from services.core.bus import Record
+from services.core.bus import Bus, Record
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
+from services.core.global_tables import GlobalTables
 from services.core.instruments import Instruments
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
@@ -116,6 +117,11 @@ def table(clock: VirtualClock, of: Iterable[Instrument], splits: Iterable[Instru
     for event in splits:
         known._fold_event(event)
     return known
+
+
+def no_tables(bus: Bus, clock: VirtualClock) -> GlobalTables:
+    """Return what reads no table inputs."""
+    return GlobalTables(bus, clock, [], lambda _: None, "tables")
 
 
 class Folder:

@@ -35,6 +35,7 @@ from services.fusion.state.triggers import LaneKey, Trigger, TriggerPolicy
 from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Sampling, Scores, TokenIds, Usage
 from services.inference.sglang_client import CAPABILITIES
 from services.inference.simulator.radix import RadixTree
+from tests.unit.fusion.log import no_tables
 
 PARTITIONS: Final = 2
 
@@ -139,7 +140,7 @@ class Desk:
     async def start(self, committed: Mapping[TopicPartition, Committed | None]) -> None:
         """Take every partition over from what an earlier life committed."""
         await self._instruments.start()
-        recovery = Recovery(self._bus, self._settings, self._clock, self.intake, self.books)
+        recovery = Recovery(self._bus, self._settings, self._clock, self.intake, self.books, tables=no_tables(self._bus, self._clock))
         for partition in range(PARTITIONS):
             takeover = await recovery.take_over(partition, committed)
             self._next.update(takeover.start)

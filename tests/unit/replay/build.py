@@ -12,6 +12,7 @@ from schemas import AsOf, AuditRecord, InstrumentEvent, OffsetRef, Outcome, Topi
 from services.core.bus import Record
 from services.core.exported_log import Header, LogWriter
 from services.core.settings import Settings
+from services.fusion.inputs.tables import Tables
 from services.fusion.state.triggers import TriggerIds
 from services.replay.audit_trail import read_trail_file
 from services.replay.log_source import FileLog
@@ -49,11 +50,21 @@ def table_records(at_ms: int = START, splits: Iterable[tuple[int, InstrumentEven
     return named + [Record(events, 0, n, told, one.symbol.encode(), one.encode()) for n, (told, one) in enumerate(splits)]
 
 
-async def decide(rng: random.Random, logs: Logs, settings: Settings = SMALL, splits: Sequence[tuple[int, InstrumentEvent]] = ()) -> Decided:
-    """Return decisions that a worker makes now and then while it reads both inputs, however they interleave, and hears of splits."""
+async def decide(
+    rng: random.Random,
+    logs: Logs,
+    settings: Settings = SMALL,
+    splits: Sequence[tuple[int, InstrumentEvent]] = (),
+    tables: Sequence[Record] = (),
+) -> Decided:
+    """Return decisions that a worker makes now and then while it reads both inputs, however they interleave.
+
+    It hears of splits, and of the records of notes and positions in `tables`, in their order.
+    """
     folder = Folder(settings)
-    decided = Decided(settings, [*logs.market, *logs.vision], table_records(splits=splits))
-    market, vision, told = list(logs.market), list(logs.vision), list(splits)
+    folder.prompts.tables = Tables(settings)
+    decided = Decided(settings, [*logs.market, *logs.vision], [*table_records(splits=splits), *tables])
+    market, vision, told, heard = list(logs.market), list(logs.vision), list(splits), list(tables)
     while market or vision:
         record = (market if market and (not vision or rng.random() < len(market) / (len(market) + len(vision))) else vision).pop(0)
         while told and record in logs.market and told[0][0] <= record.timestamp_ms:
@@ -62,6 +73,8 @@ async def decide(rng: random.Random, logs: Logs, settings: Settings = SMALL, spl
             if (held := folder.books.get(event.symbol)) is not None:
                 held.add_restatement(event)
         folder.feed([record])
+        while heard and rng.random() < 0.3:
+            folder.prompts.tables.take(heard.pop(0))
         if rng.random() < 0.15:
             audit = await _audit(folder, (record.key or b"").decode())
             decided.audits.extend([] if audit is None else [audit])
@@ -73,6 +86,7 @@ async def _audit(folder: Folder, symbol: str) -> AuditRecord | None:
     if book is None or book.market_ref is None or not book.bars["1m"]:
         return None
     plan = folder.prompts.plan(book, "1m", "fast")
+    tables = None if folder.prompts.tables is None else folder.prompts.tables.as_of(symbol)
     prompt = await folder.prompts.build(plan)
     trigger = book.market_ref
     trigger_id = TriggerIds(folder.settings.fusion.log_id).of(trigger.topic, trigger.partition, trigger.offset, "closed_bar")
@@ -88,7 +102,7 @@ async def _audit(folder: Folder, symbol: str) -> AuditRecord | None:
         outcome=Outcome.PUBLISHED,
         ts_done_ms=trigger.ts_ms,
         signal_id=uuid5(trigger_id, "fast"),
-        as_of=AsOf(market=trigger, vision=book.vision_ref),
+        as_of=AsOf(market=trigger, vision=book.vision_ref, tables=tables),
         config_version=folder.prompts.version,
         prompt_version=folder.prompts.prompt_version,
         prompt_hash=prompt.hash,

@@ -134,6 +134,7 @@ CASES: Final[dict[str, Callable[[], str]]] = {
     "specimen": lambda: visible(specimen(TEMPLATES["minicpm4"], shipped())),
     "specimen-flash": lambda: visible(specimen(TEMPLATES["minicpm4"], shipped(), flash=True)),
     "tails-flash": flash_tails,
+    "specimen-with-notes": lambda: visible(specimen(TEMPLATES["minicpm4"], shipped(), tables=True)).partition("<|im_start|>user\n")[2],
     **{name: _case(market) for name, market in MARKETS.items()},
 }
 """The rules stand in the specimens alone: they are the same in every prompt of a mode."""
