@@ -172,3 +172,17 @@ async def test_a_takeover_reads_the_tables_on_to_where_they_end() -> None:
     committed = {TopicPartition(topic, 0): Committed(0, "a2:0:0:1") for topic in (MARKET, VISION)}
     await Recovery(bus, folder.settings, folder.clock, folder.intake, folder.books, tables=reader).take_over(0, committed)
     assert tables.as_of(SYMBOL) is not None
+
+
+async def test_mode_flash_is_shown_notes_and_positions_too() -> None:
+    engine = ScriptedEngine([HOLD])
+    engine.logprobs = [-1.0, -2.0, -3.0, -4.0]
+    desk = await Desk.open(engine, min_bars=1, mode="flash", rationale="none")
+    await desk.send(Topic.NOTES, note("guidance raised", ts_ms=NOW))
+    await desk.send(Topic.POSITIONS, position(ts_ms=NOW))
+    async with desk.running():
+        await desk.bars(bar(0))
+        await desk.concluded(1)
+    lines = asked(desk).splitlines()
+    assert sum('desk: "guidance raised"' in line for line in lines) == 1
+    assert sum("Position held: long 100 at 99.50 USD." in line for line in lines) == 1
