@@ -11,6 +11,7 @@ COPY deploy/locks/build.txt deploy/locks/build.txt
 RUN pip install --no-cache-dir --no-deps --require-hashes -r deploy/locks/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY deploy/engine deploy/engine
+COPY aquiline aquiline
 COPY schemas schemas
 COPY services services
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,21 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from schemas import Action, Signal, SignalOutcome, decode_signal_message
 from services.backtest.backtest_plan import BacktestPlan, prepare
 from services.backtest.blind_report import Finished, with_both
-from services.backtest.checkpoint import FILES, OUTCOMES, SIGNALS, Checkpoint, RunFolder, RunFolderError, read_checkpoint
+from services.backtest.checkpoint import FILES, Checkpoint, RunFolder, RunFolderError, read_checkpoint
 from services.backtest.feed import Step
 from services.backtest.request import BacktestRequest
+from services.backtest.run_report import report_input
 from services.backtest.runner import BacktestRunner
 from services.core import logs
 from services.core.ctrl_c import Interrupt, catch_ctrl_c
-from services.core.restatement import restating
 from services.core.settings import LogSettings
-from services.scoring.report import ReportInput, build, to_html, to_terminal
+from services.scoring.report import build, to_html, to_terminal
 from services.scoring.report.optional_packages import need
-from services.scoring.report.position_sizing import Sizing
-from services.scoring.report.report_input import Trials
 from services.scoring.report.trials import add_trial, trials_before
 
 EXIT_DONE: Final = 0
@@ -87,7 +83,7 @@ async def _run(
             if not await runner.run():
                 return None
         tried = _settings_hash(plan)
-        given = _report_input(plan, runner, folder, trials_before(path, plan.feed.fingerprint, tried))
+        given = report_input(plan, runner, folder, trials_before(path, plan.feed.fingerprint, tried))
         report = build(given)
         add_trial(path, plan.feed.fingerprint, tried, report)
         return Finished(plan, path, given, report, bar.elapsed_s)
@@ -152,42 +148,6 @@ def _conclude(run: Finished, page: Path | None) -> None:
     written = [f"{run.path / name}" for name in FILES] + ([] if page is None else [str(page)])
     console.print(Text(f"{feed.total:,} {feed.unit} in {run.elapsed_s:.0f} s{left_out}"), soft_wrap=True)
     console.print(Text(f"Written: {', '.join(written)}"), soft_wrap=True)
-
-
-def _report_input(plan: BacktestPlan, runner: BacktestRunner, folder: RunFolder, trials: Trials) -> ReportInput:
-    scoring = plan.settings.scoring
-    return ReportInput(
-        title=f"Backtest on {plan.feed.name}",
-        outcomes=[SignalOutcome.decode(line) for line in folder.lines(OUTCOMES)],
-        bars=runner.bars,
-        cost_bps=scoring.cost_bps + scoring.slippage_bps,
-        facts=dict(_facts(plan, runner, folder.checkpoint)),
-        restatements=restating(plan.feed.restatements, {one.symbol: one for one in plan.feed.instruments}),
-        max_jump=plan.settings.fusion.max_jump,
-        changes=list(_changes(folder)),
-        sizing=Sizing.of(plan.settings.positions),
-        trials=trials,
-    )
-
-
-def _changes(folder: RunFolder) -> Iterator[Signal]:
-    """Yield the signals to exit or hold, which the net positions follow and no outcome tells of."""
-    for line in folder.lines(SIGNALS):
-        message = decode_signal_message(line)
-        if isinstance(message, Signal) and message.action in {Action.EXIT, Action.HOLD}:
-            yield message
-
-
-def _facts(plan: BacktestPlan, runner: BacktestRunner, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
-    fusion, scoring = plan.settings.fusion, plan.settings.scoring
-    yield "Data", f"{plan.feed.name}: {plan.feed.total:,} {plan.feed.unit} of {len(plan.feed.instruments)} symbols"
-    yield "Engine", checkpoint.engine
-    yield "Prompt", f"{', '.join(fusion.intervals)}; window {fusion.window_bars} bars, epoch {fusion.epoch_slots} slots"
-    yield "Triggers", ", ".join(f"{count:,} {ended}" for ended, count in sorted(checkpoint.outcomes.items(), key=lambda one: -one[1]))
-    yield "Open at the end", f"{runner.judges.open_signals} signals without an outcome"
-    yield "Fills", "from the next bar on; at its open where not worse than the entry; both levels in one bar count as the stop"
-    yield "Costs of signals", f"{scoring.cost_bps:g} bp a side, {scoring.slippage_bps:g} bp slippage a fill at the market; no market impact"
-    yield "Time", "each decision at the end of its bar; the clock stands still while the engine answers"
 
 
 def _day(ts_ms: int) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import orjson
 from pydantic import ValidationError
 
-from schemas import Candle, Instrument, VisionFeatures, interval_ms
-from services.backtest.backtest_settings import backtest_settings, named_after
+from schemas import Candle, Instrument, Restatement, VisionFeatures, interval_ms
+from services.backtest.backtest_settings import backtest_settings, intervals_of_strategy, named_after
 from services.backtest.blind import blind, undated
 from services.backtest.feed import MODE, CandleFeed, Feed
 from services.backtest.log_feed import LogFeed
@@ -30,6 +31,7 @@ from services.fusion.service import connect_engine, load_tokenizer
 from services.fusion.worker import WorkerDependencies
 from services.inference.engine import Engine
 from services.inference.simulator.instant import InstantSimulator
+from services.market.own_features import load_features
 from services.replay.log_source import FileLog, TopicLog
 from services.scoring.report.number_format import moment
 from services.vision.recorded import RECORDED_FILE, load_recorded
@@ -51,15 +53,40 @@ class BacktestPlan(NamedTuple):
     """Notes on the files: their layout, and what was derived from them."""
 
 
+@dataclass(frozen=True, slots=True)
+class CandleData:
+    """Closed candles to play, and what is known beside them."""
+
+    name: str
+    content: bytes
+    """Bytes that identify the data: of other data they are others."""
+    candles: Sequence[Candle]
+    instruments: Sequence[Instrument]
+    restatements: Sequence[Restatement] = ()
+    added: Mapping[tuple[str, str, int], Mapping[str, float]] = field(default_factory=dict)
+    """Features of the user's own by symbol, interval and close of their bar."""
+    notes: Sequence[str] = ()
+
+
 async def prepare(options: BacktestRequest, *, hidden: bool = False) -> BacktestPlan:
     """Return the plan for `options`, with symbols and dates `hidden` or shown; raise SettingsError, LogFileError or BusError."""
-    data_notes: Sequence[str] = ()
     if len(options.data) == 1 and (options.data[0] == TOPIC or options.data[0].endswith(_LOG_ENDS)):
         if options.blind:
             raise SettingsError("--blind needs candles (--data demo or files): the features in a log have prices and symbols of their own")
         feed, settings = await _log(options)
     else:
-        feed, settings, data_notes = await asyncio.to_thread(_candle_feed, options, hidden=hidden)
+        data = await asyncio.to_thread(_candle_data, options)
+        return await asyncio.to_thread(plan_of_candles, options, data, hidden=hidden)
+    return _plan(options, feed, settings)
+
+
+def plan_of_candles(options: BacktestRequest, data: CandleData, *, hidden: bool = False) -> BacktestPlan:
+    """Return the plan to play `data`, with symbols and dates `hidden` or shown; raise SettingsError."""
+    feed, settings = _candle_feed(options, data, hidden=hidden)
+    return _plan(options, feed, settings, () if hidden else data.notes)
+
+
+def _plan(options: BacktestRequest, feed: Feed, settings: Settings, data_notes: Sequence[str] = ()) -> BacktestPlan:
     settings = named_after(settings, feed.fingerprint)
     shaping = settings.model_dump(mode="json", include={"fusion", "market", "scoring", "engine"})
     asked = orjson.dumps([feed.fingerprint, options.since_ms, options.until_ms, options.engine, shaping])
@@ -116,12 +143,28 @@ def _refuse_empty_span(options: BacktestRequest, first_ms: int, last_ms: int) ->
         )
 
 
-def _candle_feed(options: BacktestRequest, *, hidden: bool) -> tuple[Feed, Settings, list[str]]:
+def demo_data() -> CandleData:
+    """Return the five stocks that ship with Aquiline."""
+    candles = [candle for stock in samples.load_stocks(MODE).values() for candle in stock]
+    content = samples.BARS_FILE.read_bytes() + samples.SPLITS_FILE.read_bytes()
+    return CandleData("the demo's five stocks", content, candles, samples.load_instruments(MODE), samples.load_splits(MODE))
+
+
+def _candle_data(options: BacktestRequest) -> CandleData:
+    """Return the candles that the options name; raise SettingsError."""
+    if options.data == (DEMO,):
+        return demo_data()
     try:
         candles, name, content, readings = _candles(options)
     except (FileError, CalendarError) as error:
         raise SettingsError(f"--data: {error}") from error
-    candles = [one for one in candles if options.until_ms is None or one.ts_close_ms <= options.until_ms]
+    instruments = _instruments(options, candles) if candles else []
+    notes = [*map(str, readings), *(f"{one.symbol}: price increment {one.price_increment}" for one in instruments)]
+    return CandleData(name, content, candles, instruments, notes=notes)
+
+
+def _candle_feed(options: BacktestRequest, data: CandleData, *, hidden: bool) -> tuple[Feed, Settings]:
+    candles = [one for one in data.candles if options.until_ms is None or one.ts_close_ms <= options.until_ms]
     if not candles:
         raise SettingsError(f"--data {' '.join(options.data)}: no bar lies between --since and --until")
     _refuse_empty_span(options, min(one.ts_close_ms for one in candles), max(one.ts_close_ms for one in candles))
@@ -129,30 +172,32 @@ def _candle_feed(options: BacktestRequest, *, hidden: bool) -> tuple[Feed, Setti
     held = sorted({candle.interval for candle in candles}, key=interval_ms)
     intervals = _intervals(options, held)
     settings = backtest_settings(options, intervals, [one for one in intervals[1:] if one not in held], vision=bool(charts))
-    demo = options.data == (DEMO,)
-    instruments = samples.load_instruments(MODE) if demo else _instruments(options, candles)
-    notes = [] if demo else [*map(str, readings), *(f"{one.symbol}: price increment {one.price_increment}" for one in instruments)]
+    own = settings.market.features_file
+    content = data.content + chart_bytes + (b"" if own is None else _bytes_of(own))
     feed = CandleFeed(
-        name=name,
-        fingerprint=hashlib.sha256(content + chart_bytes).hexdigest()[:16],
-        instruments=instruments,
-        restatements=samples.load_splits(MODE) if demo else [],
+        name=data.name,
+        fingerprint=hashlib.sha256(content).hexdigest()[:16],
+        instruments=data.instruments,
+        restatements=data.restatements,
         candles=candles,
         charts=charts,
         plan=settings.market.aggregate,
         since_ms=options.since_ms,
+        own=None if own is None else load_features(own),
+        added=data.added,
     )
-    if hidden:
-        return blind(feed), undated(settings, candles), []
-    return feed, settings, notes
+    return (blind(feed), undated(settings, candles)) if hidden else (feed, settings)
+
+
+def _bytes_of(features: Path) -> bytes:
+    try:
+        return features.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"market.features_file names {str(features)!r}, which cannot be read: {error.strerror}") from error
 
 
 def _candles(options: BacktestRequest) -> tuple[list[Candle], str, bytes, list[Reading]]:
     """Return the closed candles, their name, the bytes that they came from, and what was read of each file."""
-    if options.data == (DEMO,):
-        stocks = samples.load_stocks(MODE)
-        content = samples.BARS_FILE.read_bytes() + samples.SPLITS_FILE.read_bytes()
-        return [candle for stock in stocks.values() for candle in stock], "the demo's five stocks", content, []
     paths = [Path(name) for name in options.data]
     how = ReadOptions(
         run_mode=MODE,
@@ -205,7 +250,10 @@ def _instruments(options: BacktestRequest, candles: Sequence[Candle]) -> list[In
 def _intervals(options: BacktestRequest, held: Sequence[str]) -> list[str]:
     """Return the intervals in the prompt, fastest first: those of the data, and those built from the fastest."""
     if options.intervals is None:
-        return [*held, *_SLOWER.get(held[0], [])] if len(held) == 1 else list(held)
+        if len(held) > 1:
+            return list(held)
+        wanted = intervals_of_strategy(options)
+        return wanted if wanted[:1] == list(held) else [*held, *_SLOWER.get(held[0], [])]
     asked = [name.strip() for name in options.intervals.split(",") if name.strip()]
     if not asked or asked[0] not in held:
         raise SettingsError(f"--intervals {options.intervals!r}: the first must be an interval of the data: {', '.join(held)}")

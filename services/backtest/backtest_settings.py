@@ -11,6 +11,7 @@ from services.backtest.request import RULES, SIMULATOR, BacktestRequest
 from services.core.settings import Settings, SettingsError, load
 from services.core.settings_assignments import assign
 from services.market.book import check_plan
+from services.strategy.folder import FEATURES, StrategyError, read
 
 
 def backtest_settings(
@@ -39,12 +40,31 @@ def backtest_settings(
         "log": {"level": "warning"},
     }
     assign(tables, options.assignments)
+    folder = _strategy_folder(options)
+    if folder is not None and (folder / FEATURES).is_file():
+        tables["market"].setdefault("features_file", str(folder / FEATURES))
     settings = load(Path(options.config) if options.config else None, {"run_mode": MODE.value, **tables})
     try:
         check_plan(settings.market.aggregate)
     except ValueError as error:
         raise SettingsError(f"market.aggregate: {error}") from error
     return settings
+
+
+def intervals_of_strategy(options: BacktestRequest) -> list[str]:
+    """Return the intervals of the strategy that the options name, fastest first; none where they name no strategy."""
+    folder = _strategy_folder(options)
+    try:
+        return [] if folder is None else list(read(folder).intervals)
+    except StrategyError as error:
+        raise SettingsError(f"fusion.strategy: {error}") from error
+
+
+def _strategy_folder(options: BacktestRequest) -> Path | None:
+    tables: dict[str, dict[str, Any]] = {}
+    assign(tables, options.assignments)
+    named = tables.get("fusion", {}).get("strategy")
+    return Path(named) if isinstance(named, str) else None
 
 
 def named_after(settings: Settings, data: str) -> Settings:

@@ -95,6 +95,11 @@ def blind(feed: CandleFeed) -> CandleFeed:
             for (symbol, end_ms), chart in feed.charts.items()
             if symbol in disguises
         },
+        added={
+            (disguises[symbol].name, interval, close_ms): values
+            for (symbol, interval, close_ms), values in feed.added.items()
+            if symbol in disguises
+        },
         left_out=Counter(),
     )
 

@@ -15,6 +15,7 @@ from schemas import Candle, Instrument, MarketFeatures, Restatement, RunMode, To
 from services.core.folding.bar_fold import REFUSALS, Fold
 from services.feeds.paced_publishing import in_event_time
 from services.market.book import Book, Plan
+from services.market.own_features import FeatureFunction
 
 MODE = RunMode.REPLAY
 
@@ -88,6 +89,10 @@ class CandleFeed:
     plan: Plan
     since_ms: int | None = None
     """Bars that end before this are history."""
+    own: FeatureFunction | None = None
+    """Computes features of the user's own."""
+    added: Mapping[tuple[str, str, int], Mapping[str, float]] = field(default_factory=dict)
+    """Features of the user's own by symbol, interval and close of their bar."""
     left_out: Counter[str] = field(default_factory=Counter)
     unit: str = "bars"
 
@@ -105,7 +110,7 @@ class CandleFeed:
         self.left_out.clear()
         market, vision = topic_name(Topic.MARKET_FEATURES, MODE), topic_name(Topic.VISION_FEATURES, MODE)
         events = {one.symbol: [event for event in self.restatements if event.symbol == one.symbol] for one in self.instruments}
-        books = {one.symbol: Book(one, events[one.symbol], self.plan) for one in self.instruments}
+        books = {one.symbol: Book(one, events[one.symbol], self.plan, self.own) for one in self.instruments}
         for at_ms, together in groupby(self.candles, key=lambda candle: candle.ts_close_ms):
             step = Step(at_ms, [], [], 0, history=self.since_ms is not None and at_ms < self.since_ms)
             charts: list[VisionFeatures] = []
@@ -115,7 +120,8 @@ class CandleFeed:
                 key = candle.symbol.encode()
                 taken = books[candle.symbol].take(candle, count)
                 self._count(taken.fold)
-                for bar in taken.out:
+                for computed in taken.out:
+                    bar = self._with_added(computed)
                     step.fed.append(FeedRecord(market, key, bar.encode()))
                     if bar.closed:
                         step.closed.append(bar)
@@ -123,6 +129,10 @@ class CandleFeed:
                     charts.append(chart)
             step.fed.extend(FeedRecord(vision, chart.symbol.encode(), chart.encode()) for chart in charts)
             yield step._replace(size=count)
+
+    def _with_added(self, bar: MarketFeatures) -> MarketFeatures:
+        added = self.added.get((bar.symbol, bar.interval, bar.ts_close_ms))
+        return bar if not added else bar.model_copy(update={"features": {**bar.features, **added}})
 
     def _count(self, fold: Fold | None) -> None:
         if fold is None:

@@ -39,24 +39,27 @@ def candles_of(table: Table, options: ReadOptions) -> Reading:
             others.append(error)
     if not parts:
         raise others[0]
-    candles = [candle for part in parts for candle in part.candles]
-    candles.sort(key=lambda one: (one.ts_close_ms, interval_ms(one.interval), one.symbol, one.revision))
+    found = [pair for part in parts for pair in zip(part.candles, part.row_numbers, strict=True)]
+    found.sort(key=lambda pair: (pair[0].ts_close_ms, interval_ms(pair[0].interval), pair[0].symbol, pair[0].revision))
+    candles = [candle for candle, _ in found]
     left_out = sum([*(part.left_out for part in parts), *(error.left_out for error in others)], Counter[str]())
     if not candles:
         why = "; ".join(f"{count} rows left out: {why}" for why, count in left_out.items())
         raise FileError(f"{table.path}: the file holds no bars{f' ({why})' if why else ''}")
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return Reading(table.path, parts[0].layout, parts[0].rows, candles, left_out, notes)
+    return Reading(table.path, parts[0].layout, parts[0].rows, candles, left_out, notes, [number for _, number in found])
 
 
 def _read(table: Table, layout: Layout, options: ReadOptions) -> Reading:
     reader = RowReader(table, layout, options)
     bars = reader.read()
     assigner = TimeAssigner(table, layout, options, reader.time_name)
-    candles = [_candle(one, options) for one in assigner.assign(bars)] if bars else []
+    timed = assigner.assign(bars) if bars else []
+    candles = [_candle(one, options) for one in timed]
     forming = sum(not one.closed for one in candles)
     notes = [*reader.notes, *assigner.notes, *([f"{forming} still forming"] if forming else [])]
-    return Reading(table.path, layout.name, len(layout.columns.rows), candles, reader.left_out + assigner.left_out, notes)
+    left_out = reader.left_out + assigner.left_out
+    return Reading(table.path, layout.name, len(layout.columns.rows), candles, left_out, notes, [one.bar.row.number for one in timed])
 
 
 def _candle(one: TimedBar, options: ReadOptions) -> Candle:

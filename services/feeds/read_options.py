@@ -45,6 +45,8 @@ class Reading:
     """Rows that were left out, by reason."""
     notes: Sequence[str] = field(default_factory=tuple)
     """What was inferred from the data."""
+    row_numbers: Sequence[int] = field(default_factory=tuple)
+    """The row of each candle."""
 
     def __str__(self) -> str:
         """Return a one-line summary."""

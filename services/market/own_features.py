@@ -70,7 +70,7 @@ def checked(function: FeatureFunction, name: str) -> FeatureFunction:
 
     def features(bars: BarArrays) -> Mapping[str, float]:
         try:
-            made = _values(function(bars))
+            made = feature_values(function(bars))
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises
             metrics.OWN_FEATURES_FAILED.inc()
             problem = f"{type(error).__name__}: {error}"
@@ -83,7 +83,7 @@ def checked(function: FeatureFunction, name: str) -> FeatureFunction:
     return features
 
 
-def _values(made: Mapping[str, float]) -> dict[str, float]:
+def feature_values(made: Mapping[str, float]) -> dict[str, float]:
     """Return features as messages carry them; raise ValueError naming the first that none may carry."""
     if len(made) > MAX_FEATURES - len(FEATURE_UNITS):
         raise ValueError(f"{len(made)} features; at most {MAX_FEATURES - len(FEATURE_UNITS)} fit beside those of the service")
