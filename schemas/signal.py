@@ -43,7 +43,7 @@ class CancelReason(StrEnum):
 class OffsetRef(Part):
     """A record of an input topic."""
 
-    topic: str = Field(description="The topic's name, prefix included.")
+    topic: str = Field(description="Aquiline's name of the topic, prefix included, whatever the broker calls it.")
     partition: Annotated[int, Field(ge=0, description="The partition.")]
     offset: Annotated[int, Field(ge=0, description="The offset in the partition.")]
     ts_ms: TimeMs = Field(description="The record's timestamp: when the broker appended it, where the topic says so.")

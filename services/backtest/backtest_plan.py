@@ -110,7 +110,7 @@ async def _log(options: BacktestRequest) -> tuple[Feed, Settings]:
         settings = load(Path(options.config) if options.config else None)
         if settings.bus.url == "memory://":
             raise SettingsError("--data topic: bus.url is memory://, which no other process can read; name a kafka:// bus in --config")
-        bus = connect(settings.bus, SystemClock())
+        bus = connect(settings.bus, SystemClock(), settings.topics)
         inputs = TopicLog(bus, settings)
         try:
             await inputs.open()

@@ -67,7 +67,7 @@ def from_exchange(
     live = FeedRequest(named, interval, history_bars, round(poll_seconds * 1_000))
 
     async def build(settings: Settings, clock: Clock, health: Health) -> Service:
-        broker = connect(settings.bus, clock)
+        broker = connect(settings.bus, clock, settings.topics)
         source = Exchange(exchange, options, settings.run_mode, clock)
         return OnBus(broker, ExchangeFeed(live, source, broker, clock, health=health, pause=Backoff()))
 
@@ -112,7 +112,7 @@ def from_files(
             stamp=stamp.value,
             extended=extended,
         )
-        broker = connect(settings.bus, clock)
+        broker = connect(settings.bus, clock, settings.topics)
         made = FileFeed(files, options, broker, clock, health, follow=follow, price_increment=price_increment, currency=currency)
         return OnBus(broker, made)
 

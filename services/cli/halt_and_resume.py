@@ -97,7 +97,7 @@ def _command(settings: Settings, symbol: str | None, state: HaltState, reason: s
 async def _publish(settings: Settings, command: Control) -> tuple[Position, bool]:
     """Publish the command; return its position, and whether its scope is an instrument."""
     clock = SystemClock()
-    bus = connect(settings.bus, clock)
+    bus = connect(settings.bus, clock, settings.topics)
     position = await publish_command(bus, command, delivery_timeout_ms=settings.bus.request_timeout_ms)
     # Looked up afterwards: nothing may delay a halt.
     known = command.scope == GLOBAL

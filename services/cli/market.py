@@ -137,7 +137,7 @@ def _show(readings: list[Reading], candles: list[Candle], instruments: list[Inst
 
 async def _publish(candles: list[Candle], instruments: list[Instrument], settings: Settings, pace: Pace) -> int:
     clock = SystemClock()
-    broker = connect(settings.bus, clock)
+    broker = connect(settings.bus, clock, settings.topics)
     try:
         producer = await broker.producer(client_id="aquiline-market-publish")
         try:

@@ -65,7 +65,7 @@ def samples(
 async def _play(settings: Settings, parts: Sequence[Part], *, wait: bool, stay: bool, ready_file: Path | None) -> None:
     """Play the parts; at SIGTERM stop with everything sent acknowledged, so that the next run continues there."""
     clock = SystemClock()
-    bus = connect(settings.bus, clock)
+    bus = connect(settings.bus, clock, settings.topics)
     stopped = asyncio.Event()
 
     def sent(count: int, candle: Candle) -> None:

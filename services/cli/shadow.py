@@ -141,7 +141,7 @@ async def _read(sides: tuple[Settings, Settings], since_ms: int) -> tuple[SideRe
 
         trails = []
         for settings in sides:
-            bus = connect(settings.bus, SystemClock())
+            bus = connect(settings.bus, SystemClock(), settings.topics)
             try:
                 trails.append(await read_side(bus, settings.run_mode, sides[1].fusion.symbols, since_ms, tell))
             finally:

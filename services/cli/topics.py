@@ -46,7 +46,7 @@ def create(
 
     created = asyncio.run(run())
     for name in created:
-        typer.echo(f"created {name}")
+        typer.echo(f"created {settings.topics.on_broker(name)}")
     if not created:
         typer.echo("every topic exists")
 
@@ -73,7 +73,7 @@ async def _table(admin: Admin, settings: Settings) -> Table:
     table = Table("topic", "partitions", "differs from `aquiline topics create`")
     for topic in wanted:
         if topic.name not in found:
-            table.add_row(topic.name, "-", "does not exist")
+            table.add_row(settings.topics.on_broker(topic.name), "-", "does not exist")
             continue
         info = found[topic.name]
         differing = [
@@ -81,13 +81,13 @@ async def _table(admin: Admin, settings: Settings) -> Table:
             for key, value in topic.config.items()
             if key != "min.insync.replicas" and info.config.get(key) != value
         ]
-        table.add_row(topic.name, str(info.partitions), "; ".join(differing))
+        table.add_row(info.broker_name, str(info.partitions), "; ".join(differing))
     return table
 
 
 @asynccontextmanager
 async def _admin(settings: Settings) -> AsyncIterator[Admin]:
-    bus = connect(settings.bus, SystemClock())
+    bus = connect(settings.bus, SystemClock(), settings.topics)
     admin = await bus.admin()
     try:
         yield admin

@@ -17,7 +17,7 @@ async def build(settings: Settings, clock: Clock, health: Health) -> Service:
         from services.console.service import ConsoleService  # noqa: PLC0415 - FastAPI is an extra
     except ModuleNotFoundError as error:
         raise SettingsError("the console needs FastAPI and uvicorn; install them with: pip install 'aquiline[console]'") from error
-    bus = connect(settings.bus, clock)
+    bus = connect(settings.bus, clock, settings.topics)
     return OnBus(bus, ConsoleService(bus, [settings], clock, health))
 
 

@@ -30,6 +30,7 @@ from pydantic_settings import (
 from schemas import Interval, RunMode
 from services.core.fusion_settings import FusionSettings
 from services.core.settings_sources import SettingsFile, StrategyFolder
+from services.core.topic_settings import TopicSettings
 from services.strategy.folder import StrategyError
 from services.strategy.section import NotNegative, Positive, Section
 
@@ -294,6 +295,7 @@ class Settings(BaseSettings):
         description="`live`, `shadow`, `replay` or `demo`: decides which topics are read and written; only `live` messages may be acted on.",
     )
     bus: BusSettings = Field(default_factory=BusSettings)
+    topics: TopicSettings = Field(default_factory=TopicSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     fusion: FusionSettings = Field(default_factory=FusionSettings)

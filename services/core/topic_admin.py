@@ -139,7 +139,7 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> int:
         if (kind := found[name].config.get("message.timestamp.type", "CreateTime")) != "LogAppendTime":
             raise BusError(
                 f"topic {name!r} has message.timestamp.type={kind}, so that staleness and deadlines would depend on the producers' clocks; "
-                f"set it: kafka-configs.sh --alter --topic {name} --add-config message.timestamp.type=LogAppendTime"
+                f"set it: kafka-configs.sh --alter --topic {found[name].broker_name} --add-config message.timestamp.type=LogAppendTime"
             )
     return found[names[0]].partitions
 
@@ -191,7 +191,7 @@ async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:
     if "compact" not in (policy := found[changelog].config.get("cleanup.policy", "delete")):
         raise BusError(
             f"topic {changelog!r} has cleanup.policy={policy!r}, which deletes the scorer's open signals; "
-            f"set it: kafka-configs.sh --alter --topic {changelog} --add-config cleanup.policy=compact"
+            f"set it: kafka-configs.sh --alter --topic {found[changelog].broker_name} --add-config cleanup.policy=compact"
         )
     return found[together[0]].partitions
 

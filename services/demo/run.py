@@ -51,7 +51,7 @@ async def _run(demo: Demo, screen: Screen, interrupt: Interrupt) -> Report:
     if last.engine is None:
         await engine_of(last.settings)  # before topics are emptied
     played: list[ActResult] = []
-    async with running_pipeline(connect(last.settings.bus, clock), last.settings, clock) as pipeline:
+    async with running_pipeline(connect(last.settings.bus, clock, last.settings.topics), last.settings, clock) as pipeline:
         drawing = pipeline.spawn(screen.draw(), "draw")
         symbols = {candle.symbol for act in demo.acts for candle in act.plan.candles}
         await run_unless_interrupted(interrupt, pipeline.start(symbols, live_vision=demo.options.vision is Vision.LIVE))

@@ -107,9 +107,9 @@ class Diagnosis:
         reached, survey = await check_connection(self._settings.bus, self._settings.fusion_group)
         if survey is None:
             return [reached, skipped("topics", "not checked, as Kafka cannot be reached")]
-        bus = connect_bus(self._settings.bus, self._clock)
+        bus = connect_bus(self._settings.bus, self._clock, self._settings.topics)
         try:
-            return [reached, *await self._on(bus, survey)]
+            return [reached, *await self._on(bus, survey.renamed(self._settings.topics.of_broker))]
         except BusError as error:
             return [reached, fail("topics", str(error), "fix this first, then run the doctor again")]
         finally:

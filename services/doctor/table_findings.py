@@ -29,7 +29,7 @@ async def table_findings(bus: Bus, settings: Settings, infos: Mapping[str, Topic
                     last = f"offset {record.offset}: {why.reason.value}, {why.detail}"
         finally:
             await reader.close()
-        found.append(_finding(f"records {name}", read, refused, last))
+        found.append(_finding(f"records {settings.topics.on_broker(name)}", read, refused, last))
     return found
 
 

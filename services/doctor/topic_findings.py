@@ -125,7 +125,7 @@ def _span(calendar: SessionCalendar, interval: str, bars: int, now_ms: int) -> i
 
 def _topic(settings: Settings, topic: Topic, facts: TopicFacts) -> list[Finding]:
     name = topic_name(topic, settings.run_mode)
-    check = f"topic {name}"
+    check = f"topic {settings.topics.on_broker(name)}"
     info = facts.infos.get(name)
     if info is None and topic in OPTIONAL:
         return [skipped(check, "does not exist, and is optional; workers started before it is created do not read it")]
@@ -290,7 +290,7 @@ def _max_bytes(info: TopicInfo) -> int:
 
 
 def _alter(info: TopicInfo, setting: str) -> str:
-    return f"kafka-configs.sh --alter --topic {info.name} --add-config {setting}"
+    return f"kafka-configs.sh --alter --topic {info.broker_name} --add-config {setting}"
 
 
 def _span_text(span_ms: int | None) -> str:

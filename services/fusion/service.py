@@ -73,4 +73,4 @@ async def make_worker(bus: Bus, settings: Settings, clock: Clock, health: Health
 
 async def build(settings: Settings, clock: Clock, health: Health) -> FusionWorker:
     """Return a worker on the bus that the settings name."""
-    return await make_worker(connect_bus(settings.bus, clock), settings, clock, health)
+    return await make_worker(connect_bus(settings.bus, clock, settings.topics), settings, clock, health)

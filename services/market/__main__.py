@@ -12,7 +12,7 @@ from services.market.service import MarketService
 
 async def build(settings: Settings, clock: Clock, health: Health) -> Service:
     """Return the service on the bus of the settings."""
-    bus = connect(settings.bus, clock)
+    bus = connect(settings.bus, clock, settings.topics)
     return OnBus(bus, MarketService(bus, settings, clock, health))
 
 

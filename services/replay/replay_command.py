@@ -164,7 +164,7 @@ async def opened(source: Source) -> AsyncIterator[Opened]:
         if settings is not None and TOPIC in {source.audit, source.log}:
             if settings.bus.url == "memory://":
                 raise SettingsError("bus.url is memory://, which no other process can read; name the kafka:// bus")
-            bus = connect(settings.bus, SystemClock())
+            bus = connect(settings.bus, SystemClock(), settings.topics)
             stack.push_async_callback(bus.close)
         if file is None:
             assert settings is not None  # noqa: S101 - loaded above

@@ -154,7 +154,7 @@ _KINDS: Final = (("sft", "sharegpt"), ("dpo", "dpo"))
 async def _outcomes(request: TrainingRequest, settings: Settings) -> list[SignalOutcome]:
     source = request.source
     if request.outcomes is None and source.audit == TOPIC:
-        bus = connect(settings.bus, SystemClock())
+        bus = connect(settings.bus, SystemClock(), settings.topics)
         try:
             return await _outcomes_of_topic(bus, settings.run_mode, source.since_ms)
         finally:

@@ -15,7 +15,7 @@ async def build(settings: Settings, clock: Clock, health: Health) -> Service:
         from services.scoring.service import ScoringService  # noqa: PLC0415 - Faust is an extra
     except ModuleNotFoundError as error:
         raise SettingsError("the scorer needs Faust; install it with: pip install 'aquiline[scoring]'") from error
-    bus = connect(settings.bus, clock)
+    bus = connect(settings.bus, clock, settings.topics)
     return OnBus(bus, ScoringService(bus, settings, clock, health))
 
 

@@ -121,7 +121,8 @@ def subscribe(app: App, settings: Settings) -> TopicT:
     A Faust stream acknowledges a record unread that was fetched before a rebalance, and a queue of its own is emptied when
     partitions have moved, also of records fetched since. So records are taken from the channel, and from a queue that nobody clears.
     """
-    names = [topic_name(topic, settings.run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES)]
+    ours = [topic_name(topic, settings.run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.MARKET_FEATURES)]
+    names = [settings.topics.on_broker(name) for name in ours]
     topic = app.topic(*names, **_BYTES)
     queue = app.FlowControlQueue(maxsize=app.conf.stream_buffer_maxsize, clear_on_resume=False)
     channel = cast("TopicT", topic.clone_using_queue(queue))

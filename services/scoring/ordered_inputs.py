@@ -16,6 +16,7 @@ from faust.types import TP, EventT, TopicT
 
 from services.core.bus import Bus, Headers, OffsetOutOfRangeError, Reader, Record, TopicPartition
 from services.core.errors import ServiceError
+from services.core.topic_settings import TopicSettings
 from services.scoring.faust_app import App
 from services.scoring.faust_consumer import Consumer
 from services.scoring.topic_merge import Merge
@@ -32,9 +33,10 @@ Event = EventT[Any]
 class Inputs:
     """Both topics of every partition held. Side 0 is the first of `topics`, side 1 the second."""
 
-    def __init__(self, app: App, channel: TopicT, topics: tuple[str, str]) -> None:
-        """Take what arrives on `channel`."""
+    def __init__(self, app: App, channel: TopicT, topics: tuple[str, str], names: TopicSettings) -> None:
+        """Take what arrives on `channel`. Faust knows topics by the broker's names, all else by those in `topics`."""
         self._app = app
+        self._names = names
         self._channel = channel
         self._topics = topics
         self._merge: Merge[Event] = Merge()
@@ -80,7 +82,8 @@ class Inputs:
     async def open(self) -> None:
         """Start what is assigned where the group's commits say; raise OffsetOutOfRangeError when the log no longer reaches there."""
         consumer, generation = self._app.consumer, self._app.consumer_generation_id
-        assigned = {TopicPartition(*tp) for tp in consumer.assignment() if tp.topic in self._topics}
+        held = {TopicPartition(self._names.of_broker(tp.topic), tp.partition) for tp in consumer.assignment()}
+        assigned = {tp for tp in held if tp.topic in self._topics}
         numbers = {tp.partition for tp in assigned}
         if len(assigned) != 2 * len(numbers):
             raise ServiceError(
@@ -90,7 +93,7 @@ class Inputs:
         begins = await self._reader.beginning_offsets(sorted(assigned))
         ends = await self._reader.end_offsets(sorted(assigned))
         sought: dict[TP, int | None] = consumer._committed_offset  # type: ignore[attr-defined] # noqa: SLF001 - nothing public tells
-        committed = {tp: sought.get(TP(*tp)) for tp in assigned}
+        committed = {tp: sought.get(self._fausts(tp)) for tp in assigned}
         missing = {
             tp: max(begins[tp] - at, at - ends[tp]) for tp, at in committed.items() if at and at > 0 and not begins[tp] <= at <= ends[tp]
         }
@@ -122,7 +125,7 @@ class Inputs:
             await self._opened.wait()  # Faust reads on before `open` knows of it
             if await self._follows(event):
                 message = event.message
-                side = self._topics.index(message.topic)
+                side = self._side(message)
                 self._merge.put(side, message.partition, message.offset, round(message.timestamp * 1000), event)
                 self._pace(side, message.partition)
             self.arrived.set()
@@ -133,9 +136,10 @@ class Inputs:
         if event is None:
             return None
         message = event.message
-        self._done[TopicPartition(message.topic, message.partition)] = message.offset + 1
+        side = self._side(message)
+        self._done[TopicPartition(self._topics[side], message.partition)] = message.offset + 1
         if self._paused:
-            self._pace(self._topics.index(message.topic), message.partition)
+            self._pace(side, message.partition)
         return event
 
     async def look(self) -> bool:
@@ -178,7 +182,7 @@ class Inputs:
                 continue
             if self._generation != generation or self._merge.next_offset(side, tp.partition) != expected:
                 return
-            await cast("Consumer", self._app.consumer).skip(TP(*tp), expected, end)
+            await cast("Consumer", self._app.consumer).skip(self._fausts(tp), expected, end)
             self._merge.skip_to(side, tp.partition, end)
             self._done[tp] = end
 
@@ -196,7 +200,8 @@ class Inputs:
         message = event.message
         if not self._current(message):
             return False
-        side, tp = self._topics.index(message.topic), TopicPartition(message.topic, message.partition)
+        side = self._side(message)
+        tp = TopicPartition(self._topics[side], message.partition)
         expected = self._merge.next_offset(side, tp.partition)
         if message.offset <= expected:
             self._sought.pop(tp, None)
@@ -208,7 +213,7 @@ class Inputs:
         first = await self._first_at(tp, expected)
         consumer = cast("Consumer", self._app.consumer)
         if first > expected:
-            await consumer.skip(TP(*tp), expected, first)
+            await consumer.skip(self._fausts(tp), expected, first)
         if not self._current(message):
             return False
         self._merge.skip_to(side, tp.partition, first)
@@ -216,8 +221,22 @@ class Inputs:
             return True
         _log.warning("records_left_out", topic=tp.topic, partition=tp.partition, expected=first, delivered=message.offset)
         self._sought[tp] = message.offset
-        consumer.read_again(TP(*tp), first)
+        consumer.read_again(self._fausts(tp), first)
         return False
+
+    def _side(self, message: Any) -> int:
+        return self._topics.index(self._names.of_broker(message.topic))
+
+    def _fausts(self, tp: TopicPartition) -> TP:
+        return TP(self._names.on_broker(tp.topic), tp.partition)
+
+    def record_of(self, event: Event) -> Record:
+        """Return the event's record, its headers as they came."""
+        message = event.message
+        headers = message.headers or ()
+        pairs: Headers = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        topic, at_ms = self._topics[self._side(message)], round(message.timestamp * 1000)
+        return Record(topic, message.partition, message.offset, at_ms, message.key, message.value, pairs)
 
     def _current(self, message: Any) -> bool:
         generation = self._generation
@@ -237,15 +256,7 @@ class Inputs:
         tp, waiting = TopicPartition(self._topics[side], partition), self._merge.size(side, partition)
         if waiting > _MOST_WAITING and tp not in self._paused:
             self._paused.add(tp)
-            self._app.consumer.pause_partitions({TP(*tp)})
+            self._app.consumer.pause_partitions({self._fausts(tp)})
         elif waiting < _MOST_WAITING // 4 and tp in self._paused:
             self._paused.discard(tp)
-            self._app.consumer.resume_partitions({TP(*tp)})
-
-
-def record_of(event: Event) -> Record:
-    """Return the event's record, its headers as they came."""
-    message = event.message
-    headers = message.headers or ()
-    pairs: Headers = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
-    return Record(message.topic, message.partition, message.offset, round(message.timestamp * 1000), message.key, message.value, pairs)
+            self._app.consumer.resume_partitions({self._fausts(tp)})

@@ -46,7 +46,7 @@ from services.core.topic_admin import check_scoring_topics
 from services.core.zombie_fence import ZombieFence
 from services.scoring.faust_app import ChangelogTable, make_app, subscribe
 from services.scoring.fill_rules import FillRules
-from services.scoring.ordered_inputs import Event, Inputs, record_of
+from services.scoring.ordered_inputs import Event, Inputs
 from services.scoring.scorer import Scored, Scorer
 
 _log = structlog.get_logger()
@@ -119,8 +119,9 @@ class ScoringService:
     async def _connected(self) -> AsyncIterator[None]:
         settings, scoring = self._settings, self._settings.scoring
         self._app = app = make_app(settings)
-        self._judges = ChangelogTable(app, "judges", self._names[Topic.SCORING_JUDGES], self._fence)
-        self._inputs = Inputs(app, subscribe(app, settings), (self._names[Topic.STRATEGY_SIGNALS], self._names[Topic.MARKET_FEATURES]))
+        self._judges = ChangelogTable(app, "judges", settings.topics.on_broker(self._names[Topic.SCORING_JUDGES]), self._fence)
+        topics = self._names[Topic.STRATEGY_SIGNALS], self._names[Topic.MARKET_FEATURES]
+        self._inputs = Inputs(app, subscribe(app, settings), topics, settings.topics)
         self._scorer = Scorer(
             self._instruments,
             partial(FillRules.of, scoring, settings.fusion.max_jump),
@@ -209,7 +210,7 @@ class ScoringService:
         return await self._inputs.look()
 
     async def _deal(self, event: Event) -> None:
-        record = record_of(event)
+        record = self._inputs.record_of(event)
         take, topic = (
             (self._scorer.signal, Topic.STRATEGY_SIGNALS)
             if record.topic == self._names[Topic.STRATEGY_SIGNALS]

@@ -20,7 +20,7 @@ async def build(settings: Settings, clock: Clock, health: Health) -> Service:
         model = await asyncio.to_thread(load_forecaster, vision.weights_file, device=vision.device)
     except ForecasterError as error:
         raise SettingsError(str(error)) from error
-    bus = connect(settings.bus, clock)
+    bus = connect(settings.bus, clock, settings.topics)
     return OnBus(bus, VisionService(bus, settings, clock, model, health))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,15 @@ class ClusterState:
     replicas: Mapping[str, int]
     in_sync: Mapping[str, int]
     committed: Mapping[TopicPartition, int]
+
+    def renamed(self, name_of: Callable[[str], str]) -> ClusterState:
+        """Return the same with the topics' names as `name_of` gives them."""
+        return ClusterState(
+            self.brokers,
+            {name_of(name): count for name, count in self.replicas.items()},
+            {name_of(name): count for name, count in self.in_sync.items()},
+            {TopicPartition(name_of(tp.topic), tp.partition): offset for tp, offset in self.committed.items()},
+        )
 
 
 async def read_cluster_state(settings: BusSettings, group: str) -> ClusterState:

@@ -211,6 +211,13 @@ class TopicInfo:
     name: str
     partitions: int
     config: Mapping[str, str]
+    on_broker: str = ""
+    """The broker's name of it, where that is another one."""
+
+    @property
+    def broker_name(self) -> str:
+        """Return the name to give the broker's own tools."""
+        return self.on_broker or self.name
 
 
 @dataclass(frozen=True, slots=True)

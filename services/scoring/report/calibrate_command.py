@@ -94,7 +94,7 @@ def _reliability(title: str, bins: tuple[ReliabilityBin, ...]) -> Table:
 async def _from_topic(settings: Settings, wanted: OutcomeFilter, progress: Progress) -> list[SignalOutcome]:
     if settings.bus.url.startswith("memory:"):
         raise SettingsError("bus.url is memory://, which no other process can read; name a kafka:// bus, or --outcomes")
-    bus = connect(settings.bus, SystemClock())
+    bus = connect(settings.bus, SystemClock(), settings.topics)
     try:
         return await read_outcomes(bus, settings, wanted, progress)
     finally:

@@ -97,7 +97,7 @@ def _check(out: Path) -> None:
 async def _from_topics(settings: Settings, wanted: OutcomeFilter, progress: Progress) -> ReportSources:
     if settings.bus.url.startswith("memory:"):
         raise SettingsError("bus.url is memory://, which no other process can read; name a kafka:// bus, or --outcomes")
-    bus = connect(settings.bus, SystemClock())
+    bus = connect(settings.bus, SystemClock(), settings.topics)
     try:
         return await read_topics(bus, settings, wanted, progress)
     finally:

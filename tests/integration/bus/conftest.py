@@ -1,4 +1,4 @@
-"""The contract's site, once over memory and once over a real Kafka."""
+"""The contract's site, over memory and over a real Kafka, and over memory with topics that have other names on the broker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.core.bus.connect import connect
+from services.core.bus.renamed import RenamedBus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
 from tests.integration.bus.support import Site
@@ -21,10 +22,26 @@ def bus_settings(request: pytest.FixtureRequest) -> BusSettings:
     return settings
 
 
-@pytest.fixture
-async def site(bus_settings: BusSettings, unique: str) -> AsyncIterator[Site]:
-    """Return a site on either bus."""
+class OtherNames:
+    """Gives every topic another name on the broker."""
+
+    def on_broker(self, name: str) -> str:
+        """Return the broker's name."""
+        return f"their.{name}"
+
+    def of_broker(self, name: str) -> str:
+        """Return the name above the bus."""
+        return name.removeprefix("their.")
+
+
+@pytest.fixture(params=["memory", "memory, renamed", pytest.param("kafka", marks=pytest.mark.integration)])
+async def site(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[Site]:
+    """Return a site on each bus."""
+    on_kafka = request.param == "kafka"
+    bus_settings: BusSettings = request.getfixturevalue("kafka_bus_settings") if on_kafka else BusSettings(url="memory://")
     bus = connect(bus_settings, SystemClock())
+    if "renamed" in request.param:
+        bus = RenamedBus(bus, OtherNames())
     site = Site(bus, await bus.admin(), unique)
     yield site
     await site.close()

@@ -39,7 +39,7 @@ async def start_decide_drain(stack: Stack, meanwhile: Callable[[], None] = lambd
     await stack.start("fusion")
     settings = stack.settings("fusion")
     clock = SystemClock()
-    bus = connect(settings.bus, clock)
+    bus = connect(settings.bus, clock, settings.topics)
     first = await _ends(bus, *INPUTS)
     assert sum(first.values()) > 0, "the history is read before the worker starts"
     logs = Logs(bus, MODE, PARTITIONS)

@@ -16,6 +16,7 @@ from tests.integration.fusion.feed import MINUTE_MS, START_MS, SYMBOLS, bar, ins
 from tests.integration.fusion.fuzzing import ANSWERS, HISTORY, MODE, RECORDS, ROUND, Fuzzed, draw, fuzzed, keep
 from tests.integration.fusion.mutations import broken, mutated
 from tests.integration.fusion.site import Site
+from tests.unit.fusion.inputs.build import note, position
 
 pytestmark = pytest.mark.integration
 
@@ -98,7 +99,9 @@ async def test_malformed_records_are_dead_lettered_or_folded_and_memory_is_flat(
         keep(topic.value, {"records": RECORDS, "became": counted, "dead_letters": fuzz.worker.accounts.dead_letters, "growth": fuzz.growth})
 
 
-@pytest.mark.parametrize("topic", [Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS, Topic.CONTROL], ids=lambda topic: topic.value)
+@pytest.mark.parametrize(
+    "topic", [Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS, Topic.CONTROL, Topic.NOTES, Topic.POSITIONS], ids=lambda topic: topic.value
+)
 async def test_malformed_records_of_the_tables_change_nothing_that_they_do_not_say_and_memory_is_flat(topic: Topic) -> None:
     async with fuzzed({"kind": "rules"}) as fuzz:
         for first in range(0, RECORDS, ROUND):
@@ -109,6 +112,8 @@ async def test_malformed_records_of_the_tables_change_nothing_that_they_do_not_s
                     Topic.INSTRUMENTS: instrument(symbol),
                     Topic.INSTRUMENT_EVENTS: split(symbol, 2.0, START_MS + HISTORY * MINUTE_MS + number),
                     Topic.CONTROL: halt(symbol),
+                    Topic.NOTES: note(symbol=symbol, ts_ms=START_MS, blackout=(START_MS, START_MS + number + 1)),
+                    Topic.POSITIONS: position(symbol=symbol, ts_ms=START_MS),
                 }[topic]
                 key = rng.choice((symbol.encode(), b"global", b"\xff", None))
                 await fuzz.send([(topic, key, broken(message.encode(), rng))])

@@ -23,7 +23,7 @@ MODE = RunMode.DEMO
 PARTITIONS = 4
 # Topics that are only compacted cannot be emptied between tests.
 _EMPTIED: Mapping[str, str] = {"cleanup.policy": "compact,delete", "retention.ms": "-1"}
-_COMPACTED = (Topic.INSTRUMENTS, Topic.CONTROL, Topic.SCORING_JUDGES)
+_COMPACTED = (Topic.INSTRUMENTS, Topic.CONTROL, Topic.SCORING_JUDGES, Topic.POSITIONS)
 
 
 class Desk:

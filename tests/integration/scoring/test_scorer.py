@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from deploy.local import LocalKafka
 from schemas import DeadLetter, DeadLetterReason, MarketFeatures, Signal, Topic
+from services.core.bus.renamed import RenamedBus
+from services.core.topic_settings import TopicSettings
 from tests.integration.fusion.worker import Worker
 from tests.integration.scoring.desk import Desk
 from tests.integration.scoring.market import Market
@@ -133,3 +137,22 @@ async def _put_aside(desk: Desk, count: int) -> bool:
 
 async def _judged_by(worker: Worker) -> bool:
     return await worker.metric("aquiline_signal_outcomes_total") > 0
+
+
+async def test_topics_by_other_names_are_scored_the_same(scoring_kafka: LocalKafka, tmp_path: Path, unique: str) -> None:
+    names = {topic: f"their-{topic.value}" for topic in Topic}
+    desk = Desk(tmp_path, scoring_kafka.url, unique)
+    desk.values["topics"] = {"names": {topic.value: name for topic, name in names.items()}}
+    desk.bus = RenamedBus(desk.bus, TopicSettings(names=names))  # type: ignore[assignment]
+    await desk.open()
+    try:
+        market = Market()
+        await desk.publish([*market.instruments, *market.moves])
+        worker = await desk.worker().start().ready()
+        await desk.judged(len(market.expected))
+        assert await desk.outcomes() == market.expected
+        await desk.eventually(lambda: _no_lag(worker), "no lag on the metrics page")
+        worker.terminate()
+        assert await worker.ended() == 0
+    finally:
+        await desk.close()

@@ -15,8 +15,9 @@ from services.core.bus import NewTopic, OffsetOutOfRangeError
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.errors import ServiceError
+from services.core.topic_settings import TopicSettings
 from services.scoring.faust_app import App
-from services.scoring.ordered_inputs import Inputs, record_of
+from services.scoring.ordered_inputs import Inputs
 
 SIGNALS, MARKET = "signals", "market"
 
@@ -78,7 +79,7 @@ async def desk(records: int = 0) -> AsyncIterator[tuple[Faust, Inputs]]:
     producer = await bus.producer(client_id="test")
     for _ in range(records):
         await (await producer.send(MARKET, key=b"k", value=b"v"))
-    inputs = Inputs(cast("App", faust), cast("TopicT", faust), (SIGNALS, MARKET))
+    inputs = Inputs(cast("App", faust), cast("TopicT", faust), (SIGNALS, MARKET), TopicSettings())
     await inputs.start(bus)
     task = asyncio.create_task(inputs.follow())
     try:
@@ -96,7 +97,7 @@ async def taken(faust: Faust, inputs: Inputs) -> list[int]:
     await inputs.look()
     offsets = []
     while (event := inputs.take()) is not None:
-        offsets.append(record_of(event).offset)
+        offsets.append(inputs.record_of(event).offset)
     return offsets
 
 
