@@ -32,6 +32,8 @@ _PATIENCE_MS: Final = 60_000
 class PlainWorker(NullSink):
     """Reads one partition; `ready` is set once the history has been folded."""
 
+    takes_triggers = True
+
     def __init__(self, bus: Bus, settings: Settings, clock: Clock, engine: Engine, tokenizer: Tokenizer) -> None:
         self._bus, self._settings, self._clock, self._engine = bus, settings, clock, engine
         self._instruments = Instruments(bus, clock, settings.run_mode, "plain-instruments")

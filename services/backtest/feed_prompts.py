@@ -66,6 +66,8 @@ async def prompts_of(run: BacktestPlan, tokenizer: Tokenizer) -> AsyncIterator[F
 class _Triggers:
     """A sink that keeps the newest trigger of each lane."""
 
+    takes_triggers = True
+
     def __init__(self) -> None:
         self.by_lane: dict[LaneKey, Trigger] = {}
 

@@ -43,6 +43,8 @@ class Verdict:
 class _Collected:
     """A sink that keeps triggers; vision features complete whatever waits."""
 
+    takes_triggers = True
+
     def __init__(self) -> None:
         self.triggers: list[Trigger] = []
 

@@ -66,16 +66,25 @@ async def read_offsets(
     `on_progress` is called after each batch with the count of offsets passed and the count in all.
     """
     wanted = {tp: one for tp, one in offsets.items() if one}
-    if not wanted:
-        return
     total = sum(map(len, wanted.values()))
-    await reader.read({tp: one.start for tp, one in wanted.items()})
-    async for batch in poll_until(reader, {tp: one.stop for tp, one in wanted.items()}):
+    async for batch in read_batches(reader, wanted):
         for record in batch:
-            if record.offset < wanted[TopicPartition(record.topic, record.partition)].stop:
-                yield record
+            yield record
         if on_progress is not None:
             on_progress(sum(min(reader.position(tp), one.stop) - one.start for tp, one in wanted.items()), total)
+
+
+async def read_batches(reader: Reader, offsets: Mapping[TopicPartition, range]) -> AsyncIterator[list[Record]]:
+    """Yield what `read_offsets` does in batches, for a reader of many records: one by one they take 1 us more each."""
+    wanted = {tp: one for tp, one in offsets.items() if one}
+    if not wanted:
+        return
+    await reader.read({tp: one.start for tp, one in wanted.items()})
+    async for batch in poll_until(reader, {tp: one.stop for tp, one in wanted.items()}):
+        if any(reader.position(tp) > one.stop for tp, one in wanted.items()):
+            yield [record for record in batch if record.offset < wanted[TopicPartition(record.topic, record.partition)].stop]
+        else:
+            yield batch
 
 
 async def poll_until(reader: Reader, stops: Mapping[TopicPartition, int], *, max_records: int = _BATCH) -> AsyncIterator[list[Record]]:

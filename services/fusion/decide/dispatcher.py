@@ -35,6 +35,8 @@ _log = structlog.get_logger()
 class Dispatcher:
     """The sink of folded records: takes their triggers to decisions, each a task that holds its lane's permit."""
 
+    takes_triggers = True
+
     def __init__(
         self,
         dependencies: DecisionDependencies,

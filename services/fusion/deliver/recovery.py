@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from schemas import AuditRecord, Topic, decode_signal_message, topic_name
 from services.core.bus import Bus, Committed, OffsetOutOfRangeError, Reader, Record, TopicPartition
-from services.core.bus.topic_reader import read_offsets
+from services.core.bus.topic_reader import read_batches, read_offsets
 from services.core.clock import Clock
 from services.core.global_tables import GlobalTables
 from services.core.settings import Settings
@@ -128,10 +128,11 @@ class Recovery:
     async def _fold_range(
         self, reader: Reader, first: Mapping[TopicPartition, int], stop: Mapping[TopicPartition, int], sink: NullSink
     ) -> int:
-        folded = 0
-        async for record in read_offsets(reader, {tp: range(offset, stop[tp]) for tp, offset in first.items()}):
-            self._intake.take(record, sink)
-            folded += 1
+        folded, take = 0, self._intake.take
+        async for batch in read_batches(reader, {tp: range(offset, stop[tp]) for tp, offset in first.items()}):
+            for record in batch:
+                take(record, sink)
+            folded += len(batch)
         return folded
 
     def _falls_short_by(self, partition: int) -> float:

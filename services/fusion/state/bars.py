@@ -120,7 +120,9 @@ class Bars:
 
     def append(self, bar: MarketFeatures, gap: int, sequence: int = 0) -> None:
         """Add a closed bar for which `place` said FOLDED, after `gap` missing slots."""
-        bar = self._on_scale(bar)
+        if self.factors:
+            bar = self._on_scale(bar)
+        features = bar.features
         self.ts_open.append(bar.ts_open_ms)
         self.ts_close.append(bar.ts_close_ms)
         self.last_close_ms = bar.ts_close_ms
@@ -130,13 +132,13 @@ class Bars:
         self.close.append(bar.close)
         self.volume.append(bar.volume)
         for name, column in self.columns.items():
-            column.append(bar.features.get(name, math.nan))
+            column.append(features.get(name, math.nan))
         self.revision.append(bar.revision)
         self.gap.append(gap)
         self.sequence.append(sequence)
         self.rendered.append(None)
         self.total += 1
-        self.features = bar.features
+        self.features = features
         if self.forming is not None and self.forming.ts_close_ms <= bar.ts_close_ms:
             self.forming = None
         if len(self.ts_close) > self.keep + _SLACK:
@@ -243,6 +245,8 @@ class Bars:
 
     def on_scale_at(self, ts_open_ms: int) -> float:
         """Return by what the prices of a bar that opens then are divided to be on the scale of these bars."""
+        if not self.factors:
+            return 1.0
         return math.prod(by.price for (effective_ms, _), by in self.factors.items() if ts_open_ms < effective_ms)
 
     def _same(self, index: int, bar: MarketFeatures) -> bool:

@@ -24,6 +24,9 @@ Taken = Literal["folded", "duplicate", "filtered", "awaits_tables"]
 class Sink(Protocol):
     """Receives what folding a record causes; a rebuild passes one that ignores everything."""
 
+    takes_triggers: bool
+    """False for a rebuild: the policy is evaluated all the same, but no trigger is made, which takes longer than the fold."""
+
     def trigger(self, trigger: Trigger, wait_until_ms: int, record: Record) -> None:
         """Take a trigger that waits for vision features until `wait_until_ms` (0: not at all)."""
         ...
@@ -39,6 +42,8 @@ class Sink(Protocol):
 
 class NullSink:
     """A sink that ignores everything: a rebuild asks nothing and cancels nothing."""
+
+    takes_triggers = False
 
     def trigger(self, trigger: Trigger, wait_until_ms: int, record: Record) -> None:
         """Ignore the trigger: its outcome is known."""
@@ -150,7 +155,8 @@ class Intake:
         fold = book.fold_closed(bar)
         if fold is FOLDED or fold is REVISED:
             book.last_market = (record, bar.ts_close_ms)
-            self._note_changes(book, applied, version, CancelReason.REVISED if fold is REVISED else CancelReason.SPLIT, sink)
+            if fold is REVISED or len(book.applied) != applied or book.epochs.version != version:
+                self._note_changes(book, applied, version, CancelReason.REVISED if fold is REVISED else CancelReason.SPLIT, sink)
             if fold is FOLDED and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
         return fold
@@ -196,7 +202,8 @@ class Intake:
             atr if atr is None else atr / scale,
             bar.ts_open_ms,
         )
-        for kind, mode in self._policy.on_market(seen, lambda: view_of(book, bar.interval)):
+        made = self._policy.on_market(seen, lambda: view_of(book, bar.interval))
+        for kind, mode in made if sink.takes_triggers else ():
             waits = bar.closed and self._fusion.vision_wait_ms and book.awaits_vision(bar.interval)
             trigger = self._trigger(kind, LaneKey(bar.symbol, bar.interval, mode), record, bar.ts_close_ms, book)
             sink.trigger(trigger, record.timestamp_ms + self._fusion.vision_wait_ms if waits else 0, record)
@@ -224,7 +231,7 @@ class Intake:
         if len(bars) and book.last_market is not None:
             lane = LaneKey(features.symbol, features.interval, self._policy.mode)
             made = self._policy.on_vision(lane, features.window_end_ms, bars.close[-1], bars.ts_open[-1], completes_wait=completes)
-            for kind, _ in made:
+            for kind, _ in made if sink.takes_triggers else ():
                 sink.trigger(self._trigger(kind, lane, record, features.window_end_ms, book), 0, record)
         return "folded"
 

@@ -87,6 +87,9 @@ class TriggerPolicy:
         """Take the rules from `settings`."""
         self._settings = settings
         self._intervals = settings.trigger_interval_set
+        self._on_closed_bar = settings.trigger_on_closed_bar
+        self._deep = bool(settings.deep_every_bars) or settings.deep_on_move_atr is not None
+        self._min_gap_ms = settings.min_gap_ms
         self.hooks = Hooks.of(settings.strategy)
         self._last: dict[LaneKey, _Last] = {}
         self.mode: Mode = settings.mode
@@ -96,25 +99,28 @@ class TriggerPolicy:
 
     def on_market(self, seen: Observation, view: Callable[[], BookView] | None = None) -> list[tuple[str, Mode]]:
         """Return (kind, mode) of each trigger that a folded market record makes; `view` returns what hooks see of a closed bar."""
-        settings = self._settings
-        mode = self.mode
         if seen.interval not in self._intervals:
             return []
+        mode = self.mode
+        key = LaneKey(seen.symbol, seen.interval, mode)
         made: list[tuple[str, Mode]] = []
         if seen.closed:
-            if settings.trigger_on_closed_bar and self._allowed(seen, mode):
-                made.append(("closed_bar", mode))
-            elif view is not None and self.hooks.trigger and self._allowed(seen, mode) and (reason := self._own_reason(view)) is not None:
-                made.append((reason, mode))
-            if self._wants_deep(seen) and self._allowed(seen, "deep"):
+            asks_itself = self._on_closed_bar or (view is not None and bool(self.hooks.trigger))
+            if asks_itself and self._gap_kept(key, seen.ts_event_ms):
+                if self._on_closed_bar:
+                    made.append(("closed_bar", mode))
+                elif view is not None and (reason := self._own_reason(view)) is not None:
+                    made.append((reason, mode))
+            if self._deep and self._wants_deep(seen) and self._gap_kept(LaneKey(seen.symbol, seen.interval, "deep"), seen.ts_event_ms):
                 made.append(("deep", "deep"))
-        elif settings.trigger_on_move_atr is not None and seen.atr:
-            last = self._last.get(LaneKey(seen.symbol, seen.interval, mode))
-            moved = last is not None and abs(seen.price - last.price) >= settings.trigger_on_move_atr * seen.atr
-            if moved and self._allowed(seen, mode):
+        elif self._settings.trigger_on_move_atr is not None and seen.atr:
+            last = self._last.get(key)
+            moved = last is not None and abs(seen.price - last.price) >= self._settings.trigger_on_move_atr * seen.atr
+            if moved and self._gap_kept(key, seen.ts_event_ms):
                 made.append(("move", mode))
         for _, asked in made:
-            self._last[LaneKey(seen.symbol, seen.interval, asked)] = _Last(seen.ts_event_ms, seen.price, seen.ts_open_ms)
+            lane = key if asked == mode else LaneKey(seen.symbol, seen.interval, asked)
+            self._last[lane] = _Last(seen.ts_event_ms, seen.price, seen.ts_open_ms)
         return made
 
     def on_vision(self, key: LaneKey, ts_event_ms: int, price: float, ts_open_ms: int, *, completes_wait: bool) -> list[tuple[str, Mode]]:

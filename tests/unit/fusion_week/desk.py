@@ -120,6 +120,8 @@ class Told:
 class Desk:
     """One life of a worker: it takes all partitions over, reads, asks, and may end at any moment."""
 
+    takes_triggers = True
+
     def __init__(self, bus: Bus, settings: Settings, clock: VirtualClock, engine: TreeEngine, told: Told) -> None:
         fusion = settings.fusion
         self._bus, self._settings, self._clock, self._engine, self.told = bus, settings, clock, engine, told

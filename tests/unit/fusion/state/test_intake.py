@@ -25,6 +25,8 @@ USING = build.settings(intervals=["1m", "5m"], window_bars=12, epoch_slots=4, sl
 class Heard(NullSink):
     """A sink that remembers."""
 
+    takes_triggers = True
+
     def __init__(self) -> None:
         self.triggers: list[Trigger] = []
         self.changes: list[CancelReason] = []
@@ -68,6 +70,22 @@ async def test_a_bar_that_overtakes_its_instrument_is_in_the_prompt_as_after_a_r
     restarted.feed(records)
     assert early_one.as_of(SYMBOL) == restarted.as_of(SYMBOL)
     assert (await early_one.prompt(SYMBOL)).hash == (await restarted.prompt(SYMBOL)).hash
+
+
+def test_after_a_rebuild_the_policy_triggers_as_after_the_same_records_with_triggers_taken() -> None:
+    records = [record(slot, bar(slot, 100 + slot % 5)) for slot in range(20)]
+    records += [record(20 + slot, bar(20, 100 + 3 * slot, closed=False)) for slot in range(1, 8)] + [record(30, bar(20))]
+    for cut in range(len(records)):
+        rebuilt, followed = Folder(USING, instruments=[instrument()]), Folder(USING, instruments=[instrument()])
+        rebuilt.feed(records[:cut])
+        for one in records[:cut]:
+            followed.intake.take(one, Heard())
+        after_rebuild, after_following = Heard(), Heard()
+        for one in records[cut:]:
+            rebuilt.intake.take(one, after_rebuild)
+            followed.intake.take(one, after_following)
+        assert after_rebuild.triggers == after_following.triggers
+    assert after_rebuild.kinds
 
 
 def test_a_bar_of_an_unknown_symbol_waits_for_the_tables_where_it_may() -> None:
