@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from services.core.tokenizer import Tokenizer
 from services.inference.engine import THOUGHT_END, TokenIds
 from services.inference.rules import decide, written
+from services.inference.simulator.prompt_facts import facts_of
 
 VOICE: Final = "Simulator's fixed rule, no model"
+_RULES_TOKENS: Final = 3_000
+"""A prompt's beginning, which holds the rules: they explain the facts in mode `flash`, which have no names."""
 _TAIL_TOKENS: Final = 1_500
 _OTHER_TOKENS: Final = 0.001
 """The probability of all tokens that are no label."""
-_FACT: Final = re.compile(r"\b([a-z][a-z0-9_]*)=(-?\d+(?:\.\d+)?)")
 _OPENED_THOUGHT: Final = re.compile(r"<think>\s*\Z")
 
 
@@ -44,9 +47,11 @@ class Author:
         """Write with `tokenizer`; raise ValueError when it has no end token that is known here."""
         self._tokenizer = tokenizer
         self._end = np.array([_end_id(tokenizer)], dtype=np.int32)
+        # Decoded once for each instrument and epoch.
+        self._rules = lru_cache(maxsize=64)(lambda ids: tokenizer.decode(np.frombuffer(ids, dtype=np.int32)))
 
     def answer(self, input_ids: TokenIds, stop: str | None = None, regex: str | None = None) -> Answer:
-        """Return the answer to a prompt, a function of its last 1,500 tokens and of what it must match; it ends before the text `stop`."""
+        """Return the answer to a prompt, a function of its facts and of what it must match; it ends before the text `stop`."""
         tail, view = self._read(input_ids)
         decision = decide(view, voice=VOICE)
         text = written(decision, regex)
@@ -74,7 +79,7 @@ class Author:
 
     def _read(self, input_ids: TokenIds) -> tuple[str, dict[str, float]]:
         tail = self._tokenizer.decode(input_ids[-_TAIL_TOKENS:])
-        return tail, {name: float(number) for name, number in _FACT.findall(tail)}
+        return tail, facts_of(tail, lambda: self._rules(input_ids[:_RULES_TOKENS].tobytes()))
 
 
 def _thought(view: dict[str, float], action: str) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -286,6 +287,42 @@ async def test_what_a_server_puts_into_its_stream_is_told_apart(answer: bytes, r
             assert (await reason_of(engine, request()))[0] == reason
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("by_priority", [True, False])
+async def test_a_server_that_schedules_by_priority_is_told_which_calls_are_decisions(*, by_priority: bool) -> None:
+    bodies: list[dict[str, object]] = []
+
+    async def generate(asked: web.Request) -> web.Response:
+        body = await asked.json()
+        bodies.append(body)
+        meta = {
+            "prompt_tokens": len(body["input_ids"]),
+            "finish_reason": {"type": "stop"},
+            "output_token_ids_logprobs": [[[-1.0, 7, None]]],
+        }
+        event = orjson.dumps({"text": "hold 40 5", "meta_info": meta})
+        return web.Response(body=b"data: " + event + b"\n\ndata: [DONE]\n\n" if body["stream"] else event, content_type="text/event-stream")
+
+    async def server_info(_: web.Request) -> web.Response:
+        return web.json_response({"model_path": "m", "enable_priority_scheduling": by_priority})
+
+    app = web.Application()
+    app.router.add_post("/generate", generate)
+    app.router.add_get("/server_info", server_info)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with connected(f"http://127.0.0.1:{runner.addresses[0][1]}") as engine:
+            await engine.info()
+            await ask(engine, request())
+            await engine.score(request(), np.array([7], dtype=np.int32))
+            await ask(engine, replace(request(), background=True))
+            await engine.warm("w" * 32, "A.X", prompt(64))
+    finally:
+        await runner.cleanup()
+    assert [body.get("priority") for body in bodies] == ([1, 1, 0, 0] if by_priority else [None] * 4)
 
 
 async def test_a_prompt_of_32k_tokens_goes_through_whole(simulator: Pair) -> None:

@@ -15,6 +15,7 @@ from services.core.tokenizer import Tokenizer
 from services.inference.engine import EngineError, EngineRequest, Sampling
 from services.inference.rules import NEEDED, RulesEngine, decide
 from services.inference.simulator.answers import VOICE, Author
+from tests.unit.fusion.prompt.golden import MARKETS, planned
 
 TOKENIZER = Tokenizer.from_file(Path("services/inference/data/tokenizer.json"))
 AUTHOR = Author(TOKENIZER)
@@ -103,3 +104,15 @@ def test_an_opened_thought_is_finished_before_the_answer(end: str, thinks: bool)
     assert thinks == bool(closed)
     assert orjson.loads(body)["action"] == "buy"
     assert thinks == ("simulator" in thought)
+
+
+@pytest.mark.parametrize("name", MARKETS)
+async def test_the_simulator_reads_the_same_facts_in_mode_flash_as_in_mode_fast(name: str) -> None:
+    read = []
+    for mode in ("fast", "flash"):
+        builder, plan = planned(MARKETS[name], mode)
+        read.append(AUTHOR._read((await builder.build(plan)).ids)[1])
+    fast, flash = read
+    assert set(NEEDED) <= set(fast)
+    # A fact with a plus sign is read where it has no name only; the rules need none of those.
+    assert {fact: flash[fact] for fact in fast} == {**fast, "rsi": pytest.approx(fast["rsi"], abs=0.5)}
