@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -112,7 +112,8 @@ class Beside:
             if self.slices == "none":
                 continue
             if self.slices == "waiting":
-                await self.traffic.quiet(LONGEST_WAIT_S)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.traffic.quiet(), LONGEST_WAIT_S)
             began_s, number = time.perf_counter(), number + 1
             ids = np.concatenate([next_of(symbol), ids_of(f"{self.name} slice {number}", SLICE_TOKENS)])
             try:

@@ -44,12 +44,18 @@ RATIONALE_TOKENS = 40
 """Of a given answer's rationale: a sentence of 160 characters."""
 
 
-async def _at_once(self: EngineTraffic, at_most_s: float) -> None:
+async def _at_once(self: EngineTraffic) -> None:
     """Let a slice go out beside decisions, as before slices waited."""
-    del self, at_most_s
+    del self
 
 
-_WAITING = EngineTraffic.quiet
+async def _never(self: EngineTraffic) -> None:
+    """Let no decision end a slice."""
+    del self
+    await asyncio.Event().wait()
+
+
+_WAITING, _YIELDING = EngineTraffic.quiet, EngineTraffic.busy
 
 
 def settings_for(arguments: argparse.Namespace, *, grammar: bool) -> Settings:
@@ -198,6 +204,7 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
             label = f"{rate:g} bars/s{'' if waits else ', slices free'}"
             # Of the class: every worker has one.
             EngineTraffic.quiet = _WAITING if waits else _at_once  # type: ignore[method-assign]
+            EngineTraffic.busy = _YIELDING if waits else _never  # type: ignore[method-assign]
             if results.left() < seconds + 15:
                 results.keep(name, label, {"skipped": f"{results.left():.0f} s were left, {seconds + 15:.0f} s are needed"})
                 continue

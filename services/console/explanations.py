@@ -17,6 +17,7 @@ _OUTCOMES: Final[Mapping[Outcome, str]] = {
 _REASONS: Final[Mapping[str, str]] = {
     "deadline": "The deadline had passed: acting on it would have been too late.",
     "too_old": "The record was older than fusion.max_staleness_ms when its turn came, so the model was not asked.",
+    "no_time": "The engine, as it has lately answered, could not have answered in time, so the model was not asked.",
     "backlog": "Too many records were unfinished, so the oldest waiting trigger was given up.",
     "as_of_behind": "A decision on later records had been published already.",
     "rewritten": "Its bars were revised or rescaled while the model answered.",

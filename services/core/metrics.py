@@ -85,7 +85,7 @@ TRIGGERS: Final = Counter("aquiline_triggers_total", "Triggers made, by kind.", 
 # Triggers ended, by outcome and reason (`none` for published ones). Reasons are the worker's own names, never a message's.
 # Those that are late start at 0, for the same reason as dead letters do.
 OUTCOMES: Final = Counter("aquiline_outcomes_total", "Triggers ended, by outcome and reason.", ["outcome", "reason"], registry=REGISTRY)
-for _late in (("stale", "deadline"), ("stale", "too_old"), ("stale", "backlog"), ("failed", "engine_timeout")):
+for _late in (("stale", "deadline"), ("stale", "too_old"), ("stale", "no_time"), ("stale", "backlog"), ("failed", "engine_timeout")):
     OUTCOMES.labels(*_late)
 
 # Published signals by action, source and vision freshness.

@@ -28,6 +28,7 @@ from services.core.tokenizer import Tokenizer
 from services.core.topic_admin import check_topics, optional_topics
 from services.core.tracing import Tracer
 from services.core.zombie_fence import ZombieFence
+from services.fusion.decide.admission import Admission
 from services.fusion.decide.cancel_on_change import CancelOnChange
 from services.fusion.decide.control import ControlTable
 from services.fusion.decide.decision_dependencies import DecisionDependencies
@@ -273,7 +274,17 @@ async def _open(dependencies: WorkerDependencies, opened: AsyncExitStack) -> _Ro
     health.set("control")
     upkeep = CacheUpkeep(fusion, prompts, store, prewarmer, kv_tokens)
     deciding = DecisionDependencies(
-        settings, clock, prompts, dependencies.engine, dependencies.fallback, guard, control, tables, publisher, traffic
+        settings,
+        clock,
+        prompts,
+        dependencies.engine,
+        dependencies.fallback,
+        guard,
+        control,
+        tables,
+        publisher,
+        traffic,
+        Admission(fusion, clock, books, prewarmer.prefixes, skew=publisher.skew, tables=tables),
     )
     dispatcher = Dispatcher(
         deciding,

@@ -107,7 +107,7 @@ class Asking:
                 self._answered_by(chunk.engine or await engine.info())
             if not first_at and chunk.text:
                 first_at = using.clock.elapsed_s()
-                self._watch.lap("first_token")
+                self._first_token()
             result.answer = (result.answer or "") + chunk.text
             self._arrived(chunk)
             if chunk.cached_tokens is not None:
@@ -147,7 +147,7 @@ class Asking:
                     if not first_at and chunk.text:
                         first_at = self._with.clock.elapsed_s()
                         if "first_token" not in result.stages_ms or thought is None:
-                            self._watch.lap("first_token")
+                            self._first_token()
                     if chunk.cached_tokens is not None and thought is None:
                         result.cached_tokens = chunk.cached_tokens
                     if chunk.usage is not None:
@@ -160,14 +160,14 @@ class Asking:
                         result.answer = before + reader.text
                         self._arrived(chunk)
                     if complete and reader.decision is not None:
-                        self._watch.lap("decision")
+                        self._decided()
                         await publication.publish(reader.decision, self._snapshot, degraded=degraded, probabilities=probabilities)
                         if not publication.handed_over or not may_explain(self._with):
                             return  # closing the stream ends the call on the engine
                         explaining.enter_context(self._with.traffic.rationale())
         answer = reader.finish(result.usage.finish_reason if result.usage else None)
         if reader.decision is None:
-            self._watch.lap("decision")
+            self._decided()
             await publication.publish(answer, self._snapshot, degraded=degraded, probabilities=probabilities)
 
     async def _score(self, engine: Engine, request: EngineRequest, *, degraded: bool) -> None:
@@ -176,12 +176,12 @@ class Asking:
         result.engine = None
         scores = await engine.score(request, using.prompts.labels.ids)
         self._answered_by(scores.engine or await engine.info())
-        self._watch.lap("first_token")
+        self._first_token()
         self._used(scores.usage, 0.0)
         self._refuse_cut_prompt(engine, request, scores.usage)
         flash = flash_answer(scores.logprobs, using.prompts.labels, using.settings.fusion)
         result.answer = flash.text()
-        self._watch.lap("decision")
+        self._decided()
         try:
             await self._publication.publish(flash.answer, self._snapshot, degraded=degraded, probabilities=flash.probabilities)
         except AnswerError as error:
@@ -190,6 +190,14 @@ class Asking:
         if self._publication.handed_over and not isinstance(flash.answer, Abstain):
             why = await explain_label(using, engine, request, self._prompt, using.prompts.labels.texts[flash.first])
             result.answer = flash.text(why)
+
+    def _first_token(self) -> None:
+        self._watch.lap("first_token")
+        self._with.admission.first_token(self._trigger)
+
+    def _decided(self) -> None:
+        self._watch.lap("decision")
+        self._with.admission.answered(self._trigger, self._result)
 
     def _arrived(self, chunk: Chunk) -> None:
         """Keep when a piece of the answer arrived, for the audit."""

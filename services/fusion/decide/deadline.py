@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.core.clock import Clock
-from services.fusion.decide.decision_dependencies import DecisionDependencies
+from services.core.fusion_settings import FusionSettings
+from services.fusion.deliver.acknowledgements import SkewMeter
+from services.fusion.inputs.tables import Tables
 from services.fusion.state.book import Book
 from services.fusion.state.triggers import Trigger
 
@@ -31,13 +33,13 @@ async def until(clock: Clock, at_ms: int) -> AsyncIterator[None]:
 class Deadline:
     """Until when the signal of one trigger may leave, as the book is when asked."""
 
-    def __init__(self, dependencies: DecisionDependencies, book: Book, trigger: Trigger) -> None:
-        """Take the settings, the skew of the clocks, which each acknowledgement measures anew, and the blackouts from `dependencies`."""
-        self._settings = dependencies.settings.fusion
+    def __init__(self, settings: FusionSettings, book: Book, trigger: Trigger, *, skew: SkewMeter, tables: Tables) -> None:
+        """`skew` is measured anew with each acknowledgement; `tables` have the blackouts."""
+        self._settings = settings
         self._book = book
         self._trigger = trigger
-        self._skew = dependencies.publisher.skew
-        self._tables = dependencies.tables
+        self._skew = skew
+        self._tables = tables
 
     def hand_over_ms(self) -> int:
         """Return the last moment on the worker's clock to hand the signal over; records and validity are timed by the broker's."""

@@ -49,7 +49,7 @@ class Decision:
         self._trace = trace
         self._result = TriggerResult(Outcome.FAILED)
         # Nothing below refers back to this decision: a cycle would keep its prompt, 128 KiB at 32K tokens, until a pass of the collector.
-        self._deadline = Deadline(dependencies, book, trigger)
+        self._deadline = Deadline(dependencies.settings.fusion, book, trigger, skew=dependencies.publisher.skew, tables=dependencies.tables)
         self._publication = Publication(
             dependencies, book, trigger, self._result, trace, deadline=self._deadline, on_handed_over=on_handed_over
         )
@@ -176,6 +176,7 @@ class Decision:
 
     def _too_late(self, detail: str) -> None:
         """End the same way whether the engine's client or the decision itself was the first to see the deadline pass."""
+        self._with.admission.timed_out(self._trigger)
         if "first_token" in self._result.stages_ms:
             self._end(Outcome.STALE, "deadline", detail)
         else:

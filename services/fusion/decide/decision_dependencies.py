@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.core.clock import Clock
 from services.core.settings import Settings
+from services.fusion.decide.admission import Admission
 from services.fusion.decide.control import ControlTable
 from services.fusion.decide.guard import Guard
 from services.fusion.deliver.publisher import Publisher
@@ -29,3 +30,4 @@ class DecisionDependencies:
     tables: Tables
     publisher: Publisher
     traffic: EngineTraffic
+    admission: Admission

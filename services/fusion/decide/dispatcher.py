@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from schemas import AsOf, CancelReason, Outcome
+from schemas import AsOf, CancelReason, Mode, Outcome
 from services.core import metrics
 from services.core.bus import Consumer, Record, TopicPartition
 from services.core.clock import Clock
@@ -52,7 +52,9 @@ class Dispatcher:
     ) -> None:
         """Nothing runs yet. `consumer` is paused while too much is unfinished."""
         fusion = dependencies.settings.fusion
-        self.lanes = Lanes({fusion.mode: fusion.permits, "deep": fusion.deep_permits}, fusion.max_staleness_ms)
+        self._admission = dependencies.admission
+        permits: dict[Mode, int] = {fusion.mode: fusion.permits, "deep": fusion.deep_permits}
+        self.lanes = Lanes(permits, fusion.max_staleness_ms, self._admission.cold)
         self.running: dict[asyncio.Task[None], Trigger] = {}
         self._dependencies = dependencies
         self._clock = dependencies.clock
@@ -111,7 +113,7 @@ class Dispatcher:
         """Start every trigger whose turn has come."""
         if self._stopped or not self._partitions.caught_up:
             return
-        started, ended = self.lanes.start_ready(self._clock.now_ms())
+        started, ended = self.lanes.start_ready(self._clock.now_ms(), self._admission.verdict)
         for late in ended:
             self._end(late)
         for one in started:
@@ -185,6 +187,7 @@ class Dispatcher:
     def give_back(self, trigger: Trigger) -> None:
         """End a trigger's turn: its lane and its permit are free."""
         self.lanes.finish(trigger)
+        self._admission.ended(trigger)
         self._dependencies.traffic.decision_ends()
 
 

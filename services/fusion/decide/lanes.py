@@ -2,7 +2,8 @@
 
 A lane is idle, waiting (for vision features, without a permit), queued or running. A newer trigger replaces a waiting or queued
 one and keeps its place; behind a running one it is the single follow-up, itself replaced by newer ones. Ready lanes run
-first-dirty-first, each mode under its own permits.
+first-dirty-first, each mode under its own permits. A lane whose prefix the engine lacks lets the busy ones go first, each once, and one
+whose trigger cannot be answered in time is passed over until a newer trigger replaces it or its time is up. Its place it keeps.
 """
 
 from __future__ import annotations
@@ -11,10 +12,19 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from schemas import Mode
 from services.fusion.state.triggers import LaneKey, Trigger
+
+_COLD_ROUNDS: Final = 1
+"""How often each lane that is busy may go before one whose prefix the engine lacks, though it became ready later: a bound on its wait."""
+
+_PASSED_OVER: Final = 64
+"""How many lanes are passed over at a time: a bound on the work when none can be answered in time."""
+
+Verdict = Literal["ask", "wait", "end"]
+"""What becomes of a trigger whose turn has come: asked now, passed over for now, or ended unasked."""
 
 
 class Started(NamedTuple):
@@ -42,6 +52,10 @@ class _Place:
     """0 once it waits for nothing."""
     ready_ms: int
     """When it last began to wait for a permit alone."""
+    rank: int = -1
+    """Where it stands among the ready lanes; -1 when it does not."""
+    passed_over: bool = False
+    """Whether its trigger could not be answered in time when its turn came."""
 
 
 @dataclass(slots=True)
@@ -53,14 +67,20 @@ class _Lane:
 class Lanes:
     """All lanes of a worker."""
 
-    def __init__(self, permits: dict[Mode, int], max_staleness_ms: int) -> None:
-        """`permits` are the calls at once by mode; a trigger older than `max_staleness_ms` when its turn comes is not asked."""
+    def __init__(self, permits: dict[Mode, int], max_staleness_ms: int, cold: Callable[[LaneKey], bool] = lambda _: False) -> None:
+        """`permits` are the calls at once by mode; a trigger older than `max_staleness_ms` when its turn comes is not asked.
+
+        `cold` says whether the engine lacks a lane's prefix.
+        """
         self._free = dict(permits)
+        self._cold = cold
         self._max_staleness_ms = max_staleness_ms
         self._lanes: dict[LaneKey, _Lane] = {}
-        self._orders = itertools.count()
+        self._orders = itertools.count(1)
         self._ready: dict[Mode, list[tuple[int, LaneKey]]] = {mode: [] for mode in permits}
         self._waits: list[tuple[int, int, LaneKey]] = []
+        self._kept: dict[LaneKey, int] = {}
+        """Places of lanes whose last trigger ended unasked when its turn had come, for their next one."""
 
     def counts(self) -> dict[str, int]:
         """Return how many lanes are in each state: `waiting`, `queued`, `running`, `follow_up`."""
@@ -83,11 +103,12 @@ class Lanes:
         if place is not None:
             replaced, place.trigger = place.trigger, trigger
             place.ready_ms = now_ms
+            place.passed_over = False
             if wait_until_ms < place.wait_until_ms:
                 place.wait_until_ms = wait_until_ms
                 self._line_up(trigger.lane, lane, place)
             return Ended(replaced, "conflated", "newer_trigger")
-        lane.pending = place = _Place(trigger, next(self._orders), wait_until_ms, now_ms)
+        lane.pending = place = _Place(trigger, self._kept.pop(trigger.lane, 0) or next(self._orders), wait_until_ms, now_ms)
         self._line_up(trigger.lane, lane, place)
         return None
 
@@ -116,26 +137,40 @@ class Lanes:
             heapq.heappop(self._waits)
         return None
 
-    def start_ready(self, now_ms: int) -> tuple[list[Started], list[Ended]]:
-        """Return the triggers that run from now on, each with a permit, and those whose turn came too late."""
+    def start_ready(
+        self, now_ms: int, verdict: Callable[[Trigger, bool], Verdict] = lambda _trigger, _passed_over: "ask"
+    ) -> tuple[list[Started], list[Ended]]:
+        """Return the triggers that run from now on, each with a permit, and those that end unasked.
+
+        `verdict` is asked about each trigger whose turn has come, and told whether it was passed over before; "ask" counts it as running.
+        """
         self._end_waits(now_ms)
         started: list[Started] = []
         ended: list[Ended] = []
         for mode, heap in self._ready.items():
-            while self._free[mode] and heap:
-                order, key = heapq.heappop(heap)
+            passed_over: list[tuple[int, LaneKey]] = []
+            while self._free[mode] and heap and len(passed_over) < _PASSED_OVER:
+                rank, key = heapq.heappop(heap)
                 lane = self._lanes.get(key)
                 place = lane.pending if lane else None
-                if lane is None or place is None or place.order != order or place.wait_until_ms or lane.running is not None:
+                if lane is None or place is None or place.rank != rank or place.wait_until_ms or lane.running is not None:
                     continue
-                lane.pending = None
                 if now_ms - place.trigger.origin.ts_ms > self._max_staleness_ms:
-                    ended.append(Ended(place.trigger, "stale", "too_old"))
-                    self._tidy(key, lane)
+                    ended.append(self._end(key, lane, place, "too_old"))
                     continue
-                lane.running = place.trigger
-                self._free[mode] -= 1
-                started.append(Started(place.trigger, place.ready_ms))
+                match verdict(place.trigger, place.passed_over):
+                    case "ask":
+                        lane.pending = None
+                        lane.running = place.trigger
+                        self._free[mode] -= 1
+                        started.append(Started(place.trigger, place.ready_ms))
+                    case "wait":
+                        place.passed_over = True
+                        passed_over.append((rank, key))
+                    case "end":
+                        ended.append(self._end(key, lane, place, "no_time"))
+            for one in passed_over:
+                heapq.heappush(heap, one)
         return started, ended
 
     def finish(self, trigger: Trigger) -> None:
@@ -175,7 +210,14 @@ class Lanes:
         if place.wait_until_ms:
             heapq.heappush(self._waits, (place.wait_until_ms, place.order, key))
         elif lane.running is None:
-            heapq.heappush(self._ready[key.mode], (place.order, key))
+            place.rank = place.order + (_COLD_ROUNDS * len(self._lanes) if self._cold(key) else 0)
+            heapq.heappush(self._ready[key.mode], (place.rank, key))
+
+    def _end(self, key: LaneKey, lane: _Lane, place: _Place, reason: str) -> Ended:
+        lane.pending = None
+        self._kept[key] = place.order
+        self._tidy(key, lane)
+        return Ended(place.trigger, "stale", reason)
 
     def _end_waits(self, now_ms: int) -> None:
         while (until_ms := self.next_wake_ms()) is not None and until_ms <= now_ms:

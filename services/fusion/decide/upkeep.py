@@ -33,6 +33,7 @@ class CacheUpkeep:
         """Send prefixes ahead after a decision, all current ones when the engine is back, and list the decision's prefix as in use."""
         if result.reason in _DOWN:
             self._engine_was_down = True
+            self._prewarmer.prefixes.clear()
         # Without its usage where the stream was closed after the decision.
         elif (result.usage is not None or result.signal is not None) and result.prompt is not None and result.engine is not None:
             self._kv_tokens = result.engine.kv_capacity_tokens

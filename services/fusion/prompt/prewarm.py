@@ -1,10 +1,10 @@
 """Pre-warming: sends prefixes to the engine before a decision needs them. A cold 32K prefix holds the GPU for 1.66 s.
 
-After each decision at most one slice of the symbol's next prefix is sent, and one call is in flight at a time. A call waits while any
-decision of this worker holds a permit, but no longer than 2 s, a slice from when it was queued on: at a rate that leaves no gaps, slices
-go out as fast as decisions are made, only later. While the session is
-closed the rest follows without waiting for decisions. Before the session opens all of it is sent again, because the engine may have
-evicted it. New and restarted engines are warmed with the current prefixes, the most recently used first.
+After each decision at most one slice of the symbol's next prefix is sent, and one call is in flight at a time. It takes only what the
+engine has idle: a call waits while a decision of this worker holds a permit or calls wait on the engine, and a decision that begins ends
+it. What the engine had computed by then stays cached, and the rest is sent later. While the session is closed the rest follows without
+waiting for decisions. Before the session opens all of it is sent again, because the engine may have evicted it. New and restarted engines
+are warmed with the current prefixes, the most recently used first.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from services.fusion.prompt.blocks import Block
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.layout import PAGE_BARS
 from services.fusion.prompt.traffic import EngineTraffic
+from services.fusion.prompt.warm_prefixes import WarmPrefixes, current_epoch
 from services.fusion.state.book import Book
 from services.fusion.state.books import Books
-from services.inference.engine import Engine, EngineError, TokenIds, Usage
+from services.inference.engine import Engine, EngineError, TokenIds
 
 _COLD_PAGES: Final = 4
 """Pages of a whole prefix that are sent at once: about 2,000 tokens, whose first token took an H200 181 ms behind 32K cached ones."""
 
-_PATIENCE_S: Final = 2.0
-"""The longest wait for a moment without decisions. An epoch of 64 bars of 1m has an hour for its slices."""
+_KNOWN_SHARE: Final = 0.75
+"""Of the next epoch's pages: when as many have been sent, the first decision of that epoch counts as one on a cached prefix."""
 
 _RECHECK_MS: Final = 60_000
 """How often the calendars in use are read again: symbols come and go."""
@@ -68,10 +69,11 @@ class Prewarmer:
         self._prompts = prompts
         self._books = books
         self._traffic = traffic
+        self.prefixes = WarmPrefixes()
         self._ahead: dict[Key, list[bytes]] = {}
         """Keys of the blocks of a symbol's next prefix that the engine has been sent."""
-        self._queue: dict[Key, float] = {}
-        """Symbols whose next slice is due, with the second since when, the longest first."""
+        self._queue: dict[Key, None] = {}
+        """Symbols whose next slice is due, the longest first."""
         self._current: deque[Key] = deque()
         self._opening: deque[tuple[Key, int]] = deque()
         self._opened: dict[str, int] = {}
@@ -85,7 +87,7 @@ class Prewarmer:
         """Queue one slice of this symbol's next prefix."""
         key = (symbol, interval)
         if self._enabled and key not in self._queue:
-            self._queue[key] = self._clock.elapsed_s()
+            self._queue[key] = None
             self._wake_up()
 
     def warm_current(self, symbols: Iterable[str]) -> None:
@@ -102,6 +104,7 @@ class Prewarmer:
         """Drop the state of `symbol`."""
         for key in [key for key in self._ahead if key[0] == symbol]:
             del self._ahead[key]
+        self.prefixes.forget(symbol)
 
     async def idle(self) -> None:
         """Return once nothing is left to send."""
@@ -119,6 +122,7 @@ class Prewarmer:
             await self._wake.wait()
             self._wake.clear()
             while self._current or self._opening or self._queue:
+                await self._traffic.quiet()
                 try:
                     await self._send_next()
                 except EngineError as error:
@@ -182,20 +186,19 @@ class Prewarmer:
             if (book := await self._sendable(key)) is not None:
                 await self._send_opening(key, book, open_ms)
         else:
-            key, since_s = next(iter(self._queue.items()))
+            key = next(iter(self._queue))
             del self._queue[key]
-            await self._traffic.quiet(_PATIENCE_S - (self._clock.elapsed_s() - since_s))
             if (book := await self._sendable(key)) is not None:
                 await self._send_slice(key, book, key[1])
 
     async def _sendable(self, key: Key) -> Book | None:
-        """Return the book of `key`, None when it has too few bars or the engine is busy."""
+        """Return the book of `key`, None when it has too few bars or calls wait on the engine."""
         symbol, interval = key
         book = self._books.get(symbol)
         if book is None or len(book.bars[interval]) < self._settings.fusion.min_bars:
             return None
         load = await self._engine.load(symbol)
-        if load is not None and load.waiting_uncached_tokens > self._settings.engine.max_waiting_uncached_tokens:
+        if load is not None and (load.waiting or load.waiting_uncached_tokens > self._settings.engine.max_waiting_uncached_tokens):
             return None
         return book
 
@@ -203,9 +206,10 @@ class Prewarmer:
         symbol, interval = key
         blocks, fixed = self._prompts.current(book, interval)
         for end in range(fixed + _COLD_PAGES, len(blocks), _COLD_PAGES):
-            await self._send_in_a_gap(symbol, blocks[:end])
-        await self._traffic.quiet(_PATIENCE_S)
-        await self._send(symbol, await self._prompts.current_ids(book, interval))
+            await self._send_whole(symbol, await self._prompts.ids_of(blocks[:end]))
+        epoch = current_epoch(book, interval)
+        await self._send_whole(symbol, await self._prompts.current_ids(book, interval))
+        self.prefixes.add(symbol, interval, *epoch)
 
     async def _send_opening(self, key: Key, book: Book, open_ms: int) -> None:
         symbol, interval = key
@@ -215,11 +219,7 @@ class Prewarmer:
             return
         blocks, fixed = base
         for end in range(fixed + _COLD_PAGES, len(blocks) + _COLD_PAGES, _COLD_PAGES):
-            await self._send_in_a_gap(symbol, blocks[:end])
-
-    async def _send_in_a_gap(self, symbol: str, blocks: list[Block]) -> None:
-        await self._traffic.quiet(_PATIENCE_S)
-        await self._send(symbol, await self._prompts.ids_of(blocks))
+            await self._send_whole(symbol, await self._prompts.ids_of(blocks[:end]))
 
     async def _send_slice(self, key: Key, book: Book, interval: str) -> None:
         """Send the next slice of the next epoch's prefix, once enough of the current epoch has passed."""
@@ -235,19 +235,41 @@ class Prewarmer:
             return
         slice_pages = -(-pages // total)
         sent = min(goal, sent + (slice_pages if goal - sent <= slice_pages else 2 * slice_pages))
+        index, version = current_epoch(book, interval)
+        if not await self._send(key[0], await self._prompts.ids_of(blocks[:sent])):
+            self._queue.setdefault(key)
+            return
         self._ahead[key] = [block.key for block in blocks[:sent]]
-        await self._send(key[0], await self._prompts.ids_of(blocks[:sent]))
+        if sent - fixed >= _KNOWN_SHARE * pages:
+            self.prefixes.add(key[0], interval, index + 1, version)
         if not left and sent < goal:
-            self._queue[key] = self._clock.elapsed_s()
+            self._queue.setdefault(key)
 
-    async def _send(self, symbol: str, ids: TokenIds) -> Usage:
-        usage = await self._engine.warm(uuid4().hex, symbol, ids)
+    async def _send_whole(self, symbol: str, ids: TokenIds) -> None:
+        """Send `ids`, as often as decisions end the call."""
+        await self._traffic.quiet()
+        while not await self._send(symbol, ids):
+            await self._traffic.quiet()
+
+    async def _send(self, symbol: str, ids: TokenIds) -> bool:
+        """Send `ids`, and return False when a decision began and ended the call."""
+        sending = asyncio.create_task(self._engine.warm(uuid4().hex, symbol, ids), name=f"warm {symbol}")
+        busy = asyncio.create_task(self._traffic.busy(), name="decision-begins")
+        try:
+            await asyncio.wait([sending, busy], return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                return False
+            usage = sending.result()
+        finally:
+            for task in (sending, busy):
+                task.cancel()
+            await asyncio.wait([sending, busy])
         self.count.calls += 1
         self.count.prompt_tokens += usage.prompt_tokens
         self.count.cached_tokens += usage.cached_tokens or 0
         metrics.PROMPT_TOKENS.labels("warm").inc(usage.prompt_tokens)
         metrics.CACHED_TOKENS.labels("warm").inc(usage.cached_tokens or 0)
-        return usage
+        return True
 
 
 def follows_opens(settings: Settings) -> bool:

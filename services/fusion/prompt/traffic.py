@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 
 class EngineTraffic:
@@ -45,11 +45,9 @@ class EngineTraffic:
         finally:
             self.rationales -= 1
 
-    async def quiet(self, at_most_s: float) -> None:
-        """Return once no decision holds a permit, or after `at_most_s`."""
-        if at_most_s > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._quiet.wait(), at_most_s)
+    async def quiet(self) -> None:
+        """Return once no decision holds a permit."""
+        await self._quiet.wait()
 
     async def busy(self) -> None:
         """Return once a decision holds a permit."""

@@ -18,7 +18,7 @@ from services.inference.simulator.timing import Calibration
 LISTENING: Final = "simulator listening on "
 """What the process prints before its address, once it serves."""
 
-_DATA = Path(__file__).parent.parent / "data"
+DATA: Final = Path(__file__).parent.parent / "data"
 _TEACHING = """
 It speaks the part of SGLang's API that Aquiline uses, so that everything but the model can be tried without a GPU:
 
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=30_000, help="port to listen on, 0 for any free one (default: 30000)")
-    parser.add_argument("--calibration", type=Path, default=_DATA / "calibration-h100.json", help="which GPU (default: one H100)")
-    parser.add_argument("--tokenizer", type=Path, default=_DATA / "tokenizer.json", help="tokenizer.json that prompts are made with")
+    parser.add_argument("--calibration", type=Path, default=DATA / "calibration-h100.json", help="which GPU (default: one H100)")
+    parser.add_argument("--tokenizer", type=Path, default=DATA / "tokenizer.json", help="tokenizer.json that prompts are made with")
     parser.add_argument("--seed", type=int, default=0, help="for the draws of accepted tokens (default: 0)")
     parser.add_argument("--time-scale", type=float, default=1.0, help="2 is half as fast as the GPU, 0 waits for nothing (default: 1)")
     parser.add_argument("--kv-capacity-tokens", type=int, help="a smaller or larger KV cache than the calibration's")

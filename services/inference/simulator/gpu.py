@@ -106,6 +106,9 @@ class Gpu:
         changed = []
         for call, new in step.pieces:
             if call.finish is not None:
+                # Aborted during the step, which was computed all the same: SGLang keeps it (`release_kv_cache`).
+                self.tree.insert(call.input_ids[: call.prefilled + new])
+                self._make_room()
                 continue
             self._keep_prefix(call, new)
             if call.prefilled == call.input_ids.size:

@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,16 +164,27 @@ class Simulator:
         except (orjson.JSONDecodeError, _BadRequestError, PromptTooLongError, AttributeError) as error:
             words = str(error) if not isinstance(error, AttributeError) else "the body is not a JSON object"
             return _json({"error": {"message": words}}, 400)
+        if not streamed:
+            return _json(await self._answered(flight), 200)
+        with self._in_flight(flight):
+            return await self._stream(request, flight)
+
+    async def _answered(self, flight: _Flight) -> dict[str, Any]:
+        """Return what is said of a call once it has ended."""
+        with self._in_flight(flight):
+            while flight.call.finish is None:
+                flight.news.clear()
+                await flight.news.wait()
+            return self._said(flight)
+
+    @contextlib.contextmanager
+    def _in_flight(self, flight: _Flight) -> Iterator[None]:
+        """Let the GPU work on a call; whoever waits for it no longer ends it."""
         call = flight.call
         self._flights[call.rid] = flight
         self._work.set()
         try:
-            if streamed:
-                return await self._stream(request, flight)
-            while call.finish is None:
-                flight.news.clear()
-                await flight.news.wait()
-            return _json(self._said(flight), 200)
+            yield
         finally:
             if call.finish is None:
                 self.gpu.abort(call.rid, _now_ms())

@@ -156,3 +156,18 @@ def test_memory_is_never_overcommitted_and_every_call_ends_once(actions: list[tu
     assert gpu.used_tokens() == 0
     assert all(one.finish is not None for one in calls)
     assert all(one.produced == one.wanted for one in calls if one.finish != "abort")
+
+
+def test_what_a_step_has_computed_of_an_aborted_prompt_stays_cached() -> None:
+    gpu = Gpu(CALIBRATION)
+    prompt = list(range(1_000))
+    gpu.submit(call("a", prompt))
+    step = gpu.next_step(0.0)
+    assert step is not None
+    gpu.abort("a", 1.0)
+    gpu.finish(step, step.duration_ms)
+    assert (gpu.idle(), gpu.used_tokens(), gpu.tree.tokens) == (True, 0, 1_000)
+    again = call("b", [*prompt, 1_001])
+    gpu.submit(again)
+    run(gpu)
+    assert again.cached_tokens == 1_000 - 1

@@ -124,6 +124,25 @@ async def test_an_answer_that_is_cut_off_is_failed() -> None:
     assert await desk.outcomes() == [(Outcome.FAILED, "answer_cut_off")]
 
 
+async def test_what_the_engine_cannot_answer_in_time_as_it_has_lately_answered_is_not_asked() -> None:
+    other = "ETH-USD.CBSE"
+    engine = ScriptedEngine()
+    desk = await desk_with(engine, permits=1)
+    engine.scripts = [[lambda: desk.clock.advance_to(desk.clock.now_ms() + 1_900), HOLD]]
+    await desk.instruments(instrument(other))
+    await desk.history(symbol=other)
+    async with desk.running():
+        await desk.bars(bar(5), bar(5, symbol=other))
+        await desk.concluded(1)
+        lanes = desk.worker._rooms.dispatcher.lanes
+        await desk.until(lambda: lanes.counts()["queued"] == 1)
+        desk.clock.advance_to(NOW + DEADLINE_MS + 1)
+        audits = {one.outcome: one for one in await desk.concluded(2)}
+    assert audits.keys() == {Outcome.PUBLISHED, Outcome.STALE}
+    assert (audits[Outcome.STALE].reason, audits[Outcome.STALE].prompt_tokens) == ("no_time", None)
+    assert len(engine.requests) == 1
+
+
 async def test_an_answer_that_never_comes_is_failed_at_the_deadline_and_aborted() -> None:
     engine = ScriptedEngine([asyncio.Event()])
     desk = await desk_with(engine)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from schemas import Mode
-from services.fusion.decide.lanes import Ended, Lanes
+from services.fusion.decide.lanes import Ended, Lanes, Verdict
 from services.fusion.state.triggers import LaneKey, Trigger
 from tests.unit.fusion.build import START, trigger
 
@@ -28,6 +28,9 @@ class Line:
     trigger: Trigger
     order: int
     wait_until_ms: int
+    rank: int | None = None
+    """Among the ready lanes, from when it became ready."""
+    passed_over: bool = False
 
 
 class Schedule(RuleBasedStateMachine):
@@ -35,13 +38,34 @@ class Schedule(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes = Lanes(dict(PERMITS), STALE_MS)
+        self.cold: set[str] = set()
+        self.hopeless: set[str] = set()
+        self.lanes = Lanes(dict(PERMITS), STALE_MS, lambda key: key.symbol in self.cold)
         self.now_ms = START
         self.offered = 0
         self.orders = 0
         self.line: dict[LaneKey, Line] = {}
+        self.kept: dict[LaneKey, int] = {}
         self.running: dict[LaneKey, Trigger] = {}
         self.ends: dict[str, str] = {}
+
+    def verdict(self, one: Trigger, passed_over: bool) -> Verdict:  # noqa: FBT001 - the lanes call it
+        """Have what is hopeless wait for 300 ms."""
+        assert passed_over == self.line[one.lane].passed_over
+        if one.lane.symbol not in self.hopeless:
+            return "ask"
+        return "end" if passed_over and self.now_ms - one.origin.ts_ms > 300 else "wait"
+
+    def line_up(self) -> None:
+        """Give each lane that is ready now its rank: behind as many later ones as are busy when the engine lacks its prefix."""
+        for key, line in self.line.items():
+            if not line.wait_until_ms and key not in self.running and line.rank is None:
+                line.rank = line.order + (len(self.line.keys() | self.running.keys()) if key.symbol in self.cold else 0)
+
+    @rule(symbol=st.sampled_from(SYMBOLS), hopeless=st.booleans(), cold=st.booleans())
+    def the_engine_changes(self, symbol: str, hopeless: bool, cold: bool) -> None:  # noqa: FBT001 - drawn
+        (self.hopeless.add if hopeless else self.hopeless.discard)(symbol)
+        (self.cold.add if cold else self.cold.discard)(symbol)
 
     def ended(self, one: Trigger, how: str) -> None:
         assert str(one.trigger_id) not in self.ends, "a second end"
@@ -61,12 +85,14 @@ class Schedule(RuleBasedStateMachine):
         held = self.line.get(one.lane)
         if held is None:
             assert gone is None
-            self.line[one.lane] = Line(one, self.orders, until_ms)
+            self.line[one.lane] = Line(one, self.kept.pop(one.lane, self.orders), until_ms)
             self.orders += 1
+            self.line_up()
             return
         assert gone == Ended(held.trigger, "conflated", "newer_trigger")
         self.ended(held.trigger, "conflated")
-        held.trigger, held.wait_until_ms = one, min(held.wait_until_ms, until_ms)
+        held.trigger, held.wait_until_ms, held.passed_over = one, min(held.wait_until_ms, until_ms), False
+        self.line_up()
 
     @rule(symbol=st.sampled_from(SYMBOLS), ago_ms=st.sampled_from([0, 100, 1_000]))
     def vision_arrives(self, symbol: str, ago_ms: int) -> None:
@@ -77,6 +103,7 @@ class Schedule(RuleBasedStateMachine):
         assert self.lanes.complete_wait(symbol, "1m", end_ms, self.now_ms) == bool(waiting)
         for line in waiting:
             line.wait_until_ms = 0
+        self.line_up()
 
     @rule(passed_ms=st.integers(0, 300))
     def time_passes(self, passed_ms: int) -> None:
@@ -87,29 +114,45 @@ class Schedule(RuleBasedStateMachine):
         for line in self.line.values():
             if line.wait_until_ms <= self.now_ms:
                 line.wait_until_ms = 0
+        self.line_up()
+        expected, unasked, passed_over = self.turns()
+        started, ended = self.lanes.start_ready(self.now_ms, self.verdict)
+        assert [one.trigger for one in started] == expected
+        assert ended == unasked
+        assert all(one.ready_ms <= self.now_ms for one in started)
+        for line in passed_over:
+            line.passed_over = True
+        for one in expected:
+            assert one.lane not in self.running
+            del self.line[one.lane]
+            self.running[one.lane] = one
+        for gone in unasked:
+            self.kept[gone.trigger.lane] = self.line.pop(gone.trigger.lane).order
+            self.ended(gone.trigger, "stale")
+
+    def turns(self) -> tuple[list[Trigger], list[Ended], list[Line]]:
+        """Return what is asked now, what ends unasked, and what is passed over."""
         expected: list[Trigger] = []
-        stale: list[Trigger] = []
+        unasked: list[Ended] = []
+        passed_over: list[Line] = []
         for mode in MODES:
             free = PERMITS[mode] - sum(key.mode == mode for key in self.running)
             ready = [key for key, line in self.line.items() if key.mode == mode and not line.wait_until_ms and key not in self.running]
-            for key in sorted(ready, key=lambda key: self.line[key].order):
+            for key in sorted(ready, key=lambda key: (self.line[key].rank, key)):
                 if not free:
                     break
-                one = self.line.pop(key).trigger
+                one = self.line[key].trigger
+                verdict = self.verdict(one, self.line[key].passed_over)
                 if self.now_ms - one.origin.ts_ms > STALE_MS:
-                    stale.append(one)
-                    continue
-                free -= 1
-                expected.append(one)
-        started, ended = self.lanes.start_ready(self.now_ms)
-        assert [one.trigger for one in started] == expected
-        assert ended == [Ended(one, "stale", "too_old") for one in stale]
-        assert all(one.ready_ms <= self.now_ms for one in started)
-        for one in expected:
-            assert one.lane not in self.running
-            self.running[one.lane] = one
-        for one in stale:
-            self.ended(one, "stale")
+                    unasked.append(Ended(one, "stale", "too_old"))
+                elif verdict == "end":
+                    unasked.append(Ended(one, "stale", "no_time"))
+                elif verdict == "ask":
+                    free -= 1
+                    expected.append(one)
+                else:
+                    passed_over.append(self.line[key])
+        return expected, unasked, passed_over
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -117,6 +160,7 @@ class Schedule(RuleBasedStateMachine):
         one = self.running.pop(data.draw(st.sampled_from(sorted(self.running))))
         self.lanes.finish(one)
         self.ended(one, "finished")
+        self.line_up()
 
     @rule()
     def evict(self) -> None:
@@ -154,13 +198,14 @@ class Schedule(RuleBasedStateMachine):
         assert sum(map(len, self.lanes._ready.values())) <= 2 * self.orders
 
     def teardown(self) -> None:
-        """Nothing is lost: with time, every trigger ends."""
+        """Nothing is lost: with time, every trigger ends, asked or not."""
         for _ in range(3 * len(SYMBOLS)):
             self.now_ms += 200
             self.start()
             for one in list(self.running.values()):
                 self.lanes.finish(self.running.pop(one.lane))
                 self.ended(one, "finished")
+            self.line_up()
         assert len(self.ends) == self.offered
         assert self.lanes._lanes == {}
 
@@ -198,3 +243,45 @@ def test_replacing_a_queued_trigger_for_hours_takes_no_memory() -> None:
     for number in range(1, 1_000):
         lanes.offer(trigger(number, SYMBOLS[1]), START)
     assert len(lanes._ready["fast"]) == 1
+
+
+def test_what_cannot_be_answered_in_time_lets_others_go_first_and_keeps_its_place_for_a_newer_trigger() -> None:
+    lanes = Lanes({"fast": 1}, STALE_MS)
+    late, other, newer = trigger(1, SYMBOLS[0]), trigger(2, SYMBOLS[1]), trigger(3, SYMBOLS[0])
+
+    def verdict(one: Trigger, passed_over: bool) -> Verdict:  # noqa: ARG001, FBT001 - the lanes call it
+        return "wait" if one is late else "ask"
+
+    lanes.offer(late, START)
+    lanes.offer(other, START)
+    started, ended = lanes.start_ready(START, verdict)
+    assert ([one.trigger for one in started], ended) == ([other], [])
+    lanes.offer(trigger(4, SYMBOLS[2]), START)
+    assert lanes.offer(newer, START) == Ended(late, "conflated", "newer_trigger")
+    lanes.finish(other)
+    started, _ = lanes.start_ready(START, verdict)
+    assert [one.trigger for one in started] == [newer]
+
+
+def test_a_lane_without_its_prefix_lets_each_busy_lane_go_first_once_and_no_more() -> None:
+    cold, *warm = SYMBOLS
+    lanes = Lanes({"fast": 1}, STALE_MS, lambda key: key.symbol == cold)
+    for number, symbol in enumerate([*warm, cold]):
+        lanes.offer(trigger(number, symbol), START)
+    order = []
+    for number in range(100, 120):
+        ((one, _),) = lanes.start_ready(START)[0]
+        order.append(one.lane.symbol)
+        lanes.finish(one)
+        if one.lane.symbol != cold:
+            lanes.offer(trigger(number, one.lane.symbol), START)
+    assert order.index(cold) == 2 * len(warm)
+
+
+def test_a_lane_whose_trigger_ended_unasked_goes_first_with_its_next_one() -> None:
+    lanes = Lanes({"fast": 1}, STALE_MS)
+    lanes.offer(trigger(1, SYMBOLS[0], ts_ms=START - STALE_MS - 1), START)
+    assert [one.reason for one in lanes.start_ready(START)[1]] == ["too_old"]
+    lanes.offer(trigger(2, SYMBOLS[1]), START)
+    lanes.offer(trigger(3, SYMBOLS[0]), START)
+    assert [one.trigger.lane.symbol for one in lanes.start_ready(START)[0]] == [SYMBOLS[0]]

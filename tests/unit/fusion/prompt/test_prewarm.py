@@ -6,17 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import pytest
-
 from services.core.clock import VirtualClock
 from services.core.settings import RedisSettings
-from services.fusion.prompt import prewarm
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.traffic import EngineTraffic
 from services.fusion.state.intake import NullSink
-from services.inference.engine import EngineError, TokenIds, Usage
+from services.inference.engine import EngineError, EngineLoad, TokenIds, Usage
 from tests.unit.fusion import build
 from tests.unit.fusion.build import bar, instrument, record
 from tests.unit.fusion.desk import ScriptedEngine
@@ -89,12 +86,88 @@ async def test_a_prefix_waits_until_no_decision_holds_a_permit() -> None:
     assert engine.warmed != []
 
 
-async def test_a_prefix_goes_out_beside_decisions_that_leave_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prewarm, "_PATIENCE_S", 0.01)
+async def test_nothing_is_sent_ahead_beside_decisions_that_leave_no_gap() -> None:
     engine, traffic = ScriptedEngine(), EngineTraffic()
     prewarmer = prewarmer_of(engine, traffic)
     traffic.decision_begins()
     async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS)
+        for symbol in SYMBOLS:
+            prewarmer.after_decision(symbol, "1m")
+        for _ in range(20):
+            # One permit is given back and taken again in the same turn of the loop.
+            traffic.decision_begins()
+            traffic.decision_ends()
+            for _ in range(10):
+                await asyncio.sleep(0)
+        assert engine.warmed == []
+
+
+class Slow(ScriptedEngine):
+    """Computes a prefix until it is told to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.begun = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
+        self.calls += 1
+        self.begun.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.ended.set()
+            raise
+        return await super().warm(rid, affinity, input_ids)
+
+
+async def test_a_decision_that_begins_ends_what_is_being_sent_ahead_and_it_is_sent_again_later() -> None:
+    engine, traffic = Slow(), EngineTraffic()
+    prewarmer = prewarmer_of(engine, traffic)
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS[:1])
+        async with asyncio.timeout(10):
+            await engine.begun.wait()
+            traffic.decision_begins()
+            await engine.ended.wait()
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert engine.calls == 1
+            engine.may_end.set()
+            traffic.decision_ends()
+            await prewarmer.idle()
+    assert (engine.calls, len(engine.warmed)) == (2, 1)
+
+
+class Busy(ScriptedEngine):
+    """Says that calls wait, as an engine does that another worker keeps busy."""
+
+    async def load(self, affinity: str | None = None) -> EngineLoad | None:
+        del affinity
+        return EngineLoad(running=8, waiting=1, waiting_uncached_tokens=10)
+
+
+async def test_nothing_is_sent_ahead_to_an_engine_on_which_calls_wait() -> None:
+    engine = Busy()
+    prewarmer = prewarmer_of(engine, EngineTraffic())
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS)
+        await prewarmer.idle()
+    assert engine.warmed == []
+
+
+async def test_a_prefix_that_was_sent_counts_as_held_until_its_bars_change() -> None:
+    engine = ScriptedEngine()
+    prewarmer = prewarmer_of(engine, EngineTraffic())
+    book = prewarmer._books.get(SYMBOLS[0])
+    assert book is not None
+    assert not prewarmer.prefixes.holds(book, "1m")
+    async with running(prewarmer):
         prewarmer.warm_current(SYMBOLS[:1])
         await prewarmer.idle()
-    assert engine.warmed != []
+    assert prewarmer.prefixes.holds(book, "1m")
+    book.epochs.start_anew()
+    assert not prewarmer.prefixes.holds(book, "1m")
