@@ -6,16 +6,18 @@ what is counted is its published signals.
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from benchmarks.harness import Measured, Target, run_alone
-from benchmarks.stock_site import FIRST_PLAYED_MS, StockSite
+from benchmarks.stock_site import FIRST_PLAYED_MS, stock_pipeline
 from schemas import AuditRecord, Candle, RunMode
 from services.core.clock import SystemClock
 from services.core.settings import Settings, load
@@ -25,6 +27,8 @@ from services.fusion.state.epochs import EpochBoundaries
 from services.inference.connect import connect
 from services.inference.engine import Engine
 from services.inference.own_engine import local_model
+from services.pipeline.closing_checks import closing_checks
+from services.pipeline.outputs import Outputs
 
 FASTER: Final = 3.0
 """How many times the decisions of mode `fast` mode `flash` is to make."""
@@ -69,48 +73,42 @@ class Turn:
             self.uncached_tokens.append(audit.prompt_tokens - (audit.cached_tokens or 0))
 
 
-class Site(StockSite):
-    """One turn's services, with the bars that are played of each symbol."""
+def bars_of(settings: Settings) -> tuple[list[Candle], dict[str, Iterator[Candle]]]:
+    """Return the history and, by symbol, the bars that are played.
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        """Put them together; nothing runs yet."""
-        super().__init__(settings, [engine], partitions=_PARTITIONS)
-        self.bars: dict[str, list[Candle]] = {}
+    What is played begins with an epoch of each symbol and ends within it, as the demo's act does: a prefix that is laid out anew in
+    the middle costs both modes ten seconds of the CPU, and hides what they differ in.
+    """
+    history: list[Candle] = []
+    played: dict[str, Iterator[Candle]] = {}
+    for symbol, candles in load_stocks(RunMode.DEMO).items():
+        boundaries = EpochBoundaries(symbol, "1d", settings.fusion.epoch_slots)
+        first_ms = boundaries.start_ms(boundaries.index(FIRST_PLAYED_MS) + 1)
+        before = [candle for candle in candles if candle.ts_close_ms <= first_ms]
+        if len(before) < _HISTORY_BARS or len(played) == MODEL_SYMBOLS:
+            continue
+        history += before[-_HISTORY_BARS:]
+        played[symbol] = iter(candles[len(before) :])
+    return history, played
 
-    async def open(self) -> None:
-        """Feed the history, and wait until books are rebuilt.
 
-        What is played begins with an epoch of each symbol and ends within it, as the demo's act does: a prefix that is laid out anew in
-        the middle costs both modes ten seconds of the CPU, and hides what they differ in.
-        """
-        history: list[Candle] = []
-        for symbol, candles in load_stocks(RunMode.DEMO).items():
-            boundaries = EpochBoundaries(symbol, "1d", self.settings.fusion.epoch_slots)
-            first_ms = boundaries.start_ms(boundaries.index(FIRST_PLAYED_MS) + 1)
-            before = [candle for candle in candles if candle.ts_close_ms <= first_ms]
-            if len(before) < _HISTORY_BARS or len(self.bars) == MODEL_SYMBOLS:
-                continue
-            history += before[-_HISTORY_BARS:]
-            self.bars[symbol] = candles[len(before) :]
-        assert self.settings.engine.tokenizer_file is not None
-        await self.start(history, self.settings.engine.tokenizer_file, None)
-
-    async def play(self, turn: Turn, decisions: int) -> None:
-        """Keep one bar of each symbol under way until `decisions` of them have their outcomes."""
-        reader = await self.audit_reader()
-        waiting = {symbol: iter(bars) for symbol, bars in self.bars.items()}
-        left, began_s = decisions, time.perf_counter()
-        for bars in waiting.values():
-            await self.send_candle(next(bars))
-        while left:
-            self.check()
-            for record in await reader.poll(timeout_ms=100):
-                audit = AuditRecord.decode(record.value or b"")
-                turn.add(audit)
-                left -= 1
-                if left >= len(waiting):
-                    await self.send_candle(next(waiting[audit.symbol]))
+async def play(settings: Settings, engine: Engine, turn: Turn, decisions: int) -> None:
+    """Run one turn's services, and keep one bar of each symbol under way until `decisions` of them have their outcomes."""
+    history, bars = bars_of(settings)
+    ended: asyncio.Queue[AuditRecord] = asyncio.Queue()
+    outputs = Outputs(lambda audit, _: ended.put_nowait(audit))
+    async with stock_pipeline(settings, [engine], history, outputs, partitions=_PARTITIONS) as pipeline:
+        began_s = time.perf_counter()
+        await pipeline.publish([next(waiting) for waiting in bars.values()])
+        for left in reversed(range(decisions)):
+            audit = await ended.get()
+            turn.add(audit)
+            if left >= len(bars):
+                await pipeline.publish([next(bars[audit.symbol])])
         turn.seconds += time.perf_counter() - began_s
+        inputs = await pipeline.decided()
+        await pipeline.stop_workers()
+        assert all(check.ok for check in closing_checks(pipeline.accounts, outputs, inputs))
 
 
 def settings_of(mode: dict[str, Any]) -> Settings:
@@ -135,11 +133,9 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     try:
         for number in range(rounds + 1):
             for name, mode in MODES.items():
-                site = Site(settings_of(mode).model_copy(update={"engine": engine}), client)
-                await site.open()
                 # The first round is not counted: the server reads the prefixes, and compiles the grammar.
-                await site.play(turns[name] if number else Turn(), decisions if number else 2)
-                await site.stop()
+                settings = settings_of(mode).model_copy(update={"engine": engine})
+                await play(settings, client, turns[name] if number else Turn(), decisions if number else 2)
                 print(f"round {number} of {rounds}: {name} {orjson.dumps(turns[name].ended).decode()}", file=sys.stderr, flush=True)
     finally:
         await close()

@@ -13,22 +13,25 @@ import asyncio
 import json
 import random
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from benchmarks.gpu.client import Server
 from benchmarks.gpu.measure import Results
 from benchmarks.gpu.recording import Length, RecordingEngine
 from benchmarks.gpu.verdicts import Stage, describe_rate
-from benchmarks.stock_site import FIRST_PLAYED_MS, StockSite
-from schemas import AuditRecord, Candle, RunMode, VisionFeatures
-from services.core import logs, redis
-from services.core.bus import Reader
+from benchmarks.stock_site import FIRST_PLAYED_MS, stock_pipeline
+from schemas import Candle, RunMode
+from services.core import logs
 from services.core.clock import SystemClock
 from services.core.settings import Settings, load
 from services.core.tokenizer import Tokenizer
+from services.feeds.paced_publishing import in_event_time
 from services.feeds.samples import load_stocks
 from services.fusion.prompt.traffic import EngineTraffic
+from services.pipeline.outputs import Outputs
+from services.pipeline.pipeline import Pipeline, wait_until
 from services.vision.recorded import load_recorded
 
 PARTITIONS = 4
@@ -89,51 +92,28 @@ def settings_for(arguments: argparse.Namespace, *, grammar: bool) -> Settings:
     )
 
 
-class Site(StockSite):
+class Site:
     """A worker for each engine, whose calls are written down, and the bars that are played."""
 
-    def __init__(self, settings: Settings, length: Length | None, answer: str | None = None) -> None:
-        """Put them together; nothing runs yet."""
-        self.engines = [
-            RecordingEngine(url, SystemClock(), length, scores=settings.engine.scores, answer=answer) for url in settings.engine.urls
-        ]
-        super().__init__(settings, self.engines, partitions=PARTITIONS)
-        self.vision = load_recorded()
-        self.played: list[Candle] = []
-        self._reader: Reader
-
-    async def open(self) -> None:
-        """Feed the history, and wait until books are rebuilt and prefixes sent ahead."""
-        history: list[Candle] = []
-        for symbol, candles in load_stocks(RunMode.DEMO).items():
-            if symbol != LEFT_OUT:
-                before = [candle for candle in candles if candle.ts_close_ms < FIRST_PLAYED_MS]
-                history += before[-HISTORY_BARS:]
-                self.played += candles[len(before) :]
-        # Day after day, the symbols always in the same order: a symbol's bars are then never closer than a round of all of them.
-        self.played.sort(key=lambda candle: (candle.ts_close_ms, candle.symbol))
-        await self.start(history, TOKENIZER, redis.connect(self.settings.redis))
-        for worker in self.workers:
-            await worker.prewarmer.idle()
-        self._reader = await self.audit_reader()
-
-    async def send(self, candle: Candle, vision: VisionFeatures | None) -> None:
-        """Append a bar, and what a chart reader saw in it."""
-        await self.send_candle(candle)
-        if vision is not None:
-            await self.producer.send("demo.vision-features", key=candle.symbol.encode(), value=vision.encode())
+    def __init__(self, pipeline: Pipeline, engines: Sequence[RecordingEngine], outputs: Outputs, played: list[Candle]) -> None:
+        """Play `played` on a running pipeline."""
+        self.pipeline = pipeline
+        self.engines = engines
+        self._outputs = outputs
+        self._played = played
+        self._vision = load_recorded()
 
     async def play(self, rate: float, count: int) -> Stage:
         """Send `count` bars, `rate` a second, whatever becomes of them; return all that did, once nothing is open any more.
 
         Times between bars are even between half and one and a half of their mean.
         """
-        candles, self.played = self.played[:count], self.played[count:]
+        candles, self._played = self._played[:count], self._played[count:]
         if len(candles) < count:
             raise ValueError(f"{count} bars were to be played and {len(candles)} are left")
         source = random.Random(f"{rate} {count}")  # noqa: S311 - a workload, no secret
         loop = asyncio.get_running_loop()
-        warmed, sent_ms = self.sent_ahead(), {}
+        warmed, sent_ms, before = self.sent_ahead(), {}, len(self._outputs.audits)
         due_s = began_s = loop.time()
         late_ms = 0.0
         for candle in candles:
@@ -141,15 +121,14 @@ class Site(StockSite):
             await asyncio.sleep(max(0.0, due_s - loop.time()))
             late_ms = max(late_ms, (loop.time() - due_s) * 1000)
             sent_ms[candle.symbol, candle.ts_close_ms] = time.time() * 1000
-            await self.send(candle, self.vision.get((candle.symbol, candle.ts_close_ms)))
+            # What a chart reader saw in the bar comes with it.
+            chart = self._vision.get((candle.symbol, candle.ts_close_ms))
+            await self.pipeline.publish([candle] if chart is None else [candle, chart])
         seconds = loop.time() - began_s
-        found: list[AuditRecord] = []
-        until_s = loop.time() + 10
-        while len(found) < count and loop.time() < until_s:
-            self.check()
-            found += [AuditRecord.decode(record.value or b"") for record in await self._reader.poll(timeout_ms=100)]
+        await wait_until(lambda: len(self._outputs.audits) >= before + count, 10)
+        found = list(self._outputs.audits.values())[before:]
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*(worker.prewarmer.idle() for worker in self.workers)), 10)
+            await asyncio.wait_for(asyncio.gather(*(worker.prewarmer.idle() for worker in self.pipeline.workers)), 10)
         after = self.sent_ahead()
         sent_ahead = {name: after[name] - warmed[name] for name in after}
         calls = {digest: call for engine in self.engines for digest, call in engine.calls.items()}
@@ -157,8 +136,25 @@ class Site(StockSite):
 
     def sent_ahead(self) -> dict[str, int]:
         """Return what sending ahead has cost so far."""
-        counts = [worker.prewarmer.count for worker in self.workers]
+        counts = [worker.prewarmer.count for worker in self.pipeline.workers]
         return {name: sum(getattr(count, name) for count in counts) for name in ("calls", "prompt_tokens", "cached_tokens")}
+
+
+@asynccontextmanager
+async def running_site(settings: Settings, length: Length | None, answer: str | None = None) -> AsyncIterator[Site]:
+    """Yield a site whose workers have read the history and sent the prefixes ahead."""
+    engines = [RecordingEngine(url, SystemClock(), length, scores=settings.engine.scores, answer=answer) for url in settings.engine.urls]
+    history: list[Candle] = []
+    played: list[Candle] = []
+    for symbol, candles in load_stocks(RunMode.DEMO).items():
+        if symbol != LEFT_OUT:
+            before = [candle for candle in candles if candle.ts_close_ms < FIRST_PLAYED_MS]
+            history += before[-HISTORY_BARS:]
+            played += candles[len(before) :]
+    outputs = Outputs()
+    async with stock_pipeline(settings, engines, history, outputs, partitions=PARTITIONS) as pipeline:
+        # Day after day, the symbols always in the same order: a symbol's bars are then never closer than a round of all of them.
+        yield Site(pipeline, engines, outputs, in_event_time(played))
 
 
 def length_of(arguments: argparse.Namespace) -> Length:
@@ -180,25 +176,34 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
     settings = settings_for(arguments, grammar=length is None)
     logs.configure(settings.log.model_copy(update={"level": "warning"}), service="record_to_signal")
     explained = "" if arguments.rationale == "none" else f"\n{'why ' * 10}"
-    name, site = arguments.name, Site(settings, length, None if arguments.answer is None else arguments.answer + explained)
+    answer = None if arguments.answer is None else arguments.answer + explained
     # What an earlier run has left would make this one's prompts, which are the same, cheaper than they are.
     for url in arguments.url:
         await asyncio.to_thread(Server(url).request, "POST", "/flush_cache")
     began_s = time.perf_counter()
-    await site.open()
-    start = {
-        "fusion": {key: getattr(settings.fusion, key) for key in KEPT},
-        "answer": arguments.answer,
-        "held_to_tokens": None if length is None else length._asdict(),
-        "ready_s": round(time.perf_counter() - began_s, 1),
-        "sent_ahead": site.sent_ahead(),
-        "workers": len(site.workers),
-    }
-    results.keep(name, "start", start)
-    # Discarded: the first decisions compile the grammar, and the next prefixes, of which a worker that starts inside an epoch has
-    # sent nothing, catch up with where they would be.
+    async with running_site(settings, length, answer) as site:
+        start = {
+            "fusion": {key: getattr(settings.fusion, key) for key in KEPT},
+            "answer": arguments.answer,
+            "held_to_tokens": None if length is None else length._asdict(),
+            "ready_s": round(time.perf_counter() - began_s, 1),
+            "sent_ahead": site.sent_ahead(),
+            "workers": len(site.engines),
+        }
+        results.keep(arguments.name, "start", start)
+        await play_rates(site, arguments, results)
+        by_worker = [worker.accounts.summary() for worker in site.pipeline.workers]
+        results.keep(arguments.name, "accounts", {"by_worker": by_worker})
+
+
+async def play_rates(site: Site, arguments: argparse.Namespace, results: Results) -> None:
+    """Play each rate, after a start that is discarded.
+
+    The first decisions compile the grammar, and the next prefixes, of which a worker that starts inside an epoch has sent nothing, catch
+    up with where they would be.
+    """
     await site.play(WARM_RATE, WARM_BARS)
-    with arguments.results.with_name(f"record_to_signal-{name}.jsonl").open("w") as lines:
+    with arguments.results.with_name(f"record_to_signal-{arguments.name}.jsonl").open("w") as lines:
         for pair in arguments.rates:
             rate, seconds, waits = play_of(pair)
             label = f"{rate:g} bars/s{'' if waits else ', slices free'}"
@@ -206,15 +211,14 @@ async def run(arguments: argparse.Namespace, results: Results) -> None:
             EngineTraffic.quiet = _WAITING if waits else _at_once  # type: ignore[method-assign]
             EngineTraffic.busy = _YIELDING if waits else _never  # type: ignore[method-assign]
             if results.left() < seconds + 15:
-                results.keep(name, label, {"skipped": f"{results.left():.0f} s were left, {seconds + 15:.0f} s are needed"})
+                skipped = f"{results.left():.0f} s were left, {seconds + 15:.0f} s are needed"
+                results.keep(arguments.name, label, {"skipped": skipped})
                 continue
             for engine in site.engines:
                 engine.calls.clear()
             row, details = describe_rate(await site.play(rate, round(rate * seconds)))
-            results.keep(name, label, row)
+            results.keep(arguments.name, label, row)
             lines.writelines(json.dumps({"slices": "wait" if waits else "free", **detail}) + "\n" for detail in details)
-    results.keep(name, "accounts", {"by_worker": [worker.accounts.summary() for worker in site.workers]})
-    await site.stop()
 
 
 def main() -> None:

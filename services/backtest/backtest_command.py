@@ -27,7 +27,6 @@ from services.scoring.report.optional_packages import need
 from services.scoring.report.trials import add_trial, trials_before
 
 EXIT_DONE: Final = 0
-_SIGNALLED: Final = 128
 
 
 BLIND: Final = "blind"
@@ -58,7 +57,7 @@ async def begin(options: BacktestRequest, path: Path, report: Path | None, *, re
             if ended is None:
                 again = f"aquiline backtest --resume --folder {path}"
                 err.print(f"stopped; continue with: {again}", highlight=False, markup=False, soft_wrap=True)
-                return _SIGNALLED + interrupt.signal_number
+                return interrupt.exit_code
             runs.append(ended)
     if options.blind:
         runs = with_both(runs[0], runs[1])

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import aiohttp
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.console.models import WorkerState
+from services.core.metrics import REGISTRY
 
 _EVERY_S: Final = 2.0
 _TIMEOUT_S: Final = 10.0
@@ -28,6 +30,11 @@ def pages_of(urls: Sequence[str]) -> Pages:
             return await asyncio.gather(*(_page(session, url) for url in urls))
 
     return pages
+
+
+async def own_page() -> Sequence[str]:
+    """Return the metrics page of this process, for a console in the same process as its workers."""
+    return [generate_latest(REGISTRY).decode()]
 
 
 async def _page(session: aiohttp.ClientSession, url: str) -> str | None:

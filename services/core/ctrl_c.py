@@ -25,6 +25,11 @@ class Interrupt:
     requested: asyncio.Event = field(default_factory=asyncio.Event)
     signal_number: int = 0
 
+    @property
+    def exit_code(self) -> int:
+        """Return 128 plus the signal's number, 0 without one."""
+        return 128 + self.signal_number if self.signal_number else 0
+
     def on_signal(self, number: signal.Signals) -> None:
         """Store the signal and set `requested`."""
         self.signal_number = number

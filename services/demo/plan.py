@@ -6,10 +6,9 @@ Symbols whose bars close together are spread over the time until the next close,
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
 from typing import Final
 
 from schemas import Candle
@@ -49,6 +48,20 @@ class PhasePlan:
     in_step: bool
     """Each step's bars are published when the decisions on the step before have ended, for `duration_s` at most."""
 
+    def title(self, permits: int) -> str:
+        """Return the heading: what happens, and what to look for; the worker makes `permits` calls at once."""
+        first = next((candle.ts_close_ms for _, candle in self.bars), self.until_ms)
+        days = f"{day_of(first)} to {day_of(self.until_ms)}"
+        rate, seconds = self.steps / self.duration_s, self.duration_s
+        if self.in_step:
+            return f"In step: {self.steps} bars a symbol, {days}; each waits until those before it are decided, {seconds:.0f} s at most"
+        return {
+            Phase.PACED: f"Paced: {self.steps} bars a symbol at {rate:g}/s, {days}, {permits} calls at once",
+            Phase.BURST: f"Burst: {seconds:.0f} s at {rate:g} bars/s a symbol, {days}; newer bars replace queued ones (`conflated`)",
+            Phase.OUTAGE: f"Engine outage: {seconds:.0f} s and a restart, {days}; triggers end `failed`, and no failure becomes a hold",
+            Phase.RECOVERY: f"Recovery: {seconds:.0f} s, {days}; the prefixes are sent ahead to the engine's empty cache",
+        }[self.phase]
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -60,11 +73,6 @@ class Plan:
     def phase_at(self, ts_event_ms: int) -> Phase:
         """Return the phase of an event time; times after the last phase belong to it."""
         return next((one.phase for one in self.phases if ts_event_ms <= one.until_ms), self.phases[-1].phase)
-
-    @property
-    def candles(self) -> Iterator[Candle]:
-        """Return every bar, in event time."""
-        return chain(self.history, (candle for one in self.phases for _, candle in one.bars))
 
 
 def plan_model(stocks: Mapping[str, Sequence[Candle]], options: Options, following: Plan, symbols: int) -> Plan:
@@ -88,7 +96,7 @@ def plan_load(stocks: Mapping[str, Sequence[Candle]], options: Options, *, outag
         phases.append((Phase.BURST, max(1, round(BURST_S * pace * BURST_FACTOR)), period_s / BURST_FACTOR))
     if outage:
         phases.extend((phase, max(1, round(s * pace)), period_s) for phase, s in ((Phase.OUTAGE, OUTAGE_S), (Phase.RECOVERY, RECOVERY_S)))
-    return _plan(stocks, options, phases, options.start)
+    return _plan(stocks, options, phases, options.start and options.start.date())
 
 
 def _plan(
@@ -104,7 +112,7 @@ def _plan(
             at.setdefault(candle.ts_close_ms, []).append((place / len(stocks), candle))
     times = sorted(at)
     needed = sum(steps for _, steps, _ in phases)
-    first = len(times) - needed if start is None else sum(time < _midnight_ms(start) for time in times)
+    first = len(times) - needed if start is None else sum(day_of(time) < start for time in times)
     if first < 1 or first + needed > len(times):
         from_start = "" if start is None else f" from {start:%Y-%m-%d}"
         raise SettingsError(
@@ -112,8 +120,7 @@ def _plan(
             f"({day_of(times[0])} to {day_of(times[-1])}); ask for fewer --bars, a lower --pace (the burst takes ten times as many), "
             "--no-burst, or an earlier --start"
         )
-    from_ms = _midnight_ms(options.history_from)
-    history = tuple(candle for time in times[:first] if time >= from_ms for _, candle in at[time])
+    history = tuple(candle for time in times[:first] if day_of(time) >= options.history_from.date() for _, candle in at[time])
     planned = []
     for phase, steps, period_s in phases:
         span = times[first : first + steps]
@@ -126,7 +133,3 @@ def _plan(
 def day_of(ts_ms: int) -> dt.date:
     """Return the day of an event time, in UTC."""
     return dt.datetime.fromtimestamp(ts_ms / 1000, dt.UTC).date()
-
-
-def _midnight_ms(day: dt.date) -> int:
-    return int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp() * 1000)

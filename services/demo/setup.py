@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from schemas import Candle, RunMode, interval_ms
+from services.core.clock import SystemClock
 from services.core.settings import Settings, SettingsError, load
 from services.core.settings_assignments import assign
-from services.demo.options import Options, Vision
+from services.demo.options import Options
 from services.demo.plan import Plan, plan_load, plan_model
 from services.feeds.samples import INTERVAL, SYMBOLS, load_stocks
+from services.fusion.service import engine_info
+from services.inference.engine import EngineError, EngineInfo
 from services.inference.own_engine import OwnEngine, local_model, simulator
 from services.strategy.folder import FEATURES
 
@@ -48,11 +51,6 @@ class Act:
     plan: Plan
     engine: OwnEngine | None
 
-    @property
-    def has_model(self) -> bool:
-        """Return whether this is the act in which the demo's real model decides."""
-        return self.name == MODEL_ACT
-
 
 @dataclass(frozen=True, slots=True)
 class Demo:
@@ -66,42 +64,39 @@ class Demo:
 
 def set_up(options: Options, folder: Path) -> Demo:
     """Return the run that `options` describe; raise SettingsError when it cannot run."""
-    given: dict[str, dict[str, Any]] = {}
-    assign(given, options.assignments)
-    own_engine = options.engine is None and not given.get("engine", {}).keys() & {"kind", "urls"}
+    sections, notes = _sections(options), []
+    before = sections["fusion"].copy()
+    assign(sections, options.assignments or ())
+    own_engine = not sections["engine"].keys() & {"kind", "urls"}
     stocks = _stocks(options.symbols)
     plan = plan_load(stocks, options, outage=options.outage and own_engine)
-    sections = _sections(options)
-    notes = [] if options.strategy is None else [_add_strategy(sections, Path(options.strategy))]
-    of_load = given.pop("fusion", {})
-    for section, values in given.items():
-        sections[section] = sections.get(section, {}) | values
-    fusion, acts = sections["fusion"], []
-    if own_engine and options.model_bars:
-        of_model = fusion | MODEL_FUSION | {"group": f"{fusion['group']}-{MODEL_ACT}"}
-        model = local_model(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)
-        acts.append(Act(MODEL_ACT, _load(sections, of_model), plan_model(stocks, options, plan, MODEL_SYMBOLS), model))
     engine = simulator(seed=options.seed, time_scale=options.time_scale) if own_engine else None
-    acts.append(Act(LOAD_ACT, _load(sections, fusion | of_load), plan, engine))
+    acts = [Act(LOAD_ACT, load(None, {"run_mode": "demo", **sections}), plan, engine)]
+    if own_engine and options.model_bars:
+        # What `--set` says of the worker is meant for the act at a market's pace.
+        sections["fusion"] = before | MODEL_FUSION | {"group": f"{before['group']}-{MODEL_ACT}"}
+        model = local_model(symbols=MODEL_SYMBOLS, context_tokens=MODEL_CONTEXT_TOKENS)
+        model_plan = plan_model(stocks, options, plan, MODEL_SYMBOLS)
+        acts.insert(0, Act(MODEL_ACT, load(None, {"run_mode": "demo", **sections}), model_plan, model))
+    if options.strategy is not None:
+        notes.append(
+            f"strategy {options.strategy}: intervals, windows and deadlines are the demo's, as its bars are daily and a day takes less "
+            "than a second; words, facts, columns, levels and limits are the strategy's"
+        )
     if options.outage and not own_engine:
         notes.append("no outage: the demo does not stop an engine that it did not start")
     return Demo(acts, options, folder, notes)
 
 
-def _add_strategy(sections: dict[str, dict[str, Any]], folder: Path) -> str:
-    """Have the worker decide by the strategy in `folder`, and the market service publish its features; return what to note."""
-    fusion = sections["fusion"]
-    fusion |= {"strategy": str(folder), "trigger_intervals": [], "slow_windows": {}}
-    del fusion["min_bars"]
-    if not fusion["min_gap_ms"]:
-        del fusion["min_gap_ms"]
-    features = folder / FEATURES
-    if features.is_file():
-        sections["market"]["features_file"] = str(features)
-    return (
-        f"strategy {folder}: intervals, windows and deadlines are the demo's, as its bars are daily and a day takes less than a second; "
-        "words, facts, columns, levels and limits are the strategy's"
-    )
+async def engine_of(settings: Settings) -> EngineInfo:
+    """Return what the engine says of itself; raise SettingsError when it does not answer."""
+    try:
+        return await engine_info(settings.engine, SystemClock())
+    except EngineError as error:
+        raise SettingsError(
+            f"the engine at {' '.join(settings.engine.urls)} does not answer: {error.detail}. "
+            "Start it, or leave --engine out and the demo starts its own"
+        ) from error
 
 
 def _stocks(symbols: str) -> dict[str, list[Candle]]:
@@ -119,32 +114,36 @@ def _sections(options: Options) -> dict[str, dict[str, Any]]:
     intervals = [name.strip() for name in options.intervals.split(",")]
     if intervals[0] != INTERVAL:
         raise SettingsError(f"--intervals {options.intervals!r}: the bars are daily, so the first must be {INTERVAL}")
+    fusion: dict[str, Any] = {
+        # A new group and log id for each run: on Kafka, offsets continue where the last run ended, and ids must differ from its ids.
+        "group": f"aquiline-demo-{run_id}-fusion",
+        "log_id": f"demo-{run_id}",
+        "intervals": intervals,
+        "window_bars": options.window,
+        "epoch_slots": options.epoch,
+        "permits": options.permits,
+        "vision_wait_ms": 0 if options.vision == "none" else 150,
+        # A day passes in 667 ms here: a signal that is valid for a day would never expire.
+        "entry_validity_ms": {INTERVAL: 3_000},
+        "max_staleness_ms": 2_000,
+        # The default limit suits markets; a fast --pace would exceed it.
+        "rate_limit_per_min": 6_000,
+    }
+    market: dict[str, Any] = {"group": f"aquiline-demo-{run_id}-market", "aggregate": {INTERVAL: intervals[1:]}}
+    if options.strategy is None:
+        fusion |= {"min_bars": min(20, options.window), "min_gap_ms": 0}
+    else:
+        fusion |= {"strategy": options.strategy, "trigger_intervals": [], "slow_windows": {}}
+        if (features := Path(options.strategy) / FEATURES).is_file():
+            market["features_file"] = str(features)
+    if options.min_gap_bars > 1:
+        fusion["min_gap_ms"] = options.min_gap_bars * interval_ms(INTERVAL)
     return {
         "bus": {"url": options.bus},
         "redis": {"url": options.redis},
         "engine": {"urls": [options.engine]} if options.engine else {},
-        "market": {"group": f"aquiline-demo-{run_id}-market", "aggregate": {INTERVAL: intervals[1:]}},
+        "market": market,
         "vision": {"group": f"aquiline-demo-{run_id}-vision", "intervals": [INTERVAL]},
-        "fusion": {
-            # A new group and log id for each run: on Kafka, offsets continue where the last run ended, and ids must differ from its ids.
-            "group": f"aquiline-demo-{run_id}-fusion",
-            "log_id": f"demo-{run_id}",
-            "intervals": intervals,
-            "window_bars": options.window,
-            "epoch_slots": options.epoch,
-            "permits": options.permits,
-            "min_bars": min(20, options.window),
-            "min_gap_ms": 0 if options.min_gap_bars == 1 else options.min_gap_bars * interval_ms(INTERVAL),
-            "vision_wait_ms": 0 if options.vision is Vision.NONE else 150,
-            # A day passes in 667 ms here: a signal that is valid for a day would never expire.
-            "entry_validity_ms": {INTERVAL: 3_000},
-            "max_staleness_ms": 2_000,
-            # The default limit suits markets; a fast --pace would exceed it.
-            "rate_limit_per_min": 6_000,
-        },
+        "fusion": fusion,
         "log": {"level": "info" if options.verbose else "error"},
     }
-
-
-def _load(sections: Mapping[str, Any], fusion: Mapping[str, Any]) -> Settings:
-    return load(None, {"run_mode": RunMode.DEMO.value, **sections, "fusion": fusion})

@@ -54,8 +54,11 @@ def load_tokenizer(settings: EngineSettings) -> Tokenizer:
         raise SettingsError(f"engine.tokenizer_file: {error}") from error
 
 
-async def make_worker(bus: Bus, settings: Settings, clock: Clock, health: Health) -> FusionWorker:
-    """Return a worker on `bus`, opened; raise SettingsError when the settings cannot be used, BusError when the bus cannot."""
+async def make_worker(bus: Bus, settings: Settings, clock: Clock, health: Health, engine: Engine | None = None) -> FusionWorker:
+    """Return a worker on `bus`, opened, beside `engine` or by default the one of the settings.
+
+    Raises SettingsError when the settings cannot be used, BusError when the bus cannot.
+    """
     fallback = connect_engine(settings.engine.model_copy(update={"kind": "rules"}), clock) if settings.fusion.fallback == "rules" else None
     return await FusionWorker.open(
         WorkerDependencies(
@@ -63,7 +66,7 @@ async def make_worker(bus: Bus, settings: Settings, clock: Clock, health: Health
             settings=settings,
             clock=clock,
             health=health,
-            engine=connect_engine(settings.engine, clock),
+            engine=engine or connect_engine(settings.engine, clock),
             fallback=fallback,
             tokenizer=load_tokenizer(settings.engine),
             redis=redis.connect(settings.redis),

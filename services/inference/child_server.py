@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from services.core.errors import ServiceError
+
 _ROOT: Final = Path(__file__).parents[2]
 _LAST_LINES: Final = 5
 
 
-class ServerStartError(Exception):
+class ServerStartError(ServiceError):
     """A server did not start; the message says why."""
 
 

@@ -27,6 +27,13 @@ class Accounts:
     triggers: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: Accounts) -> None:
+        """Add the counts of another worker."""
+        self.records.update(other.records)
+        self.dead_letters.update(other.dead_letters)
+        self.triggers += other.triggers
+        self.outcomes.update(other.outcomes)
+
     def summary(self) -> dict[str, int | dict[str, int]]:
         """Return the sums as a table."""
         return {

@@ -23,7 +23,6 @@ from schemas import AuditRecord, MarketFeatures, Outcome, Signal, decode_signal_
 from services.core.exported_log import read_log
 from services.core.settings import SettingsError, load
 from services.demo import plan, setup
-from services.demo.options import Vision
 from services.demo.report import AUDIT, LOG, REPORT, SIGNALS
 from services.demo.run import run_demo
 from services.demo.screen import Screen
@@ -38,7 +37,14 @@ from tests.integration.inference.local import weights
 from tests.unit.demo.build import DEFAULTS
 
 SMALL = dataclasses.replace(
-    DEFAULTS, symbols="AAPL,MSFT", bars=6, pace=10.0, burst=False, outage=False, time_scale=0.0, history_from=dt.date(2011, 6, 1)
+    DEFAULTS,
+    symbols="AAPL,MSFT",
+    bars=6,
+    pace=10.0,
+    burst=False,
+    outage=False,
+    time_scale=0.0,
+    history_from=dt.datetime(2011, 6, 1, tzinfo=dt.UTC),
 )
 
 
@@ -137,6 +143,16 @@ async def test_a_real_model_decides_in_the_first_act_and_both_acts_can_be_verifi
     assert "16 prompts rebuilt, every hash matches" in await _verified(tmp_path, capsys)
 
 
+async def test_bars_that_trigger_nothing_do_not_hold_up_the_act_that_waits_for_decisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "local_model", lambda **_: simulator(seed=0, time_scale=0.0))
+    code, report, _ = await _run(tmp_path, model_bars=6, min_gap_bars=2)
+    assert code == 0
+    _assert_sums_hold(tmp_path, report)
+    assert 0 < report["acts"][0]["triggers"] < 12
+
+
 @pytest.mark.integration
 async def test_where_the_real_model_cannot_be_had_the_demo_says_so_and_plays_the_second_act_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -155,7 +171,7 @@ async def test_where_the_real_model_cannot_be_had_the_demo_says_so_and_plays_the
 
 @pytest.mark.integration
 async def test_a_stock_listed_on_the_way_is_blocked_until_it_has_bars_enough(tmp_path: Path) -> None:
-    code, report, said = await _run(tmp_path, symbols="FB,IBM", bars=24, start=dt.date(2012, 5, 16), vision=Vision.NONE)
+    code, report, said = await _run(tmp_path, symbols="FB,IBM", bars=24, start=dt.datetime(2012, 5, 16, tzinfo=dt.UTC), vision="none")
     assert code == 0
     _assert_sums_hold(tmp_path, report)
     (act,) = report["acts"]
@@ -180,7 +196,7 @@ async def test_an_outage_ends_in_failures_and_never_in_a_view(tmp_path: Path) ->
 @pytest.mark.integration
 async def test_live_charts_need_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    code, report, _ = await _run(tmp_path, vision=Vision.LIVE)
+    code, report, _ = await _run(tmp_path, vision="live")
     assert code == 0
     _assert_sums_hold(tmp_path, report)
     assert "fresh" in {audit.vision for audit in _audits(tmp_path).values()}

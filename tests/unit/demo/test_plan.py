@@ -19,7 +19,7 @@ def test_it_ends_where_the_data_end() -> None:
 
 
 def test_it_starts_where_it_is_told() -> None:
-    played = plan(burst=False, outage=False, start=dt.date(2012, 2, 1))
+    played = plan(burst=False, outage=False, start=dt.datetime(2012, 2, 1, tzinfo=dt.UTC))
     assert played.phases[0].bars[0][1].ts_close_ms == FIRST_MS + 30 * DAY_MS
     assert played.history[-1].ts_close_ms == FIRST_MS + 29 * DAY_MS
 
@@ -41,12 +41,14 @@ def test_bars_that_close_together_are_spread_over_the_time_until_the_next() -> N
 
 
 def test_history_begins_where_it_is_told() -> None:
-    played = plan(burst=False, outage=False, history_from=dt.date(2012, 6, 1))
+    played = plan(burst=False, outage=False, history_from=dt.datetime(2012, 6, 1, tzinfo=dt.UTC))
     assert min(candle.ts_close_ms for candle in played.history) == FIRST_MS + 151 * DAY_MS
 
 
-@pytest.mark.parametrize(("bars", "start"), [(399, None), (80, dt.date(2030, 1, 1)), (80, dt.date(1999, 1, 1))])
-def test_data_too_short_are_refused_with_what_would_help(bars: int, start: dt.date | None) -> None:
+@pytest.mark.parametrize(
+    ("bars", "start"), [(399, None), (80, dt.datetime(2030, 1, 1, tzinfo=dt.UTC)), (80, dt.datetime(1999, 1, 1, tzinfo=dt.UTC))]
+)
+def test_data_too_short_are_refused_with_what_would_help(bars: int, start: dt.datetime | None) -> None:
     with pytest.raises(SettingsError, match=r"the demo needs .* bars a symbol.*--bars"):
         plan(bars=bars, start=start)
 

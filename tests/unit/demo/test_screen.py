@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from schemas import Outcome
-from services.demo.results import Results
 from services.demo.screen import Screen
-from tests.unit.demo.build import audit, bars, plan, signal
+from services.pipeline.outputs import Outputs
+from tests.unit.demo.build import bars, result
+from tests.unit.pipeline.build import audit, signal
 
 
 def _console(*, terminal: bool) -> tuple[Console, io.StringIO]:
@@ -25,13 +26,12 @@ async def test_a_signal_is_a_line_and_of_other_ends_the_first_of_a_kind_is(*, te
     console, file = _console(terminal=terminal)
     published, conflated, again = audit(), *(audit(Outcome.CONFLATED, reason="newer_trigger") for _ in range(2))
     with Screen(console) as screen:
-        results = Results(plan(), screen.ended)
-        screen.begin_act("Act 1 of 1", "DEMO: nothing is advice")
-        screen.results = results
+        found = result(Outputs(lambda *ended: screen.ended(found, *ended)))
+        screen.begin_act(found, "Act 1 of 1", ["a note"])
         screen.begin("paced", "Paced", 2)
         screen.bar_played(bars("A.XNYS", 1)[0])
         for message in (published, conflated, again, signal(published.signal_id)):
-            results.add(message)
+            found.outputs.add(message)
         drawing = asyncio.create_task(screen.draw())
         await asyncio.sleep(0)
         drawing.cancel()
@@ -47,7 +47,7 @@ def test_standard_error_goes_above_the_panel_only_where_it_is_a_terminal(monkeyp
     monkeypatch.setattr(sys.stderr, "isatty", lambda: shared)
     console, file = _console(terminal=True)
     with Screen(console) as screen:
-        screen.begin_act("Act 1 of 1", "DEMO: nothing is advice")
+        screen.begin_act(result(), "Act 1 of 1", [])
         sys.stderr.write("a log line\n")
     assert ("a log line\n" in file.getvalue()) is shared
 

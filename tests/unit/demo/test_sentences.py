@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from schemas import Action, Outcome
-from services.demo.sentences import ending_sentence, next_commands, opening, signal_sentence
+from services.demo.screen import ending_sentence, next_commands, opening, signal_sentence
+from services.demo.setup import LOAD_ACT, MODEL_ACT
 from services.inference.engine import EngineInfo, EngineSource
-from tests.unit.demo.build import audit, signal
+from tests.unit.pipeline.build import audit, signal
 
 
 def test_an_entry_names_its_prices_their_currency_and_how_long_it_is_valid() -> None:
@@ -50,7 +51,7 @@ def test_every_other_end_names_its_outcome_and_reason(outcome: Outcome) -> None:
 
 def test_the_banner_says_simulator_unless_a_model_answers() -> None:
     sources: tuple[EngineSource, ...] = ("rules", "simulator", "llm")
-    banners = {source: opening(EngineInfo("sglang@x", source, "m"), real_model=False)[1] for source in sources}
+    banners = {source: opening(EngineInfo("sglang@x", source, "m"), LOAD_ACT)[1] for source in sources}
     assert banners["simulator"].startswith("SIMULATOR / DEMO")
     assert banners["llm"].startswith("DEMO: the model behind sglang@x")
     assert all("advice" in text for text in banners.values())
@@ -58,10 +59,10 @@ def test_the_banner_says_simulator_unless_a_model_answers() -> None:
 
 def test_the_banner_of_the_real_model_says_that_it_never_learned_to_trade() -> None:
     info = EngineInfo("llamacpp@x", "llm", "SmolLM2-135M-Instruct")
-    what, banner = opening(info, real_model=True)
+    what, banner = opening(info, MODEL_ACT)
     assert banner.startswith("DEMO: SmolLM2-135M-Instruct answers, a real language model that never learned to trade")
     assert what.startswith("a real model decides: SmolLM2-135M-Instruct")
-    assert opening(info, real_model=False)[0].startswith("load, burst, outage and recovery")
+    assert opening(info, LOAD_ACT)[0].startswith("load, burst, outage and recovery")
 
 
 def test_the_next_commands_are_those_of_the_bus_that_was_used() -> None:

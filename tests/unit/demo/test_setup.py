@@ -10,7 +10,6 @@ import pytest
 
 from schemas import RunMode
 from services.core.settings import SettingsError
-from services.demo.options import Vision
 from services.demo.setup import LOAD_ACT, MODEL_ACT, MODEL_FUSION, Act, Demo, set_up
 from services.strategy.folder import FEATURES, TOML, new, read
 from tests.unit.demo.build import DEFAULTS
@@ -55,16 +54,16 @@ def test_the_outage_needs_an_engine_of_the_demos_own(tmp_path: Path) -> None:
 
 
 def test_without_charts_nothing_waits_for_them(tmp_path: Path) -> None:
-    assert _act(tmp_path, vision=Vision.NONE).settings.fusion.vision_wait_ms == 0
+    assert _act(tmp_path, vision="none").settings.fusion.vision_wait_ms == 0
 
 
 def test_the_real_model_decides_on_the_bars_before_those_of_the_second_act(tmp_path: Path) -> None:
     demo = _demo(tmp_path, model_bars=18)
     model, load = demo.acts
     assert [act.name for act in demo.acts] == [MODEL_ACT, LOAD_ACT]
-    assert [candle.ts_close_ms for candle in model.plan.candles] == sorted(candle.ts_close_ms for candle in model.plan.candles)
-    first_ms = load.plan.phases[0].bars[0][1].ts_close_ms
-    assert max(candle.ts_close_ms for candle in model.plan.candles) < first_ms
+    closes = [candle.ts_close_ms for candle in (*model.plan.history, *(candle for _, candle in model.plan.phases[0].bars))]
+    assert closes == sorted(closes)
+    assert closes[-1] < load.plan.phases[0].bars[0][1].ts_close_ms
     assert len(model.plan.phases[0].bars) == 36
     assert model.settings.fusion.log_id == load.settings.fusion.log_id
     assert model.settings.fusion.group != load.settings.fusion.group
@@ -85,7 +84,7 @@ def test_settings_of_the_worker_that_are_set_belong_to_the_second_act_and_others
         ({"assignments": ("permits=3",)}, "expected section.key=value"),
         ({"assignments": ("fusion.permit=3",)}, "no such setting"),
         ({"bars": 5_000}, "ask for fewer --bars"),
-        ({"model_bars": 18, "start": dt.date(2000, 3, 5)}, "fewer --model-bars"),
+        ({"model_bars": 18, "start": dt.datetime(2000, 3, 5, tzinfo=dt.UTC)}, "fewer --model-bars"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(tmp_path: Path, changes: dict[str, object], words: str) -> None:

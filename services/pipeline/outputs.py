@@ -1,32 +1,30 @@
-"""The results of an act: what the signals and audit topics hold, read as any consumer would, and figures over it."""
+"""What workers publish, read from the topics as any consumer would: signals, cancels and audit records, with figures over them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
 from schemas import LATENCY_STAGES, AuditRecord, Cancel, Outcome, RunMode, Signal, Topic, decode_signal_message, live_name, topic_name
 from services.core.bus import Bus, Record
 from services.core.bus.topic_reader import partitions_of, poll_until
+from services.core.health import Health
 from services.core.percentile import percentile
-from services.demo.plan import Phase, Plan
 from services.fusion.prompt.prewarm import WarmCount
 
 PERCENTILES: Final = (50, 90, 95, 99)
-VISION_STATES: Final = ("fresh", "stale", "absent")
 _POLL_MS: Final = 100
 _NONE_AHEAD: Final = WarmCount()
 
 
-class Results:
+class Outputs:
     """Signals, cancels and audit records, in any order. One that is delivered again counts once, by `signal_id` or `trigger_id`."""
 
-    def __init__(self, plan: Plan, on_audit: Callable[[Results, AuditRecord], None] = lambda *_: None) -> None:
-        """Sort by the phases of `plan`; `on_audit` is called once for each trigger, after its signal was added."""
-        self._plan = plan
+    def __init__(self, on_audit: Callable[[AuditRecord, Signal | None], None] = lambda *_: None) -> None:
+        """Hold nothing yet; `on_audit` is called once for each trigger, with its signal if it has one."""
         self._on_audit = on_audit
         self._waiting: list[AuditRecord] = []
         """Audit records whose signal has not been read yet: the two topics have no common order."""
@@ -38,22 +36,8 @@ class Results:
         self.lines: dict[Topic, list[bytes]] = defaultdict(list)
         """The records as they were read."""
 
-    async def follow(self, bus: Bus, run_mode: RunMode, opened: asyncio.Event, ended: asyncio.Event) -> None:
-        """Set `opened` at the present end of both topics, then add what they gain until `ended` is set; raise BusError."""
-        topics = (topic_name(topic, run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT))
-        partitions = [partition for topic in topics for partition in await partitions_of(bus, topic)]
-        reader = await bus.reader(client_id="aquiline-demo-results")
-        await reader.read(await reader.end_offsets(partitions))
-        opened.set()
-        while not ended.is_set():
-            self._add_records(await reader.poll(timeout_ms=_POLL_MS))
-            # The in-process bus does not yield while a poll finds records.
-            await asyncio.sleep(0)
-        async for records in poll_until(reader, await reader.end_offsets(partitions)):
-            self._add_records(records)
-        await reader.close()
-
-    def _add_records(self, records: Sequence[Record]) -> None:
+    def add_records(self, records: Iterable[Record]) -> None:
+        """Add records of both topics."""
         for record in records:
             topic, value = Topic(live_name(record.topic)), record.value or b""
             self.lines[topic].append(value)
@@ -72,27 +56,53 @@ class Results:
             self._waiting.append(message)
         for audit in [one for one in self._waiting if one.signal_id is None or one.signal_id in self.signals]:
             self._waiting.remove(audit)
-            self._on_audit(self, audit)
+            self._on_audit(audit, None if audit.signal_id is None else self.signals[audit.signal_id])
 
-    def phase_of(self, audit: AuditRecord) -> Phase:
-        """Return the phase in which the trigger's bar closed."""
-        return self._plan.phase_at(audit.trigger.ts_event_ms)
 
-    def of(self, phase: Phase | None) -> list[AuditRecord]:
-        """Return the audit records of one phase; None gives those of all."""
-        return [audit for audit in self.audits.values() if phase is None or self.phase_of(audit) is phase]
+class OutputsFollower:
+    """A service that adds what the topics gain from its start on, up to what they hold when it is stopped."""
 
-    def outcomes(self, phase: Phase | None = None) -> Counter[Outcome]:
-        """Return how many triggers ended in each outcome."""
-        return Counter(audit.outcome for audit in self.of(phase))
+    def __init__(self, bus: Bus, run_mode: RunMode, outputs: Outputs, health: Health) -> None:
+        """Add to `outputs`."""
+        self._bus = bus
+        self._topics = [topic_name(topic, run_mode) for topic in (Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)]
+        self._outputs = outputs
+        self._health = health
+        self._stopped = asyncio.Event()
+        health.require("following")
 
-    def published(self, phase: Phase | None = None) -> list[AuditRecord]:
-        """Return the audit records of published signals."""
-        return [audit for audit in self.of(phase) if audit.outcome is Outcome.PUBLISHED]
+    async def run(self) -> None:
+        """Follow the topics until `stop`; raise BusError."""
+        partitions = [partition for topic in self._topics for partition in await partitions_of(self._bus, topic)]
+        reader = await self._bus.reader(client_id="aquiline-outputs")
+        await reader.read(await reader.end_offsets(partitions))
+        self._health.set("following")
+        while not self._stopped.is_set():
+            self._outputs.add_records(await reader.poll(timeout_ms=_POLL_MS))
+            # The in-process bus does not yield while a poll finds records.
+            await asyncio.sleep(0)
+        async for records in poll_until(reader, await reader.end_offsets(partitions)):
+            self._outputs.add_records(records)
+        await reader.close()
 
-    def calls(self, phase: Phase | None = None) -> list[AuditRecord]:
-        """Return the audit records of triggers that reached the engine, whatever their outcome."""
-        return [audit for audit in self.of(phase) if audit.cached_tokens is not None]
+    def stop(self) -> None:
+        """Read what is there by now, and end."""
+        self._stopped.set()
+
+
+def outcomes(audits: Iterable[AuditRecord]) -> Counter[Outcome]:
+    """Return how many triggers ended in each outcome."""
+    return Counter(audit.outcome for audit in audits)
+
+
+def published(audits: Iterable[AuditRecord]) -> list[AuditRecord]:
+    """Return the audit records of published signals."""
+    return [audit for audit in audits if audit.outcome is Outcome.PUBLISHED]
+
+
+def calls(audits: Iterable[AuditRecord]) -> list[AuditRecord]:
+    """Return the audit records of triggers that reached the engine, whatever their outcome."""
+    return [audit for audit in audits if audit.cached_tokens is not None]
 
 
 def latencies(audits: Sequence[AuditRecord]) -> dict[str, dict[str, float]]:
