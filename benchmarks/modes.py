@@ -7,11 +7,13 @@ what is counted is its published signals.
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -26,7 +28,7 @@ from services.feeds.samples import load_stocks
 from services.fusion.state.epochs import EpochBoundaries
 from services.inference.connect import connect
 from services.inference.engine import Engine
-from services.inference.own_engine import local_model
+from services.inference.own_engine import OwnEngine, local_model
 from services.pipeline.closing_checks import closing_checks
 from services.pipeline.outputs import Outputs
 
@@ -56,6 +58,8 @@ class Turn:
 
     ended: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    engine_cpu_s: float = 0.0
+    """The server's processor time, which other work on the machine changes less than the clock's."""
     first_token_ms: list[float] = field(default_factory=list)
     decision_ms: list[float] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -135,7 +139,9 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
             for name, mode in MODES.items():
                 # The first round is not counted: the server reads the prefixes, and compiles the grammar.
                 settings = settings_of(mode).model_copy(update={"engine": engine})
+                cpu_s = cpu_s_of(model)
                 await play(settings, client, turns[name] if number else Turn(), decisions if number else 2)
+                turns[name].engine_cpu_s += (cpu_s_of(model) - cpu_s) if number else 0.0
                 print(f"round {number} of {rounds}: {name} {orjson.dumps(turns[name].ended).decode()}", file=sys.stderr, flush=True)
     finally:
         await close()
@@ -146,8 +152,20 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
         rows=rows,
         setting={"model": "SmolLM2-135M, llama.cpp on the CPU", "symbols": MODEL_SYMBOLS, "rounds": rounds, "decisions a round": decisions},
         targets=[Target("decisions of flash for one of fast", FASTER, at_least=True, got=round(a_minute["flash"] / a_minute["fast"], 2))],
-        notes=["`fast` asks for a rationale, as it does by default; the signal is published before it is written."],
+        notes=[
+            "`fast` asks for a rationale, as it does by default; the signal is published before it is written.",
+            "On a machine that does other work too, compare the engine's processor time.",
+        ],
     )
+
+
+def cpu_s_of(model: OwnEngine) -> float:
+    """Return the processor time that a model's server has taken since its start, in seconds."""
+    assert model._prepared is not None  # noqa: SLF001
+    process = model._prepared[0]._process  # noqa: SLF001
+    assert process is not None
+    user, system = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def row(name: str, turn: Turn) -> dict[str, Any]:
@@ -158,6 +176,7 @@ def row(name: str, turn: Turn) -> dict[str, Any]:
         "published": published,
         "other outcomes": sum(turn.ended.values()) - published,
         "decisions a minute": round(published / turn.seconds * 60, 1),
+        "engine CPU s a decision": round(turn.engine_cpu_s / max(1, published), 2),
         "first token ms": round(statistics.median(turn.first_token_ms)) if turn.first_token_ms else None,
         "then to the decision ms": round(statistics.median(turn.decision_ms)) if turn.decision_ms else None,
         "prompt tokens": turn.prompt_tokens,

@@ -254,3 +254,18 @@ def test_vision_is_fresh_stale_or_absent_by_event_time_whatever_came_first() -> 
     for ahead in range(2, 10):
         book.fold_vision(seen(last_ms + ahead * MINUTE))
     assert book.fold_vision(seen(last_ms - 9 * MINUTE)) is Fold.LATE
+
+
+def test_vision_features_are_waited_for_as_long_as_one_of_the_last_eight_bars_had_some() -> None:
+    book = Book(instrument(), build.settings(intervals=["1m", "5m"]).fusion, SessionCalendar.of("24x7"))
+    book.fold_market(bar(0))
+    assert not book.awaits_vision("1m")
+    book.fold_vision(seen(START + MINUTE))
+    assert not book.awaits_vision("1m"), "they are there"
+    book.fold_market(bar(0, interval="5m"))
+    assert not book.awaits_vision("5m"), "features of one interval say nothing of another"
+    awaited = []
+    for slot in range(1, 12):
+        book.fold_market(bar(slot))
+        awaited.append(book.awaits_vision("1m"))
+    assert awaited == [True] * 8 + [False] * 3
