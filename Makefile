@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cluster test-containers chaos fuzz soak check check-deploy bench luck up down up-local down-local clean setup format generate lock test-setup servers
+.PHONY: help demo test test-adapters test-cluster test-containers chaos fuzz soak check check-deploy bench luck up down up-local down-local clean setup format generate lock test-setup servers
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -22,6 +22,9 @@ test: test-setup ## everything that is checked: make check, make check-deploy, a
 	@$(MAKE) check
 	@$(MAKE) check-deploy
 	$(BIN)/pytest -n $(or $(JOBS),2) --no-loadscope-reorder
+
+test-adapters: ## test the adapters of examples/ against the real freqtrade and NautilusTrader, each in an environment of its own (1.5 GB)
+	@deploy/setup/adapters
 
 test-cluster: $(TEST) ## apply every Kubernetes overlay to a real API server and scheduler, without containers; the first run builds them (Go 1.24)
 	@deploy/setup/system cluster
