@@ -61,10 +61,11 @@ class Admission:
 
     def answered(self, trigger: Trigger, result: TriggerResult) -> None:
         """Learn from a decision that is complete; its rationale may still be under way."""
-        prompt, cached = result.prompt, result.cached_tokens
-        if prompt is not None:
-            self._prefixes.add(trigger.lane.symbol, trigger.lane.interval, prompt.prefix.index, prompt.prefix.version)
-        uncached = None if prompt is None or cached is None else max(0, prompt.ids.size - cached)
+        prompt = result.prompt
+        assert prompt is not None  # noqa: S101 - it was asked
+        self._prefixes.add(trigger.lane.symbol, trigger.lane.interval, prompt.prefix.index, prompt.prefix.version)
+        # Of an engine that does not say what it had cached, every prompt counts whole, and its tokens as that much quicker.
+        uncached = max(0, prompt.ids.size - (result.cached_tokens or 0))
         self._pace.answered(trigger.trigger_id, self._now_ms(), uncached)
 
     def timed_out(self, trigger: Trigger) -> None:

@@ -123,14 +123,13 @@ class EnginePace:
         if asked is not None and asked.first_ms is None:
             asked.first_ms = now_ms
 
-    def answered(self, question: UUID, now_ms: float, uncached: int | None) -> None:
-        """Learn from a question whose decision is there; `uncached` are the tokens that were computed, where the engine says."""
+    def answered(self, question: UUID, now_ms: float, uncached: int) -> None:
+        """Learn from a question whose decision is there; `uncached` are the tokens that were computed for it."""
         asked = self._under_way.pop(question, None)
         if asked is None or asked.first_ms is None:
             return
-        if uncached is not None:
-            self._tokens[asked.warm].add(uncached)
-            self._first_token.add(asked.ahead + uncached, asked.first_ms - asked.begun_ms)
+        self._tokens[asked.warm].add(uncached)
+        self._first_token.add(asked.ahead + uncached, asked.first_ms - asked.begun_ms)
         if asked.mode == "deep":
             return
         self._decoding.setdefault(asked.mode, Mean()).add(now_ms - asked.first_ms)

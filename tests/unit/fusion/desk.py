@@ -78,6 +78,8 @@ class ScriptedEngine:
         self.finish_reason = "stop"
         self.unread = 0
         """Tokens of each prompt that the engine says it did not read."""
+        self.tells_cached = True
+        """Whether it says how many prompt tokens it had cached."""
         self.closed = False
         self.logprobs: list[float] | None = None
         """Of the labels, in mode flash, and beside an answer that is asked for them."""
@@ -102,12 +104,13 @@ class ScriptedEngine:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         ended = False
+        cached = 7 if self.tells_cached else None
         logprobs = None if self.logprobs is None or request.labels is None else np.array(self.logprobs)
         try:
             for step in script:
                 match step:
                     case str():
-                        yield Chunk(step, cached_tokens=7, engine=self._info, logprobs=logprobs)
+                        yield Chunk(step, cached_tokens=cached, engine=self._info, logprobs=logprobs)
                     case asyncio.Event():
                         await step.wait()
                     case EngineError():
@@ -116,7 +119,7 @@ class ScriptedEngine:
                     case _:
                         step()
             ended = True
-            yield Chunk("", usage=Usage(len(request.input_ids) - self.unread, 20, 7, 2.5, 0.0, self.finish_reason))
+            yield Chunk("", usage=Usage(len(request.input_ids) - self.unread, 20, cached, 2.5, 0.0, self.finish_reason))
         finally:
             self.running -= 1
             if not ended:

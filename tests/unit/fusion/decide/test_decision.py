@@ -124,9 +124,11 @@ async def test_an_answer_that_is_cut_off_is_failed() -> None:
     assert await desk.outcomes() == [(Outcome.FAILED, "answer_cut_off")]
 
 
-async def test_what_the_engine_cannot_answer_in_time_as_it_has_lately_answered_is_not_asked() -> None:
+@pytest.mark.parametrize("tells", [True, False])
+async def test_what_the_engine_cannot_answer_in_time_as_it_has_lately_answered_is_not_asked(tells: bool) -> None:  # noqa: FBT001 - parametrized
     other = "ETH-USD.CBSE"
     engine = ScriptedEngine()
+    engine.tells_cached = tells
     desk = await desk_with(engine, permits=1)
     engine.scripts = [[lambda: desk.clock.advance_to(desk.clock.now_ms() + 1_900), HOLD]]
     await desk.instruments(instrument(other))
