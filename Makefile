@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-adapters test-cluster test-containers chaos fuzz soak check check-deploy bench luck up down up-local down-local clean setup format generate lock test-setup servers
+.PHONY: help demo test test-adapters test-cluster test-containers chaos fuzz soak check check-deploy bench bench-peers luck up down up-local down-local clean setup format generate lock test-setup servers
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -59,6 +59,9 @@ check-deploy: test-setup ## what is deployed, without a container engine: compos
 
 bench: test-setup ## measure, and store the figures in benchmarks/results/
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: test-setup ## measure beside workers on other stream libraries, each in an environment of its own; ARGS=--quick for a short look
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 luck: test-setup ## how often the report takes luck for skill, and finds an edge, stored in benchmarks/results/luck.json
 	@$(BIN)/python -m benchmarks luck $(ARGS)

@@ -29,8 +29,12 @@ BENCHMARKS: Final = {
     "luck": "how often the report takes luck for skill, and finds an edge of a given size (20 min)",
     "redis_clients": "answers a second of one Redis connection and of a pool, 0, 1 and 3 ms away (2 min)",
     "console": "the live page under 500 events a second for five minutes (8 min; needs Chromium)",
+    "peers": "the worker beside others on five stream libraries and none (30 min; only by name: it installs their libraries)",
     "vision": "charts a second, drawn, looked at and through the whole service (1 min)",
 }
+_BY_NAME: Final = frozenset({"peers"})
+"""Run only when they are named."""
+
 _TEACHING: Final = """
 Each runs in a process of its own, starts the Kafka, Redis and simulator that it needs on loopback, and ends them. The figures depend
 on the machine and on what else runs on it: the results name both. What is compared runs side by side, by turns.
@@ -60,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if unknown := [name for name in options.names if name not in {*BENCHMARKS, "report"}]:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are {', '.join(BENCHMARKS)}, and `report`")
-    wanted = [name for name in options.names if name != "report"] if options.names else list(BENCHMARKS)
+    wanted = (
+        [name for name in options.names if name != "report"] if options.names else [name for name in BENCHMARKS if name not in _BY_NAME]
+    )
     failed = [name for name in wanted if not _run(name, quick=options.quick)]
     if wanted and not options.quick:
         print(f"kept in {RESULTS}; `python -m benchmarks report` writes {DOCUMENT.name} from it")

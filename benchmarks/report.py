@@ -34,7 +34,7 @@ def write_document(names: Sequence[str]) -> None:
     parts = [_HEAD]
     for name in names:
         file = RESULTS / f"{name}.json"
-        parts.append(f"\n## {name}\n\n{_docstring(_ROOT / 'benchmarks' / f'{name}.py')}\n")
+        parts.append(f"\n## {name}\n\n{_docstring(_module(name))}\n")
         parts.append(_section(name, orjson.loads(file.read_bytes())) if file.is_file() else "\nNot measured yet.\n")
         others = sorted(RESULTS.glob(f"{name}-*.json"))
         parts.extend(f"\n### {other.stem}\n{_section(name, orjson.loads(other.read_bytes()))}" for other in others)
@@ -72,6 +72,12 @@ def _section(name: str, result: Mapping[str, Any]) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items() if value is not None)
     text.append(f"\n{result['measured'][:10]}, `{result.get('command', f'python -m benchmarks.{name}')}`{busy}; {machine}.\n")
     return "".join(text)
+
+
+def _module(name: str) -> Path:
+    """Return the file of a benchmark, a module or a package."""
+    file = _ROOT / "benchmarks" / f"{name}.py"
+    return file if file.is_file() else file.with_suffix("") / "__init__.py"
 
 
 def _docstring(file: Path) -> str:
