@@ -68,6 +68,9 @@ export function line(label, name, { scale = "y", width = 1.5, dash, fill, value 
   return { label, stroke: color(name), width, scale, dash, fill: fill && `${color(name)}22`, value, points: { show: false }, spanGaps: true };
 }
 
+// A scale for positive values that differ by powers of ten.
+export const logarithmic = { distr: 3, range: (_, low, high) => uPlot.rangeLog(Math.max(1, low ?? 10), Math.max(1, high ?? 1_000), 10, false) };
+
 const columns = uPlot.paths.bars({ size: [0.85, 40], align: 1 });
 
 export function column(label, name, { value } = {}) {

@@ -1,7 +1,7 @@
 // Overview: decisions as they arrive, latency and outcomes over time, and whether the sums add up.
 
 import { get } from "./api.js";
-import { Chart, column, line, stacked } from "./charts.js";
+import { Chart, column, line, logarithmic, stacked } from "./charts.js";
 import { h, replace } from "./dom.js";
 import { count, duration, ms, percent } from "./format.js";
 import { card, decisionTable, figure, table } from "./parts.js";
@@ -20,8 +20,9 @@ export function overview(root, live) {
   const unreadable = h("div");
   const latency = new Chart("Milliseconds from a record to its signal: median, 95th and 99th percentile", {
     series: [line("p50", "blue", { fill: true, value: (_, v) => ms(v) }), line("p95", "amber", { value: (_, v) => ms(v) }), line("p99", "red", { value: (_, v) => ms(v) })],
-    axes: { y: { values: (_, ticks) => ticks.map((one) => (one >= 1_000 ? `${one / 1_000} s` : `${one} ms`)), size: 60 } },
-    scales: { y: { range: (_, low, high) => [0, Math.max(10, (high ?? 0) * 1.1)] } },
+    // Logarithmic: a model on a CPU takes a hundred times as long as one on a GPU, and the demo shows both. Ticks left out are null.
+    axes: { y: { values: (_, ticks) => ticks.map((one) => (one === null ? "" : one >= 1_000 ? `${one / 1_000} s` : `${one} ms`)), size: 60 } },
+    scales: { y: logarithmic },
   });
   const outcomes = new Chart("Triggers in ten seconds, by outcome", {
     series: [...OUTCOMES].reverse().map((one, at) => column(one, `outcome-${one}`, { value: (plot, _, series, index) => (index === null ? "–" : count(plannedCount(index, OUTCOMES.length - 1 - at))) })),
