@@ -3,6 +3,10 @@
 The worker is the real one, in its group, with watermarks and accounts; no bar triggers, so that what is measured ends with the fold.
 The bare loop is aiokafka's `getmany` and pydantic's `model_validate_json`, with nothing around them. Both read the same records of
 the same local broker, by turns, in one process; the ratio is the median over the rounds.
+
+Most records are updates of a forming bar, as in a live market. A log of closed bars alone is a row of its own, without a target: each
+is appended to its book and shown to the trigger policy, which an update is not, and a measurement from outside that plays history
+sees this pace. Taking over folds such bars too. The clock runs from the first batch on, so joining the group is not in it.
 """
 
 from __future__ import annotations
@@ -28,10 +32,11 @@ from services.core.health import Health
 from services.core.settings import BusSettings, EngineSettings, RedisSettings, Settings
 from services.fusion.service import make_worker
 
-SYMBOLS: Final = (5, 200)
+CASES: Final = ((5, UPDATES), (200, UPDATES), (200, 0))
+"""Symbols, and updates of each bar before it closes."""
 PARTITIONS: Final = 1
 """One, so that the pace is one of folding: several are taken over one after another, while the first are being read."""
-WANTED: Final = 0.5
+WANTED: Final = 0.8
 _BATCH: Final = 500
 """Records that both take at once: the worker's own choice."""
 _LOOK_S: Final = 0.002
@@ -61,19 +66,18 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     measured = Measured(
         rows=[],
         setting={
-            "records": f"{UPDATES} forming updates to each closed bar of 1m",
             "partitions": PARTITIONS,
             "rounds": rounds,
-            "target": "the worker reaches at least half of the bare loop's pace",
+            "target": "the worker reaches at least 0.8 of the bare loop's pace",
         },
     )
-    for count in SYMBOLS:
+    for count, updates in CASES:
         async with kafka(PARTITIONS) as server:
             names = symbols(count)
             settings = BusSettings(url=server.url)
             await publish_instruments(KafkaBus(settings, SystemClock()), names)
-            total, size = await load(server.bootstrap, minutes(names, wanted // count // (UPDATES + 1)), PARTITIONS)
-            say(f"{total} records of {size:.0f} bytes on average, {count} symbols")
+            total, size = await load(server.bootstrap, minutes(names, wanted // count // (updates + 1), updates=updates), PARTITIONS)
+            say(f"{total} records of {size:.0f} bytes on average, {count} symbols, {updates} updates a bar")
             paces: dict[str, list[Pace]] = {"worker": [], "bare": []}
             turns: list[tuple[str, Callable[[BusSettings, int], Awaitable[Pace]]]] = [("bare", bare), ("worker", worker)]
             for turn in range(rounds + 1):
@@ -87,6 +91,7 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
         measured.rows.append(
             {
                 "symbols": count,
+                "updates a bar": updates,
                 "records": total,
                 "bytes a record": round(size),
                 "worker records/s": round(statistics.median(pace.per_s for pace in paces["worker"])),
@@ -96,7 +101,10 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
                 "bare processor µs a record": round(statistics.median(pace.busy_us for pace in paces["bare"]), 1),
             }
         )
-        measured.targets.append(Target(f"worker's pace over the bare loop's, {count} symbols", WANTED, at_least=True, got=round(ratio, 3)))
+        if updates:
+            measured.targets.append(
+                Target(f"worker's pace over the bare loop's, {count} symbols", WANTED, at_least=True, got=round(ratio, 3))
+            )
     return measured
 
 

@@ -28,13 +28,13 @@ class Candle(Message):
 
     @model_validator(mode="after")
     def _sane(self) -> Self:
-        if not (self.low <= self.open <= self.high and self.low <= self.close <= self.high):
-            raise ValueError(f"low {self.low} and high {self.high} do not enclose open {self.open} and close {self.close}")
-        span = self.ts_close_ms - self.ts_open_ms
-        if not 0 < span <= interval_ms(self.interval):
-            raise ValueError(
-                f"ts_close_ms is {span} ms after ts_open_ms; a bar of {self.interval} spans 1 to {interval_ms(self.interval)} ms"
-            )
+        bar = self.__dict__  # runs for every record, and reading a pydantic model's attributes takes twice as long
+        low, high = bar["low"], bar["high"]
+        if not (low <= bar["open"] <= high and low <= bar["close"] <= high):
+            raise ValueError(f"low {low} and high {high} do not enclose open {self.open} and close {self.close}")
+        span, longest = bar["ts_close_ms"] - bar["ts_open_ms"], interval_ms(bar["interval"])
+        if not 0 < span <= longest:
+            raise ValueError(f"ts_close_ms is {span} ms after ts_open_ms; a bar of {self.interval} spans 1 to {longest} ms")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -39,19 +39,15 @@ class GlobalTables:
             return
         self._partitions = [tp for name in self._topics for tp in await partitions_of(self._bus, name)]
         self._reader = await self._bus.reader(client_id=self._client_id)
-        await self._reader.read(await self._reader.beginning_offsets(self._partitions))
-        await self.catch_up()
+        # Before anything is read: a broker answers one connection in order, and holds a fetch at a topic's end for 100 ms.
+        begins, ends = await self._reader.beginning_offsets(self._partitions), await self._reader.end_offsets(self._partitions)
+        await self._reader.read(begins)
+        await self._read_to(ends)
 
     async def catch_up(self) -> None:
         """Read on to where every topic ends now."""
-        if not self._topics:
-            return
-        reader = self._running()
-        ends = await reader.end_offsets(self._partitions)
-        async for records in poll_until(reader, ends):
-            self._take(records)
-        self.ends = {name: sum(end for tp, end in ends.items() if tp.topic == name) for name in self._topics}
-        self.last_read_ms = self._clock.now_ms()
+        if self._topics:
+            await self._read_to(await self._running().end_offsets(self._partitions))
 
     async def follow(self) -> None:
         """Read on for ever, through outages of the broker; cancel to end."""
@@ -73,6 +69,12 @@ class GlobalTables:
         """Close."""
         if self._reader is not None:
             await self._reader.close()
+
+    async def _read_to(self, ends: Mapping[TopicPartition, int]) -> None:
+        async for records in poll_until(self._running(), ends):
+            self._take(records)
+        self.ends = {name: sum(end for tp, end in ends.items() if tp.topic == name) for name in self._topics}
+        self.last_read_ms = self._clock.now_ms()
 
     def _running(self) -> Reader:
         if self._reader is None:

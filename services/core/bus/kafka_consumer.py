@@ -22,7 +22,7 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from services.core.bus.error_text import not_held
 from services.core.bus.kafka_client import TopicLookup
 from services.core.bus.kafka_errors import as_bus_error
-from services.core.bus.kafka_reader import fetch, position_of
+from services.core.bus.kafka_reader import FetchedRecords, fetch, position_of
 from services.core.bus.port import BusError, Committed, RebalanceListener, Record, TopicPartition
 
 
@@ -67,6 +67,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka
         try:
             with as_bus_error(f"joining group {self._group!r}"):
                 await self._inner.start()
+            FetchedRecords.install(self._inner)
             for topic in topics:
                 await self._lookup.partitions(topic)
         except BaseException:

@@ -78,7 +78,7 @@ class Book:
         self.epochs = Epochs(instrument.symbol, settings, self.bars)
         self._closed = 0
         self._restatements: list[Restatement] = []
-        self._ahead: list[Restatement] = []
+        self.ahead: list[Restatement] = []
         """Splits and dividends before whose first bar the book still is."""
         self.applied: list[Restatement] = []
         """Splits and dividends that the book is restated for, in the order in which they were applied."""
@@ -113,9 +113,15 @@ class Book:
     def form(self, bar: MarketFeatures) -> Fold:
         """Fold a bar that is still open."""
         fold = self.bars[bar.interval].form(bar)
-        if fold is FOLDED and self._ahead:
-            self._apply_restatements(bar.ts_open_ms)
+        if fold is FOLDED and self.ahead:
+            self.reach(bar.ts_open_ms)
         return fold
+
+    def reach(self, ts_open_ms: int) -> None:
+        """Put everything on the scale of a bar that opens at `ts_open_ms`."""
+        for event in [event for event in self.ahead if event.effective_ms <= ts_open_ms]:
+            self.ahead.remove(event)
+            self._restate(event)
 
     def fold_vision(self, features: VisionFeatures) -> Fold:
         """Fold vision features."""
@@ -128,12 +134,12 @@ class Book:
         self._restatements.append(event)
         if any(bars.opens_at_or_after(event.effective_ms) for bars in self.bars.values()):
             return self._restate(event)
-        self._ahead.append(event)
+        self.ahead.append(event)
         return False
 
     def expects_split(self, ts_open_ms: int) -> bool:
         """Return whether the first bar on the scale after a known split opens at `ts_open_ms` or before."""
-        return any(isinstance(event, InstrumentEvent) and event.effective_ms <= ts_open_ms for event in self._ahead)
+        return any(isinstance(event, InstrumentEvent) and event.effective_ms <= ts_open_ms for event in self.ahead)
 
     def awaits_vision(self, interval: str) -> bool:
         """Return whether the vision features of the last closed bar are still to come, as far as the last few bars tell."""
@@ -165,17 +171,11 @@ class Book:
     def _close(self, bars: Bars, bar: MarketFeatures) -> None:
         last = bars.last_close_ms
         gap = self._missing(bar, last) if last else 0
-        if self._ahead:
-            self._apply_restatements(bar.ts_open_ms)
+        if self.ahead:
+            self.reach(bar.ts_open_ms)
         self.epochs.enter(bar)
         self._closed += 1
         bars.append(bar, gap, self._closed)
-
-    def _apply_restatements(self, ts_open_ms: int) -> None:
-        """Put everything on the scale of a bar that opens at `ts_open_ms`."""
-        for event in [event for event in self._ahead if event.effective_ms <= ts_open_ms]:
-            self._ahead.remove(event)
-            self._restate(event)
 
     def _missing(self, bar: MarketFeatures, last_ms: int) -> int:
         """Return how many scheduled bars close after the last one did and before `bar` opens."""

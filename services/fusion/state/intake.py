@@ -11,6 +11,7 @@ from services.core.clock import Clock
 from services.core.decode import Refused, accepted_modes, decoder
 from services.core.folding.bar_fold import DUPLICATE, FOLDED, REFUSALS, REVISED, Fold
 from services.core.settings import Settings
+from services.fusion.state.bars import Bars
 from services.fusion.state.book import Book, offset_ref
 from services.fusion.state.books import Books
 from services.fusion.state.early import EarlyRecords
@@ -120,30 +121,32 @@ class Intake:
             return bar
         if bar.__pydantic_extra__:
             metrics.UNKNOWN_FIELDS.inc(len(bar.__pydantic_extra__))
-        interval = bar.interval
+        interval, closed = bar.interval, bar.closed
         book = self._book_of(bar.symbol)
         if book is None or interval not in book.bars or book.partition != record.partition:
             made = self._book(bar.symbol, interval, record, may_wait=may_wait)
             if not isinstance(made, Book):
                 return made
             book = made
-        ahead_ms = (bar.ts_close_ms if bar.closed else bar.ts_open_ms) - record.timestamp_ms
+        bars = book.bars[interval]
+        ahead_ms = (bar.ts_close_ms if closed else bar.ts_open_ms) - record.timestamp_ms
         if ahead_ms > self._max_skew_ms:
             return Refused(
                 DeadLetterReason.FUTURE, f"the bar is {ahead_ms} ms ahead of its record; folding it would make the bars before it late"
             )
-        if may_wait and self._jumps(book, bar) and self._looks_like_a_split(book, bar):
+        if may_wait and bars.last_close_ms and self._jumps(bars, bar) and self._looks_like_a_split(book, bar):
             return "awaits_tables"
-        fold = self._closed(book, bar, record, sink) if bar.closed else self._forming(book, bar, record, sink)
+        fold = self._closed(book, bar, record, sink) if closed else self._forming(book, bars, bar, record, sink)
         if fold is FOLDED or fold is REVISED:
             return "folded"
         return "duplicate" if fold is DUPLICATE else _refused(fold, book, bar)
 
-    def _forming(self, book: Book, bar: MarketFeatures, record: Record, sink: Sink) -> Fold:
-        bars, applied, version = book.bars[bar.interval], len(book.applied), book.epochs.version
-        fold = book.form(bar)
+    def _forming(self, book: Book, bars: Bars, bar: MarketFeatures, record: Record, sink: Sink) -> Fold:
+        fold = bars.form(bar)
         if fold is FOLDED:
-            if len(book.applied) != applied:
+            if book.ahead:
+                applied, version = len(book.applied), book.epochs.version
+                book.reach(bar.ts_open_ms)
                 self._note_changes(book, applied, version, CancelReason.SPLIT, sink)
             book.last_market = (record, max(bars.last_close_ms, bar.ts_open_ms))
             if self._policy.uses_forming and bar.interval in self._triggering:
@@ -173,11 +176,8 @@ class Intake:
         if book.epochs.version != version:
             sink.bars_changed(symbol, reason)
 
-    def _jumps(self, book: Book, bar: MarketFeatures) -> bool:
-        """Return whether the bar is far from the last close; every record passes here, and nearly none does."""
-        bars = book.bars[bar.interval]
-        if not bars.last_close_ms:
-            return False
+    def _jumps(self, bars: Bars, bar: MarketFeatures) -> bool:
+        """Return whether the bar is far from the last close, which there is; every record passes here, and nearly none does."""
         ratio = bar.close / bars.close[-1]
         if bars.factors:
             ratio /= bars.on_scale_at(bar.ts_open_ms)
