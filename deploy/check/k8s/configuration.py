@@ -36,6 +36,7 @@ def problems(overlay: Rendered) -> Iterator[str]:
         yield settings
         return
     yield from _worker(overlay, settings, LIVE)
+    yield from _features(overlay, settings)
     yield from _console(overlay)
     yield from _engines(overlay, settings)
     yield from _topics(overlay, settings)
@@ -61,17 +62,24 @@ def settings_of(overlay: Rendered, worker: str = LIVE) -> Settings | str:
     maps = [one for one in overlay.of_kind("ConfigMap") if one["metadata"]["name"] in read and _FILE in one["data"]]
     if len(maps) != 1:
         return f"StatefulSet {worker}: {len(maps)} of its ConfigMaps exist and hold {_FILE}; expected one"
-    return _load(maps[0]["data"][_FILE], {})
+    return _load(maps[0]["data"], {})
 
 
-def _load(toml: str | None, variables: Mapping[str, str]) -> Settings | str:
-    """Load settings as a pod does, with only these variables."""
+def _features(overlay: Rendered, settings: Settings) -> Iterator[str]:
+    """Yield a sentence when the market service is told of features of the user's own that no ConfigMap holds."""
+    file = settings.market.features_file
+    held = {f"{_FOLDER}/{key}" for one in overlay.of_kind("ConfigMap") if _FILE in one["data"] for key in one["data"]}
+    if file is not None and str(file) not in held:
+        yield f"market.features_file names {str(file)!r}; the ConfigMap of the settings has {', '.join(sorted(held))}"
+
+
+def _load(files: Mapping[str, str], variables: Mapping[str, str]) -> Settings | str:
+    """Load settings as a pod does, from these files of its folder (a strategy may be among them) and with only these variables."""
     with tempfile.TemporaryDirectory() as folder:
         known = {name: value for name, value in variables.items() if name not in {"AQUILINE_CONFIG", "AQUILINE_SECRETS_DIR"}}
-        file = None
-        if toml is not None:
-            file = Path(folder) / _FILE
-            file.write_text(toml, encoding="utf-8")
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        file = Path(folder) / _FILE if _FILE in files else None
         with patch.dict(os.environ, known, clear=True):
             try:
                 return load(file)
@@ -81,7 +89,7 @@ def _load(toml: str | None, variables: Mapping[str, str]) -> Settings | str:
 
 def _reads(workload: Workload, overlay: Rendered) -> Iterator[str]:
     variables = {name: value for name, value in workload.variables.items() if name.startswith("AQUILINE_")}
-    if isinstance(wrong := _load(None, variables), str):
+    if isinstance(wrong := _load({}, variables), str):
         yield f"variables: {wrong}"
     mounts = {one["mountPath"]: one["name"] for one in workload.pod["containers"][0].get("volumeMounts", [])}
     if file := variables.get("AQUILINE_CONFIG"):
@@ -162,7 +170,7 @@ def _real_engines(overlay: Rendered, settings: Settings, engine: Workload) -> It
     if at_once > room:
         yield f"fusion makes up to {at_once} calls at once (replicas times permits and deep permits); the engines decode {room}"
     variables = {name: value for name, value in engine.variables.items() if name.startswith("AQUILINE_")}
-    own = _load(None, variables)
+    own = _load({}, variables)
     if isinstance(own, Settings):
         for section, key in (("redis", "url"), ("redis", "username"), ("redis", "namespace"), ("engine", "chat_template")):
             said, wanted = (getattr(getattr(one, section), key) for one in (own, settings))
