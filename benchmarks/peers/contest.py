@@ -186,6 +186,7 @@ async def _steady(worker: Worker, feed: Feed, results: Results) -> list[dict[str
     rows = [await _play(worker, feed, results, phase, plan.round) for phase in ("1x cold", "1x warm")]
     rows[-1] |= {"records/s": await _burst(worker, feed, results)}
     rows.append(await _kill(worker, feed, results))
+    await _ready(worker, feed, results)
     rows.append(await _play(worker, feed, results, "10x warm", plan.rush, times=TIMES))
     return rows
 
@@ -195,10 +196,11 @@ async def _cold_rush(worker: Worker, feed: Feed, results: Results) -> list[dict[
 
 
 async def _ready(worker: Worker, feed: Feed, results: Results) -> None:
-    """Append a bar of the first symbol now and then, until a signal comes."""
+    """Append a bar of the first symbol now and then, until one is answered in time."""
+    began = len(results.out)
     for _ in range(int(_READY_S)):
         await feed.bar(0)
-        if await results.until(lambda: results.out, 1.0):
+        if await results.until(lambda: any(one.age_ms <= VALIDITY_MS for one in results.out[began:]), 1.0):
             await asyncio.sleep(1.0)
             return
         worker.check()
