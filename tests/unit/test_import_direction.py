@@ -15,7 +15,7 @@ PLANTED = {
     "services/strategy/model.py": ("services.core.clock", "a strategy imports only schemas"),
     "services/vision/books.py": ("services.market.series", "no service imports another, but for the engine protocol"),
     "services/fusion/state/epochs.py": ("services.fusion.prompt.wording", "fusion's rooms import only rooms below them"),
-    "services/fusion/state/book.py": ("services.inference.engine", "fusion's state knows of no engine"),
+    "services/fusion/state/book.py": ("services.inference.engine", "fusion's state and table inputs know of no engine"),
     "services/feeds/samples.py": (
         "services.replay.export_log",
         "packages that compose services import no other one of them without a reason",
