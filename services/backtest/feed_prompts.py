@@ -14,6 +14,7 @@ from services.backtest.backtest_plan import BacktestPlan
 from services.core.bus import Record
 from services.core.clock import VirtualClock
 from services.core.tokenizer import Tokenizer
+from services.fusion.inputs.tables import Tables
 from services.fusion.prompt.builder import Plan, Prompt, PromptBuilder, fingerprint
 from services.fusion.prompt.layout import visible
 from services.fusion.prompt.store import PrefixStore
@@ -47,12 +48,17 @@ async def prompts_of(run: BacktestPlan, tokenizer: Tokenizer) -> AsyncIterator[F
     template = settings.engine.chat_template
     store = PrefixStore(None, settings.redis, clock, fingerprint(tokenizer, template, settings.fusion.strategy))
     builder = PromptBuilder(settings.fusion, tokenizer, template, store, settings.redis.local_bytes)
+    builder.tables = tables = Tables(settings)
     offsets: Counter[str] = Counter()
     for step in feed.steps():
         clock.advance_to(step.at_ms)
         made = _Triggers()
         for topic, key, value in step.fed:
-            intake.take(Record(topic, 0, offsets[topic], step.at_ms, key, value), made)
+            record = Record(topic, 0, offsets[topic], step.at_ms, key, value)
+            if topic in intake.topics:
+                intake.take(record, made)
+            else:
+                tables.take(record)
             offsets[topic] += 1
         for trigger in () if step.history else made.by_lane.values():
             lane = trigger.lane

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 import structlog
 
 from schemas import DeadLetter
-from services.core.bus import Position, Producer, Record
+from services.core.bus import DecodedRecord, Position, Producer, Record
 from services.core.clock import Clock
 from services.core.decode import Refused
 
@@ -25,4 +25,5 @@ async def send_dead_letter(record: Record, refused: Refused, producer: Producer,
         offset=record.offset,
     )
     letter = DeadLetter(refused.reason, refused.detail, record.topic, record.partition, record.offset, attempts=1, ts_ms=clock.now_ms())
-    return await producer.send(topic, key=record.key, value=record.value, headers=[*record.headers, *letter.to_headers()])
+    value = record.original if isinstance(record, DecodedRecord) else record.value
+    return await producer.send(topic, key=record.key, value=value, headers=[*record.headers, *letter.to_headers()])

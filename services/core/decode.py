@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from schemas import DeadLetterReason, Message, RunMode
-from services.core.bus import Record
+from services.core.bus import DecodedRecord, Record
 
 _SHOWN: Final = 200
 
@@ -40,7 +40,7 @@ def decoder(model: type[M], modes: tuple[RunMode, ...], max_bytes: int) -> Calla
     def decoded(record: Record) -> M | Refused:
         value = record.value
         if not value:
-            return Refused(DeadLetterReason.EMPTY, "the record has no value")
+            return _unreadable(record)
         if len(value) > max_bytes:
             return Refused(DeadLetterReason.TOO_LARGE, f"{len(value)} bytes; at most {max_bytes} are parsed (bus.max_record_bytes)")
         try:
@@ -61,6 +61,12 @@ def decoder(model: type[M], modes: tuple[RunMode, ...], max_bytes: int) -> Calla
 def decode(model: type[M], record: Record, modes: tuple[RunMode, ...], max_bytes: int) -> M | Refused:
     """Return what `decoder` makes of one record."""
     return decoder(model, modes, max_bytes)(record)
+
+
+def _unreadable(record: Record) -> Refused:
+    if isinstance(record, DecodedRecord) and record.problem is not None:
+        return Refused(DeadLetterReason.MALFORMED, record.problem)
+    return Refused(DeadLetterReason.EMPTY, "the record has no value")
 
 
 def _refusal(error: ValidationError) -> Refused:

@@ -1,24 +1,50 @@
-"""Names of topics on the broker: a topic may have a name of the user's own, and Aquiline calls it by its own everywhere else."""
+"""Topics as the user has them: names of their own on the broker, and formats other than JSON through a schema registry."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from schemas import RunMode, Topic
 from services.strategy.section import Section
 
 BrokerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")]
 
+DecodedTopic = Literal[
+    Topic.CANDLES,
+    Topic.MARKET_FEATURES,
+    Topic.VISION_FEATURES,
+    Topic.NOTES,
+    Topic.POSITIONS,
+    Topic.INSTRUMENTS,
+    Topic.INSTRUMENT_EVENTS,
+]
+"""Topics that users write."""
+Decoder = Literal["json", "json_schema", "avro"]
+
 
 class TopicSettings(Section):
-    """Topics by your own names. Outside `live` they are prefixed with the run mode, as Aquiline's own names are."""
+    """Topics by your own names and in your own formats. Outside `live` names are prefixed with the run mode, as Aquiline's own are."""
 
     names: dict[Topic, BrokerName] = Field(
         {},
         description="Your own names of topics, by Aquiline's: `market-features = \"desk.bars\"`. The others keep Aquiline's names, which `docs/messages.md` lists.",
+    )
+
+    decoders: dict[DecodedTopic, Decoder] = Field(
+        {},
+        description="How the records of a topic are read: `json`, or `avro` or `json_schema` in Confluent's wire format, with their schemas in the registry; `json` where not given.",
+    )
+    registry_url: Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/[^\s]*)?$")] | None = Field(
+        None, description="Address of the schema registry (Confluent's API), which `decoders` other than `json` need."
+    )
+    registry_username: str | None = Field(None, description="User name at the registry.")
+    registry_password: SecretStr | None = Field(None, description="Password at the registry.")
+    registry_ca_file: Path | None = Field(
+        None, description="PEM file of the authority that signed the registry's certificate; the system's authorities when absent."
     )
 
     def on_broker(self, name: str) -> str:
@@ -38,6 +64,13 @@ class TopicSettings(Section):
     @cached_property
     def _of_broker(self) -> dict[str, str]:
         return {name: topic.value for topic, name in self.names.items()}
+
+    @model_validator(mode="after")
+    def _registered(self) -> Self:
+        needing = sorted(topic for topic, kind in self.decoders.items() if kind != "json")
+        if needing and self.registry_url is None:
+            raise ValueError(f"topics.decoders has {', '.join(needing)} decoded with schemas; name the registry in topics.registry_url")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

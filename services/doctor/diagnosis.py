@@ -17,6 +17,7 @@ from services.core import redis
 from services.core.bus import Bus, BusError, NewTopic, TopicPartition
 from services.core.bus.connect import connect as connect_bus
 from services.core.bus.kafka_cluster import ClusterState
+from services.core.bus.schema_registry import SchemaRegistry
 from services.core.bus.topic_reader import read_offsets
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.chat_template import TemplateError
@@ -66,7 +67,7 @@ class Diagnosis:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Yield each finding as soon as it is made."""
-        for step in (self._tokenizer, self._kafka, self._redis, self._engines, self._gpu):
+        for step in (self._tokenizer, self._kafka, self._registry, self._redis, self._engines, self._gpu):
             for finding in await step():
                 yield finding
 
@@ -242,6 +243,17 @@ class Diagnosis:
         finally:
             await producer.close()
         return min(skews, key=abs)
+
+    async def _registry(self) -> list[Finding]:
+        topics = self._settings.topics
+        if topics.registry_url is None:
+            return []
+        decoded = ", ".join(f"{topic.value} as {kind}" for topic, kind in sorted(topics.decoders.items())) or "no topic"
+        try:
+            await SchemaRegistry(topics).check()
+        except BusError as error:
+            return [fail("schema registry", str(error), "check topics.registry_* and that the registry runs")]
+        return [ok("schema registry", f"{topics.registry_url} answers; {decoded}")]
 
     # --- Redis, engines, GPU ------------------------------------------------------------------------------------------------------
 

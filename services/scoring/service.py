@@ -19,6 +19,7 @@ import structlog
 
 from schemas import SignalOutcome, Topic, topic_name
 from services.core.bus import Bus, BusError, Producer
+from services.core.bus.decoded import RecordDecoders
 from services.core.clock import Clock
 from services.core.dead_letters import send_dead_letter
 from services.core.decode import accepted_modes
@@ -76,6 +77,7 @@ class ScoringService:
         self._health = health
         self._health.require("instruments", "assigned")
         self._fence = ZombieFence.of(settings.bus)
+        self._decoders = RecordDecoders(settings.topics)
         self._instruments = Instruments(bus, clock, settings.run_mode, "aquiline-scoring-instruments")
         self._names = {topic: topic_name(topic, settings.run_mode) for topic in Topic}
         self._dealing = asyncio.Lock()
@@ -210,7 +212,7 @@ class ScoringService:
         return await self._inputs.look()
 
     async def _deal(self, event: Event) -> None:
-        record = self._inputs.record_of(event)
+        [record] = await self._decoders.decoded([self._inputs.record_of(event)])
         take, topic = (
             (self._scorer.signal, Topic.STRATEGY_SIGNALS)
             if record.topic == self._names[Topic.STRATEGY_SIGNALS]

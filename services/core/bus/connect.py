@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.core.bus.decoded import DecodedBus, RecordDecoders
 from services.core.bus.kafka import KafkaBus
 from services.core.bus.memory import MemoryBus
 from services.core.bus.port import Bus
@@ -12,9 +13,13 @@ from services.core.topic_settings import TopicSettings
 
 
 def connect(settings: BusSettings, clock: Clock, topics: TopicSettings | None = None) -> Bus:
-    """Return the bus at `settings.url`, its topics named as `topics` says; raise BusError when certificates or log-in cannot be used.
+    """Return the bus at `settings.url`, its topics as `topics` has them; raise BusError when certificates or log-in cannot be used.
 
     `memory://` makes a new, empty bus each time: services in one process that share topics are handed the same object.
     """
     bus: Bus = MemoryBus(clock) if settings.url == "memory://" else KafkaBus(settings, clock)
-    return RenamedBus(bus, topics) if topics is not None and topics.names else bus
+    if topics is not None and topics.names:
+        bus = RenamedBus(bus, topics)
+    if topics is not None and topics.decoders:
+        bus = DecodedBus(bus, RecordDecoders(topics))
+    return bus

@@ -36,6 +36,22 @@ class Record(NamedTuple):
     headers: Headers = ()
 
 
+class DecodedRecord(Record):
+    """A record whose value a decoder has read: `value` is JSON, or empty where it could not be decoded."""
+
+    original: bytes | None = None
+    """The value as it is on the topic."""
+    problem: str | None = None
+    """Why it could not be decoded."""
+
+    @classmethod
+    def of(cls, record: Record, value: bytes, problem: str | None = None) -> DecodedRecord:
+        """Return `record` with a decoded `value`."""
+        made = cls(*record._replace(value=value))
+        made.original, made.problem = record.value, problem
+        return made
+
+
 class Position(NamedTuple):
     """Where a record was appended."""
 

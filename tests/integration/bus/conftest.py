@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from schemas import Topic
 from services.core.bus.connect import connect
+from services.core.bus.decoded import DecodedBus, RecordDecoders
 from services.core.bus.renamed import RenamedBus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
+from services.core.topic_settings import TopicSettings
 from tests.integration.bus.support import Site
 
 
@@ -34,14 +37,15 @@ class OtherNames:
         return name.removeprefix("their.")
 
 
-@pytest.fixture(params=["memory", "memory, renamed", pytest.param("kafka", marks=pytest.mark.integration)])
+@pytest.fixture(params=["memory", "memory, renamed and decoded", pytest.param("kafka", marks=pytest.mark.integration)])
 async def site(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[Site]:
     """Return a site on each bus."""
     on_kafka = request.param == "kafka"
     bus_settings: BusSettings = request.getfixturevalue("kafka_bus_settings") if on_kafka else BusSettings(url="memory://")
     bus = connect(bus_settings, SystemClock())
     if "renamed" in request.param:
-        bus = RenamedBus(bus, OtherNames())
+        decoders = RecordDecoders(TopicSettings(decoders={Topic.NOTES: "avro"}, registry_url="http://127.0.0.1:9"))
+        bus = DecodedBus(RenamedBus(bus, OtherNames()), decoders)
     site = Site(bus, await bus.admin(), unique)
     yield site
     await site.close()

@@ -17,9 +17,10 @@ from services.core.settings import BusSettings
 from services.core.topic_settings import TopicSettings
 from tests.integration.fusion import command
 from tests.integration.fusion.engines import PacedSimulator
-from tests.integration.fusion.feed import SYMBOLS
+from tests.integration.fusion.feed import SYMBOLS, bar
 from tests.integration.fusion.logs import Logs
 from tests.integration.fusion.site import PARTITIONS, Site
+from tests.unit.core.bus.registry import BARS, Registry, avro
 
 pytestmark = pytest.mark.integration
 
@@ -71,7 +72,11 @@ async def test_a_worker_on_topics_by_other_names_decides_with_notes_and_position
     reasons = {(one.outcome, one.reason) for one in site.logs.ended.values() if one.symbol == dark}
     assert reasons == {(Outcome.BLOCKED, "blackout")}
     assert await worker.metric("aquiline_table_records_total", topic="notes", result="folded") == 2
-    assert await worker.metric("aquiline_lag_records", topic="market-features", partition="0") == 0
+
+    async def no_lag() -> bool:
+        return await worker.metric("aquiline_lag_records", topic="market-features", partition="0") == 0
+
+    await site.eventually(no_lag, "no lag on the metrics page")
     worker.terminate()
     assert await worker.ended() == 0
 
@@ -91,3 +96,30 @@ async def test_a_worker_on_topics_by_other_names_decides_with_notes_and_position
     code, said = await command.aquiline("replay", "--verify", "topic", "--config", str(site.config()))
     assert code == 0, said
     assert "every hash matches" in " ".join(said.split())
+
+
+async def test_a_worker_decides_on_bars_in_avro_and_dead_letters_what_is_none(
+    fusion_kafka: LocalKafka, redis_server: LocalRedis, simulator: PacedSimulator, tmp_path: Path
+) -> None:
+    registry = Registry()
+    registry.add(7, BARS)
+    site = Site(tmp_path, fusion_kafka.url, redis_server.url, simulator.url)
+    async with registry.serving():
+        site.values["topics"] = {"decoders": {"market-features": "avro"}, "registry_url": registry.url}
+        await site.open(history=0)
+        try:
+            worker = await site.worker(fusion={"min_bars": 1, "start_from": "earliest"}).start().ready()
+            values = [avro(BARS, 7, bar(symbol, site.numbers.take(symbol))) for symbol in SYMBOLS]
+            for symbol, value in zip(SYMBOLS, values, strict=True):
+                await site.publish_raw(Topic.MARKET_FEATURES, symbol.encode(), value)
+            await site.publish_raw(Topic.MARKET_FEATURES, SYMBOLS[0].encode(), values[0][:-3])
+            await site.logs.until(lambda: len(site.logs.ended) >= len(SYMBOLS), "an outcome for every bar", told=site.tails)
+            await site.logs.until(lambda: len(site.logs.dead_letters) == 1, "the dead letter", told=site.tails)
+            assert site.logs.dead_letters[0][0].value == values[0][:-3]
+            assert {one.symbol for one in site.logs.ended.values()} == set(SYMBOLS)
+            assert await worker.metric("aquiline_records_total", outcome="folded") == len(SYMBOLS)
+            assert await worker.metric("aquiline_records_total", outcome="dead_lettered") == 1
+            worker.terminate()
+            assert await worker.ended() == 0
+        finally:
+            await site.close()

@@ -15,6 +15,7 @@ from services.core.topic_settings import TopicSettings
 from tests.integration.fusion.worker import Worker
 from tests.integration.scoring.desk import Desk
 from tests.integration.scoring.market import Market
+from tests.unit.core.bus.registry import BARS, Registry, avro
 from tests.unit.scoring.build import signal
 
 pytestmark = pytest.mark.integration
@@ -139,15 +140,30 @@ async def _judged_by(worker: Worker) -> bool:
     return await worker.metric("aquiline_signal_outcomes_total") > 0
 
 
-async def test_topics_by_other_names_are_scored_the_same(scoring_kafka: LocalKafka, tmp_path: Path, unique: str) -> None:
+async def test_topics_by_other_names_and_bars_in_avro_are_scored_the_same(scoring_kafka: LocalKafka, tmp_path: Path, unique: str) -> None:
     names = {topic: f"their-{topic.value}" for topic in Topic}
-    desk = Desk(tmp_path, scoring_kafka.url, unique)
-    desk.values["topics"] = {"names": {topic.value: name for topic, name in names.items()}}
-    desk.bus = RenamedBus(desk.bus, TopicSettings(names=names))  # type: ignore[assignment]
-    await desk.open()
+    desk, registry = Desk(tmp_path, scoring_kafka.url, unique), Registry()
+    registry.add(7, BARS)
+    async with registry.serving():
+        desk.values["topics"] = {
+            "names": {topic.value: name for topic, name in names.items()},
+            "decoders": {"market-features": "avro"},
+            "registry_url": registry.url,
+        }
+        desk.bus = RenamedBus(desk.bus, TopicSettings(names=names))  # type: ignore[assignment]
+        await desk.open()
+        await _judged_in_avro(desk)
+
+
+async def _judged_in_avro(desk: Desk) -> None:
     try:
         market = Market()
-        await desk.publish([*market.instruments, *market.moves])
+        await desk.publish(market.instruments)
+        for move in market.moves:
+            if isinstance(move, MarketFeatures):
+                await desk.publish_raw(Topic.MARKET_FEATURES, move.symbol.encode(), avro(BARS, 7, move))
+            else:
+                await desk.publish([move])
         worker = await desk.worker().start().ready()
         await desk.judged(len(market.expected))
         assert await desk.outcomes() == market.expected
