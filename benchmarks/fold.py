@@ -5,8 +5,8 @@ The bare loop is aiokafka's `getmany` and pydantic's `model_validate_json`, with
 the same local broker, by turns, in one process; the ratio is the median over the rounds.
 
 Most records are updates of a forming bar, as in a live market. A log of closed bars alone is a row of its own, without a target: each
-is appended to its book and shown to the trigger policy, which an update is not, and a measurement from outside that plays history
-sees this pace. Taking over folds such bars too. The clock runs from the first batch on, so joining the group is not in it.
+is appended to its book and shown to the trigger policy, which an update is not, and a measurement from outside that plays history may
+see this pace. Taking over folds such bars too. The clock runs from the first batch on, so joining the group is not in it.
 """
 
 from __future__ import annotations
