@@ -54,7 +54,7 @@ def train(
     writes a checkpoint; the same command continues from it.
     """
     with until_stopped() as wanted:
-        from services.training.command_inputs import llama_folder, parts_of  # noqa: PLC0415
+        from services.training.command_inputs import llama_folder, parts_of, spread  # noqa: PLC0415
         from services.training.draft_training import DraftSettings, train_draft  # noqa: PLC0415 - torch
 
         train_on, test = parts_of(examples_file)
@@ -74,5 +74,5 @@ def train(
 
             model, train_on, test = tiny_model(out / "tiny-model", train_on), dry_examples(train_on), dry_examples(test)
             settings = DraftSettings(intermediate_size=64, draft_vocab_size=1 << 20, chain=chain, batch_tokens=512, steps=2, seed=seed)
-        done = train_draft(llama_folder(model, out, say), train_on, test[:held_out], out, settings, progress=say, wanted=wanted)
+        done = train_draft(llama_folder(model, out, say), train_on, spread(test, held_out), out, settings, progress=say, wanted=wanted)
     ended(done, f"{out}: draft after {done.steps} steps, {done.seconds:.0f} s; next: aquiline engine serve --draft-path {out} ...")

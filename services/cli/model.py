@@ -6,7 +6,6 @@ torch, transformers and peft are imported by `tune` and `convert` alone, and onl
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,15 +61,20 @@ def prepare(
     out: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")],
     tokenizer_file: TokenizerOption = None,
     chat_template: ChatTemplateOption = "chatml",
-    train: Annotated[int, typer.Option(min=1, help="Most training examples of each export.")] = 2_000,
+    train: Annotated[
+        list[int], typer.Option(min=1, help="Most training examples of each export; repeat it for another count of each that follows.")
+    ] = [2_000],  # noqa: B006 - typer reads it alone
     test: Annotated[int, typer.Option(min=1, help="Most test examples of each export.")] = 400,
     max_tokens: Annotated[int, typer.Option(min=256, help="Longer examples are left out.")] = 8_192,
+    teacher: Annotated[
+        str, typer.Option(help="`outcome`: keep positions that made money; `kind`: keep those of kinds that made money on average.")
+    ] = "outcome",
     seed: Annotated[int, typer.Option(help="Decides which examples are taken.")] = 0,
 ) -> None:
     """Write training examples: prompts and what should have been answered, as token ids.
 
-    The teacher is hindsight with costs: it keeps an answer that made money and that a fact of the prompt supports, and abstains where
-    none did. Its rationales quote the prompt's facts.
+    The teacher is hindsight with costs: it keeps a position that made money, by itself or on average over its kind in the training part,
+    and that a fact of the prompt supports; elsewhere it abstains. Its rationales quote the prompt's facts.
     """
     from services.core.settings import EngineSettings  # noqa: PLC0415
     from services.fusion.service import load_tokenizer  # noqa: PLC0415
@@ -78,9 +82,11 @@ def prepare(
     from services.training.prepare import Wanted, made_with  # noqa: PLC0415
     from services.training.prepare import prepare as make  # noqa: PLC0415
 
+    if teacher not in ("outcome", "kind"):
+        raise typer.BadParameter(f"{teacher!r} is neither outcome nor kind", param_hint="--teacher")
     tokenizer = load_tokenizer(EngineSettings(tokenizer_file=tokenizer_file))
     try:
-        made = make(exports, tokenizer, chat_template, Wanted(train, test, max_tokens, seed), say)
+        made = make(exports, tokenizer, chat_template, Wanted(train, test, max_tokens, seed, teacher), say)
     except ValueError as error:  # a template or tokenizer that does not fit
         _fail(str(error))
     for reason, count in made.left_out.most_common():
@@ -99,7 +105,11 @@ def tune(
     *,
     model: Annotated[Path, typer.Option(help="Folder of a model in Llama's form, or a GGUF file of one.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter; an interrupted run in it is continued.", metavar="FOLDER")],
+    start: Annotated[Path | None, typer.Option(help="Folder of an adapter that the training begins with.", metavar="FOLDER")] = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA.")] = 8,
+    decision_weight: Annotated[
+        float, typer.Option(min=1.0, help="How often a token of the decision counts, against once for one of the rationale.")
+    ] = 5.0,
     learning_rate: LearningRateOption = 1e-3,
     batch_tokens: BatchTokensOption = 32_768,
     epochs: EpochsOption = 1,
@@ -115,11 +125,12 @@ def tune(
     """
     with until_stopped() as wanted:
         from services.training.adapter_training import AdapterSettings, train_adapter  # noqa: PLC0415
-        from services.training.command_inputs import llama_folder, parts_of  # noqa: PLC0415
+        from services.training.command_inputs import llama_folder, parts_of, spread  # noqa: PLC0415
 
         train, test = parts_of(examples_file)
         settings = AdapterSettings(
             rank=rank,
+            decision_weight=decision_weight,
             learning_rate=learning_rate,
             batch_tokens=batch_tokens,
             epochs=epochs,
@@ -131,9 +142,9 @@ def tune(
             from services.training.tiny import dry_examples, tiny_model  # noqa: PLC0415
 
             model, train, test = tiny_model(out / "tiny-model", train), dry_examples(train), dry_examples(test)
-            settings = AdapterSettings(rank=rank, batch_tokens=512, steps=2, seed=seed)
+            settings = AdapterSettings(rank=rank, decision_weight=decision_weight, batch_tokens=512, steps=2, seed=seed)
         folder = llama_folder(model, out, say)
-        done = train_adapter(folder, train, test[:held_out], out, settings, progress=say, wanted=wanted)
+        done = train_adapter(folder, train, spread(test, held_out), out, settings, start=start, progress=say, wanted=wanted)
     ended(
         done, f"{out}: adapter after {done.steps} steps, {done.seconds:.0f} s; next: aquiline model convert {model} MERGED --adapter {out}"
     )
@@ -184,7 +195,7 @@ def evaluate(
     import orjson  # noqa: PLC0415
 
     from services.core.settings import EngineSettings  # noqa: PLC0415
-    from services.training.command_inputs import parts_of  # noqa: PLC0415
+    from services.training.command_inputs import parts_of, spread  # noqa: PLC0415
     from services.training.evaluation import ask_engine, judge, row_of  # noqa: PLC0415
 
     try:
@@ -193,7 +204,7 @@ def evaluate(
         _fail(str(error))
     if not test:
         _fail(f"{examples_file} holds no test examples")
-    chosen = test[:: max(1, math.ceil(len(test) / count))]
+    chosen = spread(test, count)
     settings = EngineSettings(kind=kind, urls=[url], tokenizer_file=tokenizer_file)
     asked = asyncio.run(ask_engine(settings, chosen, at_once=at_once, grammar=grammar, progress=say))
     figures = judge(asked)

@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import peft
 import torch
+from numpy.typing import NDArray
 from peft.helpers import disable_input_dtype_casting
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from services.training.batches import Batch, batch_of, batches
@@ -31,9 +33,10 @@ _LARGE: Final = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSettings(TrainingSettings):
-    """`rank` is that of the LoRA; its alpha is twice that."""
+    """`rank` is that of the LoRA; its alpha is twice that. A token of the decision counts `decision_weight` times one of the rationale."""
 
     rank: int = 8
+    decision_weight: float = 5.0
 
 
 def train_adapter(
@@ -43,12 +46,14 @@ def train_adapter(
     folder: Path,
     settings: AdapterSettings,
     *,
+    start: Path | None = None,
     progress: Callable[[str], None],
     wanted: Callable[[], bool] = lambda: True,
 ) -> Trained:
     """Train on `examples`, and write adapter and log to `folder`; the loss on `held_out` is in the log before and after.
 
-    Resumes an interrupted run in the same folder. The same seed, data and machine give the same order and start.
+    The training begins with the adapter in `start`; ValueError where that has another rank, or is of another model. Resumes an
+    interrupted run in the same folder. The same seed, data and machine give the same order and start.
     """
     torch.manual_seed(settings.seed)
     device = device_of()
@@ -58,6 +63,8 @@ def train_adapter(
         model.enable_input_require_grads()
     lora = peft.LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=list(MODULES), task_type="CAUSAL_LM")
     adapted = peft.get_peft_model(model, lora)
+    if start is not None:
+        _load(adapted, start, settings.rank)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     order = list(batches(examples, tokens=settings.batch_tokens, epochs=settings.epochs, seed=settings.seed))
     steps = min(settings.steps or len(order), len(order))
@@ -71,10 +78,10 @@ def train_adapter(
     done = run(
         parameters,
         order,
-        lambda batch: taught_loss(model, batch, device),
+        lambda batch: taught_loss(model, batch, device, settings.decision_weight),
         loop,
         folder,
-        fingerprint=fingerprint_of(examples, settings),
+        fingerprint=fingerprint_of(examples, (settings, start)),
         progress=progress,
         wanted=wanted,
     )
@@ -83,13 +90,31 @@ def train_adapter(
     after = held_out_loss(model, checks, device) if checks else None
     if before is not None and after is not None:
         progress(
-            f"held-out loss a taught token: {before[0]:.3f} before, {after[0]:.3f} after; {after[1]:.1%} of taught tokens are the likeliest"
+            f"held-out loss a taught token: {before.loss:.3f} before, {after.loss:.3f} after; {after.share_likeliest:.1%} of taught tokens "
+            f"are the likeliest; of decisions, {after.actions_right:.1%} have the taught action, {after.decisions_right:.1%} every token"
         )
-    made: dict[str, Any] = {"model": model_folder.name, "settings": asdict(settings), "done": asdict(done), "device": _device_name()}
-    made |= {"torch": torch.__version__, "peft": peft.__version__, "held_out_before": _held_out(before), "held_out_after": _held_out(after)}
+    made: dict[str, Any] = {
+        "model": model_folder.name,
+        "settings": asdict(settings),
+        "start": start and start.name,
+        "done": asdict(done),
+        "device": _device_name(),
+    }
+    held = {name: None if one is None else one._asdict() for name, one in (("held_out_before", before), ("held_out_after", after))}
+    made |= {"torch": torch.__version__, "peft": peft.__version__} | held
     _write(adapted, folder, made)
     finish(folder)
     return done
+
+
+def _load(adapted: Any, folder: Path, rank: int) -> None:
+    """Set the adapter's weights to those stored in `folder`."""
+    found = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    if found != rank:
+        raise ValueError(f"the adapter in {folder} has rank {found} and --rank is {rank}: give --rank {found}")
+    unmatched = peft.set_peft_model_state_dict(adapted, load_file(str(folder / "adapter_model.safetensors"))).unexpected_keys
+    if unmatched:
+        raise ValueError(f"the adapter in {folder} changes {unmatched[0]}, which the model does not have: it was trained on another model")
 
 
 def load_model(folder: Path, device: torch.device) -> Any:
@@ -99,10 +124,12 @@ def load_model(folder: Path, device: torch.device) -> Any:
     return model.to(device)
 
 
-def taught_loss(model: Any, batch: Batch, device: torch.device) -> torch.Tensor:
-    """Return the mean cross entropy of the taught tokens."""
+def taught_loss(model: Any, batch: Batch, device: torch.device, decision_weight: float) -> torch.Tensor:
+    """Return the weighted mean of the cross entropies of the taught tokens."""
     logits, wanted = taught_logits(model, batch, device)
-    return torch.nn.functional.cross_entropy(logits.float(), wanted)
+    losses = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
+    weights = 1.0 + (decision_weight - 1.0) * _of_taught(batch, batch.decision).to(device)
+    return (losses * weights).sum() / weights.sum()
 
 
 def taught_logits(model: Any, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,16 +144,44 @@ def taught_logits(model: Any, batch: Batch, device: torch.device) -> tuple[torch
         return model.lm_head(hidden[mask]), ids[:, 1:][mask]
 
 
+class HeldOut(NamedTuple):
+    """How well taught answers are known: mean loss a taught token, and shares of tokens, first tokens and whole decisions.
+
+    A token is right when it is the likeliest after those taught before it, so that a greedy answer has a right decision.
+    """
+
+    loss: float
+    share_likeliest: float
+    actions_right: float
+    decisions_right: float
+
+
 @torch.no_grad()
-def held_out_loss(model: Any, checks: Sequence[Batch], device: torch.device) -> tuple[float, float]:
-    """Return the mean loss a taught token, and the share of taught tokens that are the likeliest."""
-    total = right = count = 0.0
+def held_out_loss(model: Any, checks: Sequence[Batch], device: torch.device) -> HeldOut:
+    """Return how well the model knows the answers of `checks`."""
+    total = 0.0
+    tokens: list[torch.Tensor] = []
+    actions: list[bool] = []
+    decisions: list[bool] = []
     for batch in checks:
         logits, wanted = taught_logits(model, batch, device)
         total += float(torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="sum"))
-        right += float((logits.argmax(-1) == wanted).sum())
-        count += wanted.numel()
-    return total / count, right / count
+        right = (logits.argmax(-1) == wanted).cpu()
+        tokens.append(right)
+        rows = torch.from_numpy(batch.taught[:, 1:].nonzero()[0])
+        decides = _of_taught(batch, batch.decision)
+        for row in range(len(batch.lengths)):
+            if len(of_decision := right[decides & (rows == row)]):
+                actions.append(bool(of_decision[0]))
+                decisions.append(bool(of_decision.all()))
+    every = torch.cat(tokens)
+    count = max(1, len(decisions))
+    return HeldOut(total / every.numel(), float(every.float().mean()), sum(actions) / count, sum(decisions) / count)
+
+
+def _of_taught(batch: Batch, mask: NDArray[np.bool_]) -> torch.Tensor:
+    """Return `mask` at the taught tokens, in the order of `taught_logits`, on the CPU."""
+    return torch.from_numpy(mask[:, 1:][batch.taught[:, 1:]])
 
 
 def fingerprint_of(examples: Sequence[Example], settings: object) -> str:
@@ -146,10 +201,6 @@ def _write(adapted: Any, folder: Path, made: dict[str, Any]) -> None:
     values |= {"target_modules": sorted(MODULES), "base_model_name_or_path": made["model"], "inference_mode": True}
     (folder / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-
-
-def _held_out(pair: tuple[float, float] | None) -> dict[str, float] | None:
-    return None if pair is None else {"loss": pair[0], "share_likeliest": pair[1]}
 
 
 def _device_name() -> str:

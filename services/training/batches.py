@@ -12,13 +12,14 @@ from services.training.examples import Example
 
 
 class Batch(NamedTuple):
-    """`ids` int32 (rows, tokens), padded on the right with the last id; `taught` bool, the same shape; `lengths` (rows,).
+    """`ids` int32 (rows, tokens), padded on the right with the last id; `taught` and `decision` bool, the same shape; `lengths` (rows,).
 
     Padding follows everything that is taught, and a causal model does not look ahead: no attention mask is needed.
     """
 
     ids: NDArray[np.int32]
     taught: NDArray[np.bool_]
+    decision: NDArray[np.bool_]
     lengths: NDArray[np.int64]
 
 
@@ -50,5 +51,8 @@ def batch_of(examples: Sequence[Example]) -> Batch:
     """Return the examples as one padded batch."""
     lengths = np.array([one.ids.size for one in examples], dtype=np.int64)
     ids = np.stack([np.pad(one.ids, (0, int(lengths.max()) - one.ids.size), mode="edge") for one in examples])
-    taught = np.stack([np.pad(one.taught, (0, int(lengths.max()) - one.ids.size)) for one in examples])
-    return Batch(ids, taught, lengths)
+    taught, decision = (
+        np.stack([np.pad(mask, (0, int(lengths.max()) - mask.size)) for mask in masks])
+        for masks in ([one.taught for one in examples], [one.decision for one in examples])
+    )
+    return Batch(ids, taught, decision, lengths)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +19,11 @@ def parts_of(examples_file: Path) -> tuple[list[Example], list[Example]]:
     if not train:
         raise ExamplesError(f"{examples_file} holds no training examples; prepare it from exports with an earlier test date")
     return train, list(of_part(every, "test"))
+
+
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
+    """Return at most `count` examples, taken at equal distances."""
+    return list(examples[:: max(1, math.ceil(len(examples) / count))]) if count else []
 
 
 def llama_folder(model: Path, out: Path, say: Callable[[str], None]) -> Path:

@@ -27,6 +27,7 @@ from services.inference.connect import connect
 from services.inference.engine import Engine, EngineError, EngineRequest, Sampling, Usage
 from services.scoring.report.statistics import bootstrap_mean, wilson
 from services.training.examples import Example
+from services.training.setups import sentence, setup_of
 from services.training.teacher import Facts
 
 _PATIENCE_MS: Final = 120_000
@@ -34,6 +35,8 @@ _ANSWER_TOKENS: Final = 40
 _SEED: Final = 0
 _NUMBER: Final = re.compile(r"(?<![\w.])[+-]?[0-9]+(?:\.[0-9]+)?(?![\w])")
 _NAMED: Final = re.compile(r"\b(macd_hist|ret_5|rsi)\b(?: is| at| of|,? but rsi is)? ([+-]?[0-9]+(?:\.[0-9]+)?)")
+_UNQUOTED: Final = {"close": 1.0, "atr": 1.0, "macd_hist": 0.0}
+"""Facts that a setup needs and not every sentence quotes: none of them changes the words of one that does not quote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ def judge(asked: Sequence[Asked]) -> dict[str, Any]:
     figures |= _calibration(valid, block)
     true = [_true(one) for one in valid]
     figures["rationales_true_to_the_prompt"] = _wilson(sum(true), len(true))
+    figures["rationales_agree_with_their_numbers"] = _wilson(sum(_agrees(one) for one in valid), len(valid))
     figures["rationales_given"] = _wilson(sum(bool(one.answer is not None and one.answer.rationale) for one in valid), len(valid))
     tokens = [one.usage.output_tokens for one in valid if one.usage is not None]
     figures["tokens"] = sum(tokens) / len(tokens) if tokens else None
@@ -198,6 +202,14 @@ def _true(asked: Asked) -> bool:
     numbers = _NUMBER.findall(rationale)
     named = all(asked.facts.get(name) == number for name, number in _NAMED.findall(rationale))
     return bool(rationale) and named and all(number in known for number in numbers)
+
+
+def _agrees(asked: Asked) -> bool:
+    """Return whether the rationale is what the setups' sentence says of the numbers that the rationale quotes."""
+    rationale = "" if asked.answer is None else asked.answer.rationale
+    texts = dict(_NAMED.findall(rationale))
+    values = {} if not texts else _UNQUOTED | {name: float(text) for name, text in texts.items()}
+    return rationale == sentence(setup_of(values), values, {"macd_hist": "", "ret_5": "", "rsi": ""} | texts)
 
 
 def _wilson(hits: int, of: int) -> list[float] | None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Part = Literal["train", "test"]
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class ExamplesError(ValueError):
@@ -42,11 +42,12 @@ class About:
 
 @dataclass(frozen=True)
 class Example:
-    """`ids` int32 and `taught` bool, both of shape (tokens,): the tokens that the model is to learn to say."""
+    """`ids` int32, `taught` and `decision` bool, all of shape (tokens,): the tokens to learn to say, and those of them that decide."""
 
     about: About
     ids: NDArray[np.int32]
     taught: NDArray[np.bool_]
+    decision: NDArray[np.bool_]
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:
@@ -66,6 +67,7 @@ def save(examples: Sequence[Example], file: Path, about: dict[str, Any]) -> None
         buffer,
         ids=np.concatenate([one.ids for one in examples]).astype(np.int32),
         taught=np.packbits(np.concatenate([one.taught for one in examples])),
+        decision=np.packbits(np.concatenate([one.decision for one in examples])),
         lengths=np.array([one.ids.size for one in examples], dtype=np.int64),
         about=np.frombuffer(json.dumps([asdict(one.about) for one in examples]).encode(), dtype=np.uint8),
         made_with=np.frombuffer(json.dumps(about | {"format": _FORMAT}).encode(), dtype=np.uint8),
@@ -87,10 +89,10 @@ def load(file: Path) -> tuple[list[Example], dict[str, Any]]:
         if made_with["format"] != _FORMAT:
             raise ExamplesError(f"{file} has format {made_with['format']}, this version reads {_FORMAT}: write it again")
         lengths = arrays["lengths"]
-        taught = np.unpackbits(arrays["taught"], count=int(lengths.sum())).astype(bool)
-        ends = np.cumsum(lengths)[:-1]
-        parts = zip(json.loads(arrays["about"].tobytes()), np.split(arrays["ids"], ends), np.split(taught, ends), strict=True)
-        return [Example(About(**about), ids, mask) for about, ids, mask in parts], made_with
+        masks = [np.unpackbits(arrays[name], count=int(lengths.sum())).astype(bool) for name in ("taught", "decision")]
+        parts = [np.split(one, np.cumsum(lengths)[:-1]) for one in (arrays["ids"], *masks)]
+        abouts = json.loads(arrays["about"].tobytes())
+        return [Example(About(**about), *part) for about, *part in zip(abouts, *parts, strict=True)], made_with
     except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError, EOFError) as error:
         raise ExamplesError(f"{file} is no file of examples: {error}; `aquiline model prepare` writes one") from error
 

@@ -6,6 +6,7 @@ A share of the prompts is asked in the other ways that a worker asks (one token,
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,21 +28,29 @@ from services.fusion.prompt.version import version_of
 from services.inference.engine import TokenIds
 from services.strategy.folder import shipped
 from services.training.examples import About, Example, Part
-from services.training.teacher import Convictions, Row, Taught, teach
+from services.training.teacher import Row, Taught, Teacher, TrackRecord, teach
 
 Kind = Literal["line", "line_short", "flash", "json"]
 _KINDS: Final[tuple[tuple[Kind, float], ...]] = (("line", 0.70), ("flash", 0.16), ("line_short", 0.07), ("json", 0.07))
 _PARTS: Final[tuple[Part, ...]] = ("train", "test")
+_SHOWN: Final = 0
+_DECISION: Final = 1
+_RATIONALE: Final = 2
+"""Roles of an example's tokens: not taught, taught as the decision, and taught as its reason or the answer's end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How many examples of each part are wanted of each export, and how long one may be, in tokens."""
+    """How many examples are wanted, and how long one may be, in tokens.
 
-    train: int
+    `train` has a count for each export in turn, and its last one stands for all that follow.
+    """
+
+    train: Sequence[int]
     test: int
     max_tokens: int
     seed: int = 0
+    teacher: Teacher = "outcome"
 
 
 class Prepared(NamedTuple):
@@ -54,16 +63,18 @@ class Prepared(NamedTuple):
 def prepare(exports: Sequence[Path], tokenizer: Tokenizer, template: str, wanted: Wanted, progress: Callable[[str], None]) -> Prepared:
     """Return the examples of these exports of `aquiline export training`; raise ServiceError where one cannot be read.
 
-    Half of them at most are abstentions that the facts alone call for: they are easy, and most of the data. Convictions are counted
-    over the training part.
+    Half of those for training are positions where there are enough; those for testing are as they come. What a kind of position made
+    is counted over the training part.
     """
     rows = {(export, part): list(_groups(export / f"plain-{part}.jsonl")) for export in exports for part in _PARTS}
-    convictions = Convictions.of(row for (_, part), groups in rows.items() if part == "train" for group in groups for row in group)
+    record = TrackRecord.of(row for (_, part), groups in rows.items() if part == "train" for group in groups for row in group)
     writer = _Writer(tokenizer, template)
     examples, left_out = [], Counter[str]()
     for (export, part), groups in rows.items():
-        count = wanted.train if part == "train" else wanted.test
-        chosen = _chosen(groups, convictions, count, wanted.seed, left_out)
+        place = min(exports.index(export), len(wanted.train) - 1)
+        count = wanted.train[place] if part == "train" else wanted.test
+        known = _taught(groups, record, wanted, left_out)
+        chosen = _balanced(known, count) if part == "train" else known[:count]
         made = 0
         for group, taught in chosen:
             kind = "line" if part == "test" else _kind_of(group[0].id, wanted.seed)
@@ -100,21 +111,24 @@ def _groups(file: Path) -> Iterator[list[Row]]:
     yield from by_prompt.values()
 
 
-def _chosen(
-    groups: Sequence[list[Row]], convictions: Convictions, count: int, seed: int, left_out: Counter[str]
-) -> list[tuple[list[Row], Taught]]:
-    """Return at most `count` prompts with what should have been answered, half of them judged ones where there are enough."""
+def _taught(groups: Sequence[list[Row]], record: TrackRecord, wanted: Wanted, left_out: Counter[str]) -> list[tuple[list[Row], Taught]]:
+    """Return the prompts with what should have been answered, in an order that the seed decides."""
     taught = []
-    for group in sorted(groups, key=lambda group: _draw(group[0].id, seed)):
-        answer = teach(group, convictions)
+    for group in sorted(groups, key=lambda group: _draw(group[0].id, wanted.seed)):
+        answer = teach(group, record, wanted.teacher)
         if answer is None:
             left_out["not filled or not scored"] += 1
         else:
             taught.append((group, answer))
-    judged = [one for one in taught if one[1].paid is not None]
-    others = [one for one in taught if one[1].paid is None]
-    half = min(len(judged), max(count // 2, count - len(others)))
-    return judged[:half] + others[: count - half]
+    return taught
+
+
+def _balanced(taught: Sequence[tuple[list[Row], Taught]], count: int) -> list[tuple[list[Row], Taught]]:
+    """Return at most `count` prompts, half of them with a position where there are enough."""
+    positions = [one for one in taught if one[1].action in {"buy", "sell"}]
+    others = [one for one in taught if one[1].action not in {"buy", "sell"}]
+    half = min(len(positions), max(count // 2, count - len(others)))
+    return positions[:half] + others[: count - half]
 
 
 def _draw(name: str, seed: int) -> float:
@@ -177,19 +191,23 @@ class _Writer:
             else:
                 user += self._questions[kind]
             ids = self._prompt(system, user)
-        pieces: list[tuple[TokenIds, bool]] = [(ids, False)]
+        pieces = [(ids, _SHOWN)]
         if kind == "flash":
-            pieces.append((self._tokenizer.encode(self._labels[taught.action if taught.action in self._labels else "hold"]), True))
+            label = self._labels[taught.action if taught.action in self._labels else "hold"]
+            pieces.append((self._tokenizer.encode(label), _DECISION))
             # The worker asks why in a second turn.
             turn = (*self._template.next_user, wording.RATIONALE_QUESTION, *self._tail)
-            pieces.extend((one, False) for one in self._encoder.encode_all(turn))
-            pieces.append((self._tokenizer.encode(taught.rationale), True))
+            pieces.extend((one, _SHOWN) for one in self._encoder.encode_all(turn))
+            pieces.append((self._tokenizer.encode(taught.rationale), _RATIONALE))
         else:
-            pieces.append((self._tokenizer.encode(_answer(taught, kind)), True))
-        pieces.append((self._end, True))
+            answer = _answer(taught, kind)
+            encoded = self._tokenizer.encode(answer)
+            decided = _common(encoded, self._tokenizer.encode(answer[: _decision_end(answer)]))
+            pieces += [(encoded[:decided], _DECISION), (encoded[decided:], _RATIONALE)]
+        pieces.append((self._end, _RATIONALE))
         about = About(row.id, part, kind, row.symbol, row.time, shape, taught.action, taught.rule, taught.paid, taught.return_net)
-        mask = np.concatenate([np.full(one.size, said) for one, said in pieces])
-        return Example(about, np.concatenate([one for one, _ in pieces]).astype(np.int32), mask)
+        roles = np.concatenate([np.full(one.size, role) for one, role in pieces])
+        return Example(about, np.concatenate([one for one, _ in pieces]).astype(np.int32), roles != _SHOWN, roles == _DECISION)
 
     def _asked(self) -> Iterator[str]:
         for by_form in (wording.EXPLAINED_QUESTION, wording.QUESTION):
@@ -199,6 +217,18 @@ class _Writer:
         lines = user.splitlines(keepends=True)
         pieces: list[Piece] = [*self._template.head, system, *self._template.middle, *lines, *self._tail]
         return np.concatenate(self._encoder.encode_all(pieces))
+
+
+def _decision_end(answer: str) -> int:
+    """Return where the decision of an answer ends and its rationale begins."""
+    found = re.search(r'\n|,"rationale"', answer)
+    return len(answer) if found is None else found.start()
+
+
+def _common(one: TokenIds, other: TokenIds) -> int:
+    """Return how many tokens two texts have in common from the start."""
+    size = min(one.size, other.size)
+    return int(np.argmin(np.append(one[:size] == other[:size], False)))
 
 
 def _answer(taught: Taught, kind: Kind) -> str:

@@ -1,7 +1,8 @@
 """The teacher: what should have been answered to a prompt, by hindsight with costs, or an abstention where no answer paid. Pure.
 
-It keeps an answer that made money net of costs and has a fact of the prompt on its side, and gives the reason with the prompt's own
-numbers. What it cannot judge it leaves out. A conviction is how often such answers paid among those that it was shown.
+Teacher `outcome` keeps a position that made money net of costs; `kind` keeps a position whose kind made money on average in the training
+part, whatever it made itself. Either way a fact of the prompt has to support it, and the reason quotes the prompt's own numbers. A
+conviction is the share of such positions that paid.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from services.fusion.decide.answer import AnswerError, AnswerReader, Entry, Stand, line_of
 from services.training.setups import Setup, reason, sentence, setup_of
@@ -79,67 +80,84 @@ class Taught(NamedTuple):
     return_net: float | None
 
 
+Teacher = Literal["outcome", "kind"]
 Kind = tuple[str, ...]
 
 
-class Convictions:
-    """How often answers of a kind paid, in whole percent."""
+class TrackRecord:
+    """What positions of each kind made in the training part: how often they paid, and their mean return net of costs."""
 
-    def __init__(self, judged: Iterable[tuple[Kind, bool]]) -> None:
-        """Count answers by kind: side, setup, strength; a shorter kind stands for all that begin with it."""
-        self._counts: dict[Kind, list[int]] = defaultdict(lambda: [0, 0])
-        for kind, paid in judged:
+    def __init__(self, returns: Iterable[tuple[Kind, float]]) -> None:
+        """Sort returns by kind: side, setup, strength; a shorter kind stands for all that begin with it."""
+        self._returns: dict[Kind, list[float]] = defaultdict(list)
+        for kind, made in returns:
             for length in range(len(kind) + 1):
-                count = self._counts[kind[:length]]
-                count[0] += 1
-                count[1] += paid
+                self._returns[kind[:length]].append(made)
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Convictions:
-        """Count the judged answers of `rows`."""
-        judged = ((row, decision) for row in rows if (decision := _decision(row.answer)) is not None and row.return_net is not None)
-        return cls((_kind(decision, setup_of(Facts.of(row.prompt).values)), (row.return_net or 0) > 0) for row, decision in judged)
+    def of(cls, rows: Iterable[Row]) -> TrackRecord:
+        """Count the judged positions of `rows`; one that several prompts of the same bar led to counts once."""
+        judged: dict[tuple[str, str, Entry], tuple[Kind, float]] = {}
+        for row in rows:
+            if row.return_net is not None and (decision := _decision(row.answer)) is not None:
+                kind = _kind(decision, setup_of(Facts.of(row.prompt).values))
+                judged.setdefault((row.symbol, row.time, decision.model_copy(update={"rationale": ""})), (kind, row.return_net))
+        return cls(judged.values())
 
     def percent(self, kind: Kind) -> int:
-        """Return the share that paid of the longest kind with enough answers; 50 where nothing was counted."""
-        for length in range(len(kind), -1, -1):
-            total, paid = self._counts.get(kind[:length], (0, 0))
-            if total >= _LEAST_COUNTED or (length == 0 and total):
-                return round(100 * paid / total)
-        return 50
+        """Return the share that paid, in whole percent; 50 where nothing was counted."""
+        returns = self._of(kind)
+        return round(100 * sum(made > 0 for made in returns) / len(returns)) if returns else 50
+
+    def mean_return(self, kind: Kind) -> float:
+        """Return the mean return net of costs; 0 where nothing was counted."""
+        returns = self._of(kind)
+        return sum(returns) / len(returns) if returns else 0.0
+
+    def _of(self, kind: Kind) -> Sequence[float]:
+        """Return the returns of the longest kind with enough of them."""
+        lengths = range(len(kind), 0, -1)
+        return next((one for length in lengths if len(one := self._returns.get(kind[:length], [])) >= _LEAST_COUNTED), self._returns[()])
 
 
-def teach(rows: Sequence[Row], convictions: Convictions) -> Taught | None:
+def teach(rows: Sequence[Row], record: TrackRecord, teacher: Teacher = "outcome") -> Taught | None:
     """Return what should have been answered to the one prompt of `rows`; None where no answer can be judged.
 
-    Of several answers the one that made most is kept, if it made anything and a fact supports it. Answers that open no position
-    are kept where no other was judged.
+    Of several positions the one that made most, itself or by its kind, is kept, if that is more than nothing and a fact supports it.
+    Answers that open no position are kept where no other was judged.
     """
     facts = Facts.of(rows[0].prompt)
     setup = setup_of(facts.values)
     rule = _rule(setup)
-    judged = [(row, decision) for row in rows if row.return_net is not None and (decision := _decision(row.answer)) is not None]
+    positions = [(row, decision) for row in rows if (decision := _decision(row.answer)) is not None]
+    if teacher == "kind":
+        judged = [(record.mean_return(_kind(decision, setup)), row, decision) for row, decision in positions]
+    else:
+        judged = [(row.return_net, row, decision) for row, decision in positions if row.return_net is not None]
     if judged:
-        row, decision = max(judged, key=lambda one: one[0].return_net or 0.0)
-        made = row.return_net or 0.0
+        worth, row, decision = max(judged, key=lambda one: one[0])
         why = _why(row, decision, facts, setup)
-        if made > 0 and why is not None:
-            line = line_of(decision.model_copy(update={"conviction": convictions.percent(_kind(decision, setup))}))
-            return Taught(line, why, decision.action, rule, made > 0, made)
-        return _abstention(facts, setup, made)
+        if worth > 0 and why is not None:
+            line = line_of(decision.model_copy(update={"conviction": record.percent(_kind(decision, setup))}))
+            return Taught(line, why, decision.action, rule, _paid(row), row.return_net)
+        return _abstention(facts, setup, row)
     standing = [(row, stand) for row in rows if (stand := _stand(row.answer)) is not None]
     if standing:
         row, stand = standing[0]
         why = _own_rationale(row) or sentence(None, facts.values, facts.texts)
         return Taught(line_of(stand), why, stand.action, rule, None, None)
     if all(row.answer.startswith(("abstain", '{"action":"abstain"')) for row in rows):
-        return _abstention(facts, setup, None)
+        return _abstention(facts, setup, rows[0])
     return None
 
 
-def _abstention(facts: Facts, setup: Setup | None, made: float | None) -> Taught:
-    why, paid = reason(setup, facts.values), None if made is None else made > 0
-    return Taught(f"abstain {why[:_MAX_REASON]}", sentence(setup, facts.values, facts.texts), "abstain", _rule(setup), paid, made)
+def _abstention(facts: Facts, setup: Setup | None, row: Row) -> Taught:
+    line, why = f"abstain {reason(setup, facts.values)[:_MAX_REASON]}", sentence(setup, facts.values, facts.texts)
+    return Taught(line, why, "abstain", _rule(setup), _paid(row), row.return_net)
+
+
+def _paid(row: Row) -> bool | None:
+    return None if row.return_net is None else row.return_net > 0
 
 
 def _rule(setup: Setup | None) -> str:

@@ -21,7 +21,8 @@ _EXAMPLES: Final = 6
 
 def dry_examples(examples: Sequence[Example]) -> list[Example]:
     """Return the first few examples, each cut to its last tokens, which hold what is taught."""
-    return [replace(one, ids=one.ids[-_TOKENS:], taught=one.taught[-_TOKENS:]) for one in examples[:_EXAMPLES]]
+    cut = slice(-_TOKENS, None)
+    return [replace(one, ids=one.ids[cut], taught=one.taught[cut], decision=one.decision[cut]) for one in examples[:_EXAMPLES]]
 
 
 def tiny_model(folder: Path, examples: Sequence[Example], *, layers: int = 8, hidden: int = 32, vocab_size: int | None = None) -> Path:

@@ -18,8 +18,10 @@ def example(number: int, *, part: Part = "train", tokens: int = 24, answer: int 
     ids[-answer:] = [3 + (int(ids[0]) + step) % 4 for step in range(answer)]
     taught = np.zeros(tokens, dtype=bool)
     taught[-answer:] = True
+    decision = taught.copy()
+    decision[-answer // 2 :] = False
     about = About(str(number), part, "line", "AAPL.XNAS", "2009-01-02T21:00:00.000+00:00", "2k", "buy", "buy", True, 0.01)
-    return Example(about, ids, taught)
+    return Example(about, ids, taught, decision)
 
 
 def examples(count: int, *, part: Part = "train") -> Sequence[Example]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 
 from services.cli.engine_draft import app as draft_app
 from services.cli.model import app
-from services.training.adapter_training import AdapterSettings, train_adapter
+from services.training.adapter_training import AdapterSettings, load_model, taught_loss, train_adapter
+from services.training.batches import batch_of
 from services.training.examples import ExamplesError, load, save
 from services.training.tiny import tiny_model
 from tests.unit.training.build import VOCABULARY, examples
@@ -46,8 +48,33 @@ def test_a_run_that_was_interrupted_ends_with_the_weights_of_one_that_was_not(tm
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-2, atol=1e-3)
     made = json.loads((tmp_path / "whole" / "training.json").read_text())
-    assert made["held_out_after"]["loss"] < made["held_out_before"]["loss"]
+    before, after = made["held_out_before"], made["held_out_after"]
+    assert after["loss"] < before["loss"]
+    assert 0 <= after["decisions_right"] <= after["actions_right"] <= 1
     assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+
+
+def test_a_training_begins_with_the_adapter_that_it_is_given(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model", examples(4), vocab_size=VOCABULARY)
+    _train(tmp_path / "first", model)
+    train, test, said = examples(12), examples(4, part="test"), list[str]()
+    train_adapter(model, train, test, tmp_path / "second", SETTINGS, start=tmp_path / "first", progress=said.append)
+    first, second = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("first", "second"))
+    assert second["held_out_before"]["loss"] == pytest.approx(first["held_out_after"]["loss"], rel=1e-2)
+    assert second["start"] == "first"
+    with pytest.raises(ValueError, match="give --rank 4"):
+        train_adapter(model, train, test, tmp_path / "third", AdapterSettings(), start=tmp_path / "first", progress=said.append)
+
+
+def test_a_token_of_the_decision_counts_as_often_as_the_settings_say(tmp_path: Path) -> None:
+    model = load_model(tiny_model(tmp_path / "model", examples(4), vocab_size=VOCABULARY), torch.device("cpu"))
+    batch = batch_of(examples(3))
+    reasons = batch._replace(taught=batch.taught & ~batch.decision, decision=np.zeros_like(batch.decision))
+    decisions = batch._replace(taught=batch.decision)
+    with torch.no_grad():
+        loss, of_reasons, of_decisions = (float(taught_loss(model, one, torch.device("cpu"), 7.0)) for one in (batch, reasons, decisions))
+    counts = reasons.taught.sum(), 7 * decisions.taught.sum()
+    assert loss == pytest.approx((counts[0] * of_reasons + counts[1] * of_decisions) / sum(counts), rel=1e-5)
 
 
 def test_the_commands_dry_run_both_trainings_on_a_cpu(tmp_path: Path) -> None:
@@ -90,6 +117,7 @@ def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert one.about == other.about
         assert one.ids.tolist() == other.ids.tolist()
         assert one.taught.tolist() == other.taught.tolist()
+        assert one.decision.tolist() == other.decision.tolist()
     (tmp_path / "other").write_bytes(b"no examples")
     with pytest.raises(ExamplesError, match="no file of examples"):
         load(tmp_path / "other")

@@ -56,6 +56,26 @@ def test_a_rationale_is_true_with_the_prompt_s_numbers_under_their_names(rationa
     assert judge(rows)["rationales_true_to_the_prompt"][0] == float(true)
 
 
+@pytest.mark.parametrize(
+    ("rationale", "agrees"),
+    [
+        ("Momentum up: macd_hist 0.21 and ret_5 +120.3 are positive, rsi 56.1 leaves room.", True),
+        ("Momentum up: macd_hist 0.21 and ret_5 -120.3 are positive, rsi 56.1 leaves room.", False),
+        ("Momentum up: macd_hist 0.21 and ret_5 +120.3 are positive, rsi 66.1 leaves room.", False),
+        ("Momentum down: macd_hist -2.1 and ret_5 -99.0 are negative, rsi 31.0 is low.", True),
+        ("Mixed: macd_hist is 0.16 but ret_5 is -248.4, with rsi at 48.8.", True),
+        ("Mixed: macd_hist is 0.16 but ret_5 is +248.4, with rsi at 48.8.", False),
+        ("Unconfirmed: macd_hist is 0.16 and ret_5 +248.4, but rsi is 48.8.", True),
+        ("Oversold: rsi is 28.1 after a ret_5 of -12.0.", True),
+        ("Overbought: rsi is 28.1 after a ret_5 of -12.0.", False),
+        ("The trend is my friend.", False),
+    ],
+)
+def test_a_rationale_agrees_when_its_words_say_what_its_numbers_do(rationale: str, agrees: bool) -> None:  # noqa: FBT001 - a parameter
+    rows = [asked(number, f"abstain no\n{rationale}", taught="abstain", rule="abstain", made=None) for number in range(3)]
+    assert judge(rows)["rationales_agree_with_their_numbers"][0] == float(agrees)
+
+
 def test_an_answer_that_is_not_valid_counts_and_makes_nothing() -> None:
     rows = [asked(number, "perhaps", taught="buy", rule="buy", made=0.02) for number in range(30)]
     figures = judge(rows)

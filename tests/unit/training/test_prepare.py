@@ -31,7 +31,7 @@ async def test_decisions_on_the_shipped_stocks_become_examples_with_the_worker_s
     folders = await export_samples(
         tmp_path, tokenizer_file=None, chat_template=TEMPLATE, vision="none", shapes=(shape,), until_ms=UNTIL_MS, progress=said.append
     )
-    made = prepare(folders, tokenizer, TEMPLATE, Wanted(train=60, test=10, max_tokens=4_096), said.append)
+    made = prepare(folders, tokenizer, TEMPLATE, Wanted(train=[60], test=10, max_tokens=4_096), said.append)
     # Every prompt that was encoded here has the hash in the audit: none was left out for its ids.
     assert not [reason for reason in made.left_out if "ids" in reason or "words" in reason]
     assert len(list(of_part(made.examples, "train"))) == 60
@@ -40,6 +40,10 @@ async def test_decisions_on_the_shipped_stocks_become_examples_with_the_worker_s
     judged = [one for one in made.examples if one.about.paid is not None]
     assert judged
     for one in made.examples:
+        decision = tokenizer.decode(one.ids[one.decision])
+        first = {"buy": "buy", "sell": "sell"}.get(one.about.action, "hold" if one.about.kind == "flash" else "abstain")
+        assert first in decision.split('"')[3:4] if one.about.kind == "json" else decision.split()[0] == first
+        assert "." not in decision  # no rationale, which quotes numbers
         if one.about.kind in {"line", "json"}:
             text = tokenizer.decode(one.answer_ids[:-1])
             reader = AnswerReader(thinking=False)
@@ -58,16 +62,16 @@ async def test_decisions_on_the_shipped_stocks_become_examples_with_the_worker_s
 
 def test_what_is_no_export_is_refused_with_its_name(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(ServiceError, match=r"plain-train\.jsonl cannot be read"):
-        prepare([tmp_path], tokenizer, TEMPLATE, Wanted(1, 1, 512), lambda _line: None)
+        prepare([tmp_path], tokenizer, TEMPLATE, Wanted([1], 1, 512), lambda _line: None)
     (tmp_path / "plain-train.jsonl").write_text('{"id": 1}\n')
     with pytest.raises(ServiceError, match="is no export"):
-        prepare([tmp_path], tokenizer, TEMPLATE, Wanted(1, 1, 512), lambda _line: None)
+        prepare([tmp_path], tokenizer, TEMPLATE, Wanted([1], 1, 512), lambda _line: None)
 
 
 def test_a_template_that_cannot_end_an_answer_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     for part in ("train", "test"):
         (tmp_path / f"plain-{part}.jsonl").write_text("")
     with pytest.raises(ValueError, match="no token that ends an answer"):
-        prepare([tmp_path], tokenizer, "none", Wanted(1, 1, 512), lambda _line: None)
+        prepare([tmp_path], tokenizer, "none", Wanted([1], 1, 512), lambda _line: None)
     with pytest.raises(ValueError, match="expected one of minicpm4"):
-        prepare([tmp_path], tokenizer, "llama9", Wanted(1, 1, 512), lambda _line: None)
+        prepare([tmp_path], tokenizer, "llama9", Wanted([1], 1, 512), lambda _line: None)

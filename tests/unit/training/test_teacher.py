@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from services.training.teacher import Convictions, Facts, Row, teach
+from services.training.teacher import Facts, Row, TrackRecord, teach
 
 FACTS = "Facts: close=100.00 atr=2.00 rsi=56.1 ret_1=+12.0 ret_5=+120.3 macd_hist=0.21 bb_pos=0.80\n"
 
 
-def row(answer: str, made: float | None, *, facts: str = FACTS, source: str = "rules", name: str = "a") -> Row:
-    return Row(name, "2009-01-02", "AAPL.XNAS", "fast", "rules", f"bars\n{facts}Chart reader: absent.\nask\n", answer, source, "hash", made)
+def row(answer: str, made: float | None, *, facts: str = FACTS, source: str = "rules", name: str = "a", time: str = "2009-01-02") -> Row:
+    return Row(name, time, "AAPL.XNAS", "fast", "rules", f"bars\n{facts}Chart reader: absent.\nask\n", answer, source, "hash", made)
 
 
-EVEN = Convictions([])
+EVEN = TrackRecord([])
 
 
 def test_an_answer_that_paid_is_kept_with_the_reason_that_the_facts_give() -> None:
@@ -63,12 +63,40 @@ def test_a_hold_is_kept_and_an_abstention_is_given_its_reason() -> None:
     )
 
 
+def judged(count: int, lost: float) -> list[Row]:
+    """Return as many positions of one kind on as many days, three of four of which made 0.01 and the others `lost`."""
+    return [row("buy 50 10 3 -25 20\nx", 0.01 if day % 4 else lost, name=str(day), time=f"day {day}") for day in range(count)]
+
+
 def test_a_conviction_is_how_often_such_answers_paid() -> None:
-    rows = [row("buy 50 10 3 -25 20\nx", 0.01 if number % 4 else -0.01, name=str(number)) for number in range(40)]
-    convictions = Convictions.of(rows)
-    assert convictions.percent(("buy", "momentum", "1")) == 75
-    assert convictions.percent(("sell", "momentum", "1")) == 75  # none counted: all that were judged
+    record = TrackRecord.of(judged(40, -0.01))
+    assert record.percent(("buy", "momentum", "1")) == 75
+    assert record.percent(("sell", "momentum", "1")) == 75  # none counted: all that were judged
     assert EVEN.percent(("buy",)) == 50
+
+
+def test_the_same_position_in_prompts_of_several_lengths_counts_once() -> None:
+    rows = judged(40, -0.01)
+    assert TrackRecord.of([*rows, *(one for one in rows if one.return_net == -0.01)]).percent(("buy",)) == 75
+
+
+def test_teacher_kind_keeps_a_losing_position_of_a_kind_that_made_money() -> None:
+    taught = teach([row("buy 50 10 3 -25 20\nx", -0.01)], TrackRecord.of(judged(40, -0.02)), "kind")
+    assert taught is not None
+    assert (taught.line, taught.paid, taught.return_net) == ("buy 75 10 3 -25 20", False, -0.01)
+    assert taught.rationale.startswith("Momentum up: macd_hist 0.21")
+
+
+def test_teacher_kind_abstains_from_a_winning_position_of_a_kind_that_lost_money() -> None:
+    taught = teach([row("buy 50 10 3 -25 20\nx", 0.01)], TrackRecord.of(judged(40, -0.04)), "kind")
+    assert taught is not None
+    assert (taught.action, taught.rule, taught.paid) == ("abstain", "buy", True)
+
+
+def test_teacher_kind_judges_a_position_that_was_never_filled() -> None:
+    taught = teach([row("buy 50 10 3 -25 20\nx", None)], TrackRecord.of(judged(40, -0.02)), "kind")
+    assert taught is not None
+    assert (taught.action, taught.paid) == ("buy", None)
 
 
 def test_facts_are_read_as_the_prompt_writes_them() -> None:
