@@ -27,16 +27,12 @@ for server in llama:30001 minicpm:30002 eagle:30003; do ready "${server%:*}" "${
 measure() { python3 -m benchmarks.gpu.real_model "$@" --examples "$EXAMPLES" --results "$OUT/real-model.json"; }
 measure greedy --llama http://127.0.0.1:30001 --minicpm http://127.0.0.1:30002 --eagle http://127.0.0.1:30003
 say "greedy answers are compared"
-# On cores that the servers do not need.
-OMP_NUM_THREADS=${REFERENCE_THREADS:-10} measure reference --model "$LLAMA" --budget-s "$(( $(left) - 20 ))" > "$OUT/reference.log" 2>&1 &
-REFERENCE_PID=$!
+timeout "$(( $(left) > 150 ? $(left) - 90 : 60 ))" python3 -c 'from services.cli.model import app; app()' eval "$EXAMPLES" --url http://127.0.0.1:30003 --kind sglang \
+  --tokenizer-file "$LLAMA/tokenizer.json" --count "${COUNT:-600}" --at-once 8 --out "$OUT/real-model-answers.json"
+say "the worker's questions are answered"
 measure speed --minicpm http://127.0.0.1:30002 --eagle http://127.0.0.1:30003
 say "speed is measured"
-timeout "$(( $(left) > 120 ? $(left) - 90 : 30 ))" python3 -c 'from services.cli.model import app; app()' eval "$EXAMPLES" --url http://127.0.0.1:30003 --kind sglang \
-  --tokenizer-file "$LLAMA/tokenizer.json" --count "${COUNT:-1200}" --at-once 8 --out "$OUT/real-model-answers.json"
-say "the worker's questions are answered"
 stop llama; stop minicpm; stop eagle
-wait "$REFERENCE_PID"
-tail -n 2 "$OUT/reference.log"
-rm -f "$OUT"/llama.log "$OUT"/minicpm.log "$OUT"/reference.log
+measure reference --model "$LLAMA" --budget-s "$(( $(left) - 15 ))"
+rm -f "$OUT"/llama.log "$OUT"/minicpm.log
 say "the real model is over"

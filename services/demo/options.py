@@ -17,8 +17,8 @@ class Options:
     """One field an option."""
 
     symbols: Annotated[str, Option(help="Comma-separated stocks of AAPL, FB, GOOG, IBM, MSFT.")] = "AAPL,FB,GOOG,IBM,MSFT"
-    # Of two symbols, so 32 decisions: a quiet core takes some two seconds for each.
-    model_bars: Annotated[int, Option(min=0, help="Bars a symbol in the act of the real model; 0 leaves the act out.")] = 16
+    # Of two symbols, so 24 decisions: two quiet cores take some three seconds for each.
+    model_bars: Annotated[int, Option(min=0, help="Bars a symbol in the act of the real model; 0 leaves the act out.")] = 12
     bars: Annotated[int, Option(min=1, help="Bars a symbol in the paced phase.")] = 36
     pace: Annotated[float, Option(min=0.01, help="Bars a second a symbol.")] = 1.5
     start: Annotated[

@@ -114,6 +114,8 @@ class Screen:
         if signal is not None and audit.outcome is Outcome.PUBLISHED:
             action, _, rest = signal_sentence(signal, audit).partition(" ")
             self.line(Text.assemble(day, (action, f"bold {_ACTION_STYLES[signal.action]}"), f" {rest}"))
+            if result.act.name == MODEL_ACT and (why := (audit.answer or "").partition("\n")[2]):
+                self.line(f"           why: {why}", "italic")
         elif kind not in self._shown:
             self._shown.add(kind)
             sentence = f"{audit.symbol} {ending_sentence(audit)} (further ones are only counted)"
@@ -159,7 +161,7 @@ def opening(engine: EngineInfo, act: str) -> tuple[str, str]:
     what = f"load, burst, outage and recovery, with {engine.model}"
     if act == MODEL_ACT:
         what = f"a real model decides: {engine.model} on this machine's CPU, through llama.cpp"
-        who = f"DEMO: {engine.model} answers, a real language model that never learned to trade"
+        who = f"DEMO: {engine.model} answers, a small language model that learned to follow chart setups and has no edge"
     elif engine.source == "llm":
         who = f"DEMO: the model behind {engine.name} answers"
     else:

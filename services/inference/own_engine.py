@@ -9,7 +9,7 @@ from typing import Any, Final
 from services.core.settings import Settings
 from services.inference.child_server import ChildServer
 from services.inference.local.process import LocalEngine
-from services.inference.local.weights import fetch
+from services.inference.local.weights import adapted, fetch, shipped_adapter
 from services.inference.simulator.__main__ import LISTENING
 
 _READY_S: Final = 30.0
@@ -48,10 +48,13 @@ class OwnEngine:
 
 
 def local_model(*, symbols: int, context_tokens: int) -> OwnEngine:
-    """Return SmolLM2-135M on this machine's CPU, for `symbols` prompts of `context_tokens` with their answers; it fetches its weights."""
+    """Return SmolLM2-135M with the shipped adapter on this machine's CPU, for `symbols` prompts of `context_tokens` with their answers.
+
+    It fetches its weights.
+    """
 
     def prepare(note: Note) -> tuple[ChildServer, dict[str, Any]]:
-        weights = fetch(note)
+        weights = adapted(fetch(note), shipped_adapter(), note)
         # Without room for next prefixes: sending one ahead takes the CPU 15 s.
         server = LocalEngine(weights, symbols=symbols, ahead=False, context_tokens=context_tokens)
         return server, {"kind": "llamacpp", "tokenizer_file": weights.tokenizer, "chat_template": weights.chat_template}

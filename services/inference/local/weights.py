@@ -78,6 +78,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aquiline" / "models"
 
 
+def shipped_adapter() -> Path:
+    """Return the folder of the adapter that ships with the package."""
+    return Path(str(files("services.inference.local"))) / "smollm2-aquiline" / "adapter"
+
+
 def cached(folder: Path | None = None) -> Weights | None:
     """Return the weights when the cache holds them, None before they were fetched."""
     found = weights_in(folder or cache_folder())
@@ -123,6 +128,9 @@ def adapted(weights: Weights, adapter: Path, say: Say) -> Weights:
         loras = lora_of(adapter)
         digest = _sha256(adapter / "adapter_model.safetensors")[:12]
         target = weights.gguf.with_name(f"{weights.model}-{digest}.Q8_0.gguf")
+        wanted = weights.model_copy(update={"gguf": target, "model": f"{weights.model}-{digest}"})
+        if target.is_file():
+            return wanted  # without the lock: an image holds the weights on a file system that nobody can write
         with _alone(weights.gguf.parent):
             if not target.is_file():
                 original = weights.gguf.with_name(Path(read_lock().member).name)
@@ -137,7 +145,7 @@ def adapted(weights: Weights, adapter: Path, say: Say) -> Weights:
         raise LocalEngineError(str(error)) from error
     except OSError as error:
         raise LocalEngineError(f"the adapted weights cannot be written beside {weights.gguf}: {error}; free some 150 MB there") from error
-    return weights.model_copy(update={"gguf": target, "model": f"{weights.model}-{digest}"})
+    return wanted
 
 
 def weights_in(folder: Path) -> Weights:

@@ -57,10 +57,12 @@ def test_the_banner_says_simulator_unless_a_model_answers() -> None:
     assert all("advice" in text for text in banners.values())
 
 
-def test_the_banner_of_the_real_model_says_that_it_never_learned_to_trade() -> None:
+def test_the_banner_of_the_real_model_says_that_it_has_no_edge() -> None:
     info = EngineInfo("llamacpp@x", "llm", "SmolLM2-135M-Instruct")
     what, banner = opening(info, MODEL_ACT)
-    assert banner.startswith("DEMO: SmolLM2-135M-Instruct answers, a real language model that never learned to trade")
+    assert banner.startswith(
+        "DEMO: SmolLM2-135M-Instruct answers, a small language model that learned to follow chart setups and has no edge"
+    )
     assert what.startswith("a real model decides: SmolLM2-135M-Instruct")
     assert opening(info, LOAD_ACT)[0].startswith("load, burst, outage and recovery")
 
