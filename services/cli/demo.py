@@ -19,11 +19,12 @@ def demo(**options: Any) -> None:
     """Play real stocks through the services that also run against Kafka and a GPU, and show every signal.
 
     The demo needs no broker, no Redis and no GPU: the bus is inside this process. In its **first act** a real language model of 135
-    million parameters decides, on this machine's CPU: it follows chart setups and says why, without an edge. In its **second act** a simulator stands in for an engine on a GPU and shows load, a burst, an outage and the recovery: it has
-    a real prefix cache and the timing of a GPU that was measured, and its answers come from fixed rules. The demo ends by itself after
-    some two minutes and writes `demo-report.json`, `demo-signals.jsonl`, `demo-audit.jsonl` and the log that it played,
-    `demo-log.jsonl.gz`, to the working directory; `aquiline replay --verify demo-audit.jsonl` checks the audit against the log. Exit
-    status: 0, or 1 when a closing check fails. Ctrl-C publishes no more bars, drains and reports.
+    million parameters decides, on this machine's CPU: it follows chart setups and says why, without an edge. In its **second act** a
+    simulator stands in for an engine on a GPU and shows load, a burst, an outage and the recovery: it has a real prefix cache and the
+    timing of a GPU that was measured, and its answers come from fixed rules. The demo ends by itself after some two minutes and writes
+    `demo-report.json`, `demo-signals.jsonl`, `demo-audit.jsonl` and the log that it played, `demo-log.jsonl.gz`, to the working
+    directory; `aquiline replay --verify demo-audit.jsonl` checks the audit against the log. Exit status: 0, or 1 when a closing check
+    fails. Ctrl-C publishes no more bars, drains and reports.
 
     **Only an engine that is too slow for its bars:**
 
