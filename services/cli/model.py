@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -67,7 +67,8 @@ def prepare(
     test: Annotated[int, typer.Option(min=1, help="Most test examples of each export.")] = 400,
     max_tokens: Annotated[int, typer.Option(min=256, help="Longer examples are left out.")] = 8_192,
     teacher: Annotated[
-        str, typer.Option(help="`outcome`: keep positions that made money; `kind`: keep those of kinds that made money on average.")
+        Literal["outcome", "kind"],
+        typer.Option(help="`outcome`: keep positions that made money; `kind`: keep those of kinds that made money on average."),
     ] = "outcome",
     seed: Annotated[int, typer.Option(help="Decides which examples are taken.")] = 0,
 ) -> None:
@@ -82,8 +83,6 @@ def prepare(
     from services.training.prepare import Wanted, made_with  # noqa: PLC0415
     from services.training.prepare import prepare as make  # noqa: PLC0415
 
-    if teacher not in ("outcome", "kind"):
-        raise typer.BadParameter(f"{teacher!r} is neither outcome nor kind", param_hint="--teacher")
     tokenizer = load_tokenizer(EngineSettings(tokenizer_file=tokenizer_file))
     try:
         made = make(exports, tokenizer, chat_template, Wanted(train, test, max_tokens, seed, teacher), say)

@@ -112,9 +112,11 @@ def _load(adapted: Any, folder: Path, rank: int) -> None:
     found = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     if found != rank:
         raise ValueError(f"the adapter in {folder} has rank {found} and --rank is {rank}: give --rank {found}")
-    unmatched = peft.set_peft_model_state_dict(adapted, load_file(str(folder / "adapter_model.safetensors"))).unexpected_keys
-    if unmatched:
-        raise ValueError(f"the adapter in {folder} changes {unmatched[0]}, which the model does not have: it was trained on another model")
+    loaded: Any = peft.set_peft_model_state_dict(adapted, load_file(str(folder / "adapter_model.safetensors")))
+    if loaded.unexpected_keys:
+        raise ValueError(
+            f"the adapter in {folder} changes {loaded.unexpected_keys[0]}, which the model does not have: it was trained on another model"
+        )
 
 
 def load_model(folder: Path, device: torch.device) -> Any:

@@ -31,7 +31,8 @@ PATIENCE_MS = 300_000
 
 
 def test_the_shipped_weights_are_those_of_their_checksums_and_small() -> None:
-    listed = dict(reversed(line.split()) for line in (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines())
+    lines = (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    listed = {name: digest for digest, name in map(str.split, lines)}
     stored = [file for room in ("adapter", "draft") for file in (SHIPPED / room).iterdir()]
     assert listed == {str(file.relative_to(SHIPPED)): hashlib.sha256(file.read_bytes()).hexdigest() for file in stored}
     assert sum(file.stat().st_size for file in stored) < 24_000_000
