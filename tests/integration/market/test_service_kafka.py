@@ -17,7 +17,7 @@ from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.folding.disposition import Disposition
 from services.core.settings import BusSettings
-from tests.unit.core.folding.desk import PARTITIONS, TOPICS, until
+from tests.unit.core.folding.desk import PARTITIONS, TOPICS
 from tests.unit.market.build import MODE
 from tests.unit.market.service_spec import Desk, MarketServiceSpec, expected, market
 
@@ -50,10 +50,12 @@ class TestOnKafka(MarketServiceSpec):
         await producer.abort_transaction()
         await producer.stop()
         reader = await desk.bus.reader(client_id="watch")
-        ends = await reader.end_offsets([TopicPartition(TOPICS[Topic.CANDLES], number) for number in range(PARTITIONS)])
+        partitions = [TopicPartition(TOPICS[Topic.CANDLES], number) for number in range(PARTITIONS)]
+        async with desk.running() as service, asyncio.timeout(60):
+            # The broker answers an abort before its markers are on the log: the ends are behind what is aborted only after that.
+            while sum((ends := await reader.end_offsets(partitions)).values()) <= 2 * len(candles) or service._finished() != ends:  # noqa: ASYNC110 - a log to look at
+                await asyncio.sleep(0.02)
         await reader.close()
-        async with desk.running() as service:
-            await until(lambda: service._finished() == ends)
         assert await desk.features() == expected(candles)
         assert service.counts.dispositions == {Disposition.FOLDED: len(candles)}
 

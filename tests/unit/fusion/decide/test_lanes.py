@@ -205,7 +205,7 @@ class Schedule(RuleBasedStateMachine):
             for one in list(self.running.values()):
                 self.lanes.finish(self.running.pop(one.lane))
                 self.ended(one, "finished")
-            self.line_up()
+                self.line_up()
         assert len(self.ends) == self.offered
         assert self.lanes._lanes == {}
 
