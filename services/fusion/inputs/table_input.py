@@ -5,6 +5,7 @@ A prompt shows the state of a table as of one offset, so that it stays a functio
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Generic, TypeVar
 
@@ -18,7 +19,7 @@ M = TypeVar("M", bound=Message)
 CountTokens = Callable[[str], int]
 
 
-class TableInput(Generic[M]):
+class TableInput(ABC, Generic[M]):
     """One input's state. What follows from it depends on the records folded alone, in the order of their offsets."""
 
     name: ClassVar[str]
@@ -33,26 +34,26 @@ class TableInput(Generic[M]):
     def begin(self, end_offset: int) -> None:
         """Take in that the topic has been read up to its end, `end_offset`."""
 
+    @abstractmethod
     def event_ms(self, message: M) -> int:
         """Return the event time of a record."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fold(self, message: M, record: Record) -> None:
         """Take a message in."""
-        raise NotImplementedError
 
     def remove(self, symbol: str, record: Record) -> bool:
         """Take in a record without a value; return False when the input has none."""
         del symbol, record
         return False
 
+    @abstractmethod
     def ref(self, symbol: str) -> OffsetRef | None:
         """Return the last record that concerns `symbol`, None when there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text(self, book: Book, interval: str, tokens: CountTokens) -> str:
         """Return what the tail of a prompt on the last bar of `interval` says: whole lines, or nothing. `tokens` counts a text's."""
-        raise NotImplementedError
 
     def rejection(self, symbol: str, now_ms: int) -> Rejection | None:
         """Return why nothing is decided on `symbol` now, None when the input says nothing against it."""
