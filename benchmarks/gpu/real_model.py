@@ -21,13 +21,15 @@ from services.fusion.decide.answer import answer_regex
 from services.training.examples import Example, load, of_part
 
 SHAPES = ("1k", "2k", "4k", "8k")
+LONGEST = "full"
+"""Asked for speed and acceptance alone: no training prompt was as long."""
 HELD_OUT = 100
 ANSWER_TOKENS = 88
 
 
-def held_out(file: Path, count: int, shapes: Sequence[str] = SHAPES) -> list[Example]:
+def held_out(files: Sequence[Path], count: int, shapes: Sequence[str] = SHAPES) -> list[Example]:
     """Return `count` test prompts, as many of each shape, spread over the test years."""
-    test = list(of_part(load(file)[0], "test"))
+    test = [one for file in files for one in of_part(load(file)[0], "test")]
     chosen = []
     for shape in shapes:
         of_shape = sorted((one for one in test if one.about.shape == shape), key=lambda one: (one.about.time, one.about.symbol))
@@ -102,8 +104,10 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure answers under the worker's grammar by prompt length, the prompt cached, one at a time and eight at once."""
     servers = {"plain": Server(arguments.minicpm), "eagle3": Server(arguments.eagle)}
     rows = []
-    for shape in ("1k", "2k", "4k", "8k"):
+    for shape in (*SHAPES, LONGEST):
         examples = held_out(arguments.examples, 24, (shape,))
+        if not examples:
+            continue
         for name, server in servers.items():
             for one in examples:
                 ask(server, one, regex=True)
@@ -188,7 +192,7 @@ def main() -> None:
     parts: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"greedy": greedy, "speed": speed, "reference": reference}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=parts)
-    parser.add_argument("--examples", type=Path, required=True)
+    parser.add_argument("--examples", type=Path, nargs="+", required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--llama")
     parser.add_argument("--minicpm")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SmolLM2 with the shipped adapter and draft on stock SGLang: in Llama's form, in MiniCPM's form through the plug-in, and that with EAGLE3. Greedy
 # answers of the three beside transformers on the CPU, acceptance and speed by prompt length, and the worker's own questions under its grammar.
-# LLAMA is the model's folder with the adapter merged in, HEAD that of the draft, EXAMPLES the file of `aquiline model prepare`.
+# LLAMA is the model's folder with the adapter merged in, HEAD that of the draft, EXAMPLES the file of `aquiline model prepare`, and LONGEST,
+# where there is one, a second such file with prompts as long as the model can read.
 # Results: $OUT/real-model.json, $OUT/real-model-answers.json. Ends within 8 minutes.
 source "$(dirname "$0")/common.sh"
 begin "${RUN_S:-470}"
@@ -24,7 +25,7 @@ start eagle 30003 --model-path "$GPU_ROOT/minicpm" --mem-fraction-static 0.5 --s
   --speculative-draft-model-path "$HEAD" --speculative-num-steps 3 --speculative-eagle-topk 1 --speculative-num-draft-tokens 4
 for server in llama:30001 minicpm:30002 eagle:30003; do ready "${server%:*}" "${server#*:}" $(( $(left) - 150 )) || FAILED=1; done
 
-measure() { python3 -m benchmarks.gpu.real_model "$@" --examples "$EXAMPLES" --results "$OUT/real-model.json"; }
+measure() { python3 -m benchmarks.gpu.real_model "$@" --examples "$EXAMPLES" ${LONGEST:+"$LONGEST"} --results "$OUT/real-model.json"; }
 measure greedy --llama http://127.0.0.1:30001 --minicpm http://127.0.0.1:30002 --eagle http://127.0.0.1:30003
 say "greedy answers are compared"
 timeout "$(( $(left) > 150 ? $(left) - 90 : 60 ))" python3 -c 'from services.cli.model import app; app()' eval "$EXAMPLES" --url http://127.0.0.1:30003 --kind sglang \

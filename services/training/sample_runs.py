@@ -39,8 +39,9 @@ SHAPES: Final = (
     Shape("weekly", "1d,1w", 35, 32),
     Shape("4k", "1d", 64, 40),
     Shape("8k", "1d", 150, 40),
+    Shape("full", "1d", 192, 14),
 )
-"""1,000 to 8,000 tokens; `2k` is what the demo's real model reads."""
+"""1,000 to 8,000 tokens; `2k` is what the demo's real model reads, `full` as much as SmolLM2 can."""
 _SLOW_WINDOW_BARS: Final = 24
 
 
