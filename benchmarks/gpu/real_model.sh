@@ -29,11 +29,11 @@ measure() { python3 -m benchmarks.gpu.real_model "$@" --examples "$EXAMPLES" ${L
 measure greedy --llama http://127.0.0.1:30001 --minicpm http://127.0.0.1:30002 --eagle http://127.0.0.1:30003
 say "greedy answers are compared"
 timeout "$(( $(left) > 150 ? $(left) - 90 : 60 ))" python3 -c 'from services.cli.model import app; app()' eval "$EXAMPLES" --url http://127.0.0.1:30003 --kind sglang \
-  --tokenizer-file "$LLAMA/tokenizer.json" --count "${COUNT:-600}" --at-once 8 --out "$OUT/real-model-answers.json"
-say "the worker's questions are answered"
+  --tokenizer-file "$LLAMA/tokenizer.json" --count "${COUNT:-600}" --at-once 8 --out "$OUT/real-model-answers.json" && say "the worker's questions are answered" || FAILED=1
 measure speed --minicpm http://127.0.0.1:30002 --eagle http://127.0.0.1:30003
 say "speed is measured"
 stop llama; stop minicpm; stop eagle
 measure reference --model "$LLAMA" --budget-s "$(( $(left) - 15 ))"
 rm -f "$OUT"/llama.log "$OUT"/minicpm.log
 say "the real model is over"
+exit "${FAILED:-0}"
