@@ -8,10 +8,11 @@ import shutil
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from services.strategy.catalogue import BarColumn
 from services.strategy.model import NAME_PATTERN, TABLES, Fact, FeatureColumn, Strategy
 
 TOML: Final = "strategy.toml"
@@ -31,6 +32,8 @@ class StrategyError(ValueError):
 
 def read(folder: Path) -> Strategy:
     """Return the strategy in `folder`; raise StrategyError."""
+    if folder.name in {TOML, INSTRUCTIONS, FEATURES} and folder.is_file():
+        raise StrategyError(f"{folder} is a file of a strategy; name its folder, {folder.parent}")
     if not folder.is_dir():
         raise StrategyError(f"{folder} is not a folder; `aquiline strategy new {folder.name or 'NAME'}` makes one")
     toml_file, text_file = folder / TOML, folder / INSTRUCTIONS
@@ -60,10 +63,13 @@ def new(folder: Path, name: str) -> None:
         raise StrategyError(
             f"the name {name!r} is not of the form my-strategy: small letters, digits and hyphens, at most 32, a letter first"
         )
-    folder.mkdir(parents=True)
-    for file in sorted(TEMPLATE.iterdir()):
-        if file.is_file():
-            (folder / file.name).write_text(file.read_text(encoding="utf-8").replace('"NAME"', f'"{name}"'), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True)
+        for file in sorted(TEMPLATE.iterdir()):
+            if file.is_file():
+                (folder / file.name).write_text(file.read_text(encoding="utf-8").replace('"NAME"', f'"{name}"'), encoding="utf-8")
+    except OSError as error:
+        raise StrategyError(f"{folder} cannot be written: {error.strerror}; choose a folder that you may write to") from error
 
 
 def copy(folder: Path, to: Path) -> None:
@@ -75,9 +81,13 @@ def copy(folder: Path, to: Path) -> None:
 
 def _text(file: Path) -> str:
     try:
+        # Anything else than a file, such as a named pipe, may never end.
+        if file.exists() and not file.is_file():
+            raise StrategyError(f"{file} is not a file; a strategy is a folder with the text files {TOML} and {INSTRUCTIONS}")
         if file.stat().st_size > _MAX_BYTES:
             raise StrategyError(f"{file} has {file.stat().st_size:,} bytes; at most {_MAX_BYTES:,} are read")
-        return file.read_text(encoding="utf-8")
+        # Some editors begin a text file with a byte order mark.
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise StrategyError(f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
@@ -96,16 +106,26 @@ def _sentences(error: ValidationError, toml_file: Path, text_file: Path) -> list
             sentence = f"{file}: {where} is no key of a strategy{f'; did you mean {near[0]}?' if near else ''}"
         elif item["type"] == "missing":
             sentence = f"{file}: {where} is missing"
+        elif item["type"] == "literal_error" and loc[0] == "columns" and isinstance(item["input"], str):
+            near = difflib.get_close_matches(item["input"], _COLUMNS, n=1)
+            sentence = (
+                f"{file}: {where} = {item['input']!r}: no such column{f', did you mean {near[0]!r}?' if near else ';'} expected one of "
+                f"{', '.join(map(repr, _COLUMNS))}, or a feature of your own as a table with feature, label and unit"
+            )
         elif where == "instructions" or not where or isinstance(item["input"], dict):
             sentence = f"{file}: {f'{where}: ' if where and where != 'instructions' else ''}{message}"
         else:
             sentence = f"{file}: {where} = {item['input']!r}: {message}"
         # A column that is neither a name of the catalogue nor a table is told of both.
         found.setdefault(f"{file}:{where}", sentence)
-    return list(found.values())
+    sentences = list(found.values())
+    more = len(sentences) - _MOST_SENTENCES
+    return sentences if more <= 0 else [*sentences[:_MOST_SENTENCES], f"{more} more of the kind"]
 
 
-_LITERAL: Final = "literal['open','high','low','close','volume','rsi']"
+_COLUMNS: Final = get_args(BarColumn)
+_LITERAL: Final = f"literal[{','.join(map(repr, _COLUMNS))}]"
+_MOST_SENTENCES: Final = 8
 
 
 def _keys() -> list[str]:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -24,11 +21,10 @@ from numpy.typing import NDArray
 from services.strategy.catalogue import BOOK_FACTS, FEATURE_UNITS
 from services.strategy.folder import StrategyError
 from services.strategy.model import HookNames, Strategy
+from services.strategy.user_code import UserCodeError, run_user_code
 
 GROUPS: Final = {"facts": "aquiline.facts", "triggers": "aquiline.triggers", "guards": "aquiline.guards"}
 """The entry point group of each kind of hook."""
-CPU_LIMIT_MS: Final = 50
-"""A hook that computes for longer is interrupted: it runs between two records, and every other symbol waits."""
 WALL_LIMIT_MS: Final = 250
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _MAX_REASON: Final = 300
@@ -182,7 +178,7 @@ def _loaded(kind: str, name: str) -> Any:
         )
     try:
         hook = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StrategyError(f"hooks.{kind}: {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(hook):
         raise StrategyError(f"hooks.{kind}: {name!r} is {entry.value}, which is not a function")
@@ -192,46 +188,10 @@ def _loaded(kind: str, name: str) -> Any:
 def _called(name: str, call: Callable[[], Result]) -> Result:
     started = time.monotonic()
     try:
-        with _cpu_limit():
-            made = call()
-    except _TookTooLongError:
-        raise HookError(f"the hook {name} was interrupted after {CPU_LIMIT_MS} ms of computing") from None
-    except Exception as error:
-        raise HookError(f"the hook {name} raised {type(error).__name__}: {error}") from error
+        made = run_user_code(call)
+    except UserCodeError as error:
+        raise HookError(f"the hook {name} {error}") from error
     took_ms = (time.monotonic() - started) * 1_000
     if took_ms > WALL_LIMIT_MS:
         raise HookError(f"the hook {name} took {took_ms:.0f} ms; at most {WALL_LIMIT_MS} are allowed")
     return made
-
-
-class _TookTooLongError(BaseException):
-    """Not an Exception, so that a hook's own `except Exception` does not catch it."""
-
-
-_running = False
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    del signum, frame
-    # Python runs this between two instructions of the main thread: a hook that has just returned is not interrupted.
-    if _running:
-        raise _TookTooLongError
-
-
-@contextmanager
-def _cpu_limit() -> Iterator[None]:
-    """Interrupt the block after CPU_LIMIT_MS of computing; elsewhere than in the main thread, where no signal comes, do nothing."""
-    global _running  # noqa: PLW0603 - a signal's handler has no other way to know
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGVTALRM, _interrupt)
-    try:
-        _running = True
-        # Again and again: a hook that swallows the first interruption gets another.
-        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_LIMIT_MS / 1_000, CPU_LIMIT_MS / 1_000)
-        yield
-    finally:
-        _running = False
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)

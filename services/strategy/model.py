@@ -90,8 +90,8 @@ class Strategy(Section):
     guard: Guard = Guard()
     notes: Notes = Notes()
     hooks: HookNames = HookNames()
-    instructions: Annotated[str, Field(min_length=1, max_length=MAX_INSTRUCTIONS)]
-    """The task in the user's words. Legend and answer contract follow it."""
+    instructions: str
+    """The task in the user's words, at most MAX_INSTRUCTIONS characters. Legend and answer contract follow it."""
 
     @property
     def feature_columns(self) -> tuple[str, ...]:
@@ -149,6 +149,8 @@ class Strategy(Section):
             raise ValueError(f"the text holds the control characters {', '.join(map(repr, odd))}; remove them")
         if not text.strip():
             raise ValueError("the text is empty; say what the model is to decide")
+        if len(text) > MAX_INSTRUCTIONS:
+            raise ValueError(f"the text has {len(text):,} characters; at most {MAX_INSTRUCTIONS:,} are allowed, as every prompt holds them")
         return text.strip() + "\n"
 
     @field_validator("columns")

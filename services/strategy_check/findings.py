@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from services.core.tokenizer import Tokenizer
 from services.fusion.prompt.version import version_of
 from services.inference.simulator.timing import Calibration
 from services.market.own_features import FeatureFunction
-from services.strategy.catalogue import FEATURE_UNITS
+from services.strategy.catalogue import BOOK_FACTS, FEATURE_UNITS
 from services.strategy.folder import FEATURES
 from services.strategy.hooks import Hooks
 from services.strategy_check.prompt_preview import PromptPreview, features_of, preview
@@ -111,7 +112,13 @@ def _notes(settings: Settings, prompt: PromptPreview, own: FeatureFunction | Non
     if strategy.hooks.triggers and settings.fusion.trigger_on_closed_bar:
         yield "hooks.triggers are not asked, as every closed bar triggers: set trigger_on_closed_bar = false in [triggers]"
     foreign = [name for name in strategy.shown_features if name not in FEATURE_UNITS and name not in made]
-    unmade = [name for name in foreign if name not in prompt.facts]
-    if unmade:
+    computed = [name for name in prompt.view.features if name not in FEATURE_UNITS]
+    for name in (one for one in foreign if one not in prompt.facts):
+        near = difflib.get_close_matches(name, [*FEATURE_UNITS, *BOOK_FACTS, *computed, *made], n=1)
         where = f"{FEATURES} does not compute it" if own is not None else f"there is no {FEATURES}"
-        yield f"{', '.join(unmade)}: {where}, and services/market does not publish it; a producer of your own has to, or it stays unknown"
+        yield (
+            f"{name}: {where}, and services/market does not publish it{f' (did you mean {near[0]}?)' if near else ''}; a producer of your "
+            "own has to, or it stays unknown"
+        )
+    if unshown := [name for name in computed if name not in strategy.shown_features]:
+        yield f"{FEATURES} computes {', '.join(unshown)}, which neither [[facts]] nor columns name: prompts do not show it"

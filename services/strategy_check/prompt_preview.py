@@ -15,8 +15,9 @@ from services.fusion.prompt.layout import visible
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.view import view_of
 from services.market.own_features import FeatureFunction, load_features
-from services.strategy.folder import FEATURES
+from services.strategy.folder import FEATURES, StrategyError
 from services.strategy.hooks import BookView
+from services.strategy_check.feature_errors import feature_errors
 from services.strategy_check.sample_book import sample_book
 
 
@@ -39,10 +40,12 @@ class PromptPreview:
 
 
 def features_of(folder: Path | None) -> FeatureFunction | None:
-    """Return the features of a strategy's own folder, None where it has none; raise SettingsError when they cannot be used."""
-    if folder is None or not (folder / FEATURES).is_file():
+    """Return the features of a strategy's own folder, None where it has none; raise SettingsError or StrategyError for unusable ones."""
+    if folder is None or not (file := folder / FEATURES).is_file():
         return None
-    return load_features(folder / FEATURES)
+    for error in feature_errors(file):
+        raise StrategyError(error)
+    return load_features(file)
 
 
 async def preview(settings: Settings, tokenizer: Tokenizer, own: FeatureFunction | None, *, end_of_epoch: bool = False) -> PromptPreview:

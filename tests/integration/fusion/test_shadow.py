@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from deploy.local import LocalKafka, LocalRedis
-from schemas import HaltState, RunMode
+from schemas import Action, CancelReason, HaltState, Outcome, RunMode
 from services.core.settings import load
 from services.core.topic_admin import ensure_topics
+from services.fusion.prompt.version import version_of
+from services.strategy.folder import INSTRUCTIONS, TOML
+from services.strategy.folder import new as new_strategy
+from services.strategy.model import STRATEGY_SETTINGS
 from tests.integration.fusion.command import aquiline
 from tests.integration.fusion.engines import Reply, ScriptedEngine
 from tests.integration.fusion.feed import SYMBOLS
@@ -21,6 +27,7 @@ from tests.integration.fusion.worker import Worker
 
 pytestmark = pytest.mark.integration
 
+SELL = '{"action":"sell","conviction":60,"horizon":5,"entry":-2,"stop":12,"target":-25,"rationale":"as told"}'
 BUY = '{"action":"buy","conviction":60,"horizon":5,"entry":2,"stop":-12,"target":25,"rationale":"as told"}'
 HALTED = SYMBOLS[0]
 GOING = len(SYMBOLS) - 1
@@ -28,8 +35,16 @@ CLOSE_LOOK = ("--min-pairs", "5", "--min-minutes", "0", "--max-slower", "1000", 
 """A few bars on a busy machine are held to less than a day is."""
 
 
+PATIENT = {"max_staleness_ms": 600_000, "entry_validity_ms": {"1m": 600_000}}
+"""Signals are still open when a worker has restarted on a busy machine."""
+
+
 async def _buys(reply: Reply) -> None:
     await reply.send(BUY, "stop")
+
+
+async def _sells(reply: Reply) -> None:
+    await reply.send(SELL, "stop")
 
 
 async def test_a_candidate_runs_beside_live_and_is_compared_promoted_and_rolled_back(
@@ -90,6 +105,77 @@ async def test_a_candidate_runs_beside_live_and_is_compared_promoted_and_rolled_
         finally:
             await theirs.close()
             await site.close()
+
+
+async def test_a_strategy_of_ones_own_runs_beside_live_and_takes_its_place_without_a_signal_doubled_or_left_standing(
+    fusion_kafka: LocalKafka, redis_server: LocalRedis, tmp_path: Path
+) -> None:
+    async with ScriptedEngine().serving() as old, ScriptedEngine().serving() as new:
+        old.good, new.good = _buys, _sells  # type: ignore[method-assign]
+        site = Site(tmp_path, fusion_kafka.url, redis_server.url, old.url, RunMode.LIVE)
+        await site.open()
+        await _shadow_topics(site)
+        theirs = Logs(site.bus, RunMode.SHADOW, PARTITIONS)
+        await theirs.open()
+        try:
+            live = site.worker("live", fusion=PATIENT)
+            shadow = Worker(tmp_path, "candidate", _candidate(site, new.url))
+            site.workers.append(shadow)
+            for worker in (live, shadow):
+                await worker.start().ready()
+            await site.say(HaltState.ACTIVE)
+            await _halts(live, global_=False)
+            for _ in range(2):
+                await _fed(site, theirs)
+            own = version_of(load(shadow.config).fusion.strategy)
+            assert {audit.prompt_version for audit in theirs.ended.values()} == {own}
+            assert own.startswith("momentum-")
+
+            comparison = tmp_path / "comparison.json"
+            sides = ("--live", str(live.config), "--shadow", str(shadow.config), "--since", "1h", *CLOSE_LOOK)
+            assert (await aquiline("shadow", "compare", *sides, "--out", str(comparison)))[0] == 1
+            promotion = ("promote", "--live", str(live.config), "--candidate", str(shadow.config), "--comparison", str(comparison))
+            status, said = await aquiline(*promotion, "--reason", "a test", "--override", "no scorer here")
+            assert status == 0, said
+            (tmp_path / "momentum" / INSTRUCTIONS).write_text("Sell everything.")
+
+            assert await _next_actions(site) == {"buy": len(SYMBOLS)}, "a worker that runs keeps the strategy that it started with"
+            live.terminate()
+            assert await live.ended() == 0, live.tail()
+            before = set(site.logs.ended)
+            bought = {signal.signal_id for signal in site.logs.signals}
+            made = await site.feed(bars=2)
+            await live.start().ready()
+            await site.logs.until(lambda: len(site.logs.ended) == len(before) + len(made), "bars of the restart", told=site.tails)
+            await site.logs.to_the_end()
+
+            since = [audit for trigger_id, audit in site.logs.ended.items() if trigger_id not in before]
+            assert {one.prompt_version for one in since if one.outcome is Outcome.PUBLISHED} == {own}, "as it was compared and promoted"
+            assert {one.symbol for one in since if one.outcome is Outcome.PUBLISHED} == set(SYMBOLS)
+            assert {one.outcome for one in since} <= {Outcome.PUBLISHED, Outcome.CONFLATED}
+            signals = site.logs.signals
+            assert len(signals) == len({one.trigger_id for one in signals}), "no bar is acted on twice"
+            assert {one.action for one in signals if one.signal_id not in bought} == {Action.SELL}
+            withdrawn = {cancel.signal_id: cancel.reason for cancel in site.logs.cancels}
+            assert {withdrawn.get(signal_id) for signal_id in bought} == {CancelReason.SUPERSEDED}, "no signal of the old one stands"
+        finally:
+            await theirs.close()
+            await site.close()
+
+
+def _candidate(site: Site, engine_url: str) -> dict[str, Any]:
+    """Make the strategy `momentum`, and return the settings of live with it in place of what a strategy sets."""
+    folder = site.folder / "momentum"
+    new_strategy(folder, folder.name)
+    file = folder / TOML
+    text = re.sub(r"(?ms)^\[intervals\]\n.*?\n\n", "[intervals]\n1m = 48\n\n", file.read_text())
+    for before, after in (("epoch_slots = 64", "epoch_slots = 32"), ("min_bars = 20", "min_bars = 5"), ("_limit = 3", "_limit = 0")):
+        assert before in text
+        text = text.replace(before, after)
+    file.write_text(text)
+    values = site.merged(engine={"urls": [engine_url]}, fusion=PATIENT)
+    others = {name: value for name, value in values["fusion"].items() if name not in STRATEGY_SETTINGS and name != "epoch_slots"}
+    return {**values, "run_mode": "shadow", "fusion": {**others, "strategy": folder.name}}
 
 
 async def _shadow_topics(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,46 @@ def test_a_feature_that_nothing_here_computes_is_noted(folder: Path) -> None:
     status, said = run("check", str(folder))
     assert status == 0
     assert "note: mom_12: there is no features.py" in said
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return {'mom_12': bars.close[-13]}", "raised IndexError: index -13 is out of bounds for axis 0 with size 1 (with 1 bar)"),
+        ("return {'mom_12': 1 / 0}", "raised ZeroDivisionError: division by zero (with 288 bars)"),
+        ("while True: pass", "was interrupted after 50 ms of computing (with 288 bars)"),
+        ("return 3", "returned '3', expected numbers by name"),
+        ("return {'atr': 1.0}", "the feature name 'atr' is taken"),
+    ],
+)
+def test_features_that_fail_are_an_error_of_the_check_that_says_on_how_many_bars(folder: Path, body: str, told: str) -> None:
+    (folder / FEATURES).write_text(f"def features(bars):\n    {body}\n")
+    for command in ("check", "show"):
+        status, said = run(command, str(folder))
+        assert (status, f"{FEATURES}: features(bars) " in said, told in said) == (2, True, True), said
+
+
+def test_a_fact_that_nothing_makes_is_noted_with_the_name_that_may_be_meant(folder: Path) -> None:
+    file = folder / TOML
+    file.write_text(file.read_text().replace("mom_12", "mom_21").replace('"ema_fast"', '"ema_fats"'))
+    status, said = run("check", str(folder))
+    assert status == 0
+    assert "note: mom_21: features.py does not compute it" in said
+    assert "did you mean mom_12?" in said
+    assert "did you mean ema_fast?" in said
+    assert "note: features.py computes mom_12, which neither [[facts]] nor columns name" in said
+
+
+def test_one_other_word_is_the_whole_difference_of_two_strategies(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "reworded"
+    shutil.copytree(folder, other)
+    (other / INSTRUCTIONS).write_text((folder / INSTRUCTIONS).read_text().replace("stalled", "faded"))
+    status, said = run("diff", str(folder), str(other))
+    assert status == 1
+    versions, words = said.splitlines()[:2], said.splitlines()[2:]
+    assert len({line.rpartition(": ")[2] for line in versions}) == 2
+    changed = [line for line in words if line[0] in "+-" and not line.startswith(("+++", "---"))]
+    assert [line.replace("stalled", "faded")[1:] for line in changed[:1]] == [line[1:] for line in changed[1:]]
 
 
 def test_two_strategies_are_compared_by_value_and_word(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,7 +89,28 @@ def test_a_function_that_raises_and_a_value_that_is_no_number_stop_nothing() -> 
     assert [("two" in one, "nan" in one) for one in made] == [(False, False)] * 5 + [(True, False)]
 
 
-@pytest.mark.parametrize(("text", "told"), [(None, "not a Python file"), ("x = 1", "no function features"), ("1/0", "ZeroDivisionError")])
+def test_a_function_that_never_returns_or_ends_the_process_stops_nothing() -> None:
+    def endless(bars: BarArrays) -> Mapping[str, float]:
+        while len(bars.close):
+            pass
+        return {}
+
+    def ends(bars: BarArrays) -> Mapping[str, float]:
+        sys.exit(len(bars.close))
+
+    for function in (endless, ends):
+        assert "body" in (Series(own=checked(function, "own.py")).fold(ohlcv(0, 100.0), 0).features or {})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
+        (None, "not a Python file"),
+        ("x = 1", "no function features"),
+        ("1/0", "ZeroDivisionError"),
+    ],
+)
 def test_a_file_without_the_function_is_refused_by_name(tmp_path: Path, text: str | None, told: str) -> None:
     file = tmp_path / "features.py"
     if text is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from services.core.fusion_settings import FusionSettings
 from services.core.settings import SettingsError, load
+from services.fusion.prompt.version import version_of
 from services.strategy.folder import INSTRUCTIONS, SHIPPED, TOML, StrategyError, new, read, shipped
 from services.strategy.model import Strategy
 
@@ -75,7 +78,8 @@ def test_the_order_of_intervals_facts_and_columns_is_part_of_the_hash() -> None:
         (TOML, 'names = ["bb_pos"]', 'names = ["rsi"]', ["facts names rsi more than once"]),
         (TOML, "1m = 256", "4h = 256", ["['4h', '15m', '1h']", "fastest to the slowest"]),
         (TOML, "1m = 256", "minute = 256", ["minute"]),
-        (TOML, '"volume"', '"turnover"', ["columns.4", "'turnover'"]),
+        (TOML, '"volume"', '"turnover"', ["columns.4 = 'turnover'", "or a feature of your own as a table with feature, label and unit"]),
+        (TOML, '"volume"', '"volum"', ["columns.4 = 'volum'", "did you mean 'volume'?"]),
         (TOML, '"volume"', '{ feature = "volume", label = "v", unit = "number" }', ["volume is no feature"]),
         (TOML, 'meaning = "the average true range of 14 bars"', "", ["atr has no meaning"]),
         (TOML, 'name = "momentum"', 'name = "Mo"', ["name = 'Mo'"]),
@@ -101,6 +105,83 @@ def test_empty_instructions_and_a_missing_file_are_refused_by_name(folder: Path)
     (folder / INSTRUCTIONS).unlink()
     with pytest.raises(StrategyError, match=r"instructions\.md cannot be read"):
         read(folder)
+
+
+def test_instructions_that_are_too_long_are_refused_with_their_length(folder: Path) -> None:
+    for text, told in (("word " * 4_001, "20,005 characters; at most 20,000"), ("word " * 200_000, "1,000,000 bytes; at most 200,000")):
+        (folder / INSTRUCTIONS).write_text(text)
+        with pytest.raises(StrategyError, match=told):
+            read(folder)
+
+
+def test_text_in_another_encoding_is_refused_by_file_and_byte(folder: Path) -> None:
+    for name in (INSTRUCTIONS, TOML):
+        text = (folder / name).read_bytes()
+        (folder / name).write_bytes(b"caf\xe9" + text)
+        with pytest.raises(StrategyError, match=rf"{name} is not UTF-8 text \(byte 3\)"):
+            read(folder)
+        (folder / name).write_bytes(text)
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows_change_no_hash(folder: Path) -> None:
+    before = read(folder)
+    for name in (INSTRUCTIONS, TOML):
+        file = folder / name
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert read(folder) == before
+    assert read(folder).hash == before.hash
+
+
+@pytest.mark.parametrize("name", [TOML, INSTRUCTIONS])
+def test_a_pipe_a_folder_and_a_broken_link_in_place_of_a_file_are_refused_at_once(folder: Path, name: str) -> None:
+    file = folder / name
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(StrategyError, match=f"{name} is not a file"):
+        read(folder)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StrategyError, match=f"{name} is not a file"):
+        read(folder)
+    file.rmdir()
+    file.symlink_to("nowhere")
+    with pytest.raises(StrategyError, match=f"{name} cannot be read: No such file"):
+        read(folder)
+
+
+def test_links_to_files_are_followed_as_a_mounted_config_map_is_made_of_them(folder: Path) -> None:
+    before = read(folder)
+    (folder / "..data").mkdir()
+    for name in (TOML, INSTRUCTIONS):
+        (folder / name).rename(folder / "..data" / name)
+        (folder / name).symlink_to(Path("..data") / name)
+    assert read(folder) == before
+
+
+def test_a_file_in_place_of_its_folder_is_told_with_the_folder(folder: Path) -> None:
+    with pytest.raises(StrategyError, match=f"name its folder, {folder}"):
+        read(folder / TOML)
+
+
+def test_a_place_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StrategyError, match="file/momentum cannot be written: Not a directory"):
+        new(tmp_path / "file" / "momentum", "momentum")
+
+
+def test_of_many_mistakes_of_a_kind_the_first_are_told_and_the_others_counted(folder: Path) -> None:
+    change(folder / TOML, "names = ", "nams = ")
+    with pytest.raises(StrategyError, match=r"facts\.0\.names is missing.*12 more of the kind$"):
+        read(folder)
+
+
+def test_two_strategies_of_one_name_and_version_have_two_prompt_versions(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "copy"
+    shutil.copytree(folder, other)
+    assert version_of(read(other)) == version_of(read(folder))
+    change(other / INSTRUCTIONS, "momentum desk", "patient desk")
+    assert (read(other).name, read(other).version) == (read(folder).name, read(folder).version)
+    assert version_of(read(other)) != version_of(read(folder))
 
 
 def test_settings_take_a_strategy_relative_to_their_file_and_override_what_is_operational_alone(folder: Path) -> None:

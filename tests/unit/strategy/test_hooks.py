@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,10 @@ def endless(view: BookView) -> dict[str, float]:
             continue
 
 
+def _raise(error: BaseException) -> dict[str, float]:
+    raise error
+
+
 @pytest.mark.parametrize(
     ("hook", "told"),
     [
@@ -76,7 +82,9 @@ def endless(view: BookView) -> dict[str, float]:
         (lambda _: {"atr": 1.0}, "a fact named 'atr'"),
         (lambda _: {"Two Words": 1.0}, "'Two Words'"),
         (lambda _: 3, "raised TypeError"),
-        (endless, "interrupted after 50 ms"),
+        (endless, "was interrupted after 50 ms"),
+        (lambda _: sys.exit(3), "raised SystemExit: 3"),
+        (lambda _: _raise(asyncio.CancelledError("no")), "raised CancelledError: no"),
     ],
 )
 def test_a_hook_that_goes_wrong_is_told_of_by_name(hook: Callable[[BookView], Any], told: str) -> None:
