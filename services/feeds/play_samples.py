@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from schemas import Candle, Message, RunMode, Topic, topic_name
+from schemas import Candle, Instrument, Message, RunMode, Topic, topic_name
 from services.core.bus import Bus, Producer, TopicPartition
 from services.core.bus.kafka_cluster import read_cluster_state
 from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets
 from services.core.clock import Clock
+from services.core.errors import ServiceError
 from services.core.settings import BusSettings, Settings
 from services.feeds.paced_publishing import Pace, in_event_time, publish_at_pace
 from services.feeds.samples import load_instruments, load_splits, load_stocks
@@ -39,8 +40,9 @@ async def play_on(
 ) -> int:
     """Publish instruments, splits and those candles of `parts` that the topic does not hold; return the count of candles.
 
-    `on_sent` is called with the count so far and the candle. Raises BusError.
+    `on_sent` is called with the count so far and the candle. Raises BusError, and ServiceError where live's instruments stand.
     """
+    await _refuse_live(bus, run_mode)
     topic = topic_name(Topic.CANDLES, run_mode)
     played = await _last_played(bus, topic)
     candles = in_event_time(candle for stock in load_stocks(run_mode).values() for candle in stock)
@@ -85,6 +87,21 @@ async def wait_until_read(bus: Bus, settings: Settings, on_wait: Callable[[str],
 async def _publish(producer: Producer, topic: str, messages: Sequence[Message]) -> None:
     for message in messages:
         await (await producer.send(topic, key=str(message.model_dump()["symbol"]).encode(), value=message.encode()))
+
+
+async def _refuse_live(bus: Bus, run_mode: RunMode) -> None:
+    """Raise ServiceError where the topic of instruments holds one of live: `shadow` shares live's inputs, which old bars would spoil."""
+    topic = topic_name(Topic.INSTRUMENTS, run_mode)
+    reader = await bus.reader(client_id=_CLIENT)
+    try:
+        async for record in read_offsets(reader, await offsets_within(reader, await partitions_of(bus, topic), TimeRange())):
+            if record.value is not None and Instrument.decode(record.value).run_mode is RunMode.LIVE:
+                raise ServiceError(
+                    f"topic {topic!r} on {bus.address} holds instruments of run mode live, and run mode {run_mode.value} shares its inputs: "
+                    'the samples would replace instruments and add bars of past years; set run_mode = "demo", or use another broker'
+                )
+    finally:
+        await reader.close()
 
 
 async def _last_played(bus: Bus, topic: str) -> dict[str, int]:

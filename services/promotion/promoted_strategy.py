@@ -31,16 +31,19 @@ class PromotedStrategy(NamedTuple):
         return Path(f"{live.name}.history", "strategies", self.version)
 
     def copy_beside(self, live: Path) -> None:
-        """Copy the folder; raise ServiceError when it is not any more what was compared."""
+        """Copy the folder; raise ServiceError when it, or a copy from an earlier promotion, is no longer what was compared."""
         to = live.parent / self.path_beside(live)
-        if not to.exists():
-            made = to.with_name(f".{to.name}.new")
-            shutil.rmtree(made, ignore_errors=True)
-            copy(self.folder, made)
-            made.rename(to)
-        if version_of(read(to)) != self.version:
-            shutil.rmtree(to)
+        if to.exists():
+            if version_of(read(to)) != self.version:
+                raise ServiceError(f"{to}, copied by an earlier promotion, has been edited since; restore it from {self.folder}")
+            return
+        made = to.with_name(f".{to.name}.new")
+        shutil.rmtree(made, ignore_errors=True)
+        copy(self.folder, made)
+        if version_of(read(made)) != self.version:
+            shutil.rmtree(made)
             raise ServiceError(f"{self.folder} has changed while it was promoted; compare it again")
+        made.rename(to)
 
 
 def strategy_of(file: Path, version: str) -> PromotedStrategy | None:

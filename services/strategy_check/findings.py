@@ -40,7 +40,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`errors` have to be mended; `notes` may be meant so."""
+    """`errors` must be corrected; `notes` may be intended."""
 
     version: str
     errors: tuple[str, ...]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from schemas import Candle, RunMode, Topic, topic_name
 from services.core.bus import Bus, TopicPartition
 from services.core.bus.connect import connect
 from services.core.clock import SystemClock
+from services.core.errors import ServiceError
 from services.core.instruments import Instruments
 from services.core.settings import BusSettings
 from services.core.topic_admin import ensure_topics
 from services.feeds.paced_publishing import AsFastAsPossible, in_event_time
 from services.feeds.play_samples import Part, play_on
-from services.feeds.samples import SYMBOLS, load_stocks
+from services.feeds.samples import SYMBOLS, load_instruments, load_stocks
 
 MODE = RunMode.DEMO
 ALL = in_event_time(candle for stock in load_stocks(MODE).values() for candle in stock)
@@ -54,4 +57,19 @@ async def test_a_replay_goes_on_where_an_earlier_one_stopped_even_between_two_st
         "MSFT.XNAS": 1,
     }
     await known.close()
+    await bus.close()
+
+
+async def test_the_samples_are_refused_where_they_would_stand_beside_lives_instruments() -> None:
+    clock = SystemClock()
+    bus = connect(BusSettings(url="memory://"), clock)
+    await ensure_topics(await bus.admin(), RunMode.LIVE, PARTITIONS)
+    part = Part(0, ALL[10].ts_close_ms, AsFastAsPossible())
+    assert await play_on(bus, clock, RunMode.SHADOW, [part]) > 0
+    assert await play_on(bus, clock, RunMode.SHADOW, [part]) == 0, "those of an earlier run of the samples are none of live's"
+    producer = await bus.producer(client_id="live")
+    theirs = load_instruments(RunMode.LIVE)[0]
+    await (await producer.send(topic_name(Topic.INSTRUMENTS, RunMode.LIVE), key=theirs.symbol.encode(), value=theirs.encode()))
+    with pytest.raises(ServiceError, match="'instruments' on memory:// holds instruments of run mode live"):
+        await play_on(bus, clock, RunMode.SHADOW, [part])
     await bus.close()

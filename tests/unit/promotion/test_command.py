@@ -245,6 +245,23 @@ def test_a_strategy_that_was_changed_after_its_comparison_is_not_promoted(shell:
     assert "other settings than those now in the candidate file" in said
 
 
+def test_a_copy_that_was_edited_is_neither_promoted_again_nor_deleted(shell: Shell) -> None:
+    folder = shell.folder / "momentum"
+    new(folder, "momentum")
+    shell.candidate.write_text(CANDIDATE.replace("window_bars = 300", 'strategy = "momentum"'))
+    shell.compare()
+    assert shell.promote_compared()[0] == 0
+    (copied,) = (shell.folder / "live.toml.history" / "strategies").iterdir()
+    assert shell.roll_back("--reason", "later")[0] == 0
+    (copied / "instructions.md").write_text("Sell everything.")
+    status, said = shell.promote_compared()
+    assert (status, f"{copied}, copied by an earlier promotion, has been edited since" in said) == (1, True), said
+    assert shell.live.read_text() == LIVE
+    assert (copied / "instructions.md").read_text() == "Sell everything."
+    (copied / "instructions.md").write_bytes((folder / "instructions.md").read_bytes())
+    assert shell.promote_compared()[0] == 0
+
+
 def test_a_candidate_of_the_shipped_strategy_takes_its_place_with_all_it_sets(shell: Shell) -> None:
     new(shell.folder / "momentum", "momentum")
     shell.live.write_text(LIVE.replace('group = "desk"', 'group = "desk"\nstrategy = "momentum"'))
