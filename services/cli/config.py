@@ -7,6 +7,7 @@ import typer
 from services.cli.options import ConfigOption
 from services.core.settings import SettingsError, load
 from services.doctor.settings_in_force import as_toml, masked, missing_files
+from services.strategy.hooks import Hooks
 
 app = typer.Typer(help="Check the settings, or print those in force.", no_args_is_help=True)
 
@@ -18,6 +19,7 @@ def check(config: ConfigOption = None) -> None:
     Nothing is connected to; `aquiline doctor` does that.
     """
     settings = load(config)
+    Hooks.of(settings.fusion.strategy)
     if missing := missing_files(settings):
         raise SettingsError("; ".join(missing))
     typer.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -10,9 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
 from redis.exceptions import AuthenticationError, RedisError
 
-from schemas import Topic, topic_name
+from schemas import MarketFeatures, Topic, topic_name
 from services.core import redis
 from services.core.bus import Bus, BusError, NewTopic, TopicPartition
 from services.core.bus.connect import connect as connect_bus
@@ -26,6 +28,7 @@ from services.core.instruments import Instruments
 from services.core.settings import Settings, SettingsError
 from services.core.tokenizer import Tokenizer
 from services.doctor.engine_findings import PromptFacts, engine_findings
+from services.doctor.feature_findings import feature_finding
 from services.doctor.finding import Finding, fail, ok, skipped
 from services.doctor.kafka_connection import check_connection
 from services.doctor.longest_prompt import id_difference, longest_prompt
@@ -138,12 +141,14 @@ class Diagnosis:
             if name in infos
             for partition in range(infos[name].partitions)
         ]
-        placement = await self._placement(bus, inputs)
-        return [*found, placement, *tables, await self._group(bus, survey, inputs), await self._skew(bus, inputs)]
+        newest = await self._newest_records(bus, inputs)
+        return [*found, *newest, *tables, await self._group(bus, survey, inputs), await self._skew(bus, inputs)]
 
-    async def _placement(self, bus: Bus, inputs: Sequence[TopicPartition]) -> Finding:
-        """Look on which partitions each symbol's newest records are."""
+    async def _newest_records(self, bus: Bus, inputs: Sequence[TopicPartition]) -> list[Finding]:
+        """Look on which partitions each symbol's newest records are, and which features the newest closed bars hold."""
         placed: dict[str, set[int]] = defaultdict(set)
+        published: dict[str, set[str]] = defaultdict(set)
+        bars = topic_name(Topic.MARKET_FEATURES, self._settings.run_mode)
         reader = await bus.reader(client_id="aquiline-doctor")
         try:
             begins, ends = await reader.beginning_offsets(inputs), await reader.end_offsets(inputs)
@@ -151,9 +156,19 @@ class Diagnosis:
             async for record in read_offsets(reader, newest):
                 if record.key:
                     placed[record.key.decode(errors="replace")].add(record.partition)
+                if record.topic == bars and record.value:
+                    # The worker dead-letters a record that is no bar, and says so.
+                    with contextlib.suppress(ValidationError):
+                        bar = MarketFeatures.decode(record.value)
+                        if bar.closed:
+                            published[bar.interval].update(bar.features)
         finally:
             await reader.close()
-        return partitioner_finding(placed, _NEWEST)
+        fusion = self._settings.fusion
+        return [
+            partitioner_finding(placed, _NEWEST),
+            feature_finding(fusion.strategy, fusion.trigger_interval_set, published),
+        ]
 
     async def _instruments(self, bus: Bus) -> list[Finding]:
         table = Instruments(bus, self._clock, self._settings.run_mode, "aquiline-doctor")

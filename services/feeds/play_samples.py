@@ -97,7 +97,7 @@ async def _refuse_live(bus: Bus, run_mode: RunMode) -> None:
         async for record in read_offsets(reader, await offsets_within(reader, await partitions_of(bus, topic), TimeRange())):
             if record.value is not None and Instrument.decode(record.value).run_mode is RunMode.LIVE:
                 raise ServiceError(
-                    f"topic {topic!r} on {bus.address} holds instruments of run mode live, and run mode {run_mode.value} shares its inputs: "
+                    f"topic {topic!r} on {bus.address} holds instruments of run mode live, whose inputs {run_mode.value} shares: "
                     'the samples would replace instruments and add bars of past years; set run_mode = "demo", or use another broker'
                 )
     finally:

@@ -27,6 +27,8 @@ from services.promotion.decision_settings import SECTIONS, decision_settings_has
 from services.promotion.promoted_strategy import PromotedStrategy, strategy_of, with_strategy
 from services.promotion.settings_change import Change, applied, changes
 from services.promotion.settings_history import History, Version
+from services.strategy.folder import StrategyError
+from services.strategy.hooks import Hooks
 
 _DAY_MS: Final = 86_400_000
 _MAX_AGE_MS: Final = 7 * _DAY_MS
@@ -59,6 +61,10 @@ def plan_promotion(live: Path, candidate: Path, comparison: Path | None, overrid
         raise SettingsError(f"{live} and {candidate} have the same decision settings; there is nothing to promote")
     found = _read(comparison) if comparison is not None else None
     _refuse_simulator(after, found, note)
+    try:
+        Hooks.of(after.fusion.strategy)
+    except StrategyError as error:
+        note(f"the candidate's hooks cannot be loaded here ({error}); no worker starts without them")
     against = objections(found, before, after)
     if against and override is None:
         raise ServiceError(

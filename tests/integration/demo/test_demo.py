@@ -186,7 +186,9 @@ async def test_where_the_real_model_cannot_be_had_the_demo_says_so_and_plays_the
 
 @pytest.mark.integration
 async def test_a_stock_listed_on_the_way_is_blocked_until_it_has_bars_enough(tmp_path: Path) -> None:
-    code, report, said = await _run(tmp_path, symbols="FB,IBM", bars=24, start=dt.datetime(2012, 5, 16, tzinfo=dt.UTC), vision="none")
+    start = dt.datetime(2012, 5, 16, tzinfo=dt.UTC)
+    patient = list(PATIENT)
+    code, report, said = await _run(tmp_path, in_step=True, symbols="FB,IBM", bars=24, start=start, vision="none", assignments=patient)
     assert code == 0
     _assert_sums_hold(tmp_path, report)
     (act,) = report["acts"]
@@ -211,7 +213,7 @@ async def test_an_outage_ends_in_failures_and_never_in_a_view(tmp_path: Path) ->
 @pytest.mark.integration
 async def test_live_charts_need_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    code, report, _ = await _run(tmp_path, vision="live")
+    code, report, _ = await _run(tmp_path, in_step=True, vision="live", assignments=list(PATIENT))
     assert code == 0
     _assert_sums_hold(tmp_path, report)
     assert "fresh" in {audit.vision for audit in _audits(tmp_path).values()}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.main import COMMANDS, load
+from services.strategy.folder import new
 
 SLOW = ("numpy", "torch", "aiokafka", "pydantic", "aiohttp", "tokenizers", "pandas")
 
@@ -67,6 +68,16 @@ def test_wrong_settings_end_with_2_and_one_sentence() -> None:
     assert ran.returncode == 2
     assert ran.stderr.startswith("aquiline: fusion.permits = '0': ")
     assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_configuration_whose_hooks_are_not_installed_is_refused_as_a_worker_would(tmp_path: Path) -> None:
+    folder = tmp_path / "momentum"
+    new(folder, "momentum")
+    with (folder / "strategy.toml").open("a") as file:
+        file.write('[hooks]\nguards = ["absent"]\n')
+    ran = _ran("config", "check", AQUILINE_FUSION__STRATEGY=str(folder))
+    assert ran.returncode == 2
+    assert "hooks.guards names 'absent'" in ran.stderr
 
 
 def test_a_file_that_settings_name_has_to_be_there(tmp_path: Path) -> None:

@@ -245,6 +245,17 @@ def test_a_strategy_that_was_changed_after_its_comparison_is_not_promoted(shell:
     assert "other settings than those now in the candidate file" in said
 
 
+def test_hooks_that_are_not_installed_here_are_noted_as_no_worker_starts_without_them(shell: Shell) -> None:
+    folder = shell.folder / "momentum"
+    new(folder, "momentum")
+    with (folder / "strategy.toml").open("a") as file:
+        file.write('[hooks]\ntriggers = ["absent"]\n')
+    shell.candidate.write_text(CANDIDATE.replace("window_bars = 300", 'strategy = "momentum"'))
+    shell.compare()
+    status, said = shell.promote_compared("--dry-run")
+    assert (status, "Note: the candidate's hooks cannot be loaded here (hooks.triggers names 'absent'" in said) == (0, True), said
+
+
 def test_a_copy_that_was_edited_is_neither_promoted_again_nor_deleted(shell: Shell) -> None:
     folder = shell.folder / "momentum"
     new(folder, "momentum")
