@@ -68,8 +68,12 @@ async def _run(folder: Path, *, in_step: bool = False, **changes: object) -> tup
 
 
 def _waiting(played: plan.Plan) -> plan.Plan:
-    phases = [dataclasses.replace(phase, in_step=True, duration_s=600.0) for phase in played.phases]
-    return dataclasses.replace(played, phases=tuple(phases))
+    return dataclasses.replace(played, phases=tuple(map(_in_step, played.phases)))
+
+
+def _in_step(phase: plan.PhasePlan) -> plan.PhasePlan:
+    bars = tuple((0.0, candle) for _, candle in phase.bars)
+    return dataclasses.replace(phase, bars=bars, duration_s=600.0, in_step=True)
 
 
 def _audits(folder: Path) -> dict[object, AuditRecord]:
