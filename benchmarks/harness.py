@@ -85,6 +85,13 @@ def run_alone(name: str, doc: str | None, measure: Measure, argv: Sequence[str] 
     return 0
 
 
+def before(name: str) -> list[dict[str, Any]]:
+    """Return the rows that `benchmarks/results/before/NAME.json` holds of an earlier version, which is named in each."""
+    file = RESULTS / "before" / f"{name}.json"
+    rows: list[dict[str, Any]] = orjson.loads(file.read_bytes()) if file.is_file() else []
+    return rows
+
+
 def machine() -> dict[str, Any]:
     """Return what ran this: processor, cores, memory, Python and the libraries that matter."""
     return {

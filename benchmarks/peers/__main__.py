@@ -31,7 +31,7 @@ _TOKENS: Final = 4_096
 _SHARE: Final = 2 / 3
 
 
-def _content() -> dict[str, str]:
+def content() -> dict[str, str]:
     """Return what stands around the bars in every prompt, ours and theirs."""
     calendar = SessionCalendar.of("24x7")
     return {
@@ -87,7 +87,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="aquiline-peers-") as folder:
             for name in (OURS, *chosen.peers):
                 try:
-                    rows += await contest(name, plan, _content(), Path(folder))
+                    rows += await contest(name, plan, content(), Path(folder))
                 except RuntimeError as error:
                     say(str(error))
                     rows.append({"worker": name, "phase": f"could not be run: {str(error).splitlines()[0]}"})

@@ -96,7 +96,7 @@ class Worker:
 
     def _commands(self) -> list[tuple[list[str], dict[str, str]]]:
         if self.name == OURS:
-            return [([sys.executable, "-m", "services.fusion", "--config", str(self._config())], {})]
+            return [([sys.executable, "-m", "services.fusion", "--config", str(self.config())], {})]
         peer = PEERS[self.name]
         python = python_of(peer)
         states = [self.folder / f"state-{self.group}-{number}" for number in range(peer.processes)]
@@ -122,7 +122,8 @@ class Worker:
         }
         return [(peer.command(python, state), environment | {"PEER_STATE_FOLDER": str(state)}) for state in states]
 
-    def _config(self) -> Path:
+    def config(self) -> Path:
+        """Return the settings file of our worker."""
         file = self.folder / "aquiline.toml"
         file.write_text(
             f"""run_mode = "shadow"
@@ -164,19 +165,20 @@ async def contest(name: str, plan: Plan, content: Mapping[str, str], folder: Pat
             await feed.history()
             results = await Results.open(server.bootstrap)
             opened.push_async_callback(bus.close)
-            opened.push_async_callback(_cancelled, asyncio.create_task(results.follow()))
+            opened.push_async_callback(cancelled, asyncio.create_task(results.follow()))
             worker = Worker(name, server.bootstrap, engine_url, folder, plan, site.texts(folder, dict(content)), int(time.time() * 1000))
             if name in PEERS and PEERS[name].seeded:
                 await site.commit_ends(server.bootstrap, worker.group)
             opened.push_async_callback(worker.kill)
             await worker.start()
-            await _ready(worker, feed, results)
+            await ready(worker, feed, results)
             await site.flush(engine_url)
             rows += await phases(worker, feed, results)
     return rows
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel `task` and wait for its end."""
     task.cancel()
     await asyncio.wait([task])
 
@@ -186,7 +188,7 @@ async def _steady(worker: Worker, feed: Feed, results: Results) -> list[dict[str
     rows = [await _play(worker, feed, results, phase, plan.round) for phase in ("1x cold", "1x warm")]
     rows[-1] |= {"records/s": await _burst(worker, feed, results)}
     rows.append(await _kill(worker, feed, results))
-    await _ready(worker, feed, results)
+    await ready(worker, feed, results)
     rows.append(await _play(worker, feed, results, "10x warm", plan.rush, times=TIMES))
     return rows
 
@@ -195,7 +197,7 @@ async def _cold_rush(worker: Worker, feed: Feed, results: Results) -> list[dict[
     return [await _play(worker, feed, results, "10x cold", worker.plan.rush, times=TIMES)]
 
 
-async def _ready(worker: Worker, feed: Feed, results: Results) -> None:
+async def ready(worker: Worker, feed: Feed, results: Results) -> None:
     """Append a bar of the first symbol now and then, until one is answered in time."""
     began = len(results.out)
     for _ in range(int(_READY_S)):

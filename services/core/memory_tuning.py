@@ -19,9 +19,10 @@ _TRIM_S: Final = 60.0
 
 
 def freeze() -> None:
-    """Exempt all existing objects from later passes, and run passes less often. Call it once a service is built."""
+    """Exempt all existing objects from later passes, and run passes, less often, from here on. Call it once a service is built."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
 
 

@@ -78,13 +78,19 @@ class BusSettings(Section):
     )
     username: str | None = Field(None, description="SASL user name.")
     password: SecretStr | None = Field(None, description="SASL password.")
-    session_timeout_ms: Positive = Field(45_000, description="The broker removes a group member after this long without a heartbeat.")
+    session_timeout_ms: Positive = Field(
+        15_000,
+        description="The broker removes a group member after this long without a heartbeat. Without `instance_id` a restart after a crash waits for it.",
+    )
     rebalance_timeout_ms: Positive = Field(
         60_000, description="Time that a member has to drain when partitions move; must be longer than `fusion.drain_ms`."
     )
     request_timeout_ms: Positive = Field(10_000, description="Timeout of one request to the broker.")
     max_record_bytes: Positive = Field(262_144, description="Larger input records are dead-lettered (`too_large`) without being parsed.")
-    instance_id: str | None = Field(None, description="Stable name of this group member (static membership), such as the pod's name.")
+    instance_id: str | None = Field(
+        None,
+        description="Stable name of this group member (static membership), such as the pod's name: a worker that is started again gets its partitions back at once. No other member may have it.",
+    )
 
 
 class RedisSettings(Section):

@@ -1,4 +1,7 @@
-"""From settings to an engine: the right client, a breaker for each address, several addresses as one."""
+"""From settings to an engine: the right client, a breaker for each address, several addresses as one.
+
+Only the client that is used is imported: a worker's start takes that much less.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,8 @@ from services.core.breaker import Breaker
 from services.core.clock import Clock
 from services.core.settings import EngineSettings
 from services.inference.engine import Engine
-from services.inference.llamacpp_client import LlamaCppEngine
-from services.inference.openai_client import OpenAIEngine
 from services.inference.pool import EnginePool
 from services.inference.rules import RulesEngine
-from services.inference.sglang_client import SGLangEngine
-from services.inference.vllm_client import VllmEngine
 from services.inference.with_breaker import EngineWithBreaker
 
 
@@ -31,10 +30,16 @@ def _engine_at(settings: EngineSettings, url: str, clock: Clock) -> EngineWithBr
     timeout_ms = settings.connect_timeout_ms
     client: Engine
     if settings.kind == "llamacpp":
+        from services.inference.llamacpp_client import LlamaCppEngine  # noqa: PLC0415 - see above
+
         client = LlamaCppEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms)
     elif settings.kind == "vllm":
+        from services.inference.vllm_client import VllmEngine  # noqa: PLC0415
+
         client = VllmEngine(url, clock, model=settings.model, api_key=api_key, connect_timeout_ms=timeout_ms)
     elif settings.kind == "openai":
+        from services.inference.openai_client import OpenAIEngine  # noqa: PLC0415
+
         client = OpenAIEngine(
             url,
             clock,
@@ -45,6 +50,8 @@ def _engine_at(settings: EngineSettings, url: str, clock: Clock) -> EngineWithBr
             no_think=settings.no_think,
         )
     else:
+        from services.inference.sglang_client import SGLangEngine  # noqa: PLC0415
+
         client = SGLangEngine(url, clock, api_key=api_key, connect_timeout_ms=timeout_ms, scores=settings.scores)
     return EngineWithBreaker(
         client,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from services.core.bus.decoded import DecodedBus, RecordDecoders
 from services.core.bus.kafka import KafkaBus
 from services.core.bus.memory import MemoryBus
 from services.core.bus.port import Bus
@@ -21,5 +20,7 @@ def connect(settings: BusSettings, clock: Clock, topics: TopicSettings | None = 
     if topics is not None and topics.names:
         bus = RenamedBus(bus, topics)
     if topics is not None and topics.decoders:
+        from services.core.bus.decoded import DecodedBus, RecordDecoders  # noqa: PLC0415 - brings fastavro, which few need
+
         bus = DecodedBus(bus, RecordDecoders(topics))
     return bus

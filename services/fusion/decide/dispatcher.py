@@ -111,9 +111,9 @@ class Dispatcher:
 
     def start_ready(self) -> None:
         """Start every trigger whose turn has come."""
-        if self._stopped or not self._partitions.caught_up:
+        if self._stopped:
             return
-        started, ended = self.lanes.start_ready(self._clock.now_ms(), self._admission.verdict)
+        started, ended = self.lanes.start_ready(self._clock.now_ms(), self._admission.verdict, self._held_back)
         for late in ended:
             self._end(late)
         for one in started:
@@ -145,6 +145,9 @@ class Dispatcher:
         """Show how many lanes are in each state."""
         for state, count in self.lanes.counts().items():
             metrics.LANES.labels(state).set(count)
+
+    def _held_back(self, trigger: Trigger) -> bool:
+        return not self._partitions.may_decide(trigger.origin.partition)
 
     def _end(self, ended: Ended) -> None:
         self._ledger.close(ended.trigger, TriggerResult(Outcome(ended.outcome), ended.reason))

@@ -138,22 +138,30 @@ class Lanes:
         return None
 
     def start_ready(
-        self, now_ms: int, verdict: Callable[[Trigger, bool], Verdict] = lambda _trigger, _passed_over: "ask"
+        self,
+        now_ms: int,
+        verdict: Callable[[Trigger, bool], Verdict] = lambda _trigger, _passed_over: "ask",
+        held_back: Callable[[Trigger], bool] = lambda _: False,
     ) -> tuple[list[Started], list[Ended]]:
         """Return the triggers that run from now on, each with a permit, and those that end unasked.
 
         `verdict` is asked about each trigger whose turn has come, and told whether it was passed over before; "ask" counts it as running.
+        A lane whose trigger is `held_back` stays as it is.
         """
         self._end_waits(now_ms)
         started: list[Started] = []
         ended: list[Ended] = []
         for mode, heap in self._ready.items():
             passed_over: list[tuple[int, LaneKey]] = []
+            held: list[tuple[int, LaneKey]] = []
             while self._free[mode] and heap and len(passed_over) < _PASSED_OVER:
                 rank, key = heapq.heappop(heap)
                 lane = self._lanes.get(key)
                 place = lane.pending if lane else None
                 if lane is None or place is None or place.rank != rank or place.wait_until_ms or lane.running is not None:
+                    continue
+                if held_back(place.trigger):
+                    held.append((rank, key))
                     continue
                 if now_ms - place.trigger.origin.ts_ms > self._max_staleness_ms:
                     ended.append(self._end(key, lane, place, "too_old"))
@@ -169,7 +177,7 @@ class Lanes:
                         passed_over.append((rank, key))
                     case "end":
                         ended.append(self._end(key, lane, place, "no_time"))
-            for one in passed_over:
+            for one in (*passed_over, *held):
                 heapq.heappush(heap, one)
         return started, ended
 

@@ -52,6 +52,8 @@ class PartitionWork:
         self._control = control
         self._guard = guard
         self._dispatcher = dispatcher
+        self._restored: dict[int, set[str]] = {}
+        """By partition, the symbols of which guard state or open signals were restored, with or without a book."""
 
     def assigned(self) -> None:
         """Say that the worker is ready once every partition it was assigned is rebuilt: at once when it was assigned none.
@@ -64,27 +66,31 @@ class PartitionWork:
         else:
             self._health.clear("rebuilt", "books are being rebuilt")
 
-    def taken_over(self, partition: int) -> None:
-        """Restore guard state and open signals, cancel those that are halted, and send the partition's prefixes ahead."""
+    def restore(self, partition: int) -> None:
+        """Restore guard state and open signals from the partition's history, and cancel those that are halted."""
         owned = self._partitions.owned(partition)
         if owned is None:
             return
-        for signal in owned.history.open.values():
-            self._publisher.open_signals.restore(signal)
-        for action in owned.history.actions:
+        history, open_signals = owned.history, self._publisher.open_signals
+        self._restored[partition] = {signal.symbol for signal in history.open.values()} | {action.symbol for action in history.actions}
+        halted = {signal.symbol: self._control.halted(signal.symbol) for signal in history.open.values()}
+        for signal in history.open.values():
+            open_signals.restore(signal)
+        for action in history.actions:
             self._guard.published(*action)
-        owned.history.restored()
+        history.restored()
+        for symbol, why in sorted(halted.items()):
+            if why is not None:
+                open_signals.cancel(symbol, CancelReason.HALTED, why)
+
+    def taken_over(self, partition: int) -> None:
+        """Say that the worker is ready when this was the last partition, and send the partition's prefixes ahead."""
         if self._partitions.rebuilt:
             self._health.set("rebuilt")
-        symbols = sorted(self._books.symbols(partition))
-        for symbol in symbols:
-            why = self._control.halted(symbol)
-            if why is not None:
-                self._publisher.open_signals.cancel(symbol, CancelReason.HALTED, why)
-        self._prewarmer.warm_current(symbols)
+        self._prewarmer.warm_current(sorted(self._books.symbols(partition)))
 
     async def give_up(self, partitions: frozenset[int]) -> None:
-        """Finish or abort the work of `partitions` within the drain budget, write its outcomes, and forget it."""
+        """Finish or abort the work of `partitions` within the drain budget, write its outcomes, and forget what is open."""
         self._health.clear("rebuilt", "partitions are moving")
         budget_ms = self._drain_ms
         await self._dispatcher.drain(partitions, finish_ms=budget_ms * 0.7, abort_ms=budget_ms * 0.1)
@@ -93,9 +99,13 @@ class PartitionWork:
         await self._ledger.written(partitions, int(budget_ms * 0.15))
         await self._publisher.cancels.written(int(budget_ms * 0.05))
         for partition in partitions:
-            for symbol in self._intake.start_over(partition):
+            for symbol in self._books.symbols(partition) | self._restored.pop(partition, set()):
                 self._guard.forget(symbol)
                 self._publisher.open_signals.forget(symbol)
-                self._prompts.forget(symbol)
-                self._prewarmer.forget(symbol)
-                self._spans.forget(symbol)
+
+    def drop_books(self, partition: int) -> None:
+        """Forget the books of `partition`, and what was made of them."""
+        for symbol in self._intake.start_over(partition):
+            self._prompts.forget(symbol)
+            self._prewarmer.forget(symbol)
+            self._spans.forget(symbol)

@@ -17,8 +17,8 @@ from services.fusion.deliver.commit_metadata import decode_metadata, encode_meta
 from services.fusion.deliver.partitions import OwnedPartition, Partitions
 from services.fusion.deliver.recovery import Recovery, Takeover
 
-_TAKEOVERS_AT_ONCE: Final = 4
-"""A takeover mostly waits for the broker (0.7 s of it on an idle one): twelve partitions one by one would take 9 s."""
+_REBUILDS_AT_ONCE: Final = 2
+"""One is folded while the other waits for the broker. More would all end late: none could be decided on before nearly all are rebuilt."""
 _RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
@@ -35,17 +35,29 @@ class PartitionWork(Protocol):
         """Note that the group has assigned this member its partitions, which may be none."""
         ...
 
+    def restore(self, partition: int) -> None:
+        """Restore guard state and open signals from the partition's history."""
+        ...
+
     def taken_over(self, partition: int) -> None:
-        """Restore the work of a partition whose books are rebuilt."""
+        """Begin to work on a partition whose books are rebuilt."""
         ...
 
     async def give_up(self, partitions: frozenset[int]) -> None:
-        """Drain these partitions and forget their work."""
+        """Drain these partitions and forget what `restore` restored; their books stay."""
+        ...
+
+    def drop_books(self, partition: int) -> None:
+        """Forget the books of a partition that is not owned, and what was made of them."""
         ...
 
 
 class Ownership:
-    """A RebalanceListener that takes partitions over and hands them back."""
+    """A RebalanceListener that takes partitions over and hands them back.
+
+    A rebalance revokes every partition, also those that come back at once. Their books are kept until the next assignment, and stand for
+    rebuilt ones when the partition comes back with the commit that they were folded up to.
+    """
 
     def __init__(self, consumer: Consumer, recovery: Recovery, partitions: Partitions, work: PartitionWork, partition_count: int) -> None:
         """Read through `consumer`, and keep `partitions` up to date. The topics have `partition_count` partitions."""
@@ -54,24 +66,30 @@ class Ownership:
         self._partitions = partitions
         self._work = work
         self._partition_count = partition_count
-        self._waiting: asyncio.Queue[tuple[int, OwnedPartition]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[dict[int, OwnedPartition]] = asyncio.Queue()
         self._takeovers: dict[int, asyncio.Task[None]] = {}
         self._committed: dict[TopicPartition, Committed] = {}
-        self._free = asyncio.Semaphore(_TAKEOVERS_AT_ONCE)
+        self._kept: dict[int, Mapping[TopicPartition, int]] = {}
+        """By partition that is not taken over, the offsets that the books kept of it were folded up to."""
+        self._free = asyncio.Semaphore(_REBUILDS_AT_ONCE)
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Queue new partitions for takeover; they are not read until their books are rebuilt."""
         market, vision = self._partitions.inputs
-        for number in sorted({tp.partition for tp in partitions}):
+        numbers = sorted({tp.partition for tp in partitions})
+        for number in numbers:
             if any(tp not in partitions for tp in self._partitions.of(number)):
                 raise BusError(
                     f"partition {number} of {market!r} and of {vision!r} went to different workers; both topics need "
                     "the same partition count, and every member of the group the range assignor"
                 )
-            if self._partitions.owned(number) is None:
-                owned = self._partitions.add(number)
-                self._consumer.pause(self._partitions.of(number))
-                self._waiting.put_nowait((number, owned))
+        for number in sorted(self._kept.keys() - set(numbers)):
+            self._drop_books(number)
+        new = {number: self._partitions.add(number) for number in numbers if self._partitions.owned(number) is None}
+        for number in new:
+            self._consumer.pause(self._partitions.of(number))
+        if new:
+            self._waiting.put_nowait(new)
         self._work.assigned()
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
@@ -93,18 +111,27 @@ class Ownership:
         await self._work.give_up(numbers)
         await self.commit()
         for number in numbers:
+            self._keep_books(number)
             self._partitions.remove(number)
             self._takeovers.pop(number, None)
             for tp in self._partitions.of(number):
                 self._committed.pop(tp, None)
 
     async def run(self) -> None:
-        """Take over what is queued, a few partitions at a time, for ever; cancel to end."""
+        """Take over what is queued, for ever; cancel to end."""
         async with asyncio.TaskGroup() as takeovers:
             while True:
-                number, owned = await self._waiting.get()
-                if self._partitions.owned(number) is owned and not owned.leaving:
-                    self._takeovers[number] = takeovers.create_task(self._take_over(number, owned), name=f"take-over-{number}")
+                batch = await self._waiting.get()
+                surveyed = await self._survey(batch)
+                # The partition that has most to catch up with is the first that may be decided on.
+                for number in sorted(surveyed, key=lambda number: -surveyed[number].pending):
+                    owned = batch[number]
+                    if self._owns(number, owned):
+                        self._partitions.surveyed(owned, surveyed[number])
+                        self._work.restore(number)
+                        self._takeovers[number] = takeovers.create_task(
+                            self._take_over(owned, surveyed[number]), name=f"take-over-{number}"
+                        )
 
     async def commit(self) -> None:
         """Commit every watermark that has moved."""
@@ -124,34 +151,75 @@ class Ownership:
             return
         self._committed.update(offsets)
 
-    async def _take_over(self, number: int, owned: OwnedPartition) -> None:
-        tps = self._partitions.of(number)
-        async with self._free:
-            takeover = await self._recover(number, tps)
-        if self._partitions.owned(number) is not owned or owned.leaving:
-            return
-        self._partitions.taken_over(owned, takeover)
-        for tp in tps:
-            self._consumer.seek(tp, takeover.start[tp])
-        await self.commit()
-        self._consumer.resume(tps)
-        self._work.taken_over(number)
-        _log.info("taken_over", partition=number, behind=sum(takeover.ends[tp] - takeover.start[tp] for tp in tps))
-
-    async def _recover(self, number: int, tps: list[TopicPartition]) -> Takeover:
-        """Rebuild a partition, through outages of the broker; raise OffsetOutOfRangeError."""
-        while True:
+    async def _survey(self, batch: Mapping[int, OwnedPartition]) -> dict[int, Takeover]:
+        """Return where the work of each partition of `batch` that is still owned goes on; raise OffsetOutOfRangeError."""
+        while numbers := [number for number, owned in batch.items() if self._owns(number, owned)]:
             try:
                 # Those of partition 0 too, which there always was: a partition that is new has no commit to tell by.
-                committed = await self._consumer.committed([*tps, *self._partitions.of(0)])
+                tps = {tp for number in (0, *numbers) for tp in self._partitions.of(number)}
+                committed = await self._consumer.committed(sorted(tps))
                 self._refuse_other_count(committed)
-                return await self._recovery.take_over(number, committed)
+                return await self._recovery.survey(numbers, committed)
             except OffsetOutOfRangeError:
                 raise
             except BusError as error:
                 # A worker that ended here would meet the same broker when it is started again.
-                _log.warning("take_over_failed", partition=number, error=str(error))
+                _log.warning("take_over_failed", partitions=numbers, error=str(error))
                 await asyncio.sleep(_RETRY_S)
+        return {}
+
+    async def _take_over(self, owned: OwnedPartition, takeover: Takeover) -> None:
+        number = takeover.partition
+        async with self._free:
+            if self._kept.get(number) != takeover.start:
+                self._drop_books(number)
+                await self._rebuild(takeover)
+        if not self._owns(number, owned):
+            return
+        self._kept.pop(number, None)
+        self._partitions.taken_over(owned, takeover)
+        for tp, offset in takeover.start.items():
+            self._consumer.seek(tp, offset)
+        await self.commit()
+        self._consumer.resume(self._partitions.of(number))
+        self._work.taken_over(number)
+        _log.info("taken_over", partition=number, behind=takeover.pending)
+
+    async def _rebuild(self, takeover: Takeover) -> None:
+        """Rebuild a partition, through outages of the broker; raise OffsetOutOfRangeError."""
+        while True:
+            try:
+                await self._recovery.rebuild(takeover)
+            except OffsetOutOfRangeError:
+                raise
+            except BusError as error:
+                _log.warning("take_over_failed", partitions=[takeover.partition], error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    def _owns(self, number: int, owned: OwnedPartition) -> bool:
+        """Return whether `owned` is still what this worker owns the partition by, and is not being handed back."""
+        return self._partitions.owned(number) is owned and not owned.leaving
+
+    def _keep_books(self, number: int) -> None:
+        """Keep the books of a partition that is handed back if all that was folded into them is finished and committed, else drop them.
+
+        What is not finished is triggered again, by reading it again: books that hold it already would take it as duplicates.
+        """
+        tps = self._partitions.of(number)
+        if number in self._kept:
+            return  # not taken over since they were kept
+        folded = {tp: watermark.next_offset for tp in tps if (watermark := self._partitions.watermarks.get(tp)) is not None}
+        committed = {tp: held.offset for tp in tps if (held := self._committed.get(tp)) is not None}
+        if len(folded) == len(tps) and folded == committed:
+            self._kept[number] = folded
+        else:
+            self._drop_books(number)
+
+    def _drop_books(self, number: int) -> None:
+        self._kept.pop(number, None)
+        self._work.drop_books(number)
 
     def _refuse_other_count(self, committed: Mapping[TopicPartition, Committed | None]) -> None:
         """Raise PartitionsChangedError when the group committed while the topics had another partition count."""

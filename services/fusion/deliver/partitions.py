@@ -56,9 +56,12 @@ class Partitions:
         """Return the partition of both input topics."""
         return [TopicPartition(topic, number) for topic in self.inputs]
 
-    def taken_over(self, owned: OwnedPartition, takeover: Takeover) -> None:
-        """Go on from where a takeover found the partition's work."""
+    def surveyed(self, owned: OwnedPartition, takeover: Takeover) -> None:
+        """Keep what a takeover found in the partition's outputs."""
         owned.history = takeover.history
+
+    def taken_over(self, owned: OwnedPartition, takeover: Takeover) -> None:
+        """Go on from where a takeover found the partition's work, its books being rebuilt."""
         owned.behind = {tp: end for tp, end in takeover.ends.items() if takeover.start[tp] < end}
         for tp in self.of(takeover.partition):
             inherited = (takeover.outputs_read_from, takeover.ends[tp])
@@ -79,11 +82,16 @@ class Partitions:
 
     @property
     def caught_up(self) -> bool:
-        """Return whether all was read that the log held when each partition was taken over: before that, nothing is asked.
+        """Return whether every partition `may_decide`."""
+        return all(map(self.may_decide, self._owned))
+
+    def may_decide(self, number: int) -> bool:
+        """Return whether all was read that the log held when the partition was taken over: before that, nothing is asked of it.
 
         A decision on half of the log could rest on less than one that was published before the takeover.
         """
-        return all(owned.taken_over and not owned.behind for owned in self._owned.values())
+        owned = self._owned.get(number)
+        return owned is not None and owned.taken_over and not owned.behind
 
     def readable(self, assigned: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Return those of `assigned` whose books are rebuilt."""

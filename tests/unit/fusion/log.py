@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,13 +11,14 @@ import redis.asyncio as redis_async
 from numpy.typing import NDArray
 
 from schemas import Instrument, InstrumentEvent, MarketFeatures, Message, VisionFeatures, interval_ms
-from services.core.bus import Bus, Record
+from services.core.bus import Bus, Committed, Record, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.global_tables import GlobalTables
 from services.core.instruments import Instruments
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
+from services.fusion.deliver.recovery import Recovery, Takeover
 from services.fusion.prompt.builder import Prompt, PromptBuilder, fingerprint
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.state.book import Book
@@ -117,6 +118,13 @@ def table(clock: VirtualClock, of: Iterable[Instrument], splits: Iterable[Instru
     for event in splits:
         known._fold_event(event)
     return known
+
+
+async def taken_over(recovery: Recovery, committed: Mapping[TopicPartition, Committed | None], partition: int = 0) -> Takeover:
+    """Take one partition over, as a worker that is assigned no other does."""
+    takeover = (await recovery.survey([partition], committed))[partition]
+    await recovery.rebuild(takeover)
+    return takeover
 
 
 def no_tables(bus: Bus, clock: VirtualClock) -> GlobalTables:

@@ -35,7 +35,7 @@ from services.fusion.state.triggers import LaneKey, Trigger, TriggerPolicy
 from services.inference.engine import Chunk, EngineError, EngineInfo, EngineLoad, EngineRequest, Sampling, Scores, TokenIds, Usage
 from services.inference.sglang_client import CAPABILITIES
 from services.inference.simulator.radix import RadixTree
-from tests.unit.fusion.log import no_tables
+from tests.unit.fusion.log import no_tables, taken_over
 
 PARTITIONS: Final = 2
 
@@ -144,7 +144,7 @@ class Desk:
         await self._instruments.start()
         recovery = Recovery(self._bus, self._settings, self._clock, self.intake, self.books, tables=no_tables(self._bus, self._clock))
         for partition in range(PARTITIONS):
-            takeover = await recovery.take_over(partition, committed)
+            takeover = await taken_over(recovery, committed, partition)
             self._next.update(takeover.start)
         for topic in (self.intake.market_topic, self.intake.vision_topic):
             reader = await self._bus.reader(client_id=f"week-{topic}")

@@ -7,7 +7,7 @@ from services.core.bus.memory import MemoryBus
 from services.core.calendar import SessionCalendar
 from services.fusion.deliver.recovery import Recovery
 from tests.unit.fusion.build import MARKET, VISION, bar_at, instrument, record, settings
-from tests.unit.fusion.log import Folder, no_tables
+from tests.unit.fusion.log import Folder, no_tables, taken_over
 
 STOCK, COIN = "AAPL.XNAS", "BTC.XCRY"
 FRIDAY_OPEN_MS = 1_767_969_000_000  # 2026-01-09 14:30 UTC
@@ -37,7 +37,7 @@ async def test_a_stock_keeps_its_book_over_a_weekend_of_busier_symbols() -> None
         await producer.send(one.topic, key=one.key, value=one.value, timestamp_ms=one.timestamp_ms)
 
     committed = {TopicPartition(MARKET, 0): Committed(len(log), "a2:0:0:1"), TopicPartition(VISION, 0): Committed(0, "a2:0:0:1")}
-    await Recovery(bus, using, folder.clock, folder.intake, folder.books, tables=no_tables(bus, folder.clock)).take_over(0, committed)
+    await taken_over(Recovery(bus, using, folder.clock, folder.intake, folder.books, tables=no_tables(bus, folder.clock)), committed)
 
     assert folder.books.symbols(0) == {STOCK, COIN}
     assert len(folder.book(STOCK).bars["1m"]) == len(stock)

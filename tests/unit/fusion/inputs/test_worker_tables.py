@@ -18,7 +18,7 @@ from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MODE, START, SYMBOL, VISION, bar
 from tests.unit.fusion.desk import BUY, EXIT, HOLD, NOW, Desk, ScriptedEngine
 from tests.unit.fusion.inputs.build import NOTES, note, position
-from tests.unit.fusion.log import Folder
+from tests.unit.fusion.log import Folder, taken_over
 
 HOUR = 3_600_000
 
@@ -170,7 +170,7 @@ async def test_a_takeover_reads_the_tables_on_to_where_they_end() -> None:
     await (await producer.send(NOTES, key=SYMBOL.encode(), value=note(ts_ms=START).encode()))
     assert tables.as_of(SYMBOL) is None
     committed = {TopicPartition(topic, 0): Committed(0, "a2:0:0:1") for topic in (MARKET, VISION)}
-    await Recovery(bus, folder.settings, folder.clock, folder.intake, folder.books, tables=reader).take_over(0, committed)
+    await taken_over(Recovery(bus, folder.settings, folder.clock, folder.intake, folder.books, tables=reader), committed)
     assert tables.as_of(SYMBOL) is not None
 
 

@@ -27,7 +27,7 @@ from services.fusion.prompt.short_tail import short_legend
 from services.strategy.folder import shipped
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MODE, START, SYMBOL, VISION, bar, bar_at, instrument, split
-from tests.unit.fusion.log import Folder, Logs, no_tables, random_logs
+from tests.unit.fusion.log import Folder, Logs, no_tables, random_logs, taken_over
 
 SMALL = build.settings(intervals=["1m", "5m"], window_bars=7, epoch_slots=3, slow_window_bars=3, min_bars=1)
 BOTH = build.settings(intervals=["1m", "5m"], trigger_intervals=["1m", "5m"], window_bars=5, epoch_slots=2, slow_window_bars=3, min_bars=1)
@@ -75,7 +75,7 @@ async def restarted(at: tuple[int, int], logs: Logs, using: Settings) -> Folder:
     for one in (*logs.market, *logs.vision):
         await producer.send(one.topic, key=one.key, value=one.value, timestamp_ms=one.timestamp_ms)
     committed = {TopicPartition(topic, 0): Committed(offset, "a2:0:0:1") for topic, offset in zip((MARKET, VISION), at, strict=True)}
-    await Recovery(bus, using, folder.clock, folder.intake, folder.books, tables=no_tables(bus, folder.clock)).take_over(0, committed)
+    await taken_over(Recovery(bus, using, folder.clock, folder.intake, folder.books, tables=no_tables(bus, folder.clock)), committed)
     return folder
 
 

@@ -1,0 +1,150 @@
+"""What a `kill -9` costs: how long no signal comes, and how many bars get none in time, beside a plain worker on aiokafka.
+
+Kafka, and the simulator of one H100 with warm prefixes; 200 symbols with prompts of 4K tokens, 10 bars a second. Five seconds into 200
+bars the worker's process is killed and started again at once, as a supervisor does. `first timely s` runs from the kill to the append of
+the first signal that is at most 3 s younger than its bar; `late or none` are the bars without such a signal. The plain worker is
+`benchmarks/peers/clients/growing_window.py`, in an environment of its own. Both are static members of their groups. `no instance_id` is
+the worker as a dynamic member: its group waits for the dead one until `bus.session_timeout_ms` has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.feed import symbols
+from benchmarks.harness import Measured, Target, before, run_alone, say
+from benchmarks.local import kafka, module
+from benchmarks.peers import site
+from benchmarks.peers.__main__ import content
+from benchmarks.peers.catalogue import OURS
+from benchmarks.peers.contest import EPOCH_SLOTS, VALIDITY_MS, Plan, Worker, cancelled, ready
+from benchmarks.peers.site import Feed, Results
+from benchmarks.prompts import window_for
+from services.core.settings import BusSettings, EngineSettings
+from services.fusion.service import load_tokenizer
+
+PLAIN: Final = "growing window"
+DYNAMIC: Final = f"{OURS}, no instance_id"
+SYMBOLS: Final = 200
+TOKENS: Final = 4_096
+PER_S: Final = 10.0
+KILLED_AFTER_S: Final = 5.0
+ROUNDS: Final = 5
+LONGEST_S: Final = 2.4
+"""Half of what it took before partitions were taken over one by one."""
+MOST_LATE: Final = 43
+
+
+@dataclass
+class DynamicWorker(Worker):
+    """The worker as a dynamic member of its group."""
+
+    def config(self) -> Path:
+        """Return a settings file without `bus.instance_id`."""
+        file = super().config()
+        file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith("instance_id")))
+        return file
+
+
+async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls it
+    """Kill each worker some times."""
+    count, rounds = (40, 1) if quick else (SYMBOLS, ROUNDS)
+    window = window_for(TOKENS, 4, load_tokenizer(EngineSettings()), symbols(1)[0])
+    plan = Plan(count, window, PER_S, many_s=0.0, burst=0)
+    measured = Measured(
+        rows=before("restart"),
+        setting={"symbols": count, "window_bars": window, "epoch_slots": EPOCH_SLOTS, "bars/s": PER_S, "rounds": rounds},
+    )
+    with tempfile.TemporaryDirectory(prefix="aquiline-restart-") as folder:
+        for name, of_rounds in ((OURS, rounds), (PLAIN, rounds), (DYNAMIC, 1)):
+            measured.rows.append({"version": "now", **await _restarts(name, plan, Path(folder), of_rounds)})
+            say(str(measured.rows[-1]))
+    ours = next(row for row in measured.rows if row["worker"] == OURS and row["version"] == "now")
+    measured.targets = [
+        Target("seconds to the first timely signal after a kill, median", LONGEST_S, at_least=False, got=ours["first timely s"], unit="s"),
+        Target("bars without a timely signal, median", MOST_LATE, at_least=False, got=ours["late or none"]),
+    ]
+    return measured
+
+
+async def _restarts(name: str, plan: Plan, folder: Path, rounds: int) -> dict[str, Any]:
+    """Return one worker's row: medians of its restarts."""
+    async with AsyncExitStack() as opened:
+        server = await opened.enter_async_context(kafka(site.PARTITIONS))
+        engine_url = await opened.enter_async_context(module("benchmarks.peers.simulator"))
+        names = symbols(plan.symbols)
+        bus = await site.prepare(server.url, names)
+        opened.push_async_callback(bus.close)
+        feed = Feed(await bus.producer(client_id="benchmark"), server.bootstrap, names, plan.window_bars + EPOCH_SLOTS, EPOCH_SLOTS)
+        await feed.history()
+        results = await Results.open(server.bootstrap)
+        opened.push_async_callback(cancelled, asyncio.create_task(results.follow()))
+        texts, now_ms = site.texts(folder, content()), int(time.time() * 1000)
+        kind, worker_name = (DynamicWorker, OURS) if name == DYNAMIC else (Worker, name)
+        worker = kind(worker_name, server.bootstrap, engine_url, folder, plan, texts, now_ms)
+        if name == PLAIN:
+            await site.commit_ends(server.bootstrap, worker.group)
+        opened.push_async_callback(worker.kill)
+        await worker.start()
+        await ready(worker, feed, results)
+        await feed.play(plan.round, plan.per_s)  # every prefix is warm from here on
+        rows = []
+        for _ in range(rounds):
+            rows.append(await _killed(worker, feed, results))
+            say(f"{name}: {rows[-1]}")
+            await ready(worker, feed, results)
+    first = [one["first timely s"] for one in rows]
+    return {
+        "worker": name,
+        "restarts": rounds,
+        "first timely s": round(statistics.median(first), 1),
+        "slowest s": max(first),
+        "bars": rows[0]["bars"],
+        **{column: round(statistics.median(one[column] for one in rows)) for column in ("late or none", "lost", "twice")},
+    }
+
+
+async def _killed(worker: Worker, feed: Feed, results: Results) -> dict[str, Any]:
+    plan = worker.plan
+    order = [at % plan.symbols for at in range(round(4 * KILLED_AFTER_S * plan.per_s))]
+    began = len(results.out)
+    playing = asyncio.create_task(feed.play(order, plan.per_s))
+    await asyncio.sleep(KILLED_AFTER_S)
+    await worker.kill()
+    killed_ms = int(time.time() * 1000)
+    await worker.start()
+    sent = await playing
+    wanted = {(one.symbol, one.ts_close_ms) for one in sent}
+
+    def answered() -> bool:
+        ended = {(one.symbol, one.ts_close_ms) for one in results.out[began:]}
+        ended |= {(one.symbol, one.trigger.ts_event_ms) for one in results.audits}
+        return wanted <= ended
+
+    await results.until(answered, BusSettings().session_timeout_ms / 1000 + 4 * KILLED_AFTER_S)
+    worker.check()
+    since = results.out[began:]
+    counted = Counter((one.symbol, one.ts_close_ms) for one in since)
+    timely = {(one.symbol, one.ts_close_ms): one for one in since if one.age_ms <= VALIDITY_MS}
+    after_ms = [one.signal_ms for one in timely.values() if one.signal_ms > killed_ms and one.record_ms > killed_ms]
+    audited = {(one.symbol, one.trigger.ts_event_ms) for one in results.audits}
+    return {
+        "bars": len(sent),
+        "first timely s": round((min(after_ms) - killed_ms) / 1000, 1) if after_ms else float("inf"),
+        "late or none": len(wanted - timely.keys()),
+        "lost": len(wanted - counted.keys() - audited),
+        "twice": sum(counted[one] > 1 for one in wanted),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_alone("restart", __doc__, measure))
