@@ -47,15 +47,20 @@ def decoder(model: type[M], modes: tuple[RunMode, ...], max_bytes: int) -> Calla
             message = validate(value)
         except ValidationError as error:
             return _refusal(error)
-        symbol: str = message.symbol  # type: ignore[attr-defined]
-        if record.key != symbol.encode():
-            return Refused(DeadLetterReason.KEY_MISMATCH, f"the key is {record.key!r:.{_SHOWN}}, the symbol {symbol!r}")
-        if message.run_mode not in modes:
-            wanted = " or ".join(sorted(modes))
-            return Refused(DeadLetterReason.WRONG_RUN_MODE, f"the message is {message.run_mode.value!r}; this service takes {wanted}")
-        return message
+        return misaddressed(message, record, modes) or message
 
     return decoded
+
+
+def misaddressed(message: Message, record: Record, modes: tuple[RunMode, ...]) -> Refused | None:
+    """Return why a message is refused whose key is not its `symbol`, or whose run mode is none of `modes`; None when it is neither."""
+    symbol: str = message.symbol  # type: ignore[attr-defined]
+    if record.key != symbol.encode():
+        return Refused(DeadLetterReason.KEY_MISMATCH, f"the key is {record.key!r:.{_SHOWN}}, the symbol {symbol!r}")
+    if message.run_mode not in modes:
+        wanted = " or ".join(sorted(modes))
+        return Refused(DeadLetterReason.WRONG_RUN_MODE, f"the message is {message.run_mode.value!r}; this service takes {wanted}")
+    return None
 
 
 def decode(model: type[M], record: Record, modes: tuple[RunMode, ...], max_bytes: int) -> M | Refused:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
 from aiokafka.errors import OffsetOutOfRangeError as KafkaOutOfRangeError
 from aiokafka.structs import TopicPartition as KafkaPartition
 
@@ -18,14 +18,14 @@ from services.core.bus.kafka_client import TopicLookup
 from services.core.bus.kafka_errors import as_bus_error
 from services.core.bus.port import BusError, OffsetOutOfRangeError, Record, TopicPartition
 
-_new_record: Final = partial(tuple.__new__, Record)
+_new_record: Final = tuple.__new__
 
 
 class FetchedRecords(OrderedDict[KafkaPartition, Any]):
     """What an aiokafka fetcher has fetched and not returned yet, by partition; install it before the first fetch.
 
-    Its records come out as the bus's own: aiokafka makes each a dataclass of eleven fields, and making a tuple of that one took
-    together as long as a third of decoding does.
+    Its records come out as the bus's own. aiokafka makes each a dataclass of eleven fields, with three calls on the way: 1.1 us a record
+    in place of 0.75, where all of the fold may take 1.5.
     """
 
     @classmethod
@@ -36,12 +36,49 @@ class FetchedRecords(OrderedDict[KafkaPartition, Any]):
     def __setitem__(self, partition: KafkaPartition, fetched: Any) -> None:
         """Keep a fetched batch, or the error in its place."""
         if isinstance(fetched, FetchResult):
-            fetched._partition_records._consumer_record = _as_record  # noqa: SLF001
+            _BusRecords.take_over(fetched._partition_records)  # noqa: SLF001
         super().__setitem__(partition, fetched)
 
 
-def _as_record(partition: KafkaPartition, record: Any) -> Record:
-    return _new_record((*partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)))
+class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no types
+    """Fetched records of one partition: `_unpack_records` does as the one that it overrides, but for what it makes of a record."""
+
+    next_fetch_offset: int
+
+    @classmethod
+    def take_over(cls, fetched: PartitionRecords) -> None:
+        """Have `fetched`, of which nothing is read yet, yield the bus's records."""
+        fetched.__class__ = cls
+        fetched._records_iterator = fetched._unpack_records()  # noqa: SLF001
+
+    def __iter__(self) -> Iterator[Record]:
+        """Return the generator itself: through `__next__` each record takes one more call."""
+        records: Iterator[Record] = self._records_iterator
+        return records
+
+    def _unpack_records(self) -> Iterator[Record]:
+        topic, partition = self._tp
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            if not self._is_aborted(batch) and not batch.is_control_batch:
+                for record in batch:
+                    offset = record.offset
+                    if offset >= self.next_fetch_offset:  # a fetch begins with the batch that holds its offset
+                        self.next_fetch_offset = offset + 1
+                        values = topic, partition, offset, record.timestamp, record.key, record.value, tuple(record.headers)
+                        yield _new_record(Record, values)
+            self.next_fetch_offset = batch.next_offset  # the last offsets of a compacted batch carry no record
+
+    def _is_aborted(self, batch: Any) -> bool:
+        """Return whether a batch belongs to an aborted transaction, to be asked of each batch in order."""
+        if self._isolation_level != READ_COMMITTED or batch.producer_id is None:
+            return False
+        self._consume_aborted_up_to(batch.base_offset)
+        if batch.is_control_batch and self._contains_abort_marker(batch):
+            self._aborted_producers.discard(batch.producer_id)
+        return batch.is_transactional and batch.producer_id in self._aborted_producers
 
 
 async def fetch(inner: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -> list[Record]:

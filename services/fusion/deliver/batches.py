@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import groupby
-from operator import itemgetter
+from operator import itemgetter, length_hint
 from typing import Final
 
 import structlog
@@ -16,6 +16,7 @@ from services.core.instruments import Instruments
 from services.fusion.deliver.accounts import RecordCounter
 from services.fusion.deliver.ledger import Ledger
 from services.fusion.deliver.partitions import Partitions
+from services.fusion.deliver.watermark import PartitionWatermark
 from services.fusion.observe.spans import TriggerSpans
 from services.fusion.state.intake import Intake, Sink
 
@@ -52,32 +53,54 @@ class BatchFolder:
 
     async def fold(self, records: Sequence[Record], sink: Sink) -> None:
         """Fold a polled batch, `sink` taking its triggers; raise PoisonedStreamError when too many of the last records are bad."""
-        for (topic, partition), batch in groupby(records, _PLACE):
-            watermark = self._partitions.reading(TopicPartition(topic, partition))
+        for place, run in groupby(records, _PLACE):
+            watermark = self._partitions.reading(TopicPartition(*place))
             if watermark is None:
                 continue  # handed back between fetch and here; its next owner reads it again
-            folded, traced = 0, self._spans.enabled
-            for record in batch:
-                taken = self._intake.take(record, sink, may_wait=True)
+            left = self._fold_run(list(run), watermark, sink, may_wait=True)
+            while left:
+                await self._read_tables()
+                if self._partitions.reading(watermark.partition) is not watermark:
+                    break  # handed back meanwhile; its next owner reads the record again
+                self._fold_run(left[:1], watermark, sink, may_wait=False)
+                left = self._fold_run(left[1:], watermark, sink, may_wait=True)
+        self._partitions.folded_up_to(self._position)
+        self._counter.flush()
+
+    def _fold_run(self, records: Sequence[Record], watermark: PartitionWatermark, sink: Sink, *, may_wait: bool) -> Sequence[Record]:
+        """Fold records of one partition, as far as none awaits tables; return that one and those after it.
+
+        Watermark and counts move once for all records that are folded: only those that are not take a step of their own.
+        """
+        if not records:
+            return records
+        topic, rest, others = records[0].topic, iter(records), set[int]()
+        left: Sequence[Record] = ()
+        watermark.advance(records[0].offset)
+        try:
+            for record, taken in self._intake.fold(topic, rest, sink, may_wait=may_wait):
                 if taken == "awaits_tables":
-                    await self._read_tables()
-                    if self._partitions.reading(watermark.partition) is not watermark:
-                        break  # handed back meanwhile; its next owner reads the record again
-                    taken = self._intake.take(record, sink)
-                # After the fold: a commit must not pass a record that ended the worker.
-                watermark.seen(record.offset)
-                if taken == "folded":
-                    folded += 1
-                    if traced and record.headers:
-                        self._spans.folded(record)
-                elif isinstance(taken, Refused):
+                    left = (record, *rest)
+                    break
+                others.add(record.offset)
+                watermark.advance(record.offset + 1)
+                if isinstance(taken, Refused):
                     self._ledger.dead_letter(record, taken, watermark)
                     self._counter.dead_letter(topic, taken.reason)
                 else:
                     self._counter.count(topic, taken)
-            self._counter.count(topic, "folded", folded)
-        self._partitions.folded_up_to(self._position)
-        self._counter.flush()
+        except BaseException:
+            # A commit must not pass the record that ends the worker, and may pass those before it.
+            failed = records[len(records) - length_hint(rest) - 1]
+            watermark.advance(max(watermark.next_offset, failed.offset))
+            raise
+        done = records[: len(records) - len(left)]
+        if done:
+            watermark.advance(done[-1].offset + 1)
+            self._counter.count(topic, "folded", len(done) - len(others))
+            if self._spans.enabled:
+                self._spans.folded(record for record in done if record.offset not in others)
+        return left
 
     async def _read_tables(self) -> None:
         """Read instruments and splits on to where they end now, as far as the broker answers in time."""

@@ -16,7 +16,9 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from math import ceil
+from operator import itemgetter
 from typing import Final
 
 import structlog
@@ -39,6 +41,9 @@ _SPARE: Final = 1.1
 """The look-back grows by this much more than what it showed asks for, as records are not spread evenly."""
 _MOST_STRETCH: Final = 32
 """It grows by no more than this at once: a symbol with one bar in it says little."""
+
+_TOPIC: Final = itemgetter(0)
+"""A record's topic, its first field."""
 
 _log = structlog.get_logger()
 
@@ -153,10 +158,11 @@ class Recovery:
     async def _fold_range(
         self, reader: Reader, first: Mapping[TopicPartition, int], stop: Mapping[TopicPartition, int], sink: NullSink
     ) -> int:
-        folded, take = 0, self._intake.take
+        folded = 0
         async for batch in read_batches(reader, {tp: range(offset, stop[tp]) for tp, offset in first.items()}):
-            for record in batch:
-                take(record, sink)
+            for topic, run in groupby(batch, _TOPIC):
+                for _ in self._intake.fold(topic, run, sink):
+                    pass  # what became of the others is in the audit and among the dead letters already
             folded += len(batch)
             # A poll of records that are there already does not wait: other partitions are decided on meanwhile.
             await asyncio.sleep(0)

@@ -38,7 +38,7 @@ class PartitionWatermark:
 
     @property
     def next_offset(self) -> int:
-        """Return the offset after the last record seen."""
+        """Return the offset below which every record has been taken in."""
         return self._next
 
     @property
@@ -46,11 +46,11 @@ class PartitionWatermark:
         """Return how many records are held."""
         return len(self._held)
 
-    def seen(self, offset: int) -> None:
-        """Note that every record up to `offset` has been taken in; raise ValueError when offsets go backwards."""
-        if offset < self._next:
-            raise ValueError(f"{self.partition.topic}[{self.partition.partition}]: offset {offset} came after {self._next - 1}")
-        self._next = offset + 1
+    def advance(self, next_offset: int) -> None:
+        """Note that every record below `next_offset` has been taken in; raise ValueError when offsets go backwards."""
+        if next_offset < self._next:
+            raise ValueError(f"{self.partition.topic}[{self.partition.partition}]: offset {next_offset} came after {self._next - 1}")
+        self._next = next_offset
 
     def hold(self, offset: int) -> None:
         """Add a holder to the record at `offset`, the one last seen or about to be seen."""

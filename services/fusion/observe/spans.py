@@ -5,7 +5,7 @@ The trace's ids are chosen when the trigger is made, so that its signal, audit r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -74,9 +74,11 @@ class TriggerSpans:
         own = self._tracer.root() if parent is None else self._tracer.child(parent)
         return TriggerTrace(parent, own, self._tracer.child(own))
 
-    def folded(self, record: Record) -> None:
-        """Remember the headers of a record that was folded into its symbol's book; they are read when a decision rests on it."""
-        self._seen[record.topic, record.key] = _Seen(record.topic, record.offset, record.headers)
+    def folded(self, records: Iterable[Record]) -> None:
+        """Remember the headers of records that were folded into their symbols' books; they are read when a decision rests on one."""
+        for record in records:
+            if record.headers:
+                self._seen[record.topic, record.key] = _Seen(record.topic, record.offset, record.headers)
 
     def forget(self, symbol: str) -> None:
         """Drop what is remembered of `symbol`."""

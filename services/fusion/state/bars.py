@@ -27,11 +27,14 @@ class Bars:
     """Closed bars, oldest first, with strictly increasing `ts_close_ms`, and the forming bar after them."""
 
     __slots__ = (
+        "_forming",
+        "_forming_close",
+        "_forming_ms",
+        "_forming_volume",
         "close",
         "columns",
         "factors",
         "features",
-        "forming",
         "gap",
         "high",
         "keep",
@@ -40,6 +43,7 @@ class Bars:
         "open",
         "rendered",
         "rendered_as",
+        "restated",
         "revision",
         "sequence",
         "total",
@@ -73,9 +77,15 @@ class Bars:
         """The book's count of closed bars when each bar was folded: the order in which bars of several intervals came."""
         self.features: dict[str, float] = {}
         """Of the last closed bar."""
-        self.forming: MarketFeatures | None = None
+        self._forming: MarketFeatures | bytes | None = None
+        """The bar, or its record's value: each update replaces it, and only the one that a prompt shows is read."""
+        self._forming_ms = 0
+        """When the forming bar closes, 0 when there is none."""
+        self._forming_close = self._forming_volume = 0.0
         self.factors: dict[tuple[int, str], Factors] = {}
         """By effective time and kind of event, the factors that bars which open before it are restated by."""
+        self.restated = False
+        """Whether there are `factors`."""
         self.last_close_ms = 0
         """When the last closed bar closed, 0 when there is none."""
         self.total = 0
@@ -84,20 +94,32 @@ class Bars:
     def __len__(self) -> int:
         return len(self.ts_close)
 
-    def form(self, bar: MarketFeatures) -> Fold:
-        """Take a bar that is still open. It says nothing new of a slot that has closed, and is late when a later one forms already."""
-        forming, ts_close_ms = self.forming, bar.ts_close_ms
-        if ts_close_ms <= self.last_close_ms:
-            return DUPLICATE
-        if self.factors:
-            bar = self._on_scale(bar)
-        if forming is not None and ts_close_ms <= (forming_ms := forming.ts_close_ms):
-            if ts_close_ms < forming_ms:
-                return Fold.LATE
+    @property
+    def forming(self) -> MarketFeatures | None:
+        """Return the bar that is still open, on the scale of the closed ones; None when there is none."""
+        if isinstance(self._forming, bytes):
+            self._forming = MarketFeatures.decode(self._forming)
+        return self._forming
+
+    def form(self, bar: MarketFeatures, value: bytes | None = None) -> Fold:
+        """Take a bar that is still open. It says nothing new of a slot that has closed, and is late when a later one forms already.
+
+        Its record's `value` is held in the bar's place where that is given: of 200 forming bars the objects fill a processor's cache.
+        """
+        if self.restated:
+            given, bar = bar, self._on_scale(bar)
+            value = value if bar is given else None
+        fields = bar.__dict__
+        ts_close_ms, close, volume = fields["ts_close_ms"], fields["close"], fields["volume"]
+        if ts_close_ms == self._forming_ms:
             # Comparing whole messages takes as long as all the rest; most updates differ in volume or price.
-            if bar.volume == forming.volume and bar.close == forming.close and bar == forming:
+            if volume == self._forming_volume and close == self._forming_close and bar == self.forming:
                 return DUPLICATE
-        self.forming = bar
+        elif ts_close_ms <= self.last_close_ms:
+            return DUPLICATE
+        elif ts_close_ms < self._forming_ms:
+            return Fold.LATE
+        self._forming, self._forming_ms, self._forming_close, self._forming_volume = value or bar, ts_close_ms, close, volume
         return FOLDED
 
     def place(self, bar: MarketFeatures) -> Fold:
@@ -120,27 +142,28 @@ class Bars:
 
     def append(self, bar: MarketFeatures, gap: int, sequence: int = 0) -> None:
         """Add a closed bar for which `place` said FOLDED, after `gap` missing slots."""
-        if self.factors:
+        if self.restated:
             bar = self._on_scale(bar)
-        features = bar.features
-        self.ts_open.append(bar.ts_open_ms)
-        self.ts_close.append(bar.ts_close_ms)
-        self.last_close_ms = bar.ts_close_ms
-        self.open.append(bar.open)
-        self.high.append(bar.high)
-        self.low.append(bar.low)
-        self.close.append(bar.close)
-        self.volume.append(bar.volume)
+        fields = bar.__dict__
+        features, ts_close_ms = fields["features"], fields["ts_close_ms"]
+        self.ts_open.append(fields["ts_open_ms"])
+        self.ts_close.append(ts_close_ms)
+        self.last_close_ms = ts_close_ms
+        self.open.append(fields["open"])
+        self.high.append(fields["high"])
+        self.low.append(fields["low"])
+        self.close.append(fields["close"])
+        self.volume.append(fields["volume"])
         for name, column in self.columns.items():
             column.append(features.get(name, math.nan))
-        self.revision.append(bar.revision)
+        self.revision.append(fields["revision"])
         self.gap.append(gap)
         self.sequence.append(sequence)
         self.rendered.append(None)
         self.total += 1
         self.features = features
-        if self.forming is not None and self.forming.ts_close_ms <= bar.ts_close_ms:
-            self.forming = None
+        if self._forming_ms <= ts_close_ms:
+            self._forming, self._forming_ms = None, 0
         if len(self.ts_close) > self.keep + _SLACK:
             self._trim(len(self.ts_close) - self.keep)
 
@@ -182,6 +205,7 @@ class Bars:
         if not count and isinstance(event, Dividend):
             return 0  # what it restates by follows from the last close before it
         since = math.prod(by.price for (later_ms, _), by in self.factors.items() if later_ms > event.effective_ms)
+        self.restated = True
         by = self.factors[key] = factors(event, self.close[count - 1] if count else None, since)
         for index in range(count):
             self.open[index] /= by.price
@@ -196,8 +220,10 @@ class Bars:
                     column[index] /= by.price
         if count and count == len(self):
             self.features = restated_features(self.features, by, self.units)
-        if self.forming is not None and self.forming.ts_open_ms < event.effective_ms:
-            self.forming = restated_bar(self.forming, by, self.units)
+        forming = self.forming
+        if forming is not None and forming.ts_open_ms < event.effective_ms:
+            self._forming = restated_bar(forming, by, self.units)
+            self._forming_close, self._forming_volume = self._forming.close, self._forming.volume
         return count
 
     def opens_at_or_after(self, at_ms: int) -> bool:
@@ -242,6 +268,11 @@ class Bars:
     def longest_gap_in(self, count: int) -> int:
         """Return how many scheduled slots in a row are missing at most inside the last `count` bars."""
         return max(self.gap[max(1, len(self) - count) :], default=0)
+
+    def change_to(self, price: float, ts_open_ms: int) -> float:
+        """Return `price`, of a bar that opens then, over the last close, which there must be."""
+        change = price / self.close[-1]
+        return change / self.on_scale_at(ts_open_ms) if self.restated else change
 
     def on_scale_at(self, ts_open_ms: int) -> float:
         """Return by what the prices of a bar that opens then are divided to be on the scale of these bars."""

@@ -60,6 +60,8 @@ class Book:
     ) -> None:
         """`calendar` is the instrument's; the first record came from `partition` with the timestamp `since_ms`."""
         self.instrument = instrument
+        self.key = instrument.symbol.encode()
+        """The key of the symbol's records."""
         self.partition = partition
         self.since_ms = since_ms
         self.calendar = calendar
@@ -78,7 +80,7 @@ class Book:
         self.epochs = Epochs(instrument.symbol, settings, self.bars)
         self._closed = 0
         self._restatements: list[Restatement] = []
-        self.ahead: list[Restatement] = []
+        self.ahead: tuple[Restatement, ...] = ()
         """Splits and dividends before whose first bar the book still is."""
         self.applied: list[Restatement] = []
         """Splits and dividends that the book is restated for, in the order in which they were applied."""
@@ -119,8 +121,9 @@ class Book:
 
     def reach(self, ts_open_ms: int) -> None:
         """Put everything on the scale of a bar that opens at `ts_open_ms`."""
-        for event in [event for event in self.ahead if event.effective_ms <= ts_open_ms]:
-            self.ahead.remove(event)
+        reached = [event for event in self.ahead if event.effective_ms <= ts_open_ms]
+        self.ahead = tuple(event for event in self.ahead if event.effective_ms > ts_open_ms)
+        for event in reached:
             self._restate(event)
 
     def fold_vision(self, features: VisionFeatures) -> Fold:
@@ -134,7 +137,7 @@ class Book:
         self._restatements.append(event)
         if any(bars.opens_at_or_after(event.effective_ms) for bars in self.bars.values()):
             return self._restate(event)
-        self.ahead.append(event)
+        self.ahead = (*self.ahead, event)
         return False
 
     def expects_split(self, ts_open_ms: int) -> bool:

@@ -77,8 +77,8 @@ class SlowBar(NamedTuple):
 class _EpochState:
     """What is frozen for the epochs of one trigger interval."""
 
-    epoch: int
-    """The epoch of its last closed bar."""
+    until_ms: int
+    """Where the epoch of its last closed bar ends."""
     current: Frozen
     """For this epoch: the state when the epoch before it was entered."""
     entered: Frozen
@@ -116,16 +116,20 @@ class Epochs:
 
     def enter(self, bar: MarketFeatures) -> None:
         """Freeze the slower bars when `bar`, which is about to be appended, is the first of a new epoch of a trigger interval."""
-        boundaries = self._boundaries.get(bar.interval)
+        interval, ts_close_ms = bar.interval, bar.ts_close_ms
+        held = self._states.get(interval)
+        if held is not None and ts_close_ms <= held.until_ms:
+            return
+        boundaries = self._boundaries.get(interval)
         if boundaries is None:
             return
-        epoch = boundaries.index(bar.ts_close_ms)
-        held = self._states.get(bar.interval)
+        until_ms = boundaries.start_ms(boundaries.index(ts_close_ms) + 1)
+        now = self.now(interval)
         if held is None:
-            now = self.now(bar.interval)._replace(range_bp=10_000 * (bar.high - bar.low) / bar.close)
-            self._states[bar.interval] = _EpochState(epoch, now, now)
-        elif epoch > held.epoch:
-            held.current, held.entered, held.epoch = held.entered, self.now(bar.interval), epoch
+            now = now._replace(range_bp=10_000 * (bar.high - bar.low) / bar.close)
+            self._states[interval] = _EpochState(until_ms, now, now)
+        else:
+            held.current, held.entered, held.until_ms = held.entered, now, until_ms
 
     def frozen(self, interval: str) -> Frozen:
         """Return what the prompts of `interval`'s current epoch freeze."""

@@ -94,6 +94,8 @@ class TriggerPolicy:
         self._last: dict[LaneKey, _Last] = {}
         self.mode: Mode = settings.mode
         """How triggers of bars, moves and vision features ask."""
+        self.uses_closed = self._on_closed_bar or self._deep or bool(self.hooks.trigger)
+        """Whether a closed bar can make a trigger."""
         self.uses_forming = settings.trigger_on_move_atr is not None
         """Whether a bar that is still forming can make a trigger."""
 

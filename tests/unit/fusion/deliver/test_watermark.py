@@ -49,7 +49,7 @@ class Worker(RuleBasedStateMachine):
     @rule(count=st.integers(1, 5))
     def take_in(self, count: int) -> None:
         for offset in range(self.mark.next_offset, min(len(self.log), self.mark.next_offset + count)):
-            self.mark.seen(offset)
+            self.mark.advance(offset + 1)
             for number in range(self.log[offset]):
                 if (offset, number) not in self.known:
                     assert (offset, number) not in self.outputs, "a trigger that has an outcome was asked again"
@@ -103,22 +103,22 @@ def test_a_second_crash_right_after_a_takeover_still_finds_the_outcomes_of_the_f
     mark = PartitionWatermark(TP, 100, (50, 60), ((40, 45), 150))
     assert mark.committable() == (100, (40, 45))
     for offset in range(100, 150):
-        mark.seen(offset)
+        mark.advance(offset + 1)
     assert mark.committable() == (150, (50, 60))
 
 
 def test_offsets_that_go_backwards_are_an_error() -> None:
     mark = PartitionWatermark(TP, 5)
-    mark.seen(5)
+    mark.advance(6)
     with pytest.raises(ValueError, match="offset 5 came after 5"):
-        mark.seen(5)
+        mark.advance(5)
     with pytest.raises(KeyError):
         mark.release(5)
 
 
 def test_a_record_is_never_held_out_of_order() -> None:
     mark = PartitionWatermark(TP, 0)
-    mark.seen(1)
+    mark.advance(2)
     mark.hold(1)
     with pytest.raises(ValueError, match="out of order"):
         mark.hold(0)
@@ -128,7 +128,7 @@ def test_what_is_released_after_a_revoke_does_not_move_the_next_owner() -> None:
     marks = Watermarks()
     former = PartitionWatermark(TP, 0)
     marks.assign(former)
-    former.seen(0)
+    former.advance(1)
     former.hold(0)
     marks.assign(PartitionWatermark(TP, 0))
     former.release(0)

@@ -87,10 +87,10 @@ class Folding(RuleBasedStateMachine):
     def overlapping_bar(self, over_ms: int) -> None:
         assert self.bars.place(bar_at(self.last_ms - over_ms, 100)) is Fold.CONFLICT
 
-    @rule(slot=st.integers(-2, 2), price=st.integers(90, 110))
-    def forming_bar(self, slot: int, price: int) -> None:
+    @rule(slot=st.integers(-2, 2), price=st.integers(90, 110), with_value=st.booleans())
+    def forming_bar(self, slot: int, price: int, *, with_value: bool) -> None:
         one = bar_at(max(START + 3 * MINUTE, self.last_ms) + slot * MINUTE, price, closed=False)
-        fold = self.bars.form(one)
+        fold = self.bars.form(one, one.encode() if with_value else None)
         if one.ts_close_ms <= self.last_ms or one == self.forming:
             assert fold is Fold.DUPLICATE
         elif self.forming is not None and one.ts_close_ms < self.forming.ts_close_ms:

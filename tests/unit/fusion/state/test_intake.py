@@ -13,11 +13,11 @@ from schemas import CancelReason, Instrument, InstrumentEvent, Message
 from services.core.bus import Record
 from services.core.decode import Refused
 from services.fusion.state import early
-from services.fusion.state.intake import NullSink
+from services.fusion.state.intake import NullSink, Taken
 from services.fusion.state.triggers import Trigger
 from tests.unit.fusion import build
-from tests.unit.fusion.build import MINUTE, START, SYMBOL, VISION, bar, bar_at, instrument, record, seen, split
-from tests.unit.fusion.log import Folder
+from tests.unit.fusion.build import MARKET, MINUTE, START, SYMBOL, VISION, bar, bar_at, instrument, record, seen, split
+from tests.unit.fusion.log import INSTRUMENTS, SYMBOLS, Folder, random_logs
 
 USING = build.settings(intervals=["1m", "5m"], window_bars=12, epoch_slots=4, slow_window_bars=4, min_bars=1, trigger_on_move_atr=2.0)
 
@@ -86,6 +86,66 @@ def test_after_a_rebuild_the_policy_triggers_as_after_the_same_records_with_trig
             followed.intake.take(one, after_following)
         assert after_rebuild.triggers == after_following.triggers
     assert after_rebuild.kinds
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), unknown=st.sets(st.integers(0, 200)))
+def test_a_batch_folds_as_its_records_do_one_by_one_and_unknown_fields_change_nothing(seed: int, unknown: set[int]) -> None:
+    rng = random.Random(seed)  # noqa: S311
+    records = unusable(rng, random_logs(rng, 24).market)
+    newer = [with_unknown_field(one) if at in unknown and one.value else one for at, one in enumerate(records)]
+    batched, single = (Folder(USING, instruments=[*INSTRUMENTS]) for _ in range(2))
+    first, second = Heard(), Heard()
+    disposed: list[tuple[int, str]] = []
+    start = 0
+    while start < len(records):
+        stop = start + rng.randint(1, 60)
+        disposed += [(one.offset, account(taken)) for one, taken in batched.intake.fold(MARKET, newer[start:stop], first)]
+        start = stop
+    each = [(one.offset, account(single.intake.take(one, second))) for one in records]
+    assert disposed == [(offset, taken) for offset, taken in each if taken != "folded"]
+    assert first.triggers == second.triggers
+    assert first.changes == second.changes
+    for symbol in SYMBOLS:
+        assert batched.as_of(symbol) == single.as_of(symbol)
+        assert asyncio.run(batched.prompt(symbol)).ids.tolist() == asyncio.run(single.prompt(symbol)).ids.tolist()
+
+
+def account(taken: Taken | Refused) -> str:
+    """Return the account that a record ends in."""
+    return taken.reason.value if isinstance(taken, Refused) else taken
+
+
+def unusable(rng: random.Random, records: list[Record]) -> list[Record]:
+    """Return `records` with some among them that cannot be folded, for each reason that a record itself gives."""
+    mixed: list[Record] = []
+    for one in records:
+        mixed.append(one)
+        if rng.random() < 0.2:
+            assert one.value is not None
+            mixed.append(
+                rng.choice(
+                    [
+                        one._replace(value=None),
+                        one._replace(value=b""),
+                        one._replace(value=b"{"),
+                        one._replace(value=one.value[:-1] + b" " * USING.bus.max_record_bytes + b"}"),
+                        one._replace(value=one.value.replace(b'"schema_version":1', b'"schema_version":2')),
+                        one._replace(value=one.value.replace(b'"run_mode":"demo"', b'"run_mode":"replay"')),
+                        one._replace(value=one.value.replace(b'"interval":"1m"', b'"interval":"2m"')),
+                        one._replace(key=b"ANOTHER.XNAS"),
+                        one._replace(key=None),
+                        one._replace(partition=1),
+                        one._replace(timestamp_ms=one.timestamp_ms - 3_600_000),
+                    ]
+                )
+            )
+    return [one._replace(offset=offset) for offset, one in enumerate(mixed)]
+
+
+def with_unknown_field(one: Record) -> Record:
+    """Return a record of a producer that knows a later version of the contract."""
+    return one._replace(value=one.value and one.value.replace(b'"schema_version":', b'"of_a_later_version":[1],"schema_version":'))
 
 
 def test_a_bar_of_an_unknown_symbol_waits_for_the_tables_where_it_may() -> None:
