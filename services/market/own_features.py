@@ -38,7 +38,7 @@ _log = structlog.get_logger()
 class BarArrays(NamedTuple):
     """The last bars of one symbol and interval, oldest first: float64 arrays of shape (bars,), at most LOOKBACK_BARS long.
 
-    The last bar is the one that features are wanted of; it may still be forming.
+    The features are those of the last bar, which may still be forming.
     """
 
     open: NDArray[np.float64]

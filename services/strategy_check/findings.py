@@ -93,7 +93,10 @@ def _errors(settings: Settings, first: PromptPreview, second: PromptPreview) -> 
     if (first.prefix, first.tail) != (second.prefix, second.tail):
         differing = sorted(name for name in first.facts if first.facts[name] != second.facts.get(name))
         facts = f", in the facts {', '.join(differing)}" if differing else ""
-        yield f"the same bars gave two different prompts{facts}: {FEATURES} and hooks must use no clock, no file and no chance"
+        yield (
+            f"the same bars gave two different prompts{facts}: {FEATURES} and hooks must not read the clock or files, draw random numbers "
+            "or keep state"
+        )
 
 
 def _too_long(cost: Cost) -> Iterator[str]:

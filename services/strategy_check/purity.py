@@ -25,8 +25,8 @@ def hook_errors(hooks: Hooks, view: BookView) -> Iterator[str]:
     for kind in in_order[0]:
         if any(in_order[number][kind] != shuffled[number][kind] for number in numbers):
             yield (
-                f"hooks.{kind}: the same bars gave {in_order[0][kind]} first and {shuffled[0][kind]} later; a hook must use no clock, no "
-                "file, no chance, and nothing that it remembers from another call"
+                f"hooks.{kind}: the same bars gave {in_order[0][kind]} first and {shuffled[0][kind]} later; a hook must not read the "
+                "clock or files, draw random numbers or keep state between calls"
             )
 
 

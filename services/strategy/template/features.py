@@ -8,8 +8,8 @@ MOMENTUM_BARS = 12
 def features(bars: Any) -> dict[str, float]:
     """Return features by name; leave one out while it is not defined.
 
-    `bars` has the float arrays `open`, `high`, `low`, `close` and `volume`, oldest first, at most 288 long. The last bar is the one that
-    features are wanted of. The same bars must give the same features: use no clock, no file and no chance.
+    `bars` has the float arrays `open`, `high`, `low`, `close` and `volume`, oldest first, at most 288 long. The features are
+    those of the last bar. The same bars must give the same features: do not read the clock or files, draw random numbers or keep state.
     """
     if len(bars.close) <= MOMENTUM_BARS:
         return {}

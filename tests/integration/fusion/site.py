@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas import SPECS, Control, HaltState, MarketFeatures, Message, RunMode, Topic, VisionFeatures, topic_name
-from services.core.bus import Headers, Position, Producer, TopicPartition
+from services.core.bus import Bus, Headers, Position, Producer, TopicPartition
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
@@ -25,6 +25,18 @@ HISTORY_BARS = 12
 _KEPT: Mapping[Topic, Mapping[str, str]] = {
     topic: {"cleanup.policy": "delete", "retention.ms": "-1"} for topic, spec in SPECS.items() if spec.compacted
 }
+
+
+async def empty_topics(bus: Bus, run_mode: RunMode, *, but: RunMode | None = None) -> None:
+    """Create or empty the topics of `run_mode`, those aside that run mode `but` uses too."""
+    admin = await bus.admin()
+    try:
+        new = await ensure_topics(admin, run_mode, PARTITIONS, overrides=_KEPT)
+        kept = {*new, *(topic_name(topic, but) for topic in Topic if but is not None)}
+        if old := [name for topic in Topic if (name := topic_name(topic, run_mode)) not in kept]:
+            await admin.truncate(old)
+    finally:
+        await admin.close()
 
 
 class Site:
@@ -69,13 +81,7 @@ class Site:
 
     async def open(self, *, symbols: Sequence[str] = SYMBOLS, history: int = HISTORY_BARS, producer: Producer | None = None) -> None:
         """Empty the topics, publish instruments and a history that nobody is asked about, with `producer` or the bus's own."""
-        admin = await self.bus.admin()
-        try:
-            new = await ensure_topics(admin, self.run_mode, PARTITIONS, overrides=_KEPT)
-            if old := [name for topic in Topic if (name := topic_name(topic, self.run_mode)) not in new]:
-                await admin.truncate(old)
-        finally:
-            await admin.close()
+        await empty_topics(self.bus, self.run_mode)
         self._producer = producer or await self.bus.producer(client_id="feed")
         await self.logs.open()
         await self.publish(Topic.INSTRUMENTS, [instrument(symbol, self.run_mode) for symbol in symbols])

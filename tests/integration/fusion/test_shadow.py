@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,8 @@ import orjson
 import pytest
 
 from deploy.local import LocalKafka, LocalRedis
-from schemas import Action, CancelReason, HaltState, Outcome, RunMode
+from schemas import Action, AuditRecord, CancelReason, HaltState, MarketFeatures, Outcome, RunMode
 from services.core.settings import load
-from services.core.topic_admin import ensure_topics
 from services.fusion.prompt.version import version_of
 from services.strategy.folder import INSTRUCTIONS, TOML
 from services.strategy.folder import new as new_strategy
@@ -21,7 +23,7 @@ from tests.integration.fusion.command import aquiline
 from tests.integration.fusion.engines import Reply, ScriptedEngine
 from tests.integration.fusion.feed import SYMBOLS
 from tests.integration.fusion.logs import Logs
-from tests.integration.fusion.site import PARTITIONS, Site
+from tests.integration.fusion.site import PARTITIONS, Site, empty_topics
 from tests.integration.fusion.waiting import until
 from tests.integration.fusion.worker import Worker
 
@@ -54,7 +56,7 @@ async def test_a_candidate_runs_beside_live_and_is_compared_promoted_and_rolled_
         old.good = _buys  # type: ignore[method-assign]
         site = Site(tmp_path, fusion_kafka.url, redis_server.url, old.url, RunMode.LIVE)
         await site.open()
-        await _shadow_topics(site)
+        await empty_topics(site.bus, RunMode.SHADOW, but=RunMode.LIVE)
         theirs = Logs(site.bus, RunMode.SHADOW, PARTITIONS)
         await theirs.open()
         try:
@@ -110,57 +112,98 @@ async def test_a_candidate_runs_beside_live_and_is_compared_promoted_and_rolled_
 async def test_a_strategy_of_ones_own_runs_beside_live_and_takes_its_place_without_a_signal_doubled_or_left_standing(
     fusion_kafka: LocalKafka, redis_server: LocalRedis, tmp_path: Path
 ) -> None:
-    async with ScriptedEngine().serving() as old, ScriptedEngine().serving() as new:
+    async with _beside_live(tmp_path, fusion_kafka, redis_server) as desk:
+        site, live = desk.site, desk.live
+        own = version_of(load(desk.shadow.config).fusion.strategy)
+        assert own.startswith("momentum-")
+        assert {audit.prompt_version for audit in desk.theirs.ended.values()} == {own}
+
+        await desk.promote()
+        (tmp_path / "momentum" / INSTRUCTIONS).write_text("Sell everything.")
+        assert await _next_actions(site) == {"buy": len(SYMBOLS)}, "a worker that runs keeps the strategy that it started with"
+        live.terminate()
+        assert await live.ended() == 0, live.tail()
+        bought = {signal.signal_id for signal in site.logs.signals}
+        since = await desk.decided_after_start(await site.feed(bars=2))
+        published = [audit for audit in since if audit.outcome is Outcome.PUBLISHED]
+        assert {audit.outcome for audit in since} <= {Outcome.PUBLISHED, Outcome.CONFLATED}
+        assert {audit.prompt_version for audit in published} == {own}, "as it was compared and promoted"
+        assert {audit.symbol for audit in published} == set(SYMBOLS)
+        assert {one.action for one in site.logs.signals if one.signal_id not in bought} == {Action.SELL}
+        withdrawn = {cancel.signal_id: cancel.reason for cancel in site.logs.cancels}
+        assert {withdrawn.get(signal_id) for signal_id in bought} == {CancelReason.SUPERSEDED}, "no signal of the old one stands"
+        _assert_one_signal_a_trigger(site)
+
+        decided = {signal.signal_id for signal in site.logs.signals}
+        made = await site.feed()
+        live.kill()
+        status, said = await aquiline("rollback", "--live", str(live.config), "--reason", "a test")
+        assert status == 0, said
+        await desk.decided_after_start([*made, *await site.feed()])
+        newest = {one.symbol: one.action for one in site.logs.signals if one.signal_id not in decided}
+        assert newest == dict.fromkeys(SYMBOLS, Action.BUY), "the old strategy decides again, also on what the crash left undecided"
+        _assert_one_signal_a_trigger(site)
+
+
+@dataclass
+class Desk:
+    """A live worker that buys, with a shadow worker that sells by the strategy `momentum` beside it; both have decided."""
+
+    site: Site
+    theirs: Logs
+    live: Worker
+    shadow: Worker
+
+    async def promote(self) -> None:
+        """Compare, and promote against the comparison: no scorer runs here."""
+        comparison = self.site.folder / "comparison.json"
+        sides = ("--live", str(self.live.config), "--shadow", str(self.shadow.config), "--since", "1h", *CLOSE_LOOK)
+        status, said = await aquiline("shadow", "compare", *sides, "--out", str(comparison))
+        assert status == 1, said
+        given = ("--live", str(self.live.config), "--candidate", str(self.shadow.config), "--comparison", str(comparison))
+        status, said = await aquiline("promote", *given, "--reason", "a test", "--override", "no scorer here")
+        assert status == 0, said
+
+    async def decided_after_start(self, made: Sequence[MarketFeatures]) -> list[AuditRecord]:
+        """Start live, and return the outcomes of `made`, which nobody had seen the end of."""
+        logs, due = self.site.logs, {(bar.symbol, bar.ts_close_ms) for bar in made}
+
+        def ended() -> dict[tuple[str, int], AuditRecord]:
+            return {(one.symbol, one.trigger.ts_event_ms): one for one in logs.ended.values()}
+
+        await self.live.start().ready()
+        await logs.until(lambda: due <= ended().keys(), "an outcome of each bar", told=self.site.tails)
+        await logs.to_the_end()
+        return [one for key, one in ended().items() if key in due]
+
+
+@asynccontextmanager
+async def _beside_live(folder: Path, kafka: LocalKafka, redis: LocalRedis) -> AsyncIterator[Desk]:
+    async with AsyncExitStack() as stack:
+        old, new = [await stack.enter_async_context(ScriptedEngine().serving()) for _ in range(2)]
         old.good, new.good = _buys, _sells  # type: ignore[method-assign]
-        site = Site(tmp_path, fusion_kafka.url, redis_server.url, old.url, RunMode.LIVE)
+        site = Site(folder, kafka.url, redis.url, old.url, RunMode.LIVE)
         await site.open()
-        await _shadow_topics(site)
+        stack.push_async_callback(site.close)
+        await empty_topics(site.bus, RunMode.SHADOW, but=RunMode.LIVE)
         theirs = Logs(site.bus, RunMode.SHADOW, PARTITIONS)
         await theirs.open()
-        try:
-            live = site.worker("live", fusion=PATIENT)
-            shadow = Worker(tmp_path, "candidate", _candidate(site, new.url))
-            site.workers.append(shadow)
-            for worker in (live, shadow):
-                await worker.start().ready()
-            await site.say(HaltState.ACTIVE)
-            await _halts(live, global_=False)
-            for _ in range(2):
-                await _fed(site, theirs)
-            own = version_of(load(shadow.config).fusion.strategy)
-            assert {audit.prompt_version for audit in theirs.ended.values()} == {own}
-            assert own.startswith("momentum-")
+        stack.push_async_callback(theirs.close)
+        live, shadow = site.worker("live", fusion=PATIENT), Worker(folder, "candidate", _candidate(site, new.url))
+        site.workers.append(shadow)
+        for worker in (live, shadow):
+            await worker.start().ready()
+        await site.say(HaltState.ACTIVE)
+        await _halts(live, global_=False)
+        for _ in range(2):
+            await _fed(site, theirs)
+        yield Desk(site, theirs, live, shadow)
 
-            comparison = tmp_path / "comparison.json"
-            sides = ("--live", str(live.config), "--shadow", str(shadow.config), "--since", "1h", *CLOSE_LOOK)
-            assert (await aquiline("shadow", "compare", *sides, "--out", str(comparison)))[0] == 1
-            promotion = ("promote", "--live", str(live.config), "--candidate", str(shadow.config), "--comparison", str(comparison))
-            status, said = await aquiline(*promotion, "--reason", "a test", "--override", "no scorer here")
-            assert status == 0, said
-            (tmp_path / "momentum" / INSTRUCTIONS).write_text("Sell everything.")
 
-            assert await _next_actions(site) == {"buy": len(SYMBOLS)}, "a worker that runs keeps the strategy that it started with"
-            live.terminate()
-            assert await live.ended() == 0, live.tail()
-            before = set(site.logs.ended)
-            bought = {signal.signal_id for signal in site.logs.signals}
-            made = await site.feed(bars=2)
-            await live.start().ready()
-            await site.logs.until(lambda: len(site.logs.ended) == len(before) + len(made), "bars of the restart", told=site.tails)
-            await site.logs.to_the_end()
-
-            since = [audit for trigger_id, audit in site.logs.ended.items() if trigger_id not in before]
-            assert {one.prompt_version for one in since if one.outcome is Outcome.PUBLISHED} == {own}, "as it was compared and promoted"
-            assert {one.symbol for one in since if one.outcome is Outcome.PUBLISHED} == set(SYMBOLS)
-            assert {one.outcome for one in since} <= {Outcome.PUBLISHED, Outcome.CONFLATED}
-            signals = site.logs.signals
-            assert len(signals) == len({one.trigger_id for one in signals}), "no bar is acted on twice"
-            assert {one.action for one in signals if one.signal_id not in bought} == {Action.SELL}
-            withdrawn = {cancel.signal_id: cancel.reason for cancel in site.logs.cancels}
-            assert {withdrawn.get(signal_id) for signal_id in bought} == {CancelReason.SUPERSEDED}, "no signal of the old one stands"
-        finally:
-            await theirs.close()
-            await site.close()
+def _assert_one_signal_a_trigger(site: Site) -> None:
+    pairs = {(signal.trigger_id, signal.signal_id) for signal in site.logs.signals}
+    assert len(pairs) == len({trigger_id for trigger_id, _ in pairs}) == len({signal_id for _, signal_id in pairs})
+    assert len({(one.symbol, one.as_of.market.offset) for one in site.logs.signals}) == len(pairs), "no bar is acted on twice"
 
 
 def _candidate(site: Site, engine_url: str) -> dict[str, Any]:
@@ -176,15 +219,6 @@ def _candidate(site: Site, engine_url: str) -> dict[str, Any]:
     values = site.merged(engine={"urls": [engine_url]}, fusion=PATIENT)
     others = {name: value for name, value in values["fusion"].items() if name not in STRATEGY_SETTINGS and name != "epoch_slots"}
     return {**values, "run_mode": "shadow", "fusion": {**others, "strategy": folder.name}}
-
-
-async def _shadow_topics(site: Site) -> None:
-    """Create the topics that the shadow writes; no other test of this folder has any."""
-    admin = await site.bus.admin()
-    try:
-        await ensure_topics(admin, RunMode.SHADOW, PARTITIONS)
-    finally:
-        await admin.close()
 
 
 async def _fed(site: Site, theirs: Logs) -> None:
