@@ -2,7 +2,7 @@
 
 A lane is idle, waiting (for vision features, without a permit), queued or running. A newer trigger replaces a waiting or queued
 one and keeps its place; behind a running one it is the single follow-up, itself replaced by newer ones. Ready lanes run
-first-dirty-first, each mode under its own permits. A lane whose prefix the engine lacks lets the busy ones go first, each once, and one
+first-dirty-first, each mode under its own permits, in groups while they queue for them. A lane whose prefix the engine lacks lets the busy ones go first, each once, and one
 whose trigger cannot be answered in time is passed over until a newer trigger replaces it or its time is up. Its place it keeps.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from schemas import Mode
+from services.fusion.decide.permits import Permits
 from services.fusion.state.triggers import LaneKey, Trigger
 
 _COLD_ROUNDS: Final = 1
@@ -72,7 +73,7 @@ class Lanes:
 
         `cold` says whether the engine lacks a lane's prefix.
         """
-        self._free = dict(permits)
+        self._permits = {mode: Permits(total) for mode, total in permits.items()}
         self._cold = cold
         self._max_staleness_ms = max_staleness_ms
         self._lanes: dict[LaneKey, _Lane] = {}
@@ -127,15 +128,9 @@ class Lanes:
         return completed
 
     def next_wake_ms(self) -> int | None:
-        """Return when the next wait ends, None when nobody waits."""
-        while self._waits:
-            until_ms, order, key = self._waits[0]
-            lane = self._lanes.get(key)
-            place = lane.pending if lane else None
-            if place is not None and place.order == order and place.wait_until_ms == until_ms:
-                return until_ms
-            heapq.heappop(self._waits)
-        return None
+        """Return when a lane stops waiting for vision features, or free permits for others; None when none waits."""
+        wakes = [self._next_wait_end_ms(), *(permits.wake_ms() for permits in self._permits.values())]
+        return min((at_ms for at_ms in wakes if at_ms is not None), default=None)
 
     def start_ready(
         self,
@@ -154,7 +149,10 @@ class Lanes:
         for mode, heap in self._ready.items():
             passed_over: list[tuple[int, LaneKey]] = []
             held: list[tuple[int, LaneKey]] = []
-            while self._free[mode] and heap and len(passed_over) < _PASSED_OVER:
+            permits = self._permits[mode]
+            if not permits.may_start(now_ms, queued=bool(heap)):
+                continue
+            while permits.free and heap and len(passed_over) < _PASSED_OVER:
                 rank, key = heapq.heappop(heap)
                 lane = self._lanes.get(key)
                 place = lane.pending if lane else None
@@ -170,13 +168,14 @@ class Lanes:
                     case "ask":
                         lane.pending = None
                         lane.running = place.trigger
-                        self._free[mode] -= 1
+                        permits.free -= 1
                         started.append(Started(place.trigger, place.ready_ms))
                     case "wait":
                         place.passed_over = True
                         passed_over.append((rank, key))
                     case "end":
                         ended.append(self._end(key, lane, place, "no_time"))
+            permits.settled(queued=bool(heap))
             for one in (*passed_over, *held):
                 heapq.heappush(heap, one)
         return started, ended
@@ -187,7 +186,7 @@ class Lanes:
         if lane.running is not trigger:
             raise KeyError(f"trigger {trigger.trigger_id} does not run in lane {trigger.lane}")
         lane.running = None
-        self._free[trigger.lane.mode] += 1
+        self._permits[trigger.lane.mode].free += 1
         if lane.pending is not None:
             self._line_up(trigger.lane, lane, lane.pending)
         self._tidy(trigger.lane, lane)
@@ -227,8 +226,18 @@ class Lanes:
         self._tidy(key, lane)
         return Ended(place.trigger, "stale", reason)
 
+    def _next_wait_end_ms(self) -> int | None:
+        while self._waits:
+            until_ms, order, key = self._waits[0]
+            lane = self._lanes.get(key)
+            place = lane.pending if lane else None
+            if place is not None and place.order == order and place.wait_until_ms == until_ms:
+                return until_ms
+            heapq.heappop(self._waits)
+        return None
+
     def _end_waits(self, now_ms: int) -> None:
-        while (until_ms := self.next_wake_ms()) is not None and until_ms <= now_ms:
+        while (until_ms := self._next_wait_end_ms()) is not None and until_ms <= now_ms:
             _, _, key = heapq.heappop(self._waits)
             lane = self._lanes[key]
             if lane.pending is not None:

@@ -68,16 +68,16 @@ class Desk:
         self.pace = EnginePace(1_000)
         permits: dict[Mode, int] = {"fast": CALLS}
         never = 1_000_000_000
-        self.lanes = Lanes(permits, never, lambda key: not self.plain and int(key.symbol) not in self.warm)
-        self.calls: dict[str, tuple[Call, Trigger, float]] = {}
+        self.lanes = Lanes(permits, never, lambda key: int(key.symbol) not in self.warm)
+        self.latest: dict[str, Trigger] = {}
+        """What `plain` asks about next, by symbol, the longest waiting first."""
+        self.calls: dict[str, tuple[Call, Trigger]] = {}
         self.deadlines: list[tuple[float, str]] = []
 
     def left_ms(self, one: Trigger) -> float:
         return one.origin.ts_ms - START + LEFT_MS - self.now_ms
 
     def verdict(self, one: Trigger, passed_over: bool) -> Verdict:  # noqa: FBT001 - the lanes call it
-        if self.plain:
-            return "ask"
         left_ms, warm = self.left_ms(one), int(one.lane.symbol) in self.warm
         if left_ms < 0:
             return "end" if passed_over else "ask"
@@ -88,26 +88,33 @@ class Desk:
         return "ask"
 
     def turn(self) -> None:
+        if self.plain:
+            while self.latest and len(self.calls) < CALLS:
+                self.ask(self.latest.pop(next(iter(self.latest))))
+            return
         started, ended = self.lanes.start_ready(START + int(self.now_ms), self.verdict)
         self.unasked += len(ended)
-        for one in started:
-            if not self.plain and self.left_ms(one.trigger) < 0:
-                self.lanes.finish(one.trigger)  # as its decision finds before it asks
+        for one, _ in started:
+            if self.left_ms(one) < 0:
+                self.lanes.finish(one)  # as its decision finds before it asks
                 self.unasked += 1
                 continue
-            rid = one.trigger.trigger_id.hex
-            answer = np.zeros(ANSWER_TOKENS, np.int32)
-            prompt = self.symbols[int(one.trigger.lane.symbol)].prompt()
-            call = Call(rid, prompt, answer, 160, Acceptance(CALIBRATION.speculation, rid), self.now_ms)
-            self.calls[rid] = call, one.trigger, self.now_ms
-            self.asked += 1
-            self.gpu.submit(call)
-            if not self.plain:
-                heapq.heappush(self.deadlines, (self.now_ms + self.left_ms(one.trigger), rid))
+            self.ask(one)
+            heapq.heappush(self.deadlines, (self.now_ms + self.left_ms(one), one.trigger_id.hex))
+
+    def ask(self, one: Trigger) -> None:
+        rid = one.trigger_id.hex
+        answer = np.zeros(ANSWER_TOKENS, np.int32)
+        prompt = self.symbols[int(one.lane.symbol)].prompt()
+        call = Call(rid, prompt, answer, 160, Acceptance(CALIBRATION.speculation, rid), self.now_ms)
+        self.calls[rid] = call, one
+        self.asked += 1
+        self.gpu.submit(call)
 
     def ended(self, call: Call, one: Trigger) -> None:
         del self.calls[call.rid]
-        self.lanes.finish(one)
+        if not self.plain:
+            self.lanes.finish(one)
         if call.finish == "abort":
             self.in_vain += 1
             self.pace.timed_out(one.trigger_id, self.now_ms)
@@ -122,7 +129,7 @@ class Desk:
             while self.deadlines and self.deadlines[0][0] <= self.now_ms:
                 _, rid = heapq.heappop(self.deadlines)
                 if rid in self.calls:
-                    call, one, _ = self.calls[rid]
+                    call, one = self.calls[rid]
                     self.gpu.abort(rid, self.now_ms)
                     self.ended(call, one)
             self.turn()
@@ -144,7 +151,11 @@ class Desk:
             symbol = self.symbols[at % SYMBOLS]
             symbol.bars += 1
             now_ms = START + int(self.now_ms)
-            self.lanes.offer(trigger(1_000 * symbol.number + symbol.bars, str(symbol.number), ts_ms=now_ms), now_ms)
+            one = trigger(1_000 * symbol.number + symbol.bars, str(symbol.number), ts_ms=now_ms)
+            if self.plain:
+                self.latest[one.lane.symbol] = one
+            else:
+                self.lanes.offer(one, now_ms)
         self.work_until(began + seconds * 1_000)
 
     def on_time(self) -> int:
@@ -172,7 +183,8 @@ def test_a_cold_engine_is_worked_off_no_later_than_by_a_worker_that_asks_in_turn
 @pytest.mark.parametrize("warm", [False, True])
 def test_at_ten_times_the_load_more_is_answered_in_time_and_hardly_anything_is_asked_in_vain(warm: bool) -> None:  # noqa: FBT001 - drawn
     ours, plain = (played(10, 20, plain=plain, warm=warm) for plain in (False, True))
-    assert ours.on_time() >= (1.2 if warm else 1.5) * plain.on_time()
+    assert ours.on_time() >= 1.8 * plain.on_time()
+    assert len(ours.ages_ms) >= 1.3 * len(plain.ages_ms)  # asked in groups, they share prefill steps
     assert ours.in_vain <= 0.02 * ours.asked
     assert statistics.median(ours.ages_ms) < statistics.median(plain.ages_ms)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -285,3 +285,61 @@ def test_a_lane_whose_trigger_ended_unasked_goes_first_with_its_next_one() -> No
     lanes.offer(trigger(2, SYMBOLS[1]), START)
     lanes.offer(trigger(3, SYMBOLS[0]), START)
     assert [one.trigger.lane.symbol for one in lanes.start_ready(START)[0]] == [SYMBOLS[0]]
+
+
+def test_while_triggers_queue_for_permits_these_are_given_out_in_groups_of_half_of_them() -> None:
+    lanes = Lanes({"fast": 4}, STALE_MS)
+    for number in range(8):
+        lanes.offer(trigger(number, str(number)), START)
+    running = [one.trigger for one in lanes.start_ready(START)[0]]
+    assert len(running) == 4
+    lanes.finish(running.pop())
+    assert lanes.start_ready(START) == ([], [])
+    lanes.finish(running.pop())
+    assert len(lanes.start_ready(START)[0]) == 2
+
+
+def test_a_free_permit_does_not_wait_for_calls_that_hang() -> None:
+    lanes = Lanes({"fast": 4}, STALE_MS)
+    for number in range(8):
+        lanes.offer(trigger(number, str(number)), START)
+    lanes.finish(lanes.start_ready(START)[0][0].trigger)
+    assert lanes.start_ready(START) == ([], [])
+    wake_ms = lanes.next_wake_ms()
+    assert wake_ms is not None
+    assert lanes.start_ready(wake_ms - 1) == ([], [])
+    assert len(lanes.start_ready(wake_ms)[0]) == 1
+    assert lanes.next_wake_ms() is None
+
+
+def test_a_trigger_that_nothing_waits_before_starts_with_any_free_permit() -> None:
+    lanes = Lanes({"fast": 4}, STALE_MS)
+    for number in range(4):
+        lanes.offer(trigger(number, str(number)), START)
+    lanes.finish(lanes.start_ready(START)[0][0].trigger)
+    lanes.offer(trigger(9, "9"), START)
+    assert len(lanes.start_ready(START)[0]) == 1
+
+
+@given(permits=st.integers(1, 9), steps=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 9), st.integers(0, 150)), max_size=40))
+def test_no_trigger_waits_beside_a_free_permit_without_a_wake_that_starts_it(permits: int, steps: list[tuple[int, int, int]]) -> None:
+    lanes, running, now_ms, offered = Lanes({"fast": permits}, 1_000_000_000), list[Trigger](), START, 0
+    for offers, finishes, passed_ms in steps:
+        now_ms += passed_ms
+        for _ in range(offers):
+            lanes.offer(trigger(offered, str(offered)), now_ms)
+            offered += 1
+        for one in running[:finishes]:
+            lanes.finish(one)
+        del running[:finishes]
+        running += [one.trigger for one in lanes.start_ready(now_ms)[0]]
+        assert len(running) <= permits
+        if lanes.counts()["queued"] and len(running) < permits:
+            wake_ms = lanes.next_wake_ms()
+            assert wake_ms is not None
+            assert wake_ms > now_ms
+            now_ms = wake_ms
+            started = lanes.start_ready(now_ms)[0]
+            assert started
+            running += [one.trigger for one in started]
+            assert not lanes.counts()["queued"] or len(running) == permits

@@ -12,6 +12,7 @@ from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.prewarm import Prewarmer
 from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.traffic import EngineTraffic
+from services.fusion.prompt.warm_prefixes import current_epoch
 from services.fusion.state.intake import NullSink
 from services.inference.engine import EngineError, EngineLoad, TokenIds, Usage
 from tests.unit.fusion import build
@@ -171,3 +172,17 @@ async def test_a_prefix_that_was_sent_counts_as_held_until_its_bars_change() -> 
     assert prewarmer.prefixes.holds(book, "1m")
     book.epochs.start_anew()
     assert not prewarmer.prefixes.holds(book, "1m")
+
+
+async def test_a_prefix_that_a_decision_has_computed_meanwhile_is_not_sent() -> None:
+    engine, traffic = ScriptedEngine(), EngineTraffic()
+    prewarmer = prewarmer_of(engine, traffic)
+    book = prewarmer._books.get(SYMBOLS[0])
+    assert book is not None
+    traffic.decision_begins()
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS[:1])
+        prewarmer.prefixes.add(SYMBOLS[0], "1m", *current_epoch(book, "1m"))
+        traffic.decision_ends()
+        await prewarmer.idle()
+    assert engine.warmed == []
