@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 
@@ -16,8 +16,10 @@ from benchmarks import peers
 from benchmarks.feed import START_MS, Walk, instrument, symbols
 from benchmarks.harness import Measured, run_alone, say
 from benchmarks.local import module
-from benchmarks.peers.catalogue import OURS, PEERS
-from benchmarks.peers.contest import CALLS, EPOCH_SLOTS, VALIDITY_MS, Plan, contest
+from benchmarks.peers.catalogue import BARE, OURS, PEERS
+from benchmarks.peers.contest import contest
+from benchmarks.peers.figures import Row, targets
+from benchmarks.peers.plan import CALLS, EPOCH_SLOTS, PHASES, VALIDITY_MS, Plan
 from benchmarks.prompts import window_for
 from services.core.calendar import SessionCalendar
 from services.core.settings import EngineSettings
@@ -82,17 +84,20 @@ def main() -> int:
         window = window_for(_TOKENS, 4, load_tokenizer(EngineSettings()), symbols(1)[0])
         capacity = await _cold_capacity(5.0 if quick else 15.0)
         say(f"with nothing cached the engine ends {capacity:.1f} calls/s; {capacity * _SHARE:.1f} bars/s are 1x")
-        plan = Plan(count, window, capacity * _SHARE, many_s=10.0 if quick else 20.0, burst=20_000 if quick else 60_000)
-        rows: list[dict[str, Any]] = []
+        plan = Plan(count, window, capacity * _SHARE, many_s=10.0 if quick else 20.0, backlog=30_000 if quick else 120_000)
+        rows: list[Row] = []
+        failed: list[str] = []
         with tempfile.TemporaryDirectory(prefix="aquiline-peers-") as folder:
-            for name in (OURS, *chosen.peers):
+            for name in (BARE.name, OURS, *chosen.peers):
                 try:
                     rows += await contest(name, plan, content(), Path(folder))
                 except RuntimeError as error:
                     say(str(error))
-                    rows.append({"worker": name, "phase": f"could not be run: {str(error).splitlines()[0]}"})
+                    failed.append(f"{name} could not be run: {str(error).splitlines()[0]}")
         return Measured(
-            rows=sorted(rows, key=lambda row: str(row["phase"])),
+            rows=sorted(rows, key=lambda row: PHASES.index(row["phase"])),
+            targets=targets(rows),
+            notes=failed,
             setting={
                 "symbols": count,
                 "window_bars": window,
@@ -101,6 +106,7 @@ def main() -> int:
                 "bars/s at 1x": round(plan.per_s, 1),
                 "entry validity ms": VALIDITY_MS,
                 "seconds at 10x": plan.many_s,
+                "records of the backlog": plan.backlog,
             },
         )
 

@@ -54,6 +54,11 @@ PEERS: Final = {
 }
 
 
+BARE: Final = Peer("bare aiokafka", "bare_loop.py", "aiokafka", seeded=True)
+"""Asks nothing: the measure of records a second."""
+WORKERS: Final = PEERS | {BARE.name: BARE}
+
+
 def python_of(peer: Peer) -> Path:
     """Return the Python of a peer's environment, which is made from its lock where it is missing or older."""
     lock = _REQUIREMENTS / f"{peer.requirements}.txt"

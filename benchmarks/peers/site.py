@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,11 @@ class Sent(NamedTuple):
     ts_close_ms: int
     record_ms: int
 
+    @property
+    def bar(self) -> tuple[str, int]:
+        """Return the bar as signals name it."""
+        return self.symbol, self.ts_close_ms
+
 
 class Out(NamedTuple):
     """A signal: the bar that it is about, when that and itself were appended, and the tokens of its prompt."""
@@ -46,6 +50,11 @@ class Out(NamedTuple):
     signal_ms: int
     prompt_tokens: int
     cached_tokens: int
+
+    @property
+    def bar(self) -> tuple[str, int]:
+        """Return the bar that the signal is about."""
+        return self.symbol, self.ts_close_ms
 
     @property
     def age_ms(self) -> int:
@@ -79,18 +88,24 @@ class Feed:
         self._partitions[number] = position.partition
         return Sent(walk.symbol, open_ms + MINUTE_MS, position.timestamp_ms)
 
-    async def forming(self, count: int) -> float:
-        """Append `count` forming bars, the symbols by turns, each on its symbol's partition; return when the first was sent."""
+    def forming(self, count: int) -> list[Keyed]:
+        """Return `count` forming bars, the symbols by turns, each with its symbol's partition as its number."""
         records = []
         for at in range(count):
             number = at % len(self._walks)
             walk = self._walks[number]
-            records.append(Keyed(number, walk.symbol.encode(), walk.bar(self._slots[number] * MINUTE_MS, closed=False)))
-        began = time.monotonic()
-        for partition in range(PARTITIONS):
-            of_partition = (record for record in records if self._partitions[record.number] == partition)
-            await load(self._bootstrap, (record._replace(number=partition) for record in of_partition), PARTITIONS)
-        return began
+            value = walk.bar(self._slots[number] * MINUTE_MS, closed=False)
+            records.append(Keyed(self._partitions[number], walk.symbol.encode(), value))
+        return records
+
+    async def append(self, records: Sequence[Keyed]) -> None:
+        """Append `records`."""
+        await load(self._bootstrap, records, PARTITIONS)
+
+    async def closing(self) -> list[Sent]:
+        """Append the next bar of one symbol on each partition."""
+        first = {partition: number for number, partition in reversed(self._partitions.items())}
+        return list(await asyncio.gather(*(self.bar(number) for number in first.values())))
 
     async def play(self, order: Sequence[int], per_s: float) -> list[Sent]:
         """Append the next bar of each symbol that `order` names, `per_s` of them a second, at even distances."""
@@ -111,9 +126,9 @@ class Results:
         self._consumer = consumer
         self.out: list[Out] = []
         self.audits: list[AuditRecord] = []
+        self.ended: set[tuple[str, int]] = set()
+        """Bars with a signal or an audit record."""
         self.news = asyncio.Event()
-        self._tokens: dict[str, tuple[int, int]] = {}
-        self._waiting: dict[str, tuple[Signal, int]] = {}
 
     @classmethod
     async def open(cls, bootstrap: str) -> Results:
@@ -136,18 +151,22 @@ class Results:
     def _take(self, topic: str, value: bytes, at_ms: int) -> None:
         if topic == PEER_SIGNALS:
             said = json.loads(value)
-            self.out.append(
-                Out(said["symbol"], said["ts_close_ms"], said["record_ms"], at_ms, said["prompt_tokens"], said["cached_tokens"])
-            )
+            self._add(Out(said["symbol"], said["ts_close_ms"], said["record_ms"], at_ms, said["prompt_tokens"], said["cached_tokens"]))
         elif topic == AUDIT:
-            self.audits.append(AuditRecord.decode(value))
+            audit = AuditRecord.decode(value)
+            self.audits.append(audit)
+            self.ended.add((audit.symbol, audit.trigger.ts_event_ms))
         else:
             message = decode_signal_message(value)
             if isinstance(message, Signal):
                 market = message.as_of.market
-                self.out.append(
+                self._add(
                     Out(message.symbol, market.ts_event_ms, market.ts_ms, at_ms, message.prompt_tokens or 0, message.cached_tokens or 0)
                 )
+
+    def _add(self, out: Out) -> None:
+        self.out.append(out)
+        self.ended.add(out.bar)
 
     async def until(self, holds: Any, timeout_s: float) -> bool:
         """Wait until `holds()`, no longer than `timeout_s`; return whether it came to that."""

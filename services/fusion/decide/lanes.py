@@ -2,8 +2,9 @@
 
 A lane is idle, waiting (for vision features, without a permit), queued or running. A newer trigger replaces a waiting or queued
 one and keeps its place; behind a running one it is the single follow-up, itself replaced by newer ones. Ready lanes run
-first-dirty-first, each mode under its own permits, in groups while they queue for them. A lane whose prefix the engine lacks lets the busy ones go first, each once, and one
-whose trigger cannot be answered in time is passed over until a newer trigger replaces it or its time is up. Its place it keeps.
+first-dirty-first, each mode under its own permits, in groups while they queue for them. A lane whose prefix the engine lacks lets the
+busy ones go first, each once. A lane whose trigger cannot be answered in time is passed over until a newer trigger replaces it or its
+time is up; it keeps its place.
 """
 
 from __future__ import annotations
