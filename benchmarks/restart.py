@@ -15,19 +15,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.feed import symbols
 from benchmarks.harness import Measured, Target, before, run_alone, say
-from benchmarks.local import kafka, module
-from benchmarks.peers import site
 from benchmarks.peers.__main__ import content
 from benchmarks.peers.catalogue import OURS
-from benchmarks.peers.contest import EPOCH_SLOTS, VALIDITY_MS, Plan, Worker, cancelled, ready
-from benchmarks.peers.site import Feed, Results
+from benchmarks.peers.contest import Stage, ready, running
+from benchmarks.peers.plan import EPOCH_SLOTS, VALIDITY_MS, Plan
+from benchmarks.peers.process import Worker
 from benchmarks.prompts import window_for
 from services.core.settings import BusSettings, EngineSettings
 from services.fusion.service import load_tokenizer
@@ -59,7 +57,7 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     """Kill each worker some times."""
     count, rounds = (40, 1) if quick else (SYMBOLS, ROUNDS)
     window = window_for(TOKENS, 4, load_tokenizer(EngineSettings()), symbols(1)[0])
-    plan = Plan(count, window, PER_S, many_s=0.0, burst=0)
+    plan = Plan(count, window, PER_S, many_s=0.0, backlog=0)
     measured = Measured(
         rows=before("restart"),
         setting={"symbols": count, "window_bars": window, "epoch_slots": EPOCH_SLOTS, "bars/s": PER_S, "rounds": rounds},
@@ -78,30 +76,14 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
 
 async def _restarts(name: str, plan: Plan, folder: Path, rounds: int) -> dict[str, Any]:
     """Return one worker's row: medians of its restarts."""
-    async with AsyncExitStack() as opened:
-        server = await opened.enter_async_context(kafka(site.PARTITIONS))
-        engine_url = await opened.enter_async_context(module("benchmarks.peers.simulator"))
-        names = symbols(plan.symbols)
-        bus = await site.prepare(server.url, names)
-        opened.push_async_callback(bus.close)
-        feed = Feed(await bus.producer(client_id="benchmark"), server.bootstrap, names, plan.window_bars + EPOCH_SLOTS, EPOCH_SLOTS)
-        await feed.history()
-        results = await Results.open(server.bootstrap)
-        opened.push_async_callback(cancelled, asyncio.create_task(results.follow()))
-        texts, now_ms = site.texts(folder, content()), int(time.time() * 1000)
-        kind, worker_name = (DynamicWorker, OURS) if name == DYNAMIC else (Worker, name)
-        worker = kind(worker_name, server.bootstrap, engine_url, folder, plan, texts, now_ms)
-        if name == PLAIN:
-            await site.commit_ends(server.bootstrap, worker.group)
-        opened.push_async_callback(worker.kill)
-        await worker.start()
-        await ready(worker, feed, results)
-        await feed.play(plan.round, plan.per_s)  # every prefix is warm from here on
+    kind, worker_name = (DynamicWorker, OURS) if name == DYNAMIC else (Worker, name)
+    async with running(worker_name, plan, content(), folder, kind) as stage:
+        await stage.feed.play(plan.round, plan.per_s)  # every prefix is warm from here on
         rows = []
         for _ in range(rounds):
-            rows.append(await _killed(worker, feed, results))
+            rows.append(await _killed(stage))
             say(f"{name}: {rows[-1]}")
-            await ready(worker, feed, results)
+            await ready(stage)
     first = [one["first timely s"] for one in rows]
     return {
         "worker": name,
@@ -113,7 +95,8 @@ async def _restarts(name: str, plan: Plan, folder: Path, rounds: int) -> dict[st
     }
 
 
-async def _killed(worker: Worker, feed: Feed, results: Results) -> dict[str, Any]:
+async def _killed(stage: Stage) -> dict[str, Any]:
+    worker, feed, results = stage
     plan = worker.plan
     order = [at % plan.symbols for at in range(round(4 * KILLED_AFTER_S * plan.per_s))]
     began = len(results.out)

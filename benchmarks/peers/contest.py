@@ -39,23 +39,25 @@ async def contest(name: str, plan: Plan, content: Mapping[str, str], folder: Pat
     """Return a row of figures for each phase; raise RuntimeError when the worker cannot be run."""
     rows: list[Row] = []
     if name == BARE.name:
-        async with _running(name, plan, content, folder) as stage:
+        async with running(name, plan, content, folder) as stage:
             return [await _backlog(stage)]
-    async with _running(name, plan, content, folder) as stage:
+    async with running(name, plan, content, folder) as stage:
+        await site.flush(stage.worker.engine_url)
         rows.append(await _play(stage, COLD, plan.round))
         rows.append(await _play(stage, WARM, plan.round))
         rows.append(await _backlog(stage))
         rows.append(await _kill(stage))
-        await _ready(stage)
+        await ready(stage)
         rows.append(await _play(stage, WARM_RUSH, plan.rush, times=TIMES))
-    async with _running(name, plan, content, folder) as stage:
+    async with running(name, plan, content, folder) as stage:
+        await site.flush(stage.worker.engine_url)
         rows.append(await _play(stage, COLD_RUSH, plan.rush, times=TIMES))
     return rows
 
 
 @asynccontextmanager
-async def _running(name: str, plan: Plan, content: Mapping[str, str], folder: Path) -> AsyncIterator[Stage]:
-    """Run a worker that has answered, on an engine whose cache is empty."""
+async def running(name: str, plan: Plan, content: Mapping[str, str], folder: Path, kind: type[Worker] = Worker) -> AsyncIterator[Stage]:
+    """Run a worker, of the class `kind`, that has answered once."""
     async with AsyncExitStack() as opened:
         server = await opened.enter_async_context(kafka(PARTITIONS))
         engine_url = await opened.enter_async_context(module("benchmarks.peers.simulator"))
@@ -67,14 +69,13 @@ async def _running(name: str, plan: Plan, content: Mapping[str, str], folder: Pa
         await feed.history()
         results = await Results.open(server.bootstrap)
         opened.push_async_callback(_cancelled, asyncio.create_task(results.follow()))
-        worker = Worker(name, server.bootstrap, engine_url, folder, plan, site.texts(folder, dict(content)), int(time.time() * 1000))
+        worker = kind(name, server.bootstrap, engine_url, folder, plan, site.texts(folder, dict(content)), int(time.time() * 1000))
         if name in WORKERS and WORKERS[name].seeded:
             await site.commit_ends(server.bootstrap, worker.group)
         opened.push_async_callback(worker.kill)
         await worker.start()
         stage = Stage(worker, feed, results)
-        await _ready(stage)
-        await site.flush(engine_url)
+        await ready(stage)
         yield stage
 
 
@@ -83,7 +84,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-async def _ready(stage: Stage) -> None:
+async def ready(stage: Stage) -> None:
     """Append a bar of the first symbol now and then, until one is answered in time."""
     worker, feed, results = stage
     began = len(results.out)

@@ -77,7 +77,7 @@ class Worker:
 
     def _commands(self) -> list[tuple[list[str], dict[str, str]]]:
         if self.name == OURS:
-            return [([sys.executable, "-m", "services.fusion", "--config", str(self._config())], {})]
+            return [([sys.executable, "-m", "services.fusion", "--config", str(self.config())], {})]
         peer = WORKERS[self.name]
         python = python_of(peer)
         states = [self.folder / f"state-{self.group}-{number}" for number in range(peer.processes)]
@@ -102,7 +102,8 @@ class Worker:
         }
         return [(peer.command(python, state), environment | {"PEER_STATE_FOLDER": str(state)}) for state in states]
 
-    def _config(self) -> Path:
+    def config(self) -> Path:
+        """Return the settings file of our worker."""
         file = self.folder / "aquiline.toml"
         file.write_text(
             f"""run_mode = "shadow"

@@ -83,11 +83,11 @@ class PartitionWork:
             if why is not None:
                 open_signals.cancel(symbol, CancelReason.HALTED, why)
 
-    def taken_over(self, partition: int) -> None:
-        """Say that the worker is ready when this was the last partition, and send the partition's prefixes ahead."""
+    def taken_over(self) -> None:
+        """Say that the worker is ready, and send prefixes ahead, when the last partition has been rebuilt."""
         if self._partitions.rebuilt:
             self._health.set("rebuilt")
-        self._prewarmer.warm_current(sorted(self._books.symbols(partition)))
+            self._prewarmer.warm_all()
 
     async def give_up(self, partitions: frozenset[int]) -> None:
         """Finish or abort the work of `partitions` within the drain budget, write its outcomes, and forget what is open."""

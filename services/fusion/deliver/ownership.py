@@ -39,8 +39,8 @@ class PartitionWork(Protocol):
         """Restore guard state and open signals from the partition's history."""
         ...
 
-    def taken_over(self, partition: int) -> None:
-        """Begin to work on a partition whose books are rebuilt."""
+    def taken_over(self) -> None:
+        """Begin to work on a partition whose books have been rebuilt."""
         ...
 
     async def give_up(self, partitions: frozenset[int]) -> None:
@@ -182,7 +182,7 @@ class Ownership:
             self._consumer.seek(tp, offset)
         await self.commit()
         self._consumer.resume(self._partitions.of(number))
-        self._work.taken_over(number)
+        self._work.taken_over()
         _log.info("taken_over", partition=number, behind=takeover.pending)
 
     async def _rebuild(self, takeover: Takeover) -> None:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import structlog
 
-from schemas import RunMode
+from schemas import RunMode, interval_ms
 from services.core import metrics
 from services.core.calendar import CalendarError
 from services.core.clock import Clock
@@ -75,7 +75,7 @@ class Prewarmer:
         """Keys of the blocks of a symbol's next prefix that the engine has been sent."""
         self._queue: dict[Key, None] = {}
         """Symbols whose next slice is due, the longest first."""
-        self._current: deque[Key] = deque()
+        self._current: dict[Key, None] = {}
         self._opening: deque[tuple[Key, int]] = deque()
         self._opened: dict[str, int] = {}
         """By calendar, the open before which prefixes were last sent."""
@@ -97,9 +97,18 @@ class Prewarmer:
             return
         for symbol in symbols:
             for interval in sorted(self._settings.fusion.trigger_interval_set):
-                if (symbol, interval) not in self._current:
-                    self._current.append((symbol, interval))
+                self._current.setdefault((symbol, interval))
         self._wake_up()
+
+    def warm_all(self) -> None:
+        """Queue the current prefixes of all symbols in the order of their last records, in which a feed's next records come too.
+
+        In another order a prefix often comes after its decision. Symbols without a record for longer than a bar come last.
+        """
+        longest_ms = max(interval_ms(interval) for interval in self._settings.fusion.trigger_interval_set)
+        last_ms = {book.instrument.symbol: ref.ts_ms for book in self._books if (ref := book.market_ref) is not None}
+        newest_ms = max(last_ms.values(), default=0)
+        self.warm_current(sorted(last_ms, key=lambda symbol: (newest_ms - last_ms[symbol] > longest_ms, last_ms[symbol], symbol)))
 
     def forget(self, symbol: str) -> None:
         """Drop the state of `symbol`."""
@@ -179,7 +188,8 @@ class Prewarmer:
 
     async def _send_next(self) -> None:
         if self._current:
-            key = self._current.popleft()
+            key = next(iter(self._current))
+            del self._current[key]
             if (book := await self._sendable(key)) is not None:
                 await self._send_current(key, book)
         elif self._opening:

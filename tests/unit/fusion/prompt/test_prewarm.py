@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from services.core.clock import VirtualClock
@@ -23,29 +23,41 @@ from tests.unit.fusion.log import Folder
 SYMBOLS = [f"COIN{number}-USD.CBSE" for number in range(4)]
 
 
-class FailingOnce(ScriptedEngine):
+class Listing(ScriptedEngine):
+    """Lists the symbols whose prefixes it was sent, once each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[str] = []
+
+    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
+        if affinity not in self.sent:
+            self.sent.append(affinity)
+        return await super().warm(rid, affinity, input_ids)
+
+
+class FailingOnce(Listing):
     """Refuses the first call for one symbol, as one of several engines does that is gone."""
 
     def __init__(self, symbol: str) -> None:
         super().__init__()
         self._failing: str | None = symbol
-        self.sent: set[str] = set()
 
     async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
         if affinity == self._failing:
             self._failing = None
             raise EngineError("engine_unreachable", "connection refused")
-        self.sent.add(affinity)
         return await super().warm(rid, affinity, input_ids)
 
 
-def prewarmer_of(engine: ScriptedEngine, traffic: EngineTraffic) -> Prewarmer:
-    """Return one with three bars of each symbol."""
+def prewarmer_of(engine: ScriptedEngine, traffic: EngineTraffic, late_ms: Sequence[int] = (0, 0, 0, 0)) -> Prewarmer:
+    """Return one with three bars of each symbol, whose records came `late_ms` after the bars' ends."""
     using = build.settings(prewarm=True, min_bars=1)
     folder = Folder(using, instruments=[instrument(symbol) for symbol in SYMBOLS])
     for number, symbol in enumerate(SYMBOLS):
         for slot in range(3):
-            folder.intake.take(record(10 * number + slot, bar(slot, symbol=symbol)), NullSink())
+            closed = bar(slot, symbol=symbol)
+            folder.intake.take(record(10 * number + slot, closed, timestamp_ms=closed.ts_close_ms + late_ms[number]), NullSink())
     store = PrefixStore(None, RedisSettings(url="none://"), VirtualClock(), "test")
     prompts = PromptBuilder(using.fusion, build.tokenizer(), "minicpm4", store, 1_000_000)
     return Prewarmer(using, folder.clock, engine, prompts, folder.books, traffic=traffic)
@@ -66,7 +78,7 @@ async def test_one_engine_error_costs_its_own_prefix_and_no_other() -> None:
     async with running(prewarmer):
         prewarmer.warm_current(SYMBOLS)
         await prewarmer.idle()
-    assert engine.sent == set(SYMBOLS[1:])
+    assert set(engine.sent) == set(SYMBOLS[1:])
 
 
 async def test_a_prefix_waits_until_no_decision_holds_a_permit() -> None:
@@ -186,3 +198,13 @@ async def test_a_prefix_that_a_decision_has_computed_meanwhile_is_not_sent() -> 
         traffic.decision_ends()
         await prewarmer.idle()
     assert engine.warmed == []
+
+
+async def test_after_a_takeover_prefixes_are_sent_in_the_order_in_which_the_next_bars_are_due() -> None:
+    engine = Listing()
+    prewarmer = prewarmer_of(engine, EngineTraffic(), late_ms=(30, 10, 70_000, 20))
+    async with running(prewarmer):
+        prewarmer.warm_all()
+        await prewarmer.idle()
+    # Against the third one's last record the others are overdue: their order stays.
+    assert engine.sent == [SYMBOLS[2], SYMBOLS[1], SYMBOLS[3], SYMBOLS[0]]
