@@ -499,18 +499,23 @@ async def test_topics_with_unlike_partition_counts_are_refused() -> None:
     assert desk.engine.closed
 
 
-async def test_an_engine_that_was_down_is_warmed_when_it_is_back() -> None:
-    engine = ScriptedEngine([HOLD], [EngineError("engine_unreachable", "refused")], [HOLD])
+async def test_an_engine_that_was_down_is_sent_the_other_prefixes_in_use_when_it_is_back() -> None:
+    engine = ScriptedEngine([HOLD], [HOLD], [EngineError("engine_unreachable", "refused")], [HOLD])
     desk = await Desk.open(engine, prewarm=True, start_from="latest")
+    await desk.instruments(instrument(ETH))
     await desk.history(20)
+    await desk.history(20, ETH)
     async with desk.running() as worker:
         await desk.until(worker.prewarmer._idle.is_set)
-        for number in range(3):
-            await desk.bars(bar(20 + number))
+        before = len(engine.warmed)
+        for number, one in enumerate((bar(20, symbol=ETH), bar(20), bar(21), bar(22))):
+            await desk.bars(one)
             await desk.concluded(number + 1)
         await desk.until(worker.prewarmer._idle.is_set)
-    assert [outcome for outcome, _ in await desk.outcomes()] == [Outcome.PUBLISHED, Outcome.FAILED, Outcome.PUBLISHED]
-    assert len(engine.warmed) >= 2
+    assert [outcome for outcome, _ in await desk.outcomes()].count(Outcome.FAILED) == 1
+    # The prefix of the symbol that was asked about when it was back is there already.
+    sent = [ids for ids in engine.warmed[before:] if ids.tolist() == engine.requests[0].input_ids[: ids.size].tolist()]
+    assert sent != []
 
 
 async def test_no_two_signals_of_a_symbol_carry_one_id() -> None:
