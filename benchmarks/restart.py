@@ -106,25 +106,18 @@ async def _killed(stage: Stage) -> dict[str, Any]:
     killed_ms = int(time.time() * 1000)
     await worker.start()
     sent = await playing
-    wanted = {(one.symbol, one.ts_close_ms) for one in sent}
-
-    def answered() -> bool:
-        ended = {(one.symbol, one.ts_close_ms) for one in results.out[began:]}
-        ended |= {(one.symbol, one.trigger.ts_event_ms) for one in results.audits}
-        return wanted <= ended
-
-    await results.until(answered, BusSettings().session_timeout_ms / 1000 + 4 * KILLED_AFTER_S)
+    wanted = {one.bar for one in sent}
+    await results.until(lambda: wanted <= results.ended, BusSettings().session_timeout_ms / 1000 + 4 * KILLED_AFTER_S)
     worker.check()
     since = results.out[began:]
-    counted = Counter((one.symbol, one.ts_close_ms) for one in since)
-    timely = {(one.symbol, one.ts_close_ms): one for one in since if one.age_ms <= VALIDITY_MS}
+    counted = Counter(one.bar for one in since)
+    timely = {one.bar: one for one in since if one.age_ms <= VALIDITY_MS}
     after_ms = [one.signal_ms for one in timely.values() if one.signal_ms > killed_ms and one.record_ms > killed_ms]
-    audited = {(one.symbol, one.trigger.ts_event_ms) for one in results.audits}
     return {
         "bars": len(sent),
         "first timely s": round((min(after_ms) - killed_ms) / 1000, 1) if after_ms else float("inf"),
         "late or none": len(wanted - timely.keys()),
-        "lost": len(wanted - counted.keys() - audited),
+        "lost": len(wanted - results.ended),
         "twice": sum(counted[one] > 1 for one in wanted),
     }
 

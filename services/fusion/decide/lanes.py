@@ -148,37 +148,10 @@ class Lanes:
         started: list[Started] = []
         ended: list[Ended] = []
         for mode, heap in self._ready.items():
-            passed_over: list[tuple[int, LaneKey]] = []
-            held: list[tuple[int, LaneKey]] = []
-            permits = self._permits[mode]
-            if not permits.may_start(now_ms, queued=bool(heap)):
-                continue
-            while permits.free and heap and len(passed_over) < _PASSED_OVER:
-                rank, key = heapq.heappop(heap)
-                lane = self._lanes.get(key)
-                place = lane.pending if lane else None
-                if lane is None or place is None or place.rank != rank or place.wait_until_ms or lane.running is not None:
-                    continue
-                if held_back(place.trigger):
-                    held.append((rank, key))
-                    continue
-                if now_ms - place.trigger.origin.ts_ms > self._max_staleness_ms:
-                    ended.append(self._end(key, lane, place, "too_old"))
-                    continue
-                match verdict(place.trigger, place.passed_over):
-                    case "ask":
-                        lane.pending = None
-                        lane.running = place.trigger
-                        permits.free -= 1
-                        started.append(Started(place.trigger, place.ready_ms))
-                    case "wait":
-                        place.passed_over = True
-                        passed_over.append((rank, key))
-                    case "end":
-                        ended.append(self._end(key, lane, place, "no_time"))
-            permits.settled(queued=bool(heap))
-            for one in (*passed_over, *held):
-                heapq.heappush(heap, one)
+            if self._permits[mode].may_start(now_ms, queued=bool(heap)):
+                of_mode = self._take_turns(mode, now_ms, verdict, held_back)
+                started += of_mode[0]
+                ended += of_mode[1]
         return started, ended
 
     def finish(self, trigger: Trigger) -> None:
@@ -213,6 +186,42 @@ class Lanes:
                 lane.pending = None
                 self._tidy(key, lane)
         return dropped
+
+    def _take_turns(
+        self, mode: Mode, now_ms: int, verdict: Callable[[Trigger, bool], Verdict], held_back: Callable[[Trigger], bool]
+    ) -> tuple[list[Started], list[Ended]]:
+        started: list[Started] = []
+        ended: list[Ended] = []
+        permits, heap = self._permits[mode], self._ready[mode]
+        passed_over: list[tuple[int, LaneKey]] = []
+        held: list[tuple[int, LaneKey]] = []
+        while permits.free and heap and len(passed_over) < _PASSED_OVER:
+            rank, key = heapq.heappop(heap)
+            lane = self._lanes.get(key)
+            place = lane.pending if lane else None
+            if lane is None or place is None or place.rank != rank or place.wait_until_ms or lane.running is not None:
+                continue
+            if held_back(place.trigger):
+                held.append((rank, key))
+                continue
+            if now_ms - place.trigger.origin.ts_ms > self._max_staleness_ms:
+                ended.append(self._end(key, lane, place, "too_old"))
+                continue
+            match verdict(place.trigger, place.passed_over):
+                case "ask":
+                    lane.pending = None
+                    lane.running = place.trigger
+                    permits.free -= 1
+                    started.append(Started(place.trigger, place.ready_ms))
+                case "wait":
+                    place.passed_over = True
+                    passed_over.append((rank, key))
+                case "end":
+                    ended.append(self._end(key, lane, place, "no_time"))
+        permits.settled(queued=bool(heap))
+        for one in (*passed_over, *held):
+            heapq.heappush(heap, one)
+        return started, ended
 
     def _line_up(self, key: LaneKey, lane: _Lane, place: _Place) -> None:
         if place.wait_until_ms:
