@@ -45,7 +45,7 @@ def train(
     steps: StepsOption = 0,
     budget_s: BudgetOption = None,
     held_out: Annotated[int, typer.Option(min=0, help="Test examples that acceptance is measured on.")] = 200,
-    seed: Annotated[int, typer.Option(help="Decides the order, and the draft's start.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the order, and the draft's start.")] = 0,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train an EAGLE3 draft on the target's hidden states over the examples.
@@ -54,10 +54,11 @@ def train(
     writes a checkpoint; the same command continues from it.
     """
     with until_stopped() as wanted:
-        from services.training.command_inputs import llama_folder, parts_of, spread  # noqa: PLC0415
+        from services.training.command_inputs import llama_folder, read_inputs, spread  # noqa: PLC0415
         from services.training.draft_training import DraftSettings, train_draft  # noqa: PLC0415 - torch
+        from services.training.tiny import dry_examples, dry_run_folder, tiny_model  # noqa: PLC0415
 
-        train_on, test = parts_of(examples_file)
+        inputs = read_inputs(examples_file)
         settings = DraftSettings(
             intermediate_size=intermediate_size,
             draft_vocab_size=vocabulary,
@@ -70,9 +71,12 @@ def train(
             seed=seed,
         )
         if dry_run:
-            from services.training.tiny import dry_examples, tiny_model  # noqa: PLC0415
-
-            model, train_on, test = tiny_model(out / "tiny-model", train_on), dry_examples(train_on), dry_examples(test)
-            settings = DraftSettings(intermediate_size=64, draft_vocab_size=1 << 20, chain=chain, batch_tokens=512, steps=2, seed=seed)
-        done = train_draft(llama_folder(model, out, say), train_on, spread(test, held_out), out, settings, progress=say, wanted=wanted)
-    ended(done, f"{out}: draft after {done.steps} steps, {done.seconds:.0f} s; next: aquiline engine serve --draft-path {out} ...")
+            some, test = dry_examples(inputs.train), dry_examples(inputs.test)
+            small = DraftSettings(intermediate_size=64, draft_vocab_size=1 << 20, chain=chain, batch_tokens=512, steps=2, seed=seed)
+            with dry_run_folder(out) as folder:
+                target = tiny_model(folder / "tiny-model", [*some, *test])
+                done = train_draft(target, some, spread(test, held_out), folder, small, progress=say, wanted=wanted)
+        else:
+            target, test = llama_folder(model, out, inputs, say), spread(inputs.test, held_out)
+            done = train_draft(target, inputs.train, test, out, settings, progress=say, wanted=wanted)
+    ended(done, dry_run, f"{out}: draft after {done.steps} steps, {done.seconds:.0f} s; next: aquiline engine serve --draft-path {out} ...")

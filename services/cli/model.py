@@ -9,9 +9,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from services.core.settings import EngineSettings
 
 app = typer.Typer(name="model", help="Train, evaluate and convert weights of your own.", no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -22,13 +25,17 @@ TokenizerOption = Annotated[
 ]
 ChatTemplateOption = Annotated[str, typer.Option("--chat-template", help="The model's chat template.")]
 ExamplesArgument = Annotated[Path, typer.Argument(help="File that `aquiline model prepare` wrote.", metavar="EXAMPLES")]
-LearningRateOption = Annotated[float, typer.Option("--learning-rate", help="Highest learning rate.")]
+LearningRateOption = Annotated[float, typer.Option("--learning-rate", help="Highest learning rate, at most 1.")]
 BatchTokensOption = Annotated[int, typer.Option("--batch-tokens", min=1, help="Tokens of a step, padding included.")]
 EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Times that each example is seen.")]
 StepsOption = Annotated[int, typer.Option("--steps", min=0, help="Most steps; 0 for all of the epochs.")]
 BudgetOption = Annotated[float | None, typer.Option("--budget-s", help="Take only as many steps as fit in this many seconds.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Train two steps of a tiny random model on the CPU, to see that all is there.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Train two steps of a tiny random model instead of MODEL and keep nothing, to see that packages and examples are there.",
+    ),
 ]
 
 
@@ -77,22 +84,25 @@ def prepare(
     The teacher is hindsight with costs: it keeps a position that made money, by itself or on average over its kind in the training part,
     and that a fact of the prompt supports; elsewhere it abstains. Its rationales quote the prompt's facts.
     """
-    from services.core.settings import EngineSettings  # noqa: PLC0415
     from services.fusion.service import load_tokenizer  # noqa: PLC0415
     from services.training import examples  # noqa: PLC0415
     from services.training.prepare import Wanted, made_with  # noqa: PLC0415
     from services.training.prepare import prepare as make  # noqa: PLC0415
 
-    tokenizer = load_tokenizer(EngineSettings(tokenizer_file=tokenizer_file))
+    _check_writable(out)
+    tokenizer = load_tokenizer(_engine_settings(tokenizer_file))
     try:
         made = make(exports, tokenizer, chat_template, Wanted(train, test, max_tokens, seed, teacher), say)
-    except ValueError as error:  # a template or tokenizer that does not fit
+    except ValueError as error:  # a template or tokenizer that does not fit, or exports whose times do not follow each other
         _fail(str(error))
     for reason, count in made.left_out.most_common():
         say(f"left out {count}: {reason}")
     if not made.examples:
         _fail(f"no example could be made of {', '.join(map(str, exports))}; the lines above say why")
-    examples.save(made.examples, out, made_with(tokenizer, chat_template))
+    try:
+        examples.save(made.examples, out, made_with(tokenizer, chat_template))
+    except OSError as error:
+        _fail(f"{out} cannot be written: {error}")
     typer.echo(
         f"{out}: {len(made.examples):,} examples, {sum(one.ids.size for one in made.examples):,} tokens, {out.stat().st_size:,} bytes"
     )
@@ -115,7 +125,7 @@ def tune(
     steps: StepsOption = 0,
     budget_s: BudgetOption = None,
     held_out: Annotated[int, typer.Option(min=0, help="Test examples that the loss is measured on, before and after.")] = 200,
-    seed: Annotated[int, typer.Option(help="Decides the order, and the adapter's start.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the order, and the adapter's start.")] = 0,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train a LoRA adapter on examples.
@@ -123,10 +133,11 @@ def tune(
     Ctrl-C stops after a step and writes a checkpoint; the same command continues from it.
     """
     with until_stopped() as wanted:
-        from services.training.adapter_training import AdapterSettings, train_adapter  # noqa: PLC0415
-        from services.training.command_inputs import llama_folder, parts_of, spread  # noqa: PLC0415
+        from services.training.adapter_training import AdapterSettings, adapter_in, train_adapter  # noqa: PLC0415 - torch
+        from services.training.command_inputs import llama_folder, read_inputs, spread  # noqa: PLC0415
+        from services.training.tiny import dry_examples, dry_run_folder, tiny_model  # noqa: PLC0415
 
-        train, test = parts_of(examples_file)
+        inputs = read_inputs(examples_file)
         settings = AdapterSettings(
             rank=rank,
             decision_weight=decision_weight,
@@ -138,14 +149,21 @@ def tune(
             seed=seed,
         )
         if dry_run:
-            from services.training.tiny import dry_examples, tiny_model  # noqa: PLC0415
-
-            model, train, test = tiny_model(out / "tiny-model", train), dry_examples(train), dry_examples(test)
-            settings = AdapterSettings(rank=rank, decision_weight=decision_weight, batch_tokens=512, steps=2, seed=seed)
-        folder = llama_folder(model, out, say)
-        done = train_adapter(folder, train, spread(test, held_out), out, settings, start=start, progress=say, wanted=wanted)
+            if start is not None:
+                adapter_in(start)
+            train, test = dry_examples(inputs.train), dry_examples(inputs.test)
+            small = AdapterSettings(rank=rank, decision_weight=decision_weight, batch_tokens=512, epochs=2, steps=2, seed=seed)
+            with dry_run_folder(out) as folder:
+                tiny = tiny_model(folder / "tiny-model", [*train, *test])
+                done = train_adapter(tiny, train, spread(test, held_out), folder, small, progress=say, wanted=wanted)
+        else:
+            folder = llama_folder(model, out, inputs, say)
+            test = spread(inputs.test, held_out)
+            done = train_adapter(folder, inputs.train, test, out, settings, start=start, progress=say, wanted=wanted)
     ended(
-        done, f"{out}: adapter after {done.steps} steps, {done.seconds:.0f} s; next: aquiline model convert {model} MERGED --adapter {out}"
+        done,
+        dry_run,
+        f"{out}: adapter after {done.steps} steps, {done.seconds:.0f} s; next: aquiline model convert {model} MERGED --adapter {out}",
     )
 
 
@@ -165,12 +183,13 @@ def convert(
         raise typer.BadParameter(f"{form!r} is neither llama nor minicpm", param_hint="--form")
     try:
         from services.training import model_folder  # noqa: PLC0415 - torch
+        from services.training.model_files import ModelError  # noqa: PLC0415
     except ImportError as error:
         _fail(f"converting needs torch and safetensors ({error}): {TRAIN_EXTRA}")
     scales = model_folder.Scales(scale_emb, scale_depth, dim_model_base) if form == "minicpm" else None
     try:
         model_folder.write_form(model, out, adapter=adapter, scales=scales)
-    except model_folder.ModelError as error:
+    except ModelError as error:
         _fail(str(error))
     typer.echo(f"{out}: {form} form{'' if adapter is None else f', with the adapter of {adapter}'}; serve it with --model-path {out}")
 
@@ -193,19 +212,22 @@ def evaluate(
     """
     import orjson  # noqa: PLC0415
 
-    from services.core.settings import EngineSettings  # noqa: PLC0415
-    from services.training.command_inputs import parts_of, spread  # noqa: PLC0415
+    from services.inference.engine import EngineError  # noqa: PLC0415
+    from services.training.command_inputs import check_tokenizer, read_inputs, spread  # noqa: PLC0415
     from services.training.evaluation import ask_engine, judge, row_of  # noqa: PLC0415
 
+    if out is not None:
+        _check_writable(out)
+    settings = _engine_settings(tokenizer_file, kind=kind, urls=[url])
     try:
-        _, test = parts_of(examples_file)
-    except ValueError as error:
+        inputs = read_inputs(examples_file, to_train=False)
+        if settings.tokenizer_file is not None:
+            check_tokenizer(inputs, settings.tokenizer_file)
+        asked = asyncio.run(ask_engine(settings, spread(inputs.test, count), at_once=at_once, grammar=grammar, progress=say))
+    except EngineError as error:
+        _fail(f"the engine at {url} cannot be asked: {error.detail}; start it, or name another --url")
+    except (OSError, ValueError) as error:
         _fail(str(error))
-    if not test:
-        _fail(f"{examples_file} holds no test examples")
-    chosen = spread(test, count)
-    settings = EngineSettings(kind=kind, urls=[url], tokenizer_file=tokenizer_file)
-    asked = asyncio.run(ask_engine(settings, chosen, at_once=at_once, grammar=grammar, progress=say))
     figures = judge(asked)
     for name, value in figures.items():
         typer.echo(f"{name}: {value}")
@@ -227,12 +249,29 @@ def until_stopped() -> Iterator[Callable[[], bool]]:
         _fail(str(error))
 
 
-def ended(done: Any, sentence: str) -> None:
-    """Print `sentence`, or that the training was stopped, and end then with 130."""
-    if done.stopped:
-        typer.echo(f"stopped after step {done.steps}; the same command continues", err=True)
+def ended(done: Any, dry_run: bool, sentence: str) -> None:  # noqa: FBT001 - the option
+    """Print `sentence`, or that the training was dry or was stopped, and end then with 130."""
+    if dry_run and not done.stopped:
+        typer.echo(f"dry run: {done.steps} steps of a tiny random model are trained, and nothing is kept")
+    elif done.stopped:
+        typer.echo("stopped" if dry_run else f"stopped after step {done.steps}; the same command continues", err=True)
         raise typer.Exit(130)
-    typer.echo(sentence)
+    else:
+        typer.echo(sentence)
+
+
+def _engine_settings(tokenizer_file: Path | None, **changes: Any) -> EngineSettings:
+    """Return the engine's settings with these changes; raise SettingsError."""
+    from services.core.settings import load  # noqa: PLC0415
+
+    given = {} if tokenizer_file is None else {"tokenizer_file": tokenizer_file}
+    return load(overrides={"engine": changes | given}).engine
+
+
+def _check_writable(file: Path) -> None:
+    """Refuse a file that cannot be written before the work, not after it."""
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        _fail(f"{file} cannot be written: {'it is a folder' if file.is_dir() else 'its folder does not exist'}")
 
 
 def say(line: str) -> None:

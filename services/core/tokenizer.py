@@ -20,6 +20,11 @@ from numpy.typing import NDArray
 _RULES: Final = b"/template text after special tokens"
 
 
+def fingerprint_of(definition: bytes) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a `tokenizer.json` and of the rules that ids are made by here."""
+    return hashlib.sha256(definition + _RULES).hexdigest()[:16]
+
+
 class Tokenizer:
     """A Hugging Face `tokenizer.json`, without what makes blocks depend on their surroundings."""
 
@@ -34,8 +39,7 @@ class Tokenizer:
             raise ValueError(f"{where} is not a Hugging Face tokenizer.json: {error}") from error
         self._hf.encode_special_tokens = True
         self._where = where
-        self.fingerprint = hashlib.sha256(definition + _RULES).hexdigest()[:16]
-        """The first 16 hex digits of the SHA-256 of the file and of the rules that ids are made by here."""
+        self.fingerprint = fingerprint_of(definition)
         self.vocab_size: int = self._hf.get_vocab_size(with_added_tokens=True)
         """How many ids there are, special tokens included."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +12,30 @@ import peft
 import torch
 from numpy.typing import NDArray
 from peft.helpers import disable_input_dtype_casting
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
+from services.inference.local.adapter import CONFIG, WEIGHTS, AdapterError, Lora, lora_of
+from services.inference.local.checksums import sha256_of, write_checksums
 from services.training.batches import Batch, batch_of, batches
 from services.training.examples import Example
-from services.training.training_loop import LoopSettings, Trained, TrainingSettings, device_of, finish, on_device, run
+from services.training.model_files import ModelError, digest_of, write_json, write_tensors
+from services.training.training_loop import (
+    RESULT,
+    LoopSettings,
+    Trained,
+    TrainingSettings,
+    device_of,
+    fingerprint_of,
+    finish,
+    finished,
+    on_device,
+    run,
+)
 
+_ALPHA: Final = 2
+"""Alpha of a LoRA by its rank, which scales its change."""
 MODULES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _KEPT: Final = (
     *("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora", "fan_in_fan_out"),
@@ -53,18 +68,25 @@ def train_adapter(
     """Train on `examples`, and write adapter and log to `folder`; the loss on `held_out` is in the log before and after.
 
     The training begins with the adapter in `start`; ValueError where that has another rank, or is of another model. Resumes an
-    interrupted run in the same folder. The same seed, data and machine give the same order and start.
+    interrupted run in the same folder, and does nothing where the same run is finished there; ValueError where another run is. The same
+    seed, data and machine give the same adapter.
     """
+    loras = None if start is None else adapter_in(start)
+    began_with = None if start is None else sha256_of(start / CONFIG, start / WEIGHTS)
+    fingerprint = fingerprint_of(examples, digest_of(model_folder), (settings, began_with))
+    if (before_now := finished(folder, fingerprint, WEIGHTS)) is not None:
+        progress(f"{folder} holds the adapter of this run already")
+        return before_now
     torch.manual_seed(settings.seed)
     device = device_of()
     model = load_model(model_folder, device)
     if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    lora = peft.LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=list(MODULES), task_type="CAUSAL_LM")
+    lora = peft.LoraConfig(r=settings.rank, lora_alpha=_ALPHA * settings.rank, target_modules=list(MODULES), task_type="CAUSAL_LM")
     adapted = peft.get_peft_model(model, lora)
-    if start is not None:
-        _load(adapted, start, settings.rank)
+    if start is not None and loras is not None:
+        _load(adapted, loras, start, settings.rank)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     order = list(batches(examples, tokens=settings.batch_tokens, epochs=settings.epochs, seed=settings.seed))
     steps = min(settings.steps or len(order), len(order))
@@ -81,7 +103,7 @@ def train_adapter(
         lambda batch: taught_loss(model, batch, device, settings.decision_weight),
         loop,
         folder,
-        fingerprint=fingerprint_of(examples, (settings, start)),
+        fingerprint=fingerprint,
         progress=progress,
         wanted=wanted,
     )
@@ -98,6 +120,7 @@ def train_adapter(
         "settings": asdict(settings),
         "start": start and start.name,
         "done": asdict(done),
+        "fingerprint": fingerprint,
         "device": _device_name(),
     }
     held = {name: None if one is None else one._asdict() for name, one in (("held_out_before", before), ("held_out_after", after))}
@@ -107,22 +130,46 @@ def train_adapter(
     return done
 
 
-def _load(adapted: Any, folder: Path, rank: int) -> None:
-    """Set the adapter's weights to those stored in `folder`."""
-    found = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+def adapter_in(folder: Path) -> dict[str, Lora]:
+    """Return the changes of the adapter in `folder`; raise ValueError."""
+    try:
+        return lora_of(folder)
+    except AdapterError as error:
+        raise ValueError(str(error)) from error
+
+
+def _load(adapted: Any, loras: dict[str, Lora], folder: Path, rank: int) -> None:
+    """Set the adapter's weights to those of `loras`, which `folder` stores; raise ValueError where they do not fit."""
+    found = next(iter(loras.values())).up.shape[1]
     if found != rank:
         raise ValueError(f"the adapter in {folder} has rank {found} and --rank is {rank}: give --rank {found}")
-    loaded: Any = peft.set_peft_model_state_dict(adapted, load_file(str(folder / "adapter_model.safetensors")))
-    if loaded.unexpected_keys:
-        raise ValueError(
-            f"the adapter in {folder} changes {loaded.unexpected_keys[0]}, which the model does not have: it was trained on another model"
-        )
+    tensors: dict[str, torch.Tensor] = {}
+    for name, lora in loras.items():
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        tensors[f"{stem}.lora_A.weight"] = torch.from_numpy(lora.down)
+        tensors[f"{stem}.lora_B.weight"] = torch.from_numpy(lora.up) * (lora.scale / _ALPHA)
+    wanted = {name: tensor.shape for name, tensor in peft.get_peft_model_state_dict(adapted).items()}
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors or name not in wanted or tensors[name].shape != wanted[name]:
+            sizes = [tuple(shape) if shape else "none" for shape in (tensors[name].shape if name in tensors else None, wanted.get(name))]
+            raise ValueError(
+                f"the adapter in {folder} has {name} of shape {sizes[0]}, and one of this model {sizes[1]}: it was trained on another model"
+            )
+    peft.set_peft_model_state_dict(adapted, tensors)
 
 
 def load_model(folder: Path, device: torch.device) -> Any:
-    """Return a causal model with its weights in bfloat16 on a GPU, float32 on a CPU."""
+    """Return a causal model with its weights in bfloat16 on a GPU, float32 on a CPU; raise ModelError where weights are missing."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}: copy the model again")
     return model.to(device)
 
 
@@ -186,23 +233,18 @@ def _of_taught(batch: Batch, mask: NDArray[np.bool_]) -> torch.Tensor:
     return torch.from_numpy(mask[:, 1:][batch.taught[:, 1:]])
 
 
-def fingerprint_of(examples: Sequence[Example], settings: object) -> str:
-    """Return a hash of data and settings, under which a run is resumed."""
-    digest = hashlib.sha256(repr(settings).encode())
-    for one in examples:
-        digest.update(one.ids.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _write(adapted: Any, folder: Path, made: dict[str, Any]) -> None:
     """Write the adapter in peft's own form, its weights in float16: half the size, and finer than the bfloat16 that serves them."""
-    tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in peft.get_peft_model_state_dict(adapted).items()}
-    save_file(tensors, str(folder / "adapter_model.safetensors"))
+    tensors = {name: tensor.detach().half().cpu() for name, tensor in peft.get_peft_model_state_dict(adapted).items()}
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{broken[0]} holds values that are no numbers in float16; train again with a lower --learning-rate")
     config = adapted.peft_config["default"].to_dict()
     values = {name: getattr(config[name], "value", config[name]) for name in _KEPT if name in config}
     values |= {"target_modules": sorted(MODULES), "base_model_name_or_path": made["model"], "inference_mode": True}
-    (folder / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    write_tensors(tensors, folder / WEIGHTS)
+    write_json(folder / CONFIG, values)
+    write_checksums(folder, (WEIGHTS, CONFIG))
+    write_json(folder / RESULT, made)
 
 
 def _device_name() -> str:

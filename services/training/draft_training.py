@@ -6,7 +6,6 @@ so that a prompt costs the draft two matrix products a token, and the target's f
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,16 +14,27 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from services.inference.captured_layers import layers_to_capture
-from services.training.adapter_training import fingerprint_of, load_model
+from services.training.adapter_training import load_model
 from services.training.batches import Batch, batch_of, batches
 from services.training.draft_model import Draft, DraftShape
 from services.training.examples import Example
-from services.training.model_folder import read_config
-from services.training.training_loop import LoopSettings, Trained, TrainingSettings, device_of, finish, on_device, run
+from services.training.model_files import digest_of, read_config, write_json, write_tensors
+from services.training.training_loop import (
+    RESULT,
+    LoopSettings,
+    Trained,
+    TrainingSettings,
+    device_of,
+    fingerprint_of,
+    finish,
+    finished,
+    on_device,
+    run,
+)
 
+_WEIGHTS: Final = "model.safetensors"
 _DECAY: Final = 0.8
 """What the loss of each further step of a chain counts: later tokens are only reached where the earlier ones were right."""
 
@@ -66,12 +76,20 @@ def train_draft(
 ) -> Trained:
     """Train on `examples`, and write the draft to `folder`; how much of it the target would accept is measured on `held_out`.
 
-    Resumes an interrupted run in the same folder.
+    Resumes an interrupted run in the same folder, and does nothing where the same run is finished there; ValueError where another run
+    or model is.
     """
+    settings = replace(settings, draft_vocab_size=min(settings.draft_vocab_size, int(read_config(model_folder)["vocab_size"])))
+    longest = max(one.answer_ids.size for one in examples)
+    if settings.chain + 1 > longest:
+        raise ValueError(f"--chain {settings.chain}: the longest answer has {longest} tokens, and a chain must end inside one")
+    fingerprint = fingerprint_of(examples, digest_of(model_folder), settings)
+    if (before_now := finished(folder, fingerprint, _WEIGHTS)) is not None:
+        progress(f"{folder} holds the draft of this run already")
+        return before_now
     torch.manual_seed(settings.seed)
     device = device_of()
     target = _Target(model_folder, device)
-    settings = replace(settings, draft_vocab_size=min(settings.draft_vocab_size, int(target.config["vocab_size"])))
     chosen = choose_vocabulary(examples, int(target.config["vocab_size"]), settings.draft_vocab_size)
     draft = Draft(target.shape(settings), torch.from_numpy(chosen)).to(device)
     draft.start_from(target.head, target.norm)
@@ -88,7 +106,7 @@ def train_draft(
         lambda batch: _loss(draft, target, batch, settings.chain, device),
         LoopSettings(steps=steps, learning_rate=settings.learning_rate, budget_s=settings.budget_s),
         folder,
-        fingerprint=fingerprint_of(examples, settings),
+        fingerprint=fingerprint,
         progress=progress,
         wanted=wanted,
     )
@@ -98,14 +116,17 @@ def train_draft(
     if accepted is not None:
         shares = ", ".join(f"{share:.0%}" for share in accepted.by_step)
         progress(f"on held-out answers the target would accept {accepted.tokens_a_step:.2f} tokens a step (by step of the chain: {shares})")
-    save_file(draft.weights(), str(folder / "model.safetensors"), metadata={"format": "pt"})
+    tensors = draft.weights()
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{broken[0]} holds values that are no numbers; train again with a lower --learning-rate")
     config = target.shape(settings).config() | {
         "eos_token_id": target.config.get("eos_token_id"),
         "bos_token_id": target.config.get("bos_token_id"),
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    made = {"settings": asdict(settings), "done": asdict(done), "held_out": None if accepted is None else asdict(accepted)}
-    (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    held = None if accepted is None else asdict(accepted)
+    write_tensors(tensors, folder / _WEIGHTS)
+    write_json(folder / "config.json", config)
+    write_json(folder / RESULT, {"settings": asdict(settings), "done": asdict(done), "fingerprint": fingerprint, "held_out": held})
     finish(folder)
     return done
 

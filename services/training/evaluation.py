@@ -55,10 +55,11 @@ class Asked:
 async def ask_engine(
     settings: EngineSettings, examples: Sequence[Example], *, at_once: int, grammar: bool, progress: Callable[[str], None]
 ) -> list[Asked]:
-    """Ask the engine of `settings`, as `ask_all` does."""
+    """Ask the engine of `settings`, as `ask_all` does; raise EngineError where it cannot be reached, as no answer is no verdict."""
     clock = SystemClock()
     engine = connect(settings, clock)
     try:
+        await engine.info()
         return await ask_all(engine, examples, load_tokenizer(settings), clock, at_once=at_once, grammar=grammar, progress=progress)
     finally:
         await engine.close()

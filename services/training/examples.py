@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import json
 import lzma
-from collections.abc import Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 Part = Literal["train", "test"]
 _FORMAT: Final = 2
+_ARRAYS: Final = ("ids", "taught", "decision", "lengths", "about", "made_with")
 
 
 class ExamplesError(ValueError):
@@ -83,18 +85,41 @@ def save(examples: Sequence[Example], file: Path, about: dict[str, Any]) -> None
 def load(file: Path) -> tuple[list[Example], dict[str, Any]]:
     """Return the examples of a file, and what they were made with; raise ExamplesError."""
     try:
-        with lzma.open(file) as packed:
-            arrays = np.load(io.BytesIO(packed.read()), allow_pickle=False)
+        with lzma.open(file) as packed, zipfile.ZipFile(io.BytesIO(packed.read())) as archive:
+            arrays = {name: np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False) for name in _ARRAYS}
         made_with: dict[str, Any] = json.loads(arrays["made_with"].tobytes())
-        if made_with["format"] != _FORMAT:
-            raise ExamplesError(f"{file} has format {made_with['format']}, this version reads {_FORMAT}: write it again")
-        lengths = arrays["lengths"]
-        masks = [np.unpackbits(arrays[name], count=int(lengths.sum())).astype(bool) for name in ("taught", "decision")]
-        parts = [np.split(one, np.cumsum(lengths)[:-1]) for one in (arrays["ids"], *masks)]
-        abouts = json.loads(arrays["about"].tobytes())
-        return [Example(About(**about), *part) for about, *part in zip(abouts, *parts, strict=True)], made_with
-    except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError, EOFError) as error:
+        version = made_with["format"]
+        abouts = [About(**about) for about in json.loads(arrays["about"].tobytes())]
+        examples = _examples(arrays, abouts) if version == _FORMAT else []
+    except (OSError, lzma.LZMAError, zipfile.BadZipFile, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
         raise ExamplesError(f"{file} is no file of examples: {error}; `aquiline model prepare` writes one") from error
+    if version != _FORMAT:
+        raise ExamplesError(f"{file} has format {version}, and this version reads {_FORMAT}: write it again with `aquiline model prepare`")
+    return examples, made_with
+
+
+def _examples(arrays: Mapping[str, NDArray[Any]], abouts: Sequence[About]) -> list[Example]:
+    """Return the examples of a file's arrays; raise ValueError where these do not fit each other."""
+    lengths, ids = arrays["lengths"], arrays["ids"]
+    if lengths.shape != (len(abouts),) or (lengths < 1).any() or ids.shape != (lengths.sum(),) or (ids < 0).any():
+        raise ValueError("its lengths, ids and descriptions do not fit each other")
+    masks = [np.unpackbits(arrays[name], count=ids.size).astype(bool) for name in ("taught", "decision")]
+    parts = [np.split(one, np.cumsum(lengths)[:-1]) for one in (ids.astype(np.int32), *masks)]
+    examples = [Example(about, *part) for about, *part in zip(abouts, *parts, strict=True)]
+    if not all(one.taught.any() for one in examples):
+        raise ValueError("an example teaches no token")
+    return examples
+
+
+def check_order(examples: Sequence[Example]) -> None:
+    """Raise ExamplesError where a test prompt is of a time before that of a training prompt: the model would know what it is asked."""
+    last = max((one.about.time for one in examples if one.about.part == "train"), default="")
+    first = min((one.about.time for one in examples if one.about.part == "test"), default=last)
+    if first < last:
+        raise ExamplesError(
+            f"the first test prompt is of {first} and the last training prompt of {last}: what is tested has to come after all that is "
+            "trained on; export every source again with the same --test-from"
+        )
 
 
 def of_part(examples: Iterable[Example], part: Part) -> Iterator[Example]:

@@ -5,31 +5,23 @@ Training works on Llama's form: MiniCPM4.1 gets there by `aquiline engine conver
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from services.inference.local.adapter import LAYER_NAMES, AdapterError, Lora, lora_of
 from services.inference.local.vocabulary import tokenizer_config, tokenizer_json
 from services.inference.minicpm_configuration import CONFIGURATION
+from services.training.model_files import ModelError, read_config, read_tensors, shards_of, write_json, write_tensors, written
 
-_TOP: Final = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-
-
-class ModelError(ValueError):
-    """The model cannot be read or written; the text says why."""
+_EMBEDDING: Final = "model.embed_tokens.weight"
+_HEAD: Final = "lm_head.weight"
+_TOP: Final = {"token_embd.weight": _EMBEDDING, "output_norm.weight": "model.norm.weight", "output.weight": _HEAD}
 
 
 class Scales(NamedTuple):
@@ -38,6 +30,12 @@ class Scales(NamedTuple):
     scale_emb: float = 12.0
     scale_depth: float = 1.4
     dim_model_base: int = 256
+
+    def check(self) -> None:
+        """Raise ModelError for a scale that weights cannot be divided by."""
+        for name, value in self._asdict().items():
+            if not 0 < value < math.inf:
+                raise ModelError(f"--{name.replace('_', '-')} {value:g}: expected a positive number, as in the model's config.json")
 
 
 def from_gguf(file: Path, folder: Path) -> None:
@@ -49,11 +47,13 @@ def from_gguf(file: Path, folder: Path) -> None:
         import gguf  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ModelError(f"reading {file.name} needs gguf ({error}): pip install 'aquiline[train]'") from error
-    reader = gguf.GGUFReader(file)
-    if reader.fields["general.architecture"].contents() != "llama":
-        raise ModelError(
-            f"{file} holds no Llama, but {reader.fields['general.architecture'].contents()}; only Llama's form is trained here"
-        )
+    try:
+        reader = gguf.GGUFReader(file)
+        architecture = reader.fields["general.architecture"].contents()
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise ModelError(f"{file} is no GGUF file: {error}; name a GGUF file of a Llama, or a model's folder") from error
+    if architecture != "llama":
+        raise ModelError(f"{file} holds no Llama, but {architecture}; only Llama's form is trained here")
     config = _config_of(reader)
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     tensors: dict[str, torch.Tensor] = {}
@@ -62,17 +62,23 @@ def from_gguf(file: Path, folder: Path) -> None:
         if tensor.name in _TOP:
             tensors[_TOP[tensor.name]] = values.bfloat16()
             continue
-        _, layer, kind, _ = tensor.name.split(".")
+        _, layer, kind, *_ = [*tensor.name.split("."), "", ""]
+        if kind not in LAYER_NAMES or not tensor.name.endswith(".weight"):
+            raise ModelError(f"{file} has a tensor {tensor.name}, for which Llama's form as it is trained here has no place")
         if (count := heads.get(kind)) is not None:
             values = _uninterleaved(values, count)
         tensors[f"model.layers.{layer}.{LAYER_NAMES[kind]}.weight"] = values.bfloat16().contiguous()
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
-    with _written(folder) as partial:
-        save_file(tensors, str(partial / "model.safetensors"), metadata={"format": "pt"})
-        _write_json(partial / "config.json", config)
-        _write_json(partial / "generation_config.json", {"eos_token_id": config["eos_token_id"], "do_sample": False})
-        (partial / "tokenizer.json").write_bytes(tokenizer_json(file))
-        (partial / "tokenizer_config.json").write_bytes(tokenizer_config(file))
+    try:
+        tokenizer, settings = tokenizer_json(file), tokenizer_config(file)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    with written(folder) as partial:
+        write_tensors(tensors, partial / "model.safetensors")
+        write_json(partial / "config.json", config)
+        write_json(partial / "generation_config.json", {"eos_token_id": config["eos_token_id"], "do_sample": False})
+        (partial / "tokenizer.json").write_bytes(tokenizer)
+        (partial / "tokenizer_config.json").write_bytes(settings)
 
 
 def merge(source: Path, adapter: Path, folder: Path) -> int:
@@ -107,27 +113,24 @@ def to_minicpm(source: Path, folder: Path, scales: Scales | None = None) -> int:
     `hidden_size / dim_model_base`; tied weights part. Raises ModelError.
     """
     scales = scales or Scales()
+    scales.check()
     config = read_config(source)
     if config.get("architectures") != ["LlamaForCausalLM"]:
         raise ModelError(f"{source} is {config.get('architectures')}; only ['LlamaForCausalLM'] is written in MiniCPM's form")
-    branch = scales.scale_depth / math.sqrt(config["num_hidden_layers"])
+    missing = [name for name in ("hidden_size", "num_hidden_layers") if not isinstance(config.get(name), int)]
+    if missing:
+        raise ModelError(f"{source}/config.json lacks {missing[0]}, without which the scales are not known")
     tied = bool(config.get("tie_word_embeddings"))
     scaled = 0
 
     def scale(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         nonlocal scaled
-        embedding = "model.embed_tokens.weight"
-        if tied and embedding in tensors:
-            tensors["lm_head.weight"] = tensors[embedding].clone()
+        if (bias := next((name for name in tensors if name.endswith(".bias")), None)) is not None:
+            raise ModelError(f"{source} has {bias}, for which MiniCPM's form has no place")
+        if tied and _EMBEDDING in tensors:
+            tensors[_HEAD] = tensors[_EMBEDDING].clone()
         for name in list(tensors):
-            by = 1.0
-            if name == embedding:
-                by = 1 / scales.scale_emb
-            elif name == "lm_head.weight":
-                by = config["hidden_size"] / scales.dim_model_base
-            elif name.endswith((".self_attn.o_proj.weight", ".mlp.down_proj.weight")):
-                by = 1 / branch
-            if by != 1.0:
+            if (by := _factor(name, config, scales)) != 1.0:
                 tensors[name] = (tensors[name].float() * by).to(tensors[name].dtype)
                 scaled += 1
         return tensors
@@ -142,9 +145,19 @@ def to_minicpm(source: Path, folder: Path, scales: Scales | None = None) -> int:
             "tie_word_embeddings": False,
         }
     )
-    _rewrite(source, folder, changed, scale)
-    (folder / "configuration_minicpm.py").write_text(CONFIGURATION, encoding="utf-8")
+    _rewrite(source, folder, changed, scale, {"configuration_minicpm.py": CONFIGURATION})
     return scaled
+
+
+def _factor(name: str, config: Mapping[str, Any], scales: Scales) -> float:
+    """Return what the tensor of that name is multiplied by in MiniCPM's form."""
+    if name == _EMBEDDING:
+        return 1 / scales.scale_emb
+    if name == _HEAD:
+        return float(config["hidden_size"] / scales.dim_model_base)
+    if name.endswith((".self_attn.o_proj.weight", ".mlp.down_proj.weight")):
+        return math.sqrt(config["num_hidden_layers"]) / scales.scale_depth
+    return 1.0
 
 
 def write_form(model: Path, folder: Path, *, adapter: Path | None, scales: Scales | None) -> None:
@@ -152,9 +165,13 @@ def write_form(model: Path, folder: Path, *, adapter: Path | None, scales: Scale
 
     Raises ModelError, also when there would be nothing to write.
     """
+    if scales is not None:
+        scales.check()
     steps: list[Callable[[Path, Path], object]] = []
     if model.is_file():
         steps.append(from_gguf)
+    else:
+        read_config(model)
     if adapter is not None:
         steps.append(lambda source, target: merge(source, adapter, target))
     if scales is not None:
@@ -179,18 +196,9 @@ def in_steps(source: Path, folder: Path, steps: Sequence[Callable[[Path, Path], 
         source = target
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return a model's `config.json`; raise ModelError."""
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}/config.json cannot be read: {error}") from error
-    return config
-
-
 def tensor_of(folder: Path, name: str) -> torch.Tensor:
     """Return one tensor of a model's folder; raise ModelError where it has none of that name."""
-    for shard in sorted(folder.glob("*.safetensors")):
+    for shard in shards_of(folder):
         with safe_open(str(shard), framework="pt") as opened:
             if name in opened.keys():  # noqa: SIM118 - no dict
                 tensor: torch.Tensor = opened.get_tensor(name)
@@ -237,41 +245,27 @@ def _uninterleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _rewrite(
-    source: Path, folder: Path, config: dict[str, Any], change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+    source: Path,
+    folder: Path,
+    config: dict[str, Any],
+    change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+    texts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write each shard of `source` as `change` returns it, beside `config` and the model's other files."""
-    shards = sorted(source.glob("*.safetensors"))
-    if not shards:
-        raise ModelError(f"{source} holds no *.safetensors files")
-    with _written(folder) as partial:
+    """Write each shard of `source` as `change` returns it, beside `config`, `texts` and the model's other files."""
+    shards = shards_of(source)
+    if config.get("quantization_config"):
+        raise ModelError(f"{source} is stored quantized, which no change fits: use the bfloat16 checkpoint, and quantize the result")
+    with written(folder) as partial:
         places: dict[str, str] = {}
         for shard in shards:
-            tensors = change(load_file(str(shard)))
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(partial / shard.name), metadata={"format": "pt"})
+            tensors = change(read_tensors(shard))
+            write_tensors(tensors, partial / shard.name)
             places |= dict.fromkeys(tensors, shard.name)
         if len(shards) > 1:
-            _write_json(partial / "model.safetensors.index.json", {"metadata": {}, "weight_map": dict(sorted(places.items()))})
+            write_json(partial / "model.safetensors.index.json", {"metadata": {}, "weight_map": dict(sorted(places.items()))})
         for file in source.iterdir():
             if file.is_file() and file.suffix != ".safetensors" and not file.name.endswith("index.json") and file.name != "config.json":
                 shutil.copy2(file, partial / file.name)
-        _write_json(partial / "config.json", config)
-
-
-@contextmanager
-def _written(folder: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `folder` when it is complete; raise ModelError where that is there already."""
-    if folder.exists():
-        raise ModelError(f"{folder} exists; name a folder that does not, so that nothing is mixed")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    partial.replace(folder)
-
-
-def _write_json(file: Path, values: object) -> None:
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(partial / "config.json", config)
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")

@@ -27,8 +27,8 @@ from services.fusion.prompt.short_tail import flash_text
 from services.fusion.prompt.version import version_of
 from services.inference.engine import TokenIds
 from services.strategy.folder import shipped
-from services.training.examples import About, Example, Part
-from services.training.teacher import Row, Taught, Teacher, TrackRecord, teach
+from services.training.examples import About, Example, Part, check_order
+from services.training.teacher import Row, Taught, Teacher, TrackRecord, opens_position, teach
 
 Kind = Literal["line", "line_short", "flash", "json"]
 _KINDS: Final[tuple[tuple[Kind, float], ...]] = (("line", 0.70), ("flash", 0.16), ("line_short", 0.07), ("json", 0.07))
@@ -61,14 +61,23 @@ class Prepared(NamedTuple):
 
 
 def prepare(exports: Sequence[Path], tokenizer: Tokenizer, template: str, wanted: Wanted, progress: Callable[[str], None]) -> Prepared:
-    """Return the examples of these exports of `aquiline export training`; raise ServiceError where one cannot be read.
+    """Return the examples of these exports of `aquiline export training`.
+
+    Raises ServiceError where one cannot be read or no position has an outcome, ValueError where template and tokenizer do not fit, and
+    ExamplesError where a test prompt is of a time before that of a training prompt.
 
     Half of those for training are positions where there are enough; those for testing are as they come. What a kind of position made
     is counted over the training part.
     """
-    rows = {(export, part): list(_groups(export / f"plain-{part}.jsonl")) for export in exports for part in _PARTS}
-    record = TrackRecord.of(row for (_, part), groups in rows.items() if part == "train" for group in groups for row in group)
     writer = _Writer(tokenizer, template)
+    rows = {(export, part): list(_groups(export / f"plain-{part}.jsonl")) for export in exports for part in _PARTS}
+    to_train = [row for (_, part), groups in rows.items() if part == "train" for group in groups for row in group]
+    record = TrackRecord.of(to_train)
+    if not record.judged and any(opens_position(row) for row in to_train):
+        raise ServiceError(
+            f"no position in the training part of {', '.join(map(str, exports))} has an outcome, so that nothing says which of them paid: "
+            "export again with --outcomes"
+        )
     examples, left_out = [], Counter[str]()
     for (export, part), groups in rows.items():
         place = min(exports.index(export), len(wanted.train) - 1)
@@ -87,6 +96,7 @@ def prepare(exports: Sequence[Path], tokenizer: Tokenizer, template: str, wanted
                 examples.append(example)
                 made += 1
         progress(f"{export.name}, {part}: {made} examples")
+    check_order(examples)
     return Prepared(examples, left_out)
 
 
@@ -98,11 +108,11 @@ def made_with(tokenizer: Tokenizer, template: str) -> dict[str, Any]:
 def _groups(file: Path) -> Iterator[list[Row]]:
     """Yield the rows of a file by prompt."""
     try:
-        lines = file.read_bytes().splitlines()
-        rows = [Row.of(orjson.loads(line)) for line in lines]
+        lines = file.read_bytes().split(b"\n")
+        rows = [Row.of(orjson.loads(line)) for line in lines if line]
     except OSError as error:
         raise ServiceError(f"{file} cannot be read: {error.strerror}; `aquiline export training` writes it") from error
-    except (orjson.JSONDecodeError, KeyError) as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ServiceError(f"{file} is no export of `aquiline export training`: {error!r}") from error
     by_prompt: dict[str, list[Row]] = {}
     for row in rows:

@@ -42,10 +42,16 @@ class Row:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Row:
-        """Return a line of `plain-*.jsonl`; raise KeyError where a field is missing."""
+        """Return a line of `plain-*.jsonl`; raise KeyError where a field is missing, TypeError where one is of another type."""
         outcome = values["outcome"] or {}
         names = ("id", "time", "symbol", "mode", "system", "prompt", "answer", "source", "prompt_hash")
-        return cls(**{name: values[name] or "" for name in names}, return_net=outcome.get("return_net"))
+        texts = {name: values[name] or "" for name in names}
+        if wrong := [name for name, value in texts.items() if not isinstance(value, str)]:
+            raise TypeError(f"{wrong[0]} is no text")
+        made = outcome.get("return_net") if isinstance(outcome, dict) else outcome
+        if not isinstance(made, int | float | None):
+            raise TypeError("outcome is none")
+        return cls(**texts, return_net=made)
 
 
 class Facts(NamedTuple):
@@ -104,6 +110,11 @@ class TrackRecord:
                 judged.setdefault((row.symbol, row.time, decision.model_copy(update={"rationale": ""})), (kind, row.return_net))
         return cls(judged.values())
 
+    @property
+    def judged(self) -> int:
+        """Return how many positions have an outcome."""
+        return len(self._returns[()])
+
     def percent(self, kind: Kind) -> int:
         """Return the share that paid, in whole percent; 50 where nothing was counted."""
         returns = self._of(kind)
@@ -149,6 +160,11 @@ def teach(rows: Sequence[Row], record: TrackRecord, teacher: Teacher = "outcome"
     if all(row.answer.startswith(("abstain", '{"action":"abstain"')) for row in rows):
         return _abstention(facts, setup, rows[0])
     return None
+
+
+def opens_position(row: Row) -> bool:
+    """Return whether the answer opens a position."""
+    return _decision(row.answer) is not None
 
 
 def _abstention(facts: Facts, setup: Setup | None, row: Row) -> Taught:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,21 @@ from services.training.examples import Example
 
 _TOKENS: Final = 192
 _EXAMPLES: Final = 6
+
+
+@contextmanager
+def dry_run_folder(out: Path) -> Iterator[Path]:
+    """Yield a new folder in `out`, so that a dry run shows that this can be written, and delete it; what `out` holds stays as it is."""
+    new = not out.exists()
+    folder = out / "dry-run"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if new:
+            out.rmdir()
 
 
 def dry_examples(examples: Sequence[Example]) -> list[Example]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -22,7 +21,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from services.inference.child_server import ServerStartError
-from services.inference.local.adapter import AdapterError, Lora, Matrix, checkpoint_name, lora_of
+from services.inference.local.adapter import CONFIG, WEIGHTS, AdapterError, Lora, Matrix, checkpoint_name, lora_of
+from services.inference.local.checksums import sha256_of
 from services.inference.local.vocabulary import tokenizer_config, tokenizer_json
 
 _ROOT: Final = Path(__file__).parents[3]
@@ -104,7 +104,7 @@ def fetch(say: Say, folder: Path | None = None) -> Weights:
             if (there := cached(folder)) is not None:
                 return there
             original = folder / Path(lock.member).name
-            if not original.is_file() or _sha256(original) != lock.member_sha256:
+            if not original.is_file() or sha256_of(original) != lock.member_sha256:
                 _unpack(lock, _download(lock, folder, say), original)
             partial = wanted.gguf.with_suffix(".partial")
             say(f"quantizing {original.name} to Q8_0, once (some 10 s)")
@@ -126,9 +126,8 @@ def adapted(weights: Weights, adapter: Path, say: Say) -> Weights:
     """
     try:
         loras = lora_of(adapter)
-        digest = _sha256(adapter / "adapter_model.safetensors")[:12]
-        target = weights.gguf.with_name(f"{weights.model}-{digest}.Q8_0.gguf")
-        wanted = weights.model_copy(update={"gguf": target, "model": f"{weights.model}-{digest}"})
+        wanted = adapted_in(weights, adapter)
+        target = wanted.gguf
         if target.is_file():
             return wanted  # without the lock: an image holds the weights on a file system that nobody can write
         with _alone(weights.gguf.parent):
@@ -146,6 +145,12 @@ def adapted(weights: Weights, adapter: Path, say: Say) -> Weights:
     except OSError as error:
         raise LocalEngineError(f"the adapted weights cannot be written beside {weights.gguf}: {error}; free some 150 MB there") from error
     return wanted
+
+
+def adapted_in(weights: Weights, adapter: Path) -> Weights:
+    """Return where the weights with this adapter are, or will be once they are written: beside `weights`, by the adapter's content."""
+    name = f"{weights.model}-{sha256_of(adapter / CONFIG, adapter / WEIGHTS)[:12]}"
+    return weights.model_copy(update={"gguf": weights.gguf.with_name(f"{name}.Q8_0.gguf"), "model": name})
 
 
 def weights_in(folder: Path) -> Weights:
@@ -188,7 +193,7 @@ def _unpack(lock: Lock, wheel: Path, target: Path) -> None:
     partial = target.with_suffix(".partial")
     with zipfile.ZipFile(wheel) as archive, archive.open(lock.member) as source, partial.open("wb") as sink:
         shutil.copyfileobj(source, sink, _CHUNK_BYTES)
-    if (found := _sha256(partial)) != lock.member_sha256:
+    if (found := sha256_of(partial)) != lock.member_sha256:
         raise LocalEngineError(f"{lock.member} of {wheel.name} should have SHA-256 {lock.member_sha256} and has {found}")
     partial.replace(target)
     shutil.rmtree(wheel.parent)
@@ -249,11 +254,3 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as source:
-        while chunk := source.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

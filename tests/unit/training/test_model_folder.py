@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from services.inference import convert
 from services.inference.local.adapter import AdapterError, lora_of
-from services.training.model_folder import ModelError, Scales, _uninterleaved, in_steps, merge, tensor_of, to_minicpm
+from services.training.model_files import ModelError
+from services.training.model_folder import Scales, _uninterleaved, in_steps, merge, tensor_of, to_minicpm
 from services.training.tiny import tiny_model
 from tests.unit.inference_engine.minicpm import PlainMiniCPM
 from tests.unit.training.build import VOCABULARY, examples

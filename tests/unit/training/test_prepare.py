@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
+import orjson
 import pytest
 
 from services.core.errors import ServiceError
 from services.core.tokenizer import Tokenizer
 from services.fusion.decide.answer import AnswerReader
-from services.training.examples import of_part
+from services.training.examples import ExamplesError, of_part
 from services.training.prepare import Wanted, prepare
 from services.training.sample_runs import Shape, export_samples
 
 UNTIL_MS = round(dt.datetime(2000, 7, 1, tzinfo=dt.UTC).timestamp() * 1000)
 TEMPLATE = "minicpm4"
 """That of the simulator's tokenizer, which ships."""
+
+EXPORTED = {
+    "id": "a",
+    "time": "2009-01-02T21:00:00.000+00:00",
+    "symbol": "AAPL.XNAS",
+    "mode": "fast",
+    "system": "rules",
+    "prompt": "Facts: close=100.00 atr=2.00 rsi=56.1 ret_5=+120.3 macd_hist=0.21\n",
+    "answer": "buy 50 10 3 -25 20\nMomentum setup.",
+    "source": "llm",
+    "prompt_hash": "0",
+    "outcome": None,
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +68,13 @@ async def test_decisions_on_the_shipped_stocks_become_examples_with_the_worker_s
             assert answer.action == one.about.action
             assert answer.rationale
         assert (one.about.action in {"buy", "sell"}) == (one.about.paid is True)
+    # Another export whose test part begins before the training part of this one ends.
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(folders[0] / "plain-train.jsonl", other / "plain-test.jsonl")
+    (other / "plain-train.jsonl").touch()
+    with pytest.raises(ExamplesError, match="what is tested has to come after"):
+        prepare([*folders, other], tokenizer, TEMPLATE, Wanted(train=[60], test=10, max_tokens=4_096), said.append)
     said.clear()
     again = await export_samples(
         tmp_path, tokenizer_file=None, chat_template=TEMPLATE, vision="none", shapes=(shape,), until_ms=UNTIL_MS, progress=said.append
@@ -66,6 +89,25 @@ def test_what_is_no_export_is_refused_with_its_name(tmp_path: Path, tokenizer: T
     (tmp_path / "plain-train.jsonl").write_text('{"id": 1}\n')
     with pytest.raises(ServiceError, match="is no export"):
         prepare([tmp_path], tokenizer, TEMPLATE, Wanted([1], 1, 512), lambda _line: None)
+
+
+@pytest.mark.parametrize("row", [[1], 5, None, {"prompt": 5}, {"outcome": "won"}, {"outcome": {"return_net": "a lot"}}])
+def test_a_row_of_another_shape_is_refused_with_its_file(row: object, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    content = EXPORTED | row if isinstance(row, dict) else row
+    (tmp_path / "plain-train.jsonl").write_bytes(orjson.dumps(content) + b"\n")
+    with pytest.raises(ServiceError, match=r"plain-train\.jsonl is no export"):
+        prepare([tmp_path], tokenizer, TEMPLATE, Wanted([1], 1, 512), lambda _line: None)
+
+
+@pytest.mark.parametrize("teacher", ["outcome", "kind"])
+def test_an_export_without_outcomes_is_refused_since_nothing_says_what_paid(
+    teacher: Literal["outcome", "kind"], tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    rows = [EXPORTED | {"id": str(number), "prompt_hash": str(number)} for number in range(3)]
+    for part in ("train", "test"):
+        (tmp_path / f"plain-{part}.jsonl").write_bytes(b"\n".join(orjson.dumps(row) for row in rows))
+    with pytest.raises(ServiceError, match=r"has an outcome.*--outcomes"):
+        prepare([tmp_path], tokenizer, TEMPLATE, Wanted([1], 1, 512, teacher=teacher), lambda _line: None)
 
 
 def test_a_template_that_cannot_end_an_answer_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
