@@ -17,10 +17,8 @@ def connect(settings: BusSettings, clock: Clock, topics: TopicSettings | None = 
     `memory://` makes a new, empty bus each time: services in one process that share topics are handed the same object.
     """
     bus: Bus = MemoryBus(clock) if settings.url == "memory://" else KafkaBus(settings, clock)
-    if topics is not None and topics.names:
-        bus = RenamedBus(bus, topics)
     if topics is not None and topics.decoders:
         from services.core.bus.decoded import DecodedBus, RecordDecoders  # noqa: PLC0415 - brings fastavro, which few need
 
-        bus = DecodedBus(bus, RecordDecoders(topics))
-    return bus
+        return DecodedBus(bus, topics, RecordDecoders(topics))
+    return RenamedBus(bus, topics) if topics is not None and topics.names else bus

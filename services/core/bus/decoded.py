@@ -6,21 +6,15 @@ A record that cannot be decoded is passed on as it came, with a sentence that sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Final
 
 from schemas import live_name
-from services.core.bus.port import (
-    Admin,
-    Bus,
-    Committed,
-    Consumer,
-    DecodedRecord,
-    Producer,
-    Reader,
-    RebalanceListener,
-    Record,
-    TopicPartition,
-)
+from services.core.bus.port import Bus, Consumer, DecodedRecord, Reader, RebalanceListener, Record, TopicPartition
+from services.core.bus.renamed import RenamedBus, RenamedConsumer, RenamedReader, TopicNames
 from services.core.bus.schema_registry import SchemaRegistry
 from services.core.bus.wire_format import WireFormatError, schema_id_of, to_json
 from services.core.topic_settings import Decoder, TopicSettings
@@ -51,147 +45,170 @@ class RecordDecoders:
             return DecodedRecord.of(record, b"", str(error))
 
 
-class _Polls:
-    """Polls and decodes. What is not decoded yet, since its schema is being fetched or could not be, waits for this poll or the next."""
+class _Undecoded:
+    """Records that were polled and are not decoded yet, since their schema is being fetched or could not be."""
 
-    def __init__(self, inner: Reader | Consumer, decoders: RecordDecoders) -> None:
-        self._polled = inner
+    def __init__(self, decoders: RecordDecoders) -> None:
         self._decoders = decoders
         self._decoding = asyncio.Lock()
         """Several tasks may poll: each record is returned to one of them, and in order."""
-        self._waiting: dict[tuple[str, int, int], Record] = {}
+        self._records: dict[TopicPartition, deque[Record]] = {}
 
-    async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
-        """Return the next records; raise BusError when a schema is needed and the registry does not answer."""
-        if not self._waiting:
-            records = await self._polled.poll(timeout_ms=timeout_ms, max_records=max_records)
-            self._waiting |= {_place(record): record for record in records}
+    async def poll(
+        self, poll: Callable[[int, int], Awaitable[list[Record]]], held: Callable[[], Container[TopicPartition]], limits: tuple[int, int]
+    ) -> list[Record]:
+        """Return at most so many decoded records of partitions that are `held`, at least one unless so many ms pass; raise BusError.
+
+        What cannot be decoded now stays for the next poll.
+        """
+        timeout_ms, max_records = limits
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_ms / 1_000
+        while True:
+            left_ms = max(0, round(1_000 * (until_s - loop.time())))
+            count = sum(map(len, self._records.values()))
+            if count < max_records:
+                for record in await poll(0 if count else left_ms, max_records - count):
+                    self._records.setdefault(TopicPartition(record.topic, record.partition), deque()).append(record)
+            decoded = await self._take(held, max_records)
+            if decoded or not left_ms:
+                return decoded
+
+    async def _take(self, held: Callable[[], Container[TopicPartition]], max_records: int) -> list[Record]:
         async with self._decoding:
-            decoded = await self._decoders.decoded(list(self._waiting.values()))
-            # A seek may have dropped some meanwhile.
-            return [record for record in decoded if self._waiting.pop(_place(record), None) is not None]
+            batches: list[tuple[TopicPartition, deque[Record], list[Record]]] = []
+            for partition, records in list(self._records.items()):
+                batch = await self._decoders.decoded(list(islice(records, max_records)))
+                max_records -= len(batch)
+                batches.append((partition, records, batch))
+            returned: list[Record] = []
+            for partition, records, batch in batches:
+                # Paused, revoked or sought meanwhile: the broker's log has them still.
+                if self._records.get(partition) is not records or not batch:
+                    continue
+                for _ in batch:
+                    records.popleft()
+                if not records:
+                    del self._records[partition]
+                if partition in held():
+                    returned += batch
+            return returned
 
-    def _first_waiting(self, partition: TopicPartition) -> int | None:
-        return next((offset for topic, number, offset in self._waiting if (topic, number) == partition), None)
+    def first(self, partition: TopicPartition) -> int | None:
+        """Return the first offset that is not decoded, None without one."""
+        records = self._records.get(partition)
+        return records[0].offset if records else None
+
+    def drop(self, partition: TopicPartition) -> int | None:
+        """Forget the records of `partition`, which its reader will read again, and return the offset of the first, None without one."""
+        first = self.first(partition)
+        self._records.pop(partition, None)
+        return first
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._records.clear()
 
 
-def _place(record: Record) -> tuple[str, int, int]:
-    return record.topic, record.partition, record.offset
+class _Everything:
+    def __contains__(self, partition: object) -> bool:
+        return True
 
 
-class DecodedReader(_Polls):
+_EVERYTHING: Final = _Everything()
+
+
+class DecodedReader(RenamedReader):
     """See `Reader` for what each method promises."""
 
-    def __init__(self, inner: Reader, decoders: RecordDecoders) -> None:
+    def __init__(self, inner: Reader, names: TopicNames, decoders: RecordDecoders) -> None:
         """Read through `inner`."""
-        super().__init__(inner, decoders)
-        self._inner = inner
-
-    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return each partition's first offset that is still held."""
-        return await self._inner.beginning_offsets(partitions)
-
-    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the offset at which each partition ends for readers."""
-        return await self._inner.end_offsets(partitions)
-
-    async def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
-        """Return each partition's first offset whose record is at least that old in milliseconds, None past the end."""
-        return await self._inner.offsets_for_times(times)
+        super().__init__(inner, names)
+        self._undecoded = _Undecoded(decoders)
 
     async def read(self, start: Mapping[TopicPartition, int]) -> None:
         """Read from these offsets on."""
-        self._waiting = {}
-        await self._inner.read(start)
+        self._undecoded.clear()
+        await super().read(start)
 
     def position(self, partition: TopicPartition) -> int:
         """Return the next offset that `poll` will return."""
-        waiting = self._first_waiting(partition)
-        return self._inner.position(partition) if waiting is None else waiting
+        first = self._undecoded.first(partition)
+        return super().position(partition) if first is None else first
 
-    async def close(self) -> None:
-        """Close."""
-        await self._inner.close()
+    async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
+        """Return the next records; raise BusError when a schema is needed and the registry does not answer."""
+        return await self._undecoded.poll(partial(self._polled, self._inner), lambda: _EVERYTHING, (timeout_ms, max_records))
 
 
-class DecodedConsumer(_Polls):
-    """See `Consumer` for what each method promises."""
+class DecodedConsumer(RenamedConsumer):
+    """See `Consumer` for what each method promises.
 
-    def __init__(self, inner: Consumer, decoders: RecordDecoders) -> None:
+    What is not decoded when its partition is paused or revoked goes back to the log: the position is set to the first of it.
+    """
+
+    def __init__(self, inner: Consumer, names: TopicNames, decoders: RecordDecoders) -> None:
         """Read through `inner`."""
-        super().__init__(inner, decoders)
-        self._inner = inner
+        super().__init__(inner, names)
+        self._undecoded = _Undecoded(decoders)
 
     async def start(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group."""
-        await self._inner.start(topics, listener)
+        await super().start(topics, _Listener(listener, self._give_back))
 
-    def assignment(self) -> frozenset[TopicPartition]:
-        """Return the partitions this member holds."""
-        return self._inner.assignment()
+    async def poll(self, *, timeout_ms: int, max_records: int = 500) -> list[Record]:
+        """Return the next records; raise BusError when a schema is needed and the registry does not answer."""
+        return await self._undecoded.poll(partial(self._polled, self._inner), self.assignment, (timeout_ms, max_records))
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on from `offset`."""
-        self._waiting = {place: one for place, one in self._waiting.items() if place[:2] != partition}
-        self._inner.seek(partition, offset)
+        super().seek(partition, offset)
+        self._undecoded.drop(partition)
 
     def position(self, partition: TopicPartition) -> int | None:
         """Return the next offset that `poll` will return."""
-        at = self._inner.position(partition)
-        return at if at is None or (waiting := self._first_waiting(partition)) is None else waiting
-
-    async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed | None]:
-        """Return what the group last committed for each partition."""
-        return await self._inner.committed(partitions)
-
-    async def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
-        """Commit."""
-        await self._inner.commit(offsets)
+        at, first = super().position(partition), self._undecoded.first(partition)
+        return at if at is None or first is None else first
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Stop returning records of these partitions."""
-        self._inner.pause(partitions)
+        super().pause(partitions)
+        self._give_back(partitions)
 
-    def resume(self, partitions: Sequence[TopicPartition]) -> None:
-        """Undo `pause`."""
-        self._inner.resume(partitions)
-
-    async def close(self) -> None:
-        """Leave the group."""
-        await self._inner.close()
+    def _give_back(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            if (first := self._undecoded.drop(partition)) is not None:
+                super().seek(partition, first)
 
 
-class DecodedBus:
-    """A bus over `inner` whose readers and consumers return JSON."""
+class _Listener:
+    """A listener before which records that are not decoded go back, so that none is returned and positions say so."""
 
-    def __init__(self, inner: Bus, decoders: RecordDecoders) -> None:
-        """Decode with `decoders`."""
-        self._inner = inner
+    def __init__(self, listener: RebalanceListener, give_back: Callable[[Iterable[TopicPartition]], None]) -> None:
+        self._listener = listener
+        self._give_back = give_back
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        await self._listener.on_assigned(partitions)
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        self._give_back(partitions)
+        await self._listener.on_revoked(partitions)
+
+
+class DecodedBus(RenamedBus):
+    """A bus over `inner` whose readers and consumers return JSON, its topics by the names that `names` gives them."""
+
+    def __init__(self, inner: Bus, names: TopicNames, decoders: RecordDecoders) -> None:
+        """Translate by `names`, and decode with `decoders`."""
+        super().__init__(inner, names)
         self._decoders = decoders
-
-    @property
-    def address(self) -> str:
-        """Return the bus's address without credentials."""
-        return self._inner.address
-
-    async def producer(
-        self, *, client_id: str, delivery_timeout_ms: int = 30_000, before_write: Callable[[], None] = lambda: None
-    ) -> Producer:
-        """Return a started producer, which writes what it is given."""
-        return await self._inner.producer(client_id=client_id, delivery_timeout_ms=delivery_timeout_ms, before_write=before_write)
 
     async def consumer(self, *, group: str, client_id: str, instance_id: str | None = None) -> DecodedConsumer:
         """Return a member of `group`, not yet started."""
-        return DecodedConsumer(await self._inner.consumer(group=group, client_id=client_id, instance_id=instance_id), self._decoders)
+        inner = await self._inner.consumer(group=group, client_id=client_id, instance_id=instance_id)
+        return DecodedConsumer(inner, self._names, self._decoders)
 
     async def reader(self, *, client_id: str) -> DecodedReader:
         """Return a started reader."""
-        return DecodedReader(await self._inner.reader(client_id=client_id), self._decoders)
-
-    async def admin(self) -> Admin:
-        """Return a started admin."""
-        return await self._inner.admin()
-
-    async def close(self) -> None:
-        """Close what the bus itself holds."""
-        await self._inner.close()
+        return DecodedReader(await self._inner.reader(client_id=client_id), self._names, self._decoders)

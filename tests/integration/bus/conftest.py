@@ -9,7 +9,6 @@ import pytest
 from schemas import Topic
 from services.core.bus.connect import connect
 from services.core.bus.decoded import DecodedBus, RecordDecoders
-from services.core.bus.renamed import RenamedBus
 from services.core.clock import SystemClock
 from services.core.settings import BusSettings
 from services.core.topic_settings import TopicSettings
@@ -45,7 +44,7 @@ async def site(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[Sit
     bus = connect(bus_settings, SystemClock())
     if "renamed" in request.param:
         decoders = RecordDecoders(TopicSettings(decoders={Topic.NOTES: "avro"}, registry_url="http://127.0.0.1:9"))
-        bus = DecodedBus(RenamedBus(bus, OtherNames()), decoders)
+        bus = DecodedBus(bus, OtherNames(), decoders)
     site = Site(bus, await bus.admin(), unique)
     yield site
     await site.close()

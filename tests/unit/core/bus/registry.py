@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 from collections.abc import AsyncIterator
@@ -54,12 +55,18 @@ class Registry:
     authorization: str | None = None
     """What clients must send; anything when None."""
     url: str = ""
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is clear, answers wait."""
+
+    def __post_init__(self) -> None:
+        self.held.set()
 
     def add(self, schema_id: int, schema: dict[str, Any], **more: Any) -> None:
         self.answers[schema_id] = {"schema": orjson.dumps(schema).decode(), **more}
 
     async def _schema(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        await self.held.wait()
         if self.down:
             return web.Response(status=503)
         if self.authorization is not None and request.headers.get("Authorization") != self.authorization:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas import MarketFeatures, Outcome, Topic
-from services.core.bus import BusError, DecodedRecord, NewTopic, Record, TopicPartition, schema_registry
+from services.core.bus import Bus, BusError, DecodedRecord, NewTopic, Record, TopicPartition, schema_registry
 from services.core.bus.decoded import DecodedBus, RecordDecoders
 from services.core.bus.memory import MemoryBus
 from services.core.bus.wire_format import WireFormatError, WriterSchema, schema_id_of, to_json
@@ -43,6 +43,10 @@ async def registry() -> AsyncIterator[Registry]:
 def settings(registry: Registry, **decoders: str) -> TopicSettings:
     kinds = {name.replace("_", "-"): kind for name, kind in decoders.items()}
     return TopicSettings.model_validate({"decoders": kinds, "registry_url": registry.url})
+
+
+def decoded_bus(inner: Bus, topics: TopicSettings) -> DecodedBus:
+    return DecodedBus(inner, topics, RecordDecoders(topics))
 
 
 @given(
@@ -104,7 +108,7 @@ async def test_a_record_that_cannot_be_decoded_is_dead_lettered_as_it_came_with_
     registry.answers[12] = {"schema": '{"type": "record"'}
     desk = await Desk.open(ScriptedEngine([HOLD]), min_bars=1)
     raw = desk.bus
-    desk.bus = DecodedBus(raw, RecordDecoders(settings(registry, market_features="avro")))  # type: ignore[assignment]
+    desk.bus = decoded_bus(raw, settings(registry, market_features="avro"))  # type: ignore[assignment]
     async with desk.running():
         await desk.send_raw(Topic.MARKET_FEATURES, SYMBOL.encode(), value)
         await desk.send_raw(Topic.MARKET_FEATURES, SYMBOL.encode(), avro(BARS, 7, bar(1)))
@@ -117,7 +121,7 @@ async def test_a_record_that_cannot_be_decoded_is_dead_lettered_as_it_came_with_
 
 async def test_a_message_that_breaks_its_contract_is_dead_lettered_in_its_own_bytes(registry: Registry) -> None:
     desk = await Desk.open(ScriptedEngine([HOLD]), min_bars=1)
-    desk.bus = DecodedBus(desk.bus, RecordDecoders(settings(registry, market_features="avro")))  # type: ignore[assignment]
+    desk.bus = decoded_bus(desk.bus, settings(registry, market_features="avro"))  # type: ignore[assignment]
     value = avro(BARS, 7, bar(0).model_copy(update={"high": 1.0}))
     async with desk.running():
         await desk.send_raw(Topic.MARKET_FEATURES, SYMBOL.encode(), value)
@@ -128,7 +132,7 @@ async def test_a_message_that_breaks_its_contract_is_dead_lettered_in_its_own_by
 
 async def test_bars_in_avro_and_notes_in_json_schema_are_decided_on(registry: Registry) -> None:
     desk = await Desk.open(ScriptedEngine([HOLD]), min_bars=1)
-    desk.bus = DecodedBus(desk.bus, RecordDecoders(settings(registry, market_features="avro", notes="json_schema")))  # type: ignore[assignment]
+    desk.bus = decoded_bus(desk.bus, settings(registry, market_features="avro", notes="json_schema"))  # type: ignore[assignment]
     await desk.send_raw(Topic.NOTES, SYMBOL.encode(), json_schema(9, note(ts_ms=NOW)))
     async with desk.running():
         for slot in range(3):
@@ -141,7 +145,7 @@ async def test_bars_in_avro_and_notes_in_json_schema_are_decided_on(registry: Re
 async def test_records_wait_for_a_registry_that_is_down(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema_registry, "_GIVE_UP_S", 0.0)
     raw = MemoryBus(VirtualClock(START))
-    bus = DecodedBus(raw, RecordDecoders(settings(registry, market_features="avro")))
+    bus = decoded_bus(raw, settings(registry, market_features="avro"))
     await (await bus.admin()).create([NewTopic(MARKET, 1, {})])
     producer, reader = await bus.producer(client_id="test"), await bus.reader(client_id="test")
     for slot in range(2):
@@ -160,7 +164,7 @@ async def test_records_wait_for_a_registry_that_is_down(registry: Registry, monk
 
 
 async def test_two_tasks_that_poll_one_reader_share_its_records_and_no_position_passes_what_is_not_decoded(registry: Registry) -> None:
-    bus = DecodedBus(MemoryBus(VirtualClock(START)), RecordDecoders(settings(registry, market_features="avro")))
+    bus = decoded_bus(MemoryBus(VirtualClock(START)), settings(registry, market_features="avro"))
     await (await bus.admin()).create([NewTopic(MARKET, 1, {})])
     producer, reader = await bus.producer(client_id="test"), await bus.reader(client_id="test")
     partition = TopicPartition(MARKET, 0)
