@@ -31,7 +31,7 @@ from schemas.signal import (
     Vision,
     decode_signal_message,
 )
-from schemas.topics import OPTIONAL, SPECS, Topic, TopicSpec, live_name, topic_name
+from schemas.topics import SPECS, Topic, TopicSpec, live_name, topic_name
 from schemas.vision import Detector, Image, Pattern, Skill, VisionFeatures
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "MAX_ANSWER_CHARACTERS",
     "MAX_ANSWER_CHUNKS",
     "MAX_FEATURES",
-    "OPTIONAL",
     "SPECS",
     "Action",
     "AsOf",

@@ -75,7 +75,7 @@ def document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
-        "channels": {spec.topic.value: _channel(spec) for spec in SPECS.values() if not spec.private},
+        "channels": {str(spec.topic): _channel(spec) for spec in SPECS.values() if not spec.private},
         "operations": {
             **{f"receive-{topic.value}": _operation("receive", topic) for topic in _RECEIVES},
             **{f"send-{topic.value}": _operation("send", topic) for topic in _SENDS},
@@ -89,7 +89,7 @@ def _channel(spec: TopicSpec) -> dict[str, Any]:
     partitions = "as many partitions as the other keyed topics" if spec.partitioned else "one partition"
     return {
         "address": topic_name(spec.topic, RunMode.LIVE),
-        "title": spec.topic.value,
+        "title": str(spec.topic),
         "description": f"{spec.description} Keyed by {spec.keyed_by}; {partitions}. Kept {retention(spec)}.",
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
         "bindings": {

@@ -42,7 +42,7 @@ def markdown() -> str:
 
 def _topic(spec: TopicSpec) -> Iterator[str]:
     names = ", ".join(f"`{topic_name(spec.topic, mode)}` ({mode.value})" for mode in RunMode)
-    yield f"## {spec.topic.value}\n"
+    yield f"## {spec.topic}\n"
     yield f"{spec.description}\n"
     yield f"- Name: {names}."
     yield f"- Key: {spec.keyed_by if ' ' in spec.keyed_by else f'`{spec.keyed_by}`'}."

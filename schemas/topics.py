@@ -38,9 +38,9 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How a topic is stored. `keyed_by` names the field that is also the record's key."""
+    """How a topic is stored. `topic` is its name in run mode `live`; `keyed_by` names the field that is also the record's key."""
 
-    topic: Topic
+    topic: str
     messages: tuple[type[Message], ...]
     keyed_by: str
     compacted: bool
@@ -52,7 +52,7 @@ class TopicSpec:
 
 
 SPECS: Final[dict[Topic, TopicSpec]] = {
-    spec.topic: spec
+    Topic(spec.topic): spec
     for spec in (
         TopicSpec(
             Topic.CANDLES,
@@ -157,9 +157,6 @@ SPECS: Final[dict[Topic, TopicSpec]] = {
     )
 }
 
-OPTIONAL: Final = (Topic.NOTES, Topic.POSITIONS)
-"""Topics that workers do without."""
-
 # `control` too: on a compacted topic keyed by scope, a command to the shadow would replace the one to the live workers.
 _WRITTEN_BY_SHADOW: Final = frozenset(
     {
@@ -173,15 +170,15 @@ _WRITTEN_BY_SHADOW: Final = frozenset(
 )
 
 
-def topic_name(topic: Topic, run_mode: RunMode) -> str:
+def topic_name(topic: str, run_mode: RunMode) -> str:
     """Return the topic's name in `run_mode`.
 
     `live` has no prefix. `demo` and `replay` prefix every topic with `demo.` or `replay.`. `shadow` reads what `live` reads
     and prefixes with `shadow.` only what it writes, and what operators tell it.
     """
     if run_mode is RunMode.LIVE or (run_mode is RunMode.SHADOW and topic not in _WRITTEN_BY_SHADOW):
-        return topic.value
-    return f"{run_mode.value}.{topic.value}"
+        return str(topic)
+    return f"{run_mode.value}.{topic}"
 
 
 def live_name(name: str) -> str:

@@ -9,6 +9,7 @@ Put this file and `signal_inbox.py` into `user_data/strategies`, install the mes
 
 Further keys of `aquiline`: `topic` (`strategy-signals`), `run_mode` (`live`), `group` (`freqtrade`). A dry run can follow a candidate:
 `shadow.strategy-signals` with `shadow`. Signals of a bar of a minute are valid for three seconds: hence the throttle.
+For a Kafka with TLS or log-in set the variables that `signal_inbox.security` reads, such as `AQUILINE_BUS__SECURITY=sasl_ssl`.
 """
 
 from __future__ import annotations

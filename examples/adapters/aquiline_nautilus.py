@@ -7,7 +7,8 @@ orjson pydantic`), and add to the node's trader:
     AquilineSignals(AquilineSignalsConfig(instruments=ids, trade_sizes=sizes, bootstrap="127.0.0.1:9092"))
 
 A signal becomes a bracket: a limit order at its worst acceptable price until it expires, with its stop and target behind it. The client
-order id of the entry is the signal's id, so that no venue takes it twice.
+order id of the entry is the signal's id, so that no venue takes it twice. For a Kafka with TLS or log-in set the variables that
+`signal_inbox.security` reads, such as `AQUILINE_BUS__SECURITY=sasl_ssl`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,20 @@
 """A consumer of signals that may be copied: it acts on each signal once, while it is valid, and never on one that was withdrawn.
 
-`SignalInbox` holds the rules and is pure; `follow` reads a topic of Kafka through it. Give orders the signal's `signal_id` as client
-order id, so that a broker refuses the second one when this process was killed between an order and its commit.
+`SignalInbox` holds the rules and is pure; `follow` reads a topic of Kafka through it, with TLS and log-in as `security` reads them. Give
+orders the signal's `signal_id` as client order id, so that a broker refuses the second one when this process was killed between an order
+and its commit.
 """
 
 from __future__ import annotations
 
+import os
+import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer
@@ -20,6 +24,8 @@ from schemas import Action, Cancel, RunMode, Signal, decode_signal_message
 
 _MAX_KEPT: Final = 100_000
 """Ids that are remembered: at ten signals a second nearly three hours, and a redelivered older one has expired."""
+_TLS: Final = frozenset({"ssl", "sasl_ssl"})
+_LOG_IN: Final = frozenset({"sasl_plaintext", "sasl_ssl"})
 _TO_ACT_ON: Final = frozenset({Action.BUY, Action.SELL, Action.EXIT})
 
 
@@ -98,10 +104,55 @@ class SignalInbox:
             self._seen.popitem(last=False)
 
 
+def security(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return aiokafka's arguments for TLS and log-in, from the variables and secret files that Aquiline's services read.
+
+    `AQUILINE_BUS__` with SECURITY (`plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`), CA_FILE, CERT_FILE, KEY_FILE, SASL_MECHANISM
+    (`SCRAM-SHA-512` where not given), USERNAME and PASSWORD; instead of a variable, a file such as `aquiline_bus__password` in the folder
+    AQUILINE_SECRETS_DIR. Raises ValueError naming the variable.
+    """
+
+    def given(name: str) -> str | None:
+        variable, folder = f"AQUILINE_BUS__{name}", environment.get("AQUILINE_SECRETS_DIR")
+        secret = None if folder is None else Path(folder) / variable.lower()
+        return environment.get(variable) or (secret.read_text().strip() if secret is not None and secret.is_file() else None)
+
+    protocol = given("SECURITY") or "plaintext"
+    if protocol not in {"plaintext", *_TLS, *_LOG_IN}:
+        raise ValueError(f"AQUILINE_BUS__SECURITY is {protocol!r}; expected plaintext, ssl, sasl_plaintext or sasl_ssl")
+    arguments: dict[str, Any] = {"security_protocol": protocol.upper()}
+    if protocol in _TLS:
+        arguments["ssl_context"] = _tls(given("CA_FILE"), given("CERT_FILE"), given("KEY_FILE"))
+    if protocol in _LOG_IN:
+        username, password = given("USERNAME"), given("PASSWORD")
+        if username is None or password is None:
+            raise ValueError(f"AQUILINE_BUS__SECURITY {protocol} needs AQUILINE_BUS__USERNAME and AQUILINE_BUS__PASSWORD")
+        arguments |= {
+            "sasl_mechanism": given("SASL_MECHANISM") or "SCRAM-SHA-512",
+            "sasl_plain_username": username,
+            "sasl_plain_password": password,
+        }
+    return arguments
+
+
+def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    if (cert_file is None) != (key_file is None):
+        raise ValueError("AQUILINE_BUS__CERT_FILE and AQUILINE_BUS__KEY_FILE go together: set both for mutual TLS, or neither")
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if cert_file is not None:
+            context.load_cert_chain(cert_file, key_file)
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(file for file in (ca_file, cert_file, key_file) if file)
+        raise ValueError(f"a certificate or key cannot be read ({error}); look at {files}") from error
+    return context
+
+
 async def follow(bootstrap: str, topic: str, group: str, inbox: SignalInbox) -> AsyncGenerator[Act | Withdraw, None]:
     """Yield what to do about the records of a topic, for ever; a record is committed when the next one is asked for.
 
-    A step that raises is therefore read again after a restart, and ends `duplicate` or `expired` where it was done.
+    A step that raises is therefore read again after a restart, and ends `duplicate` or `expired` where it was done. Raises ValueError
+    when the variables that `security` reads cannot be used.
     """
     consumer = AIOKafkaConsumer(
         topic,
@@ -110,6 +161,7 @@ async def follow(bootstrap: str, topic: str, group: str, inbox: SignalInbox) -> 
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
+        **security(),
     )
     await consumer.start()
     try:

@@ -1,6 +1,8 @@
 """Posts signals and withdrawals to a webhook, each until it is taken or has expired; at most once under its `Idempotency-Key`.
 
 AQUILINE_WEBHOOK=https://desk.example/signals python webhook.py 127.0.0.1:9092
+
+For a Kafka with TLS or log-in set the variables that `signal_inbox.security` reads.
 """
 
 from __future__ import annotations

@@ -14,12 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from schemas import (
-    SPECS,
     Instrument,
     MarketFeatures,
     Message,
@@ -32,11 +31,8 @@ from schemas import (
 )
 from services.backtest.feed import MODE, FeedRecord, Step
 from services.core.bus import Record
-from services.fusion.inputs.tables import TABLE_TOPICS
+from services.core.table_inputs import table_specs, topic_specs
 from services.replay.log_source import ReferenceData
-
-_ORDER: Final = (*TABLE_TOPICS, Topic.MARKET_FEATURES, Topic.VISION_FEATURES)
-"""The order of the records of one instant: a bar's decision rests on the notes of its instant, and vision features follow their bar."""
 
 M = TypeVar("M", bound=Message)
 
@@ -109,7 +105,7 @@ class LogFeed:
         self.left_out.clear()
         played = list(self._played())
         played.sort(key=itemgetter(0, 1))
-        while played and played[-1].rank < len(TABLE_TOPICS):
+        while played and played[-1].rank < len(table_specs()):
             played.pop()  # nothing is decided after it
         for at_ms, together in groupby(played, key=itemgetter(0)):
             of_instant = list(together)
@@ -119,13 +115,15 @@ class LogFeed:
 
     def _played(self) -> Iterator[_Played]:
         appended = self._written_live(topic_name(Topic.MARKET_FEATURES, self.run_mode))
-        topics = {topic_name(topic, self.run_mode): (rank, topic) for rank, topic in enumerate(_ORDER)}
+        # Within an instant, a bar's decision rests on the notes of its instant, and vision features follow their bar.
+        order, specs = (*table_specs(), Topic.MARKET_FEATURES, Topic.VISION_FEATURES), topic_specs()
+        topics = {topic_name(topic, self.run_mode): (rank, topic) for rank, topic in enumerate(order)}
         last_ms: dict[tuple[str, int], int] = {}
         for record in self._all:
             place = (record.topic, record.partition)
             before_ms = last_ms.get(place, 0)
             rank, topic = topics[record.topic]
-            decoded = _decoded(record, SPECS[topic].messages[0])
+            decoded = _decoded(record, specs[topic].messages[0])
             at_ms = record.timestamp_ms if appended else self._event_ms(decoded, before_ms)
             if at_ms is None:
                 self.left_out[f"forming bars of {self.fastest}, as nothing says when they were known"] += 1

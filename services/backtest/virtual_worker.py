@@ -15,8 +15,8 @@ from services.backtest.feed import MODE, Step
 from services.core.bus import Producer, Reader, Record, TopicPartition
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
+from services.core.table_inputs import table_specs
 from services.core.topic_admin import ensure_topics
-from services.fusion.inputs.tables import TABLE_TOPICS
 from services.fusion.worker import FusionWorker, WorkerDependencies
 
 _CLIENT: Final = "aquiline-backtest"
@@ -25,7 +25,6 @@ _MOST_HELD: Final = 4_096
 """Records appended before those that were read are deleted from the bus: 100,000 bars would take half a gigabyte."""
 SIGNALS_TOPIC: Final = topic_name(Topic.STRATEGY_SIGNALS, MODE)
 AUDIT_TOPIC: Final = topic_name(Topic.SIGNAL_AUDIT, MODE)
-_TABLES: Final = frozenset(topic_name(topic, MODE) for topic in TABLE_TOPICS)
 _READ: Final = (
     *(topic_name(topic, MODE) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, Topic.DEAD_LETTERS)),
     SIGNALS_TOPIC,
@@ -48,6 +47,7 @@ class VirtualWorker:
         """Records appended since the worker's start."""
         self._held = 0
         """Records appended since the bus was last emptied."""
+        self._tables = frozenset(topic_name(name, MODE) for name in table_specs())
         self.appended: list[Record] = []
         """Appended records except signals, for the run's log; whoever writes them clears the list."""
 
@@ -86,12 +86,12 @@ class VirtualWorker:
     async def play(self, step: Step) -> list[Record]:
         """Advance to the step's instant, append its records, and return the signals and audit records published up to then."""
         await self._go_to(step.at_ms)
-        tables = [fed for fed in step.fed if fed.topic in _TABLES]
+        tables = [fed for fed in step.fed if fed.topic in self._tables]
         for topic, key, value in tables:
             await self._append(topic, key, value)
         if tables:
             await self.worker.catch_up_tables()
-        bars = [fed for fed in step.fed if fed.topic not in _TABLES]
+        bars = [fed for fed in step.fed if fed.topic not in self._tables]
         for topic, key, value in bars:
             await self._append(topic, key, value)
         self._fed += len(bars)

@@ -17,14 +17,12 @@ from typing import IO, Any, Final, NamedTuple, Self, cast
 import orjson
 from pydantic import ValidationError
 
-from schemas import OPTIONAL, RunMode, Topic
+from schemas import RunMode
 from services.core.bus import Record
 from services.core.errors import ServiceError
 from services.core.fusion_settings import FusionSettings
 from services.core.settings import BusSettings, EngineSettings, Settings
 
-TOPICS: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, *OPTIONAL, Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS)
-"""The topics that prompts are built from."""
 _FORMAT: Final = 1
 _CHECKSUM: Final = "checksum"
 _DIGITS: Final = 16

@@ -70,11 +70,12 @@ OWN_FEATURES_FAILED: Final = Counter("aquiline_own_features_failed_total", "Fail
 
 # --- Fusion -----------------------------------------------------------------------------------------------------------------
 
-# Hooks of the strategy that failed, by kind (`facts trigger guard`): raised, took too long, or returned what they must not.
+# Hooks of the strategy that failed, by kind (`facts trigger guard input`): raised, took too long, or returned what they must not.
 HOOKS_FAILED: Final = Counter("aquiline_hooks_failed_total", "Hooks of the strategy that failed, by kind.", ["kind"], registry=REGISTRY)
 
-# Records of the topics that workers read as tables (`notes positions`), by topic and by what became of each: `folded`, or the reason for
-# which it was refused. Refused ones are logged with their offset, and are not in the dead letters: every worker reads all of them.
+# Records of the topics that workers read as tables (`notes positions`, and inputs of your own), by topic and by what became of each:
+# `folded`, or the reason for which it was refused. Refused ones are logged with their offset, and are not in the dead letters: every
+# worker reads all of them.
 TABLE_RECORDS: Final = Counter(
     "aquiline_table_records_total", "Records of table inputs, by what became of each.", ["topic", "result"], registry=REGISTRY
 )

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from schemas import OPTIONAL, SPECS, RunMode, Topic, topic_name
+from schemas import RunMode, Topic, topic_name
 from services.core.bus import Admin, Bus, BusError, NewTopic
+from services.core.table_inputs import table_specs, topic_specs
 
 INPUTS: Final = (Topic.MARKET_FEATURES, Topic.VISION_FEATURES)
 """The topics that books, and so prompts, are rebuilt from."""
@@ -21,19 +22,19 @@ CO_PARTITIONED: Final = (*INPUTS, Topic.STRATEGY_SIGNALS, Topic.SIGNAL_AUDIT)
 
 _DAY_MS: Final = 86_400_000
 _FOREVER: Final = "-1"
-_RETENTION: Final[Mapping[Topic, str]] = {
+_RETENTION: Final[Mapping[str, str]] = {
     Topic.CANDLES: str(30 * _DAY_MS),
     # Books are rebuilt from these: the slowest interval's window has to be in them.
     Topic.MARKET_FEATURES: str(90 * _DAY_MS),
     Topic.VISION_FEATURES: str(90 * _DAY_MS),
-    # Longer than a blackout may lie ahead of its note, or one that is still to come would be lost.
-    Topic.NOTES: str(90 * _DAY_MS),
     Topic.INSTRUMENT_EVENTS: _FOREVER,
     Topic.STRATEGY_SIGNALS: str(90 * _DAY_MS),
     Topic.SIGNAL_AUDIT: str(365 * _DAY_MS),
     Topic.SIGNAL_OUTCOMES: str(365 * _DAY_MS),
     Topic.DEAD_LETTERS: str(30 * _DAY_MS),
 }
+_TABLE_RETENTION: Final = str(90 * _DAY_MS)
+"""Of tables that are not compacted: longer than a blackout may lie ahead of its note, or one that is still to come would be lost."""
 _TRUNCATE_ATTEMPTS: Final = 20
 _TRUNCATE_RETRY_S: Final = 0.25
 _MAX_MESSAGE_BYTES: Final = 1_048_588
@@ -56,15 +57,17 @@ _MEND: Final = (
 )
 
 
-def topic_config(topic: Topic, replication: int) -> dict[str, str]:
+def topic_config(topic: str, replication: int) -> dict[str, str]:
     """Return the topic's configuration by Kafka's names, everything said that matters."""
-    kept = {"cleanup.policy": "compact"} if SPECS[topic].compacted else {"cleanup.policy": "delete", "retention.bytes": _FOREVER}
+    tables, compacted = table_specs(), topic_specs()[topic].compacted
+    kept = {"cleanup.policy": "compact"} if compacted else {"cleanup.policy": "delete", "retention.bytes": _FOREVER}
+    retention_ms = _TABLE_RETENTION if topic in tables and not compacted else _RETENTION.get(topic)
     return {
         **kept,
-        **({"retention.ms": _RETENTION[topic]} if topic in _RETENTION else {}),
-        **(_CHANGELOG_CONFIG if topic is Topic.SCORING_JUDGES else {}),
-        **({"min.compaction.lag.ms": str(7 * _DAY_MS)} if topic is Topic.POSITIONS else {}),
-        "max.message.bytes": str(_MAX_DEAD_LETTER_BYTES if topic is Topic.DEAD_LETTERS else _MAX_MESSAGE_BYTES),
+        **({"retention.ms": retention_ms} if retention_ms is not None else {}),
+        **(_CHANGELOG_CONFIG if topic == Topic.SCORING_JUDGES else {}),
+        **({"min.compaction.lag.ms": str(7 * _DAY_MS)} if topic in tables and compacted else {}),
+        "max.message.bytes": str(_MAX_DEAD_LETTER_BYTES if topic == Topic.DEAD_LETTERS else _MAX_MESSAGE_BYTES),
         "message.timestamp.type": "LogAppendTime",
         "min.insync.replicas": str(max(1, replication - 1)),
     }
@@ -81,15 +84,16 @@ def wanted_topics(
     replication: int = 1,
     overrides: Mapping[Topic, Mapping[str, str]] | None = None,
 ) -> list[NewTopic]:
-    """Return every topic of `run_mode` as it should be."""
+    """Return every topic of `run_mode` as it should be, those of installed inputs among them; raise InputError."""
+    replaced = {str(topic): config for topic, config in (overrides or {}).items()}
     return [
         NewTopic(
             topic_name(topic, run_mode),
             partitions if spec.partitioned else 1,
-            {**topic_config(topic, replication), **(overrides or {}).get(topic, {})},
+            {**topic_config(topic, replication), **replaced.get(topic, {})},
             replication,
         )
-        for topic, spec in SPECS.items()
+        for topic, spec in topic_specs().items()
     ]
 
 
@@ -146,7 +150,7 @@ async def check_topics(admin: Admin, run_mode: RunMode) -> int:
 
 async def optional_topics(admin: Admin, run_mode: RunMode) -> list[str]:
     """Return the names of the optional topics that exist; raise BusError, naming the fix, when one has several partitions."""
-    found = await admin.describe([topic_name(topic, run_mode) for topic in OPTIONAL])
+    found = await admin.describe([topic_name(topic, run_mode) for topic in table_specs()])
     for name, info in found.items():
         if info.partitions != 1:
             raise BusError(
@@ -156,15 +160,15 @@ async def optional_topics(admin: Admin, run_mode: RunMode) -> list[str]:
     return sorted(found)
 
 
-async def existing_topics(bus: Bus, topics: Iterable[Topic], run_mode: RunMode) -> list[str]:
+async def existing_topics(bus: Bus, topics: Iterable[str], run_mode: RunMode) -> list[str]:
     """Return the names of `topics`, without optional ones that do not exist; raise BusError."""
-    names = {topic: topic_name(topic, run_mode) for topic in topics}
+    names, optional = {topic: topic_name(topic, run_mode) for topic in topics}, table_specs()
     admin = await bus.admin()
     try:
-        found = await admin.describe([name for topic, name in names.items() if topic in OPTIONAL])
+        found = await admin.describe([name for topic, name in names.items() if topic in optional])
     finally:
         await admin.close()
-    return [name for topic, name in names.items() if topic not in OPTIONAL or name in found]
+    return [name for topic, name in names.items() if topic not in optional or name in found]
 
 
 async def check_scoring_topics(bus: Bus, run_mode: RunMode) -> int:
@@ -218,14 +222,14 @@ async def empty_topics(bus: Bus, run_mode: RunMode, partitions: int) -> None:
 
     Raises BusError.
     """
-    names = {topic: topic_name(topic, run_mode) for topic in SPECS}
+    names = {topic: topic_name(topic, run_mode) for topic in topic_specs()}
     admin = await bus.admin()
     try:
         existing = await admin.describe([names[Topic.MARKET_FEATURES]])
         await ensure_topics(admin, run_mode, next((one.partitions for one in existing.values()), partitions))
         for attempt in range(1, _TRUNCATE_ATTEMPTS + 1):
             try:
-                return await admin.truncate([name for topic, name in names.items() if not SPECS[topic].compacted])
+                return await admin.truncate([name for topic, name in names.items() if not topic_specs()[topic].compacted])
             except BusError:
                 # A topic just created may have no leader yet.
                 if attempt == _TRUNCATE_ATTEMPTS:

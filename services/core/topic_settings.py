@@ -6,13 +6,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from schemas import RunMode, Topic
+from services.core.table_inputs import GROUP, input_names
 from services.strategy.section import Section
 
 BrokerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")]
 
+
+def _installed(name: str) -> str:
+    if name not in input_names():
+        raise ValueError(f'{name!r} is no input that an installed package registers under "{GROUP}"')
+    return name
+
+
+InputName = Annotated[str, AfterValidator(_installed)]
+"""An input of an installed package, which is its topic too."""
 DecodedTopic = Literal[
     Topic.CANDLES,
     Topic.MARKET_FEATURES,
@@ -27,14 +37,14 @@ Decoder = Literal["json", "json_schema", "avro"]
 
 
 class TopicSettings(Section):
-    """Topics by your own names and in your own formats. Outside `live` names are prefixed with the run mode, as Aquiline's own are."""
+    """Topics by your own names and in your own formats, those of inputs of your own among them. Outside `live` names are prefixed with the run mode, as Aquiline's own are."""
 
-    names: dict[Topic, BrokerName] = Field(
+    names: dict[Topic | InputName, BrokerName] = Field(
         {},
         description="Your own names of topics, by Aquiline's: `market-features = \"desk.bars\"`. The others keep Aquiline's names, which `docs/messages.md` lists.",
     )
 
-    decoders: dict[DecodedTopic, Decoder] = Field(
+    decoders: dict[DecodedTopic | InputName, Decoder] = Field(
         {},
         description="How the records of a topic are read: `json`, or `avro` or `json_schema` in Confluent's wire format, with their schemas in the registry; `json` where not given.",
     )
@@ -59,11 +69,11 @@ class TopicSettings(Section):
 
     @cached_property
     def _on_broker(self) -> dict[str, str]:
-        return {topic.value: name for topic, name in self.names.items()}
+        return {str(topic): name for topic, name in self.names.items()}
 
     @cached_property
     def _of_broker(self) -> dict[str, str]:
-        return {name: topic.value for topic, name in self.names.items()}
+        return {name: str(topic) for topic, name in self.names.items()}
 
     @model_validator(mode="after")
     def _registered(self) -> Self:
@@ -74,15 +84,13 @@ class TopicSettings(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        taken = {topic.value: topic for topic in Topic if topic not in self.names}
+        taken = {name: name for name in (*map(str, Topic), *input_names()) if name not in self.names}
         for topic, name in self.names.items():
-            if (other := taken.setdefault(name, topic)) is not topic:
-                raise ValueError(
-                    f"topics.names gives {topic.value} the name {name!r}, which is that of {other.value}; give each topic its own"
-                )
+            if (other := taken.setdefault(name, str(topic))) != topic:
+                raise ValueError(f"topics.names gives {topic} the name {name!r}, which is that of {other}; give each topic its own")
             if _split(name)[0]:
                 raise ValueError(
-                    f"topics.names gives {topic.value} the name {name!r}: {name.partition('.')[0]!r} is the prefix of a run mode, which is added to it"
+                    f"topics.names gives {topic} the name {name!r}: {name.partition('.')[0]!r} is the prefix of a run mode, which is added to it"
                 )
         return self
 

@@ -26,6 +26,7 @@ from services.core.chat_template import TemplateError
 from services.core.clock import SystemClock
 from services.core.instruments import Instruments
 from services.core.settings import Settings, SettingsError
+from services.core.table_inputs import topic_specs
 from services.core.tokenizer import Tokenizer
 from services.doctor.engine_findings import PromptFacts, engine_findings
 from services.doctor.feature_findings import feature_finding
@@ -121,7 +122,7 @@ class Diagnosis:
 
     async def _on(self, bus: Bus, survey: ClusterState) -> list[Finding]:
         settings = self._settings
-        names = [topic_name(topic, settings.run_mode) for topic in Topic]
+        names = [topic_name(topic, settings.run_mode) for topic in topic_specs()]
         admin = await bus.admin()
         try:
             infos = await admin.describe(names)
@@ -263,7 +264,7 @@ class Diagnosis:
         topics = self._settings.topics
         if topics.registry_url is None:
             return []
-        decoded = ", ".join(f"{topic.value} as {kind}" for topic, kind in sorted(topics.decoders.items())) or "no topic"
+        decoded = ", ".join(f"{topic} as {kind}" for topic, kind in sorted(topics.decoders.items())) or "no topic"
         try:
             await SchemaRegistry(topics).check()
         except BusError as error:

@@ -8,14 +8,15 @@ from schemas import topic_name
 from services.core.bus import Bus, TopicInfo
 from services.core.bus.topic_reader import TimeRange, read_within
 from services.core.settings import Settings
+from services.core.table_inputs import table_specs
 from services.doctor.finding import Finding, ok, warn
-from services.fusion.inputs.tables import TABLE_TOPICS, Tables
+from services.fusion.inputs.tables import Tables
 
 
 async def table_findings(bus: Bus, settings: Settings, infos: Mapping[str, TopicInfo]) -> list[Finding]:
     """Return a finding for each optional topic that exists; raise BusError."""
     found = []
-    for topic in TABLE_TOPICS:
+    for topic in table_specs():
         name = topic_name(topic, settings.run_mode)
         if name not in infos:
             continue

@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from schemas import OPTIONAL, SPECS, RunMode, Topic, interval_ms, topic_name
+from schemas import RunMode, Topic, interval_ms, topic_name
 from schemas.note import MAX_BLACKOUT_AHEAD_MS
 from services.core.bus import TopicInfo
 from services.core.calendar import CalendarError, SessionCalendar
 from services.core.fusion_settings import FusionSettings
 from services.core.settings import Settings
+from services.core.table_inputs import table_specs, topic_specs
 from services.core.topic_admin import CO_PARTITIONED, INPUTS, SCORED_TOGETHER
 from services.doctor.finding import Finding, fail, ok, skipped, warn
 from services.fusion.state.book import kept_bars
@@ -42,7 +43,7 @@ class TopicFacts:
 
 def topic_findings(settings: Settings, facts: TopicFacts) -> list[Finding]:
     """Return the findings on each topic of the run mode, and on the partition counts."""
-    found = [finding for topic in SPECS for finding in _topic(settings, topic, facts)]
+    found = [finding for topic in topic_specs() for finding in _topic(settings, topic, facts)]
     names = [topic_name(topic, settings.run_mode) for topic in CO_PARTITIONED]
     counts = {facts.infos[name].partitions for name in names if name in facts.infos}
     if counted := _differing(settings, facts, CO_PARTITIONED):
@@ -83,7 +84,7 @@ def partitioner_finding(placed: Mapping[str, Collection[int]], records: int) -> 
     )
 
 
-def _differing(settings: Settings, facts: TopicFacts, topics: Iterable[Topic]) -> str:
+def _differing(settings: Settings, facts: TopicFacts, topics: Iterable[str]) -> str:
     """Return the partition counts of those `topics` that exist, or nothing when they are equal."""
     names = [topic_name(topic, settings.run_mode) for topic in topics]
     counts = {name: facts.infos[name].partitions for name in names if name in facts.infos}
@@ -123,11 +124,11 @@ def _span(calendar: SessionCalendar, interval: str, bars: int, now_ms: int) -> i
     return high
 
 
-def _topic(settings: Settings, topic: Topic, facts: TopicFacts) -> list[Finding]:
+def _topic(settings: Settings, topic: str, facts: TopicFacts) -> list[Finding]:
     name = topic_name(topic, settings.run_mode)
     check = f"topic {settings.topics.on_broker(name)}"
     info = facts.infos.get(name)
-    if info is None and topic in OPTIONAL:
+    if info is None and topic in table_specs():
         return [skipped(check, "does not exist, and is optional; workers started before it is created do not read it")]
     if info is None:
         return [fail(check, "does not exist", "create it: `aquiline topics create --partitions N`, with the count of the others")]
@@ -143,13 +144,13 @@ def _topic(settings: Settings, topic: Topic, facts: TopicFacts) -> list[Finding]
     return found or [ok(check, _summary(topic, info))]
 
 
-def _summary(topic: Topic, info: TopicInfo) -> str:
-    kept = "compacted" if SPECS[topic].compacted else f"retention {_span_text(_retention_ms(info))}"
+def _summary(topic: str, info: TopicInfo) -> str:
+    kept = "compacted" if topic_specs()[topic].compacted else f"retention {_span_text(_retention_ms(info))}"
     return f"{info.partitions} partition{'s' if info.partitions > 1 else ''}, {kept}"
 
 
-def _single(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
-    if topic in OPTIONAL and info.partitions != 1:
+def _single(check: str, topic: str, info: TopicInfo) -> Iterator[Finding]:
+    if topic in table_specs() and info.partitions != 1:
         yield fail(
             check,
             f"has {info.partitions} partitions and must have 1, as a decision names one offset in it; workers refuse to start",
@@ -157,23 +158,23 @@ def _single(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
         )
 
 
-def _cleanup(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
+def _cleanup(check: str, topic: str, info: TopicInfo) -> Iterator[Finding]:
     policy = info.config.get("cleanup.policy", "delete")
-    if SPECS[topic].compacted and policy != "compact":
+    if topic_specs()[topic].compacted and policy != "compact":
         yield fail(
             check,
             f"cleanup.policy is {policy!r}, which deletes old records; the last record of each key must stay"
-            + (", or a halt ends by itself" if topic is Topic.CONTROL else ""),
+            + (", or a halt ends by itself" if topic == Topic.CONTROL else ""),
             _alter(info, "cleanup.policy=compact"),
         )
-    if not SPECS[topic].compacted and "compact" in policy:
+    if not topic_specs()[topic].compacted and "compact" in policy:
         yield fail(
             check, f"cleanup.policy is {policy!r}, which deletes all but the last record of a symbol", _alter(info, "cleanup.policy=delete")
         )
 
 
-def _retention(check: str, topic: Topic, info: TopicInfo, settings: Settings, facts: TopicFacts) -> Iterator[Finding]:
-    if SPECS[topic].compacted:
+def _retention(check: str, topic: str, info: TopicInfo, settings: Settings, facts: TopicFacts) -> Iterator[Finding]:
+    if topic_specs()[topic].compacted:
         return
     held_ms = _retention_ms(info)
     needed_ms, why = _needed(topic, settings, facts.look_back_ms)
@@ -200,17 +201,17 @@ def _replayable(check: str, info: TopicInfo, audit: TopicInfo | None) -> Iterato
         )
 
 
-def _needed(topic: Topic, settings: Settings, look_back_ms: int) -> tuple[int | None, str]:
+def _needed(topic: str, settings: Settings, look_back_ms: int) -> tuple[int | None, str]:
     """Return the retention in ms that a topic needs (None for unlimited), and why."""
     fusion = settings.fusion
-    if topic is Topic.INSTRUMENT_EVENTS:
+    if topic == Topic.INSTRUMENT_EVENTS:
         return None, "splits need unlimited retention: books are rebuilt with them"
     if topic in INPUTS:
         return (
             look_back_ms,
             f"rebuilding a book needs {_span_text(look_back_ms)} (window_bars, slow_window_bars and epoch_slots of the slowest interval)",
         )
-    if topic is Topic.NOTES:
+    if topic == Topic.NOTES:
         return (
             MAX_BLACKOUT_AHEAD_MS,
             f"a blackout may be announced {_span_text(MAX_BLACKOUT_AHEAD_MS)} ahead, and workers read it when they start",
@@ -221,9 +222,9 @@ def _needed(topic: Topic, settings: Settings, look_back_ms: int) -> tuple[int | 
     return 0, ""
 
 
-def _times(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
+def _times(check: str, topic: str, info: TopicInfo) -> Iterator[Finding]:
     kind = info.config.get("message.timestamp.type", "CreateTime")
-    if kind != "LogAppendTime" and topic in {*INPUTS, *_OUTPUTS, Topic.CANDLES, *OPTIONAL}:
+    if kind != "LogAppendTime" and topic in {*INPUTS, *_OUTPUTS, Topic.CANDLES, *table_specs()}:
         yield fail(
             check,
             f"message.timestamp.type is {kind}, so staleness and deadlines depend on the producers' clocks",
@@ -231,16 +232,16 @@ def _times(check: str, topic: Topic, info: TopicInfo) -> Iterator[Finding]:
         )
 
 
-def _sizes(check: str, topic: Topic, info: TopicInfo, settings: Settings, infos: Mapping[str, TopicInfo]) -> Iterator[Finding]:
+def _sizes(check: str, topic: str, info: TopicInfo, settings: Settings, infos: Mapping[str, TopicInfo]) -> Iterator[Finding]:
     held = _max_bytes(info)
-    if topic is Topic.SIGNAL_AUDIT and held < _LEAST_AUDIT_BYTES:
+    if topic == Topic.SIGNAL_AUDIT and held < _LEAST_AUDIT_BYTES:
         yield fail(
             check,
             f"max.message.bytes is {held}; an audit record with a long answer has up to {_LEAST_AUDIT_BYTES} bytes, so its "
             "trigger would never finish",
             _alter(info, f"max.message.bytes={_LEAST_AUDIT_BYTES}"),
         )
-    if topic is Topic.DEAD_LETTERS:
+    if topic == Topic.DEAD_LETTERS:
         inputs = [infos[name] for name in (topic_name(one, settings.run_mode) for one in (*INPUTS, Topic.CANDLES)) if name in infos]
         needed = max((_max_bytes(one) for one in inputs), default=0) + _HEADER_BYTES
         if held < needed:

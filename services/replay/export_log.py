@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from schemas import Topic
 from services.core.bus import Bus
 from services.core.bus.topic_reader import TimeRange, read_within
-from services.core.exported_log import TOPICS, Header, LogWriter
+from services.core.exported_log import Header, LogWriter
 from services.core.settings import Settings
 from services.core.topic_admin import existing_topics
 from services.replay.audit_trail import AuditEntry, AuditTrail
-from services.replay.log_source import OffsetRange, TopicLog
+from services.replay.log_source import OffsetRange, TopicLog, reference_topics
 from services.replay.verify_audit import wanted_of
 
 _STRETCH: Final = 2
@@ -30,7 +31,7 @@ async def export_all(bus: Bus, configurations: Sequence[Settings], file: Path) -
     try:
         settings, *later = configurations
         with LogWriter(file, Header(settings, whole=True, later_settings=tuple(later))) as out:
-            for name in await existing_topics(bus, TOPICS, settings.run_mode):
+            for name in await existing_topics(bus, (Topic.MARKET_FEATURES, Topic.VISION_FEATURES, *reference_topics()), settings.run_mode):
                 async for record in read_within(bus, reader, name, TimeRange()):
                     out.write(record)
                     count += 1

@@ -19,14 +19,16 @@ from services.core.bus import Bus, Reader, Record, TopicPartition
 from services.core.bus.topic_reader import TimeRange, offsets_within, partitions_of, read_offsets, read_within
 from services.core.exported_log import Line, LogFileError, read_log
 from services.core.settings import Settings
+from services.core.table_inputs import table_specs
 from services.core.topic_admin import existing_topics
-from services.fusion.inputs.tables import TABLE_TOPICS
 from services.fusion.state.books import Books
 
-REFERENCE_TOPICS: Final = (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS, *TABLE_TOPICS)
-"""Topics of one partition, which every symbol's prompts may rest on."""
-
 _OFFSET: Final = attrgetter("offset")
+
+
+def reference_topics() -> tuple[str, ...]:
+    """Return the topics of one partition, which every symbol's prompts may rest on; raise InputError."""
+    return (Topic.INSTRUMENTS, Topic.INSTRUMENT_EVENTS, *table_specs())
 
 
 class VersionedRecord(NamedTuple):
@@ -48,7 +50,7 @@ class ReferenceData:
 
     def take(self, record: Record, run_mode: RunMode) -> None:
         """Add a record of one of these topics; unreadable ones are skipped, as the worker does."""
-        if record.topic in {topic_name(topic, run_mode) for topic in TABLE_TOPICS}:
+        if record.topic in {topic_name(topic, run_mode) for topic in table_specs()}:
             self.tables[record.topic, record.partition, record.offset] = record
             return
         try:
@@ -148,7 +150,7 @@ class FileLog:
             )
         self.reference = ReferenceData()
         self.damaged: list[str] = []
-        self._reference_topics = {topic_name(topic, self.run_mode) for topic in REFERENCE_TOPICS}
+        self._reference_topics = {topic_name(topic, self.run_mode) for topic in reference_topics()}
         self._partitions: dict[int, PartitionLog] = {}
         self._whole = header.whole
         for record in self._readable(lines):
@@ -202,7 +204,7 @@ class TopicLog:
     async def open(self) -> None:
         """Read all instruments, corporate events and tables; raise BusError."""
         self._reader = await self._bus.reader(client_id="aquiline-replay")
-        for name in await existing_topics(self._bus, REFERENCE_TOPICS, self.settings.run_mode):
+        for name in await existing_topics(self._bus, reference_topics(), self.settings.run_mode):
             async for record in read_within(self._bus, self._reader, name, TimeRange()):
                 self.reference.take(record, self.settings.run_mode)
                 self.reference_records.append(record)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid5
 
-from schemas import SPECS, AuditRecord, OffsetRef, Outcome, RunMode, Topic, topic_name
+from schemas import AuditRecord, OffsetRef, Outcome, RunMode, Topic, topic_name
 from services.core.bus import Record
-from services.fusion.inputs.tables import TABLE_TOPICS
+from services.core.table_inputs import table_specs
 from services.fusion.state.triggers import TriggerIds
 from services.replay.audit_trail import AuditEntry, AuditTrail
 from services.replay.log_source import LogSource, PartitionLog, PartitionRequest
@@ -65,7 +65,7 @@ class AuditVerifier:
         self._on_judged = on_judged
         self._run_mode = self._first.settings.run_mode
         self._market_topic = topic_name(Topic.MARKET_FEATURES, self._run_mode)
-        self._tables = {topic_name(topic, self._run_mode): topic for topic in TABLE_TOPICS}
+        self._tables = {topic_name(name, self._run_mode): spec for name, spec in table_specs().items()}
 
     async def verify(self, trail: AuditTrail) -> VerificationResult:
         """Return the result for every record of `trail`; raise BusError."""
@@ -195,7 +195,7 @@ class AuditVerifier:
     def _absent(self, entry: AuditEntry, log: PartitionLog) -> bool:
         """Return whether a record refers to offsets that the log does not hold any more: before the first of its symbol, or compacted."""
         lost = {ref.topic for _, ref in _refs(entry) if ref.topic in self._tables and self._inputs.reference.of_table(ref) is None}
-        if any(SPECS[self._tables[topic]].compacted or not log.whole for topic in lost):
+        if any(self._tables[topic].compacted or not log.whole for topic in lost):
             return True
         if log.whole:
             return False

@@ -186,12 +186,17 @@ def _loaded(kind: str, name: str) -> Any:
 
 
 def _called(name: str, call: Callable[[], Result]) -> Result:
+    return guarded(f"hook {name}", call)
+
+
+def guarded(name: str, call: Callable[[], Result]) -> Result:
+    """Return what a user's code returns; raise HookError, which names it, when it raises or takes too long."""
     started = time.monotonic()
     try:
         made = run_user_code(call)
     except UserCodeError as error:
-        raise HookError(f"the hook {name} {error}") from error
+        raise HookError(f"the {name} {error}") from error
     took_ms = (time.monotonic() - started) * 1_000
     if took_ms > WALL_LIMIT_MS:
-        raise HookError(f"the hook {name} took {took_ms:.0f} ms; at most {WALL_LIMIT_MS} are allowed")
+        raise HookError(f"the {name} took {took_ms:.0f} ms; at most {WALL_LIMIT_MS} are allowed")
     return made

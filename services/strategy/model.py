@@ -58,6 +58,7 @@ class Fact(Section):
         return self
 
 
+DEFAULT_INPUTS: Final = ("positions", "notes")
 HookName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
@@ -90,6 +91,8 @@ class Strategy(Section):
     guard: Guard = Guard()
     notes: Notes = Notes()
     hooks: HookNames = HookNames()
+    inputs: list[FeatureName] = Field(default_factory=lambda: list(DEFAULT_INPUTS), max_length=16)
+    """The inputs read as tables that the tail shows, in this order, by the names under which packages register them."""
     instructions: str
     """The task in the user's words, at most MAX_INSTRUCTIONS characters. Legend and answer contract follow it."""
 
@@ -118,7 +121,10 @@ class Strategy(Section):
     @cached_property
     def hash(self) -> str:
         """Return a hash of everything that the strategy says."""
-        content = orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+        values = self.model_dump(mode="json")
+        if values["inputs"] == list(DEFAULT_INPUTS):
+            del values["inputs"]  # strategies from before there was a choice keep their version
+        content = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
         # The order of intervals, columns and facts is part of what is shown; only the keys of tables have none.
         ordered = orjson.dumps([list(self.intervals.items())])
         return hashlib.sha256(content + ordered).hexdigest()[:_HASH_DIGITS]
@@ -171,6 +177,7 @@ class Strategy(Section):
         if sorted(set(lengths)) != lengths:
             raise ValueError(f"intervals {list(self.intervals)} must be distinct and go from the fastest to the slowest")
         _refuse_twice([name for fact in self.facts for name in fact.names], "facts")
+        _refuse_twice(self.inputs, "inputs")
         if len(self.shown_features) > MAX_FEATURES:
             raise ValueError(f"{len(self.shown_features)} features are shown; a record holds at most {MAX_FEATURES}")
         columns = {column.feature: column.unit for column in self.columns if isinstance(column, FeatureColumn)}

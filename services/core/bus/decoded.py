@@ -25,7 +25,7 @@ class RecordDecoders:
 
     def __init__(self, settings: TopicSettings) -> None:
         """Decode as `settings` say; raise BusError when the registry's certificate authority cannot be read."""
-        self._decoders: Mapping[str, Decoder] = {topic.value: kind for topic, kind in settings.decoders.items() if kind != "json"}
+        self._decoders: Mapping[str, Decoder] = {str(topic): kind for topic, kind in settings.decoders.items() if kind != "json"}
         self._registry = SchemaRegistry(settings)
 
     async def decoded(self, records: Sequence[Record]) -> list[Record]:

@@ -14,6 +14,7 @@ from services.fusion.decide.decision_dependencies import DecisionDependencies
 from services.fusion.decide.publication import Publication
 from services.fusion.decide.signals import Snapshot
 from services.fusion.decide.stopwatch import Stopwatch
+from services.fusion.inputs.tables import InputFailedError
 from services.fusion.observe.result import TriggerResult
 from services.fusion.observe.spans import TriggerTrace
 from services.fusion.state.book import Book
@@ -94,8 +95,13 @@ class Decision:
         using, book, trigger, result = self._with, self._book, self._trigger, self._result
         market = book.market_ref
         assert market is not None  # noqa: S101 - a trigger comes from a folded record
-        result.as_of = AsOf(market=market, vision=book.vision_ref, tables=using.tables.as_of(trigger.lane.symbol))
+        result.as_of = AsOf(market=market, vision=book.vision_ref)
         result.control_offset = using.control.offset
+        try:
+            result.as_of = AsOf(market=market, vision=book.vision_ref, tables=using.tables.as_of(trigger.lane.symbol))
+        except InputFailedError as error:
+            metrics.HOOKS_FAILED.labels("input").inc()
+            return Rejection("hook_failed", str(error))
         halted = using.control.halted(trigger.lane.symbol)
         if halted is not None:
             return Rejection("halted", halted)
@@ -123,7 +129,7 @@ class Decision:
         try:
             plan = using.prompts.plan(self._book, lane.interval, lane.mode)
         except HookError as error:
-            metrics.HOOKS_FAILED.labels("facts").inc()
+            metrics.HOOKS_FAILED.labels("input" if isinstance(error, InputFailedError) else "facts").inc()
             self._end(Outcome.FAILED, "hook_failed", str(error))
             return
         result.vision = plan.vision.state

@@ -1,18 +1,20 @@
 """What an input is that workers read as a table: a topic of one partition, read in full by every worker outside its group.
 
-A prompt shows the state of a table as of one offset, so that it stays a function of the log.
+A prompt shows the state of a table as of one offset, so that it stays a function of the log. A package registers an input as an entry
+point of the group `aquiline.inputs` (`services.core.table_inputs`), and a strategy's `inputs` names those that are shown.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from schemas import Action, Message, OffsetRef, Topic
+from schemas import Action, Message, OffsetRef
 from services.core.bus import Record
 from services.core.fusion_settings import FusionSettings
-from services.fusion.state.book import Book
+from services.fusion.inputs.moment import Moment
+from services.fusion.state.book import offset_ref
 from services.fusion.state.rejection import Rejection
 
 M = TypeVar("M", bound=Message)
@@ -20,12 +22,17 @@ CountTokens = Callable[[str], int]
 
 
 class TableInput(ABC, Generic[M]):
-    """One input's state. What follows from it depends on the records folded alone, in the order of their offsets."""
+    """One input's state. What follows from it depends on the records folded alone, in the order of their offsets.
 
-    name: ClassVar[str]
-    """In an as-of (`AsOf.tables`)."""
-    topic: ClassVar[Topic]
-    model: type[M]
+    A method that raises or computes for more than 50 ms costs the record or the decision that it was called for, never the worker.
+    """
+
+    message: type[M]
+    """A message with a `symbol`, which is the record's key, and `ts_ms`, its event time."""
+    compacted: ClassVar[bool] = False
+    """Whether the topic keeps the last record of each symbol for ever, or every record for 90 days."""
+    heading: ClassVar[str | None] = None
+    """The line above the input's lines, in the developer's words, or nothing; one that says that they are data when None."""
 
     def __init__(self, settings: FusionSettings) -> None:
         """Start empty."""
@@ -33,10 +40,6 @@ class TableInput(ABC, Generic[M]):
 
     def begin(self, end_offset: int) -> None:
         """Take in that the topic has been read up to its end, `end_offset`."""
-
-    @abstractmethod
-    def event_ms(self, message: M) -> int:
-        """Return the event time of a record."""
 
     @abstractmethod
     def fold(self, message: M, record: Record) -> None:
@@ -52,8 +55,11 @@ class TableInput(ABC, Generic[M]):
         """Return the last record that concerns `symbol`, None when there is none."""
 
     @abstractmethod
-    def text(self, book: Book, interval: str, tokens: CountTokens) -> str:
-        """Return what the tail of a prompt on the last bar of `interval` says: whole lines, or nothing. `tokens` counts a text's."""
+    def lines(self, moment: Moment, tokens: CountTokens) -> Sequence[str]:
+        """Return what the tail of a prompt about `moment` says, a line each; `tokens` counts a text's.
+
+        Each is made one line of visible characters that spell no special token, of at most 640. Texts of others belong into `quoted`.
+        """
 
     def rejection(self, symbol: str, now_ms: int) -> Rejection | None:
         """Return why nothing is decided on `symbol` now, None when the input says nothing against it."""
@@ -69,3 +75,33 @@ class TableInput(ABC, Generic[M]):
         """Return when decisions on `symbol` will be stopped next, None when nothing is known to stop them."""
         del symbol, now_ms
         return None
+
+
+class LatestBySymbol(TableInput[M]):
+    """An input of which the last message of each symbol counts, on a compacted topic. A record without a value says that there is none."""
+
+    compacted = True
+
+    def __init__(self, settings: FusionSettings) -> None:
+        """Start empty."""
+        super().__init__(settings)
+        self.latest: dict[str, M] = {}
+        """By symbol."""
+        self._refs: dict[str, OffsetRef] = {}
+
+    def fold(self, message: M, record: Record) -> None:
+        """Take a message in, in place of its symbol's last one."""
+        symbol, ts_ms = str(getattr(message, "symbol")), int(getattr(message, "ts_ms"))  # noqa: B009 - an input's message has both
+        self.latest[symbol] = message
+        self._refs[symbol] = offset_ref(record, ts_ms)
+
+    def remove(self, symbol: str, record: Record) -> bool:
+        """Take in that there is none in `symbol` any more."""
+        del record
+        self.latest.pop(symbol, None)
+        self._refs.pop(symbol, None)
+        return True
+
+    def ref(self, symbol: str) -> OffsetRef | None:
+        """Return the record of the last message; None without one, as compaction drops the records that say so."""
+        return self._refs.get(symbol)

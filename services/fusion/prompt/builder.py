@@ -17,6 +17,7 @@ import numpy as np
 
 from schemas import Mode
 from services.core.fusion_settings import FusionSettings
+from services.core.table_inputs import check_shown
 from services.core.tokenizer import Tokenizer
 from services.fusion.inputs.tables import Tables
 from services.fusion.prompt import wording
@@ -119,10 +120,11 @@ class PromptBuilder:
     def __init__(self, settings: FusionSettings, tokenizer: Tokenizer, template: str, store: PrefixStore, local_bytes: int) -> None:
         """`template` names the chat template; half of `local_bytes` each bounds the cached prefixes and the cached pages.
 
-        Raises StrategyError when a hook of the strategy is not installed.
+        Raises StrategyError when a hook or an input of the strategy is not installed.
         """
         self._settings = settings
         self.hooks = Hooks.of(settings.strategy)
+        check_shown(settings.strategy.inputs)
         self.template = TEMPLATES[template]
         self.rules = rules(settings.strategy, settings.answer_form, flash=settings.mode == "flash")
         self._layout = Layout(self.template, self.rules, settings)
@@ -157,7 +159,7 @@ class PromptBuilder:
         return labels if all(text == action for action, text in labels.texts.items()) else None
 
     def plan(self, book: Book, interval: str, mode: Mode) -> Plan:
-        """Return the plan of a prompt that asks about the book as it is now; raise HookError when a hook of its facts fails."""
+        """Return the plan of a prompt that asks about the book as it is now; raise HookError when a facts hook or an input fails."""
         view = view_of(book, interval) if self.hooks.decide else None
         own = NO_FACTS if view is None else self.hooks.facts(view)
         return self._plan(book, interval, mode, own, view)

@@ -15,6 +15,7 @@ from schemas import Instrument, MarketFeatures, RunMode, VisionFeatures, interva
 from schemas.vision import Detector, Image, Pattern, Skill
 from services.core.calendar import ALWAYS_OPEN, SessionCalendar
 from services.core.fusion_settings import FusionSettings
+from services.core.table_inputs import input_versions
 from services.fusion.inputs.specimen import specimen_text
 from services.fusion.prompt import wording
 from services.fusion.prompt.chat import TEMPLATES, ChatTemplate, Piece
@@ -73,6 +74,7 @@ def prompt_version(strategy: Strategy) -> str:
     content: list[object] = [
         strategy.hash,
         *hook_versions(strategy.hooks),
+        *input_versions(strategy.inputs),
         sorted(TEMPLATES.items()),
         PAGE_BARS,
         wording.BREAK_ROW,

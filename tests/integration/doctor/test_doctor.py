@@ -17,7 +17,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from typer.testing import CliRunner
 
 from deploy.local import LocalKafka, LocalRedis, LocalSecurity
-from schemas import OPTIONAL, Control, HaltState, Instrument, RunMode, Topic, topic_name
+from schemas import Control, HaltState, Instrument, RunMode, Topic, topic_name
 from services.cli.doctor import app
 from services.core.bus import Committed, TopicPartition
 from services.core.bus.connect import connect
@@ -234,7 +234,7 @@ def test_topics_of_another_run_mode_are_missed(doctor: Doctor) -> None:
     status, found = doctor.look()
     assert status == 1
     names = {topic: f"topic {topic_name(topic, RunMode.DEMO)}" for topic in Topic}
-    assert {topic for topic, name in names.items() if name in found} == set(Topic) - set(OPTIONAL)
+    assert {topic for topic, name in names.items() if name in found} == set(Topic) - {Topic.NOTES, Topic.POSITIONS}
 
 
 def test_an_operators_halt_is_told(doctor: Doctor) -> None:

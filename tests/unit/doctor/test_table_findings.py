@@ -24,7 +24,7 @@ async def test_records_that_workers_refuse_are_counted_and_the_last_is_named() -
     ):
         await (await producer.send(topic, key=key.encode(), value=value))
     infos = await admin.describe([NOTES, POSITIONS])
-    positions, notes = await table_findings(bus, build.settings(), infos)
+    notes, positions = await table_findings(bus, build.settings(), infos)
     assert (positions.level, positions.sentence) == ("ok", "all 2 can be used")
     assert notes.level == "warn"
     assert notes.sentence.startswith("1 of 2 are refused by every worker, the last: offset 1: key_mismatch")

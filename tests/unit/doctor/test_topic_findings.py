@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import OPTIONAL, RunMode, Topic, topic_name
+from schemas import RunMode, Topic, topic_name
 from services.core.bus import TopicInfo
 from services.core.calendar import SessionCalendar
 from services.core.fusion_settings import FusionSettings
 from services.core.settings import Settings
+from services.core.table_inputs import table_specs
 from services.core.topic_admin import INPUTS, kept_for, wanted_topics
 from services.doctor.finding import Finding
 from services.doctor.topic_findings import TopicFacts, look_back, partitioner_finding, topic_findings
@@ -47,13 +48,13 @@ def test_a_topic_that_does_not_exist_is_named(topic: Topic) -> None:
     infos = as_created()
     del infos[topic_name(topic, RunMode.LIVE)]
     (one,) = verdict(topic_findings(LIVE, facts(infos)), topic)
-    if topic in OPTIONAL:
+    if topic in table_specs():
         assert (one.level, "is optional" in one.sentence) == ("skipped", True)
     else:
         assert (one.level, "aquiline topics create" in one.fix) == ("fail", True)
 
 
-@pytest.mark.parametrize("topic", OPTIONAL)
+@pytest.mark.parametrize("topic", [Topic.NOTES, Topic.POSITIONS])
 def test_an_optional_topic_with_several_partitions_is_named(topic: Topic) -> None:
     infos = as_created()
     name = topic_name(topic, RunMode.LIVE)
