@@ -17,6 +17,7 @@ from services.backtest.backtest_settings import backtest_settings, intervals_of_
 from services.backtest.blind import blind, undated
 from services.backtest.feed import MODE, CandleFeed, Feed
 from services.backtest.log_feed import LogFeed
+from services.backtest.notes_file import read_notes
 from services.backtest.request import DEMO, NONE, RECORDED, SIMULATOR, TOPIC, BacktestRequest
 from services.core.bus.connect import connect
 from services.core.bus.memory import MemoryBus
@@ -71,10 +72,14 @@ class CandleData:
 async def prepare(options: BacktestRequest, *, hidden: bool = False) -> BacktestPlan:
     """Return the plan for `options`, with symbols and dates `hidden` or shown; raise SettingsError, LogFileError or BusError."""
     if len(options.data) == 1 and (options.data[0] == TOPIC or options.data[0].endswith(_LOG_ENDS)):
+        if options.notes is not None:
+            raise SettingsError("--notes goes with candles (--data demo or files): a log has its own notes")
         if options.blind:
             raise SettingsError("--blind needs candles (--data demo or files): the features in a log have prices and symbols of their own")
         feed, settings = await _log(options)
     else:
+        if options.notes is not None and options.blind:
+            raise SettingsError("--notes and --blind exclude each other: notes name what the blind run hides")
         data = await asyncio.to_thread(_candle_data, options)
         return await asyncio.to_thread(plan_of_candles, options, data, hidden=hidden)
     return _plan(options, feed, settings)
@@ -173,7 +178,8 @@ def _candle_feed(options: BacktestRequest, data: CandleData, *, hidden: bool) ->
     intervals = _intervals(options, held)
     settings = backtest_settings(options, intervals, [one for one in intervals[1:] if one not in held], vision=bool(charts))
     own = settings.market.features_file
-    content = data.content + chart_bytes + (b"" if own is None else _bytes_of(own))
+    notes, note_bytes = ([], b"") if options.notes is None else read_notes(Path(options.notes))
+    content = data.content + chart_bytes + (b"" if own is None else _bytes_of(own)) + note_bytes
     feed = CandleFeed(
         name=data.name,
         fingerprint=hashlib.sha256(content).hexdigest()[:16],
@@ -185,6 +191,7 @@ def _candle_feed(options: BacktestRequest, data: CandleData, *, hidden: bool) ->
         since_ms=options.since_ms,
         own=None if own is None else load_features(own),
         added=data.added,
+        notes=notes,
     )
     return (blind(feed), undated(settings, candles)) if hidden else (feed, settings)
 

@@ -5,13 +5,13 @@ A bar becomes known at its end: a step holds what becomes known at one instant, 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
-from schemas import Candle, Instrument, MarketFeatures, Restatement, RunMode, Topic, VisionFeatures, topic_name
+from schemas import Candle, Instrument, MarketFeatures, Note, Restatement, RunMode, Topic, VisionFeatures, topic_name
 from services.core.folding.bar_fold import REFUSALS, Fold
 from services.feeds.paced_publishing import in_event_time
 from services.market.book import Book, Plan
@@ -93,6 +93,8 @@ class CandleFeed:
     """Computes features of the user's own."""
     added: Mapping[tuple[str, str, int], Mapping[str, float]] = field(default_factory=dict)
     """Features of the user's own by symbol, interval and close of their bar."""
+    notes: Sequence[Note] = ()
+    """In order of time; each is played when it was written, those from before the first bar with it."""
     left_out: Counter[str] = field(default_factory=Counter)
     unit: str = "bars"
 
@@ -106,13 +108,25 @@ class CandleFeed:
         return len(self.candles)
 
     def steps(self) -> Iterator[Step]:
-        """Yield the features of each instant's candles, as the market service makes them."""
+        """Yield the features of each instant's candles, as the market service makes them, and the notes."""
+        ahead, first = deque(self.notes), True
+        for step in self._bar_steps():
+            while not first and ahead and ahead[0].ts_ms < step.at_ms:
+                at_ms = ahead[0].ts_ms
+                yield Step(at_ms, _taken(ahead, at_ms), [], 0, history=self._is_history(at_ms))
+            first = False
+            yield step._replace(fed=[*_taken(ahead, step.at_ms), *step.fed])
+
+    def _is_history(self, at_ms: int) -> bool:
+        return self.since_ms is not None and at_ms < self.since_ms
+
+    def _bar_steps(self) -> Iterator[Step]:
         self.left_out.clear()
         market, vision = topic_name(Topic.MARKET_FEATURES, MODE), topic_name(Topic.VISION_FEATURES, MODE)
         events = {one.symbol: [event for event in self.restatements if event.symbol == one.symbol] for one in self.instruments}
         books = {one.symbol: Book(one, events[one.symbol], self.plan, self.own) for one in self.instruments}
         for at_ms, together in groupby(self.candles, key=lambda candle: candle.ts_close_ms):
-            step = Step(at_ms, [], [], 0, history=self.since_ms is not None and at_ms < self.since_ms)
+            step = Step(at_ms, [], [], 0, history=self._is_history(at_ms))
             charts: list[VisionFeatures] = []
             count = 0
             for candle in together:
@@ -141,3 +155,12 @@ class CandleFeed:
             self.left_out[REFUSALS[fold].value] += 1
         elif fold is Fold.DUPLICATE:
             self.left_out["duplicate"] += 1
+
+
+def _taken(notes: deque[Note], until_ms: int) -> list[FeedRecord]:
+    """Remove the notes that were written up to an instant, and return their records."""
+    taken = []
+    while notes and notes[0].ts_ms <= until_ms:
+        note = notes.popleft()
+        taken.append(FeedRecord(topic_name(Topic.NOTES, MODE), note.symbol.encode(), note.encode()))
+    return taken

@@ -40,3 +40,5 @@ class BacktestRequest:
     time_zone: str | None = None
     stamp: Stamp = "open"
     extended: bool = False
+    notes: str | None = None
+    """A file of notes, for candles."""

@@ -56,6 +56,14 @@ def backtest(
             show_default=f"{RECORDED} with --data {DEMO}, else {NONE}",
         ),
     ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Notes to play with candles: a JSON object a line, with `symbol`, `source`, `ts_ms` and `text` (docs/inputs.md). A log "
+            "has its own.",
+        ),
+    ] = None,
     intervals: Annotated[
         str | None, typer.Option(help="Intervals in the prompt, fastest first. Slower ones that the data lack are built from the first.")
     ] = None,
@@ -116,5 +124,6 @@ def backtest(
         time_zone=time_zone,
         stamp=stamp.value,
         extended=extended,
+        notes=None if notes is None else str(notes),
     )
     raise typer.Exit(asyncio.run(begin(options, folder, report, resume=resume, restart=restart)))

@@ -50,7 +50,7 @@ class Worker:
                 [sys.executable, "-m", f"services.{self._service}", "--config", str(self.config)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**clean, "PYTHONPATH": str(REPOSITORY)},
+                env={**clean, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [clean.get("PYTHONPATH")])])},
                 cwd=self.config.parent,
             )
         return self
