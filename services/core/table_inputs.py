@@ -95,7 +95,7 @@ def _entries() -> dict[str, EntryPoint]:
 def _checked(name: str, entry: EntryPoint) -> InputClass:
     try:
         found: Any = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"the input {name} ({entry.value}) cannot be imported: {type(error).__name__}: {error}") from error
     where = f"the input {name} ({entry.value})"
     if not _NAME.fullmatch(name) or name in _TAKEN or (name in set(Topic) and _foreign(entry)):
