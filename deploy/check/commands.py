@@ -16,8 +16,9 @@ def refusal(name: str, arguments: Sequence[str]) -> str | None:
     command, words = load(name), list(arguments)
     try:
         context = command.make_context(name, words)
-        while hasattr(command, "resolve_command"):
-            name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])  # noqa: SLF001 - click has no public API for it
+        # A command such as `aquiline replay --verify FILE` has sub-commands and runs without one too.
+        while hasattr(command, "resolve_command") and (words := [*context._protected_args, *context.args]):  # noqa: SLF001 - click has no public API for it
+            name, command, words = command.resolve_command(context, words)
             context = command.make_context(name, words, parent=context)
     except typer.Exit:  # --help
         return None

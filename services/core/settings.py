@@ -175,7 +175,7 @@ class MarketSettings(Section):
     aggregate: dict[Interval, list[Interval]] = Field({"1m": ["15m", "1h"]}, description="Higher intervals to build from each lower one.")
     features_file: Path | None = Field(
         None,
-        description="Python file whose function `features(bars)` returns further features of each bar by name; `docs/strategies.md` describes it.",
+        description="Python file whose function `features(bars)` returns further features of each bar by name; in a settings file relative to that file. `docs/strategies.md` describes it.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
@@ -12,16 +12,20 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConf
 from services.strategy.folder import TOML, StrategyError, read
 from services.strategy.model import STRATEGY_SETTINGS
 
+_BESIDE: Final = (("fusion", "strategy"), ("market", "features_file"))
+"""Settings that name a strategy's files: in a settings file relative to it, so that all move together."""
+
 
 class SettingsFile(TomlConfigSettingsSource):
-    """The settings file. A relative path of a strategy is relative to it, so that both move together."""
+    """The settings file."""
 
     def __call__(self) -> dict[str, Any]:
-        """Return the file's values."""
+        """Return the file's values, paths of a strategy relative to the file."""
         values = super().__call__()
-        fusion = values.get("fusion")
-        if isinstance(fusion, dict) and isinstance(fusion.get("strategy"), str) and isinstance(self.toml_file_path, Path):
-            values = {**values, "fusion": {**fusion, "strategy": str(self.toml_file_path.parent / fusion["strategy"])}}
+        for section, name in _BESIDE:
+            table = values.get(section)
+            if isinstance(table, dict) and isinstance(table.get(name), str) and isinstance(self.toml_file_path, Path):
+                values = {**values, section: {**table, name: str(self.toml_file_path.parent / table[name])}}
         return values
 
 
@@ -50,7 +54,7 @@ class StrategyFolder(PydanticBaseSettingsSource):
             places = ", ".join(f"fusion.{key} to {STRATEGY_SETTINGS[key]}" for key in twice)
             raise StrategyError(
                 f"the strategy sets what the model is shown, when it is asked and within which limits: in {Path(folder) / TOML}, move "
-                f"{places}, and remove it from settings file and variables"
+                f"{places}, and remove each from settings file and variables"
             )
         # What is given takes a table's place as a whole: entries of two tables by interval would mix.
         return {"fusion": {key: value for key, value in strategy.worker_values().items() if key not in given}}
