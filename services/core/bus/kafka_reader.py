@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from itertools import chain
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
@@ -17,8 +18,6 @@ from services.core.bus.error_text import not_read
 from services.core.bus.kafka_client import TopicLookup
 from services.core.bus.kafka_errors import as_bus_error
 from services.core.bus.port import BusError, OffsetOutOfRangeError, Record, TopicPartition
-
-_new_record: Final = tuple.__new__
 
 
 class FetchedRecords(OrderedDict[KafkaPartition, Any]):
@@ -58,17 +57,19 @@ class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no typ
 
     def _unpack_records(self) -> Iterator[Record]:
         topic, partition = self._tp
+        new = tuple.__new__
         while self._records.has_next():
             batch = self._records.next_batch()
             if self._check_crcs and not batch.validate_crc():
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             if not self._is_aborted(batch) and not batch.is_control_batch:
+                first = self.next_fetch_offset
                 for record in batch:
-                    offset = record.offset
-                    if offset >= self.next_fetch_offset:  # a fetch begins with the batch that holds its offset
+                    offset, headers = record.offset, record.headers
+                    if offset >= first:  # a fetch begins with the batch that holds its offset
                         self.next_fetch_offset = offset + 1
-                        values = topic, partition, offset, record.timestamp, record.key, record.value, tuple(record.headers)
-                        yield _new_record(Record, values)
+                        values = topic, partition, offset, record.timestamp, record.key, record.value, tuple(headers) if headers else ()
+                        yield new(Record, values)
             self.next_fetch_offset = batch.next_offset  # the last offsets of a compacted batch carry no record
 
     def _is_aborted(self, batch: Any) -> bool:
@@ -96,7 +97,7 @@ async def fetch(inner: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -
     finally:
         # Cancelled, aiokafka forgets to count the call out, and would never again see an idle member as idle.
         subscription._fetch_count = running  # noqa: SLF001
-    return [record for batch in batches.values() for record in batch]
+    return list(chain.from_iterable(batches.values()))
 
 
 def position_of(inner: AIOKafkaConsumer, partition: TopicPartition) -> int:

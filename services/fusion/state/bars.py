@@ -43,7 +43,7 @@ class Bars:
         "open",
         "rendered",
         "rendered_as",
-        "restated",
+        "restated_before_ms",
         "revision",
         "sequence",
         "total",
@@ -84,8 +84,8 @@ class Bars:
         self._forming_close = self._forming_volume = 0.0
         self.factors: dict[tuple[int, str], Factors] = {}
         """By effective time and kind of event, the factors that bars which open before it are restated by."""
-        self.restated = False
-        """Whether there are `factors`."""
+        self.restated_before_ms = 0
+        """Bars that open before are restated: when the latest of `factors` takes effect."""
         self.last_close_ms = 0
         """When the last closed bar closed, 0 when there is none."""
         self.total = 0
@@ -106,9 +106,8 @@ class Bars:
 
         Its record's `value` is held in the bar's place where that is given: of 200 forming bars the objects fill a processor's cache.
         """
-        if self.restated:
-            given, bar = bar, self._on_scale(bar)
-            value = value if bar is given else None
+        if bar.ts_open_ms < self.restated_before_ms:
+            bar, value = self._on_scale(bar), None
         fields = bar.__dict__
         ts_close_ms, close, volume = fields["ts_close_ms"], fields["close"], fields["volume"]
         if ts_close_ms == self._forming_ms:
@@ -142,7 +141,7 @@ class Bars:
 
     def append(self, bar: MarketFeatures, gap: int, sequence: int = 0) -> None:
         """Add a closed bar for which `place` said FOLDED, after `gap` missing slots."""
-        if self.restated:
+        if bar.ts_open_ms < self.restated_before_ms:
             bar = self._on_scale(bar)
         fields = bar.__dict__
         features, ts_close_ms = fields["features"], fields["ts_close_ms"]
@@ -205,7 +204,7 @@ class Bars:
         if not count and isinstance(event, Dividend):
             return 0  # what it restates by follows from the last close before it
         since = math.prod(by.price for (later_ms, _), by in self.factors.items() if later_ms > event.effective_ms)
-        self.restated = True
+        self.restated_before_ms = max(self.restated_before_ms, event.effective_ms)
         by = self.factors[key] = factors(event, self.close[count - 1] if count else None, since)
         for index in range(count):
             self.open[index] /= by.price
@@ -268,11 +267,6 @@ class Bars:
     def longest_gap_in(self, count: int) -> int:
         """Return how many scheduled slots in a row are missing at most inside the last `count` bars."""
         return max(self.gap[max(1, len(self) - count) :], default=0)
-
-    def change_to(self, price: float, ts_open_ms: int) -> float:
-        """Return `price`, of a bar that opens then, over the last close, which there must be."""
-        change = price / self.close[-1]
-        return change / self.on_scale_at(ts_open_ms) if self.restated else change
 
     def on_scale_at(self, ts_open_ms: int) -> float:
         """Return by what the prices of a bar that opens then are divided to be on the scale of these bars."""
