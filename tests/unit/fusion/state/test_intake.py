@@ -108,7 +108,8 @@ def test_a_batch_folds_as_its_records_do_one_by_one_and_unknown_fields_change_no
     assert first.changes == second.changes
     for symbol in SYMBOLS:
         assert batched.as_of(symbol) == single.as_of(symbol)
-        assert asyncio.run(batched.prompt(symbol)).ids.tolist() == asyncio.run(single.prompt(symbol)).ids.tolist()
+        if len(single.book(symbol).bars["1m"]):  # none after a late record on another partition, which then has the symbol
+            assert asyncio.run(batched.prompt(symbol)).ids.tolist() == asyncio.run(single.prompt(symbol)).ids.tolist()
 
 
 def account(taken: Taken | Refused) -> str:
