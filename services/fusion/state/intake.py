@@ -207,7 +207,8 @@ class Intake:
             book.last_market = (record, bar.ts_close_ms)
             if fold is REVISED or len(book.applied) != applied or book.epochs.version != version:
                 self._note_changes(book, applied, version, CancelReason.REVISED if fold is REVISED else CancelReason.SPLIT, sink)
-            if fold is FOLDED and self._policy.uses_closed and bar.interval in self._triggering:
+            asks = self._policy.uses_closed and (sink.takes_triggers or self._policy.remembers)
+            if fold is FOLDED and asks and bar.interval in self._triggering:
                 self._on_bar(book, bar, record, sink)
         return fold
 

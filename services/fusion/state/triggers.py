@@ -99,6 +99,9 @@ class TriggerPolicy:
         self.uses_forming = settings.trigger_on_move_atr is not None
         """Whether a bar that is still forming can make a trigger."""
 
+        self.remembers = settings.min_gap_ms > 0 or settings.trigger_on_vision or self.uses_forming
+        """Whether earlier triggers can stop or make a later one. A rebuild need not ask the policy otherwise."""
+
     def on_market(self, seen: Observation, view: Callable[[], BookView] | None = None) -> list[tuple[str, Mode]]:
         """Return (kind, mode) of each trigger that a folded market record makes; `view` returns what hooks see of a closed bar."""
         if seen.interval not in self._intervals:
