@@ -6,6 +6,7 @@ import typer
 
 from services.cli.options import ConfigOption
 from services.core.settings import SettingsError, load
+from services.core.table_inputs import check_shown, input_classes
 from services.doctor.settings_in_force import as_toml, masked, missing_files
 from services.strategy.hooks import Hooks
 
@@ -20,6 +21,8 @@ def check(config: ConfigOption = None) -> None:
     """
     settings = load(config)
     Hooks.of(settings.fusion.strategy)
+    check_shown(settings.fusion.strategy.inputs)
+    input_classes()
     if missing := missing_files(settings):
         raise SettingsError("; ".join(missing))
     typer.echo(

@@ -19,6 +19,7 @@ from schemas import RunMode
 from services.core.clock import SystemClock
 from services.core.errors import ServiceError
 from services.core.settings import Settings, SettingsError, load
+from services.core.table_inputs import check_shown
 from services.fusion.prompt.version import version_of
 from services.fusion.service import engine_info
 from services.inference.engine import EngineError
@@ -63,8 +64,9 @@ def plan_promotion(live: Path, candidate: Path, comparison: Path | None, overrid
     _refuse_simulator(after, found, note)
     try:
         Hooks.of(after.fusion.strategy)
+        check_shown(after.fusion.strategy.inputs)
     except StrategyError as error:
-        note(f"the candidate's hooks cannot be loaded here ({error}); no worker starts without them")
+        note(f"the candidate's hooks and inputs cannot be loaded here ({error}); no worker starts without them")
     against = objections(found, before, after)
     if against and override is None:
         raise ServiceError(

@@ -80,6 +80,17 @@ def test_a_configuration_whose_hooks_are_not_installed_is_refused_as_a_worker_wo
     assert "hooks.guards names 'absent'" in ran.stderr
 
 
+def test_a_configuration_whose_input_is_not_installed_is_refused_as_a_worker_would(tmp_path: Path) -> None:
+    folder = tmp_path / "momentum"
+    new(folder, "momentum")
+    toml = folder / "strategy.toml"
+    toml.write_text(f'inputs = ["notes", "absent"]\n{toml.read_text()}')
+    ran = _ran("config", "check", AQUILINE_FUSION__STRATEGY=str(folder))
+    assert ran.returncode == 2
+    assert "inputs names 'absent', which no installed package registers" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
 def test_a_file_that_settings_name_has_to_be_there(tmp_path: Path) -> None:
     absent = tmp_path / "ca.pem"
     ran = _ran("config", "check", AQUILINE_BUS__CA_FILE=str(absent))

@@ -253,7 +253,9 @@ def test_hooks_that_are_not_installed_here_are_noted_as_no_worker_starts_without
     shell.candidate.write_text(CANDIDATE.replace("window_bars = 300", 'strategy = "momentum"'))
     shell.compare()
     status, said = shell.promote_compared("--dry-run")
-    assert (status, "Note: the candidate's hooks cannot be loaded here (hooks.triggers names 'absent'" in said) == (0, True), said
+    assert (status, "Note: the candidate's hooks and inputs cannot be loaded here (hooks.triggers names 'absent'" in said) == (0, True), (
+        said
+    )
 
 
 def test_a_copy_that_was_edited_is_neither_promoted_again_nor_deleted(shell: Shell) -> None:
