@@ -22,7 +22,7 @@ BENCHMARKS: Final = {
     "prefix": "share of prompt tokens in the engine's cache: epochs against a sliding window (3 min)",
     "overload": "age and fairness of signals at ten times the engine's capacity (6 min)",
     "rebuild": "time and memory of taking 1,000 symbols of 512 bars over (3 min)",
-    "restart": "seconds without signals after a `kill -9`, beside a plain worker on aiokafka (6 min; only by name: it installs openai)",
+    "restart": "seconds without signals after a `kill -9`, beside a plain worker (6 min; installs OpenAI's client once)",
     "symbols": "time to take over, memory and fold of one worker with 100, 1,000 and 10,000 symbols (15 min)",
     "traces": "processor time of market service and worker with traces and without (2 min)",
     "backtest": "time and memory of a backtest of 100,000 bars, stopped and resumed half way (11 min)",
@@ -33,7 +33,7 @@ BENCHMARKS: Final = {
     "peers": "the worker beside others on five stream libraries and none (30 min; only by name: it installs their libraries)",
     "vision": "charts a second, drawn, looked at and through the whole service (1 min)",
 }
-_BY_NAME: Final = frozenset({"peers", "restart"})
+_BY_NAME: Final = frozenset({"peers"})
 """Run only when they are named."""
 
 _TEACHING: Final = """

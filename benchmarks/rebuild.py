@@ -1,9 +1,9 @@
 """Time and memory of taking 1,000 symbols of 512 bars over from Kafka, as a worker does when it starts.
 
 The worker is the real one, in a process of its own, in a new group that starts at the log's end. The time runs from joining the group
-until every book stands, and a second time from the start of the process, imports and tables included: what a supervisor that starts a
-killed worker again waits for. The memory is what the process has grown by then, and again once each symbol's prompt has been built,
-when lines and token ids are there as well.
+until every book stands, to the first partition that is decided on, and from the start of the process, imports and tables included: what a
+supervisor that starts a killed worker again waits for. The memory is what the process has grown by then, and again once each symbol's
+prompt has been built, when lines and token ids are there as well.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import orjson
 
 from benchmarks.feed import MODE, load, minutes, publish_instruments, symbols
-from benchmarks.harness import Measured, Target, rss_mb, run_alone, say
+from benchmarks.harness import Measured, Target, before, rss_mb, run_alone, say
 from benchmarks.local import kafka
 from services.core import logs, memory_tuning
 from services.core.bus.kafka import KafkaBus
@@ -43,18 +43,20 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
     rounds = 1 if quick else 3
     names = symbols(count)
     measured = Measured(
-        rows=[],
+        rows=before("rebuild"),
         setting={"symbols": count, "bars": BARS, "partitions": PARTITIONS, "window_bars": _window(BARS), "epoch_slots": EPOCH_SLOTS},
     )
+    rows: list[dict[str, Any]] = []
     async with kafka(PARTITIONS) as server:
         await publish_instruments(KafkaBus(BusSettings(url=server.url), SystemClock()), names)
         total, size = await load(server.bootstrap, minutes(names, BARS, updates=0), PARTITIONS)
         say(f"{total} records of {size:.0f} bytes on average")
         for _ in range(rounds):
-            measured.rows.append(await taken_over(server.url, count, BARS))
-            say(str(measured.rows[-1]))
-    worst_s = max(row["seconds"] for row in measured.rows)
-    worst_mb = max(row["MB with prompts built"] for row in measured.rows)
+            rows.append({"version": "now", **await taken_over(server.url, count, BARS)})
+            say(str(rows[-1]))
+    measured.rows += rows
+    worst_s = max(row["seconds"] for row in rows)
+    worst_mb = max(row["MB with prompts built"] for row in rows)
     measured.targets = [
         Target("seconds until every book stands, slowest round", LONGEST_S, at_least=False, got=worst_s, unit="s"),
         Target("growth of memory with every prompt built, largest", MOST_MB, at_least=False, got=worst_mb, unit="MB"),
@@ -93,8 +95,11 @@ async def _take_over(url: str, count: int, bars: int) -> dict[str, float]:
     worker = await make_worker(KafkaBus(settings.bus, clock), settings, clock, health)
     before_mb, started, busy_s = rss_mb(), time.perf_counter(), time.process_time()
     running = asyncio.create_task(worker.run())
+    partitions, first_s = worker._rooms.partitions, None  # noqa: SLF001 - no public way tells of one partition
     while not (health.ready or running.done()):
         await asyncio.sleep(0.01)
+        if first_s is None and any(map(partitions.may_decide, range(PARTITIONS))):
+            first_s = time.perf_counter() - started
     if running.done():
         await running  # says why it ended
     took_s, busy_s, grown_mb = time.perf_counter() - started, time.process_time() - busy_s, rss_mb() - before_mb
@@ -111,6 +116,7 @@ async def _take_over(url: str, count: int, bars: int) -> dict[str, float]:
         "symbols": count,
         "bars held": held_bars,
         "seconds": round(took_s, 1),
+        "seconds to the first partition": round(took_s if first_s is None else first_s, 1),
         "of it on the processor": round(busy_s, 1),
         "records/s": round(held_bars / took_s),
         "MB rebuilt": round(grown_mb),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from services.fusion.state.triggers import LaneKey, Observation, TriggerIds, TriggerPolicy
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MINUTE, START, SYMBOL
@@ -53,3 +55,21 @@ def test_ids_tell_triggers_of_one_record_and_of_two_logs_apart() -> None:
     ids = {TriggerIds(log).of("t", 0, 1, kind) for log in ("a", "b") for kind in ("closed_bar", "deep")}
     assert len(ids) == 4
     assert TriggerIds("a").of("t", 0, 1, "deep") in ids
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"deep_every_bars": 4}, {"deep_on_move_atr": 3.0}, {"trigger_on_closed_bar": False, "deep_every_bars": 3}]
+)
+def test_a_policy_that_remembers_nothing_makes_the_same_triggers_without_having_seen_the_bars_before(settings: dict[str, object]) -> None:
+    whole, late = (TriggerPolicy(build.settings(**settings).fusion) for _ in range(2))
+    assert not late.remembers
+    for minute in range(40):
+        bar = observed(minute, bar_range=1.0 + minute % 5)
+        made = whole.on_market(bar)
+        if minute >= 20:
+            assert late.on_market(bar) == made
+
+
+@pytest.mark.parametrize("settings", [{"min_gap_ms": 3 * MINUTE}, {"trigger_on_vision": True}, {"trigger_on_move_atr": 2.0}])
+def test_a_policy_whose_triggers_depend_on_earlier_ones_says_so(settings: dict[str, object]) -> None:
+    assert TriggerPolicy(build.settings(**settings).fusion).remembers
