@@ -5,6 +5,7 @@ Their code may be a user's own. What raises, takes too long or returns what it m
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
@@ -22,7 +23,7 @@ from services.fusion.inputs.quoting import one_line
 from services.fusion.inputs.table_input import CountTokens, TableInput
 from services.fusion.state.book import Book
 from services.fusion.state.rejection import Rejection
-from services.strategy.hooks import HookError, guarded
+from services.strategy.hooks import WALL_LIMIT_MS, HookError, guarded
 
 _RULE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _MAX_DETAIL: Final = 300
@@ -101,7 +102,7 @@ class Tables:
         table = self._inputs[name]
         if record.value is None:
             key = (record.key or b"").decode(errors="replace")
-            if _guarded(name, lambda: table.remove(key, record)):
+            if _guarded(name, lambda: table.remove(key, record), math.inf):
                 return None
         message = self._decoders[record.topic](record)
         if isinstance(message, Refused):
@@ -111,7 +112,8 @@ class Tables:
         ahead_ms = message.ts_ms - record.timestamp_ms
         if ahead_ms > self._max_skew_ms:
             return Refused(DeadLetterReason.FUTURE, f"ts_ms is {ahead_ms} ms after its record")
-        _guarded(name, lambda: table.fold(message, record))
+        # Late is no reason to refuse what has been taken in: a paused process would not cancel what a blackout's note stops.
+        _guarded(name, lambda: table.fold(message, record), math.inf)
         if self.on_folded is not None:
             self.on_folded(message, record)
         return None
@@ -165,9 +167,9 @@ def input_text(name: str, table: TableInput[Any], moment: Moment, tokens: CountT
     return "".join(f"{line}\n" for line in ([heading, *shown] if heading else shown))
 
 
-def _guarded(name: str, call: Callable[[], Result]) -> Result:
+def _guarded(name: str, call: Callable[[], Result], wall_limit_ms: float = WALL_LIMIT_MS) -> Result:
     try:
-        return guarded(f"input {name}", call)
+        return guarded(f"input {name}", call, wall_limit_ms)
     except HookError as error:
         raise InputFailedError(str(error)) from error
 

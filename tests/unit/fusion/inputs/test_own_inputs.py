@@ -122,6 +122,7 @@ BROKEN_LINES = [
     "def said(self, told): return [told]",
     "def said(self, told): return ['x'] * 601",
     "def said(self, told):\n    while True: pass",
+    "def said(self, told):\n    __import__('time').sleep(0.3)\n    return []",
     "def ref(self, symbol): return 1 / 0",
     "def ref(self, symbol): return 'the last'",
 ]
@@ -166,6 +167,14 @@ async def test_a_record_that_an_input_cannot_take_in_is_refused_and_the_next_one
         await desk.concluded(2)
     assert "\nbetter\n" in asked(desk)
     assert metrics.TABLE_RECORDS.labels(NAME, "invalid")._value.get() == refused + 1
+
+
+def test_what_was_taken_in_while_the_process_stood_still_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(tmp_path, monkeypatch, "def fold(self, message, record):\n    __import__('time').sleep(0.3)\n    super().fold(message, record)")
+    tables, taken = Tables(build.settings(strategy=showing(NAME))), []
+    tables.on_folded = lambda message, record: taken.append((message, record))
+    assert tables.take(told("any")) is None
+    assert len(taken) == 1
 
 
 @pytest.mark.parametrize(
