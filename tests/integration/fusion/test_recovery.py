@@ -170,3 +170,25 @@ async def test_both_topics_of_a_symbol_are_read_by_one_worker(site: Site) -> Non
         assert signal.as_of.vision is not None
         assert signal.as_of.vision.partition == signal.as_of.market.partition
     assert site.first[TopicPartition("demo.vision-features", 0)] > 0
+
+
+async def test_a_worker_keeps_the_books_of_the_partitions_that_it_has_before_and_after_another_leaves(site: Site) -> None:
+    stays, leaves = (site.worker(f"worker-{number}").start() for number in range(2))
+    for worker in (stays, leaves):
+        await worker.ready()
+    made = await site.feed()
+    await site.logs.until(lambda: len(site.logs.ended) == len(made), "outcomes", told=site.tails)
+    before = len(site.logs.audits)
+    # Retention takes away what was folded: a book that is built anew has too few bars to be asked about.
+    admin = await site.bus.admin()
+    await admin.truncate([topic_name(topic, RunMode.DEMO) for topic in (Topic.MARKET_FEATURES, Topic.VISION_FEATURES)])
+    await admin.close()
+    leaves.terminate()
+    assert await leaves.ended() == 0
+    made = await site.feed()
+    await site.logs.until(lambda: len(site.logs.audits) == before + len(made), "outcomes of all partitions", told=site.tails)
+    after = site.logs.audits[before:]
+    kept = {audit.trigger.partition for audit in after if audit.outcome is Outcome.PUBLISHED}
+    rebuilt = {audit.trigger.partition for audit in after if audit.reason == "min_bars"}
+    assert len(kept) == len(rebuilt) == PARTITIONS // 2
+    assert kept | rebuilt == set(range(PARTITIONS))
