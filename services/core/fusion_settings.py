@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from schemas import Interval, interval_ms
 from services.strategy.folder import read, shipped
 from services.strategy.model import Strategy
-from services.strategy.section import NotNegative, Positive
+from services.strategy.section import NotNegative, Positive, WindowBars
 from services.strategy.values import Answers, Deadlines, Guard, Levels, Notes, Permits, Triggers
 
 
@@ -49,10 +49,10 @@ class FusionSettings(Triggers, Answers, Levels, Deadlines, Permits, Guard, Notes
     intervals: Annotated[list[Interval], Field(min_length=1, max_length=6)] = Field(
         ["1m", "15m", "1h"], description="Intervals in the prompt, fastest first; records of others are `filtered`."
     )
-    window_bars: Positive = Field(256, description="W: closed bars of the fastest interval in a prompt at the start of an epoch.")
+    window_bars: WindowBars = Field(256, description="W: closed bars of the fastest interval in a prompt at the start of an epoch.")
     epoch_slots: Positive = Field(64, description="K: slots of the fastest interval from one epoch to the next.")
-    slow_window_bars: Positive = Field(64, description="Closed bars of each slower interval in a prompt.")
-    slow_windows: dict[Interval, Positive] = Field(
+    slow_window_bars: WindowBars = Field(64, description="Closed bars of each slower interval in a prompt.")
+    slow_windows: dict[Interval, WindowBars] = Field(
         {}, description="Closed bars of single slower intervals in a prompt, where they differ from `slow_window_bars`."
     )
     max_symbols: Positive = Field(2_000, description="Symbols beyond this many are dead-lettered (`too_many_symbols`).")

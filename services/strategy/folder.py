@@ -112,6 +112,8 @@ def _sentences(error: ValidationError, toml_file: Path, text_file: Path) -> list
                 f"{file}: {where} = {item['input']!r}: no such column{f', did you mean {near[0]!r}?' if near else ';'} expected one of "
                 f"{', '.join(map(repr, _COLUMNS))}, or a feature of your own as a table with feature, label and unit"
             )
+        elif item["type"] == "string_type" and isinstance(item["input"], int | float):
+            sentence = f'{file}: {where} = {item["input"]!r} is a number; write it in quotes: {where} = "{item["input"]}"'
         elif where == "instructions" or not where or isinstance(item["input"], dict):
             sentence = f"{file}: {f'{where}: ' if where and where != 'instructions' else ''}{message}"
         else:

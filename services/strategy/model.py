@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas import Interval, interval_ms
 from schemas.market import MAX_FEATURES
 from services.strategy.catalogue import BOOK_FACTS, FEATURE_UNITS, BarColumn, Unit
-from services.strategy.section import Positive, Section
+from services.strategy.section import Positive, Section, WindowBars
 from services.strategy.values import Answers, Deadlines, Guard, Levels, Notes, Permits, Triggers
 
 MAX_INSTRUCTIONS: Final = 20_000
@@ -75,7 +75,7 @@ class Strategy(Section):
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     version: Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[A-Za-z0-9._-]+$")]
-    intervals: Annotated[dict[Interval, Positive], Field(min_length=1, max_length=6)]
+    intervals: Annotated[dict[Interval, WindowBars], Field(min_length=1, max_length=6)]
     """The intervals that a prompt shows, fastest first, and how many closed bars of each; of the first at the start of an epoch."""
     epoch_slots: Positive = 64
     """Slots of the fastest interval from one epoch to the next."""

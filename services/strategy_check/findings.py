@@ -90,6 +90,8 @@ def _errors(settings: Settings, first: PromptPreview, second: PromptPreview) -> 
             f"the answer gives prices in tenths of one atr from the last close, and [[facts]] shows no {' and no '.join(absent)}; add "
             'them, or set mode = "flash" in [answers]'
         )
+    if not _is_asked(settings):
+        yield "no rule of [triggers] and no hook makes a trigger, so the model is never asked; set trigger_on_closed_bar = true"
     if (first.prefix, first.tail) != (second.prefix, second.tail):
         differing = sorted(name for name in first.facts if first.facts[name] != second.facts.get(name))
         facts = f", in the facts {', '.join(differing)}" if differing else ""
@@ -97,6 +99,12 @@ def _errors(settings: Settings, first: PromptPreview, second: PromptPreview) -> 
             f"the same bars gave two different prompts{facts}: {FEATURES} and hooks must not read the clock or files, draw random numbers "
             "or keep state"
         )
+
+
+def _is_asked(settings: Settings) -> bool:
+    fusion = settings.fusion
+    by_rule = fusion.trigger_on_closed_bar or fusion.trigger_on_vision or fusion.deep_every_bars
+    return bool(by_rule or fusion.trigger_on_move_atr or fusion.deep_on_move_atr or fusion.strategy.hooks.triggers)
 
 
 def _too_long(cost: Cost) -> Iterator[str]:
@@ -114,6 +122,12 @@ def _notes(settings: Settings, prompt: PromptPreview, own: FeatureFunction | Non
         yield f"hooks.facts returns {', '.join(unnamed)}, which no [[facts]] names: prompts do not show it"
     if strategy.hooks.triggers and settings.fusion.trigger_on_closed_bar:
         yield "hooks.triggers are not asked, as every closed bar triggers: set trigger_on_closed_bar = false in [triggers]"
+    built = {interval for higher in settings.market.aggregate.values() for interval in higher}
+    if not_built := [interval for interval in list(strategy.intervals)[1:] if interval not in built]:
+        first = next(iter(strategy.intervals))
+        wanted = ", ".join(f'"{interval}"' for interval in not_built)
+        setting = f"market.aggregate = {{ {first} = [{wanted}] }}"
+        yield f"{', '.join(not_built)}: market.aggregate of these settings does not build it; set {setting}, or publish its candles"
     foreign = [name for name in strategy.shown_features if name not in FEATURE_UNITS and name not in made]
     computed = [name for name in prompt.view.features if name not in FEATURE_UNITS]
     for name in (one for one in foreign if one not in prompt.facts):

@@ -41,7 +41,7 @@ def sample_book(settings: Settings, interval: str, own: FeatureFunction | None, 
     for name, bars in book.bars.items():
         span_ms = interval_ms(name)
         last = end_ms // span_ms
-        candles += [_candle(settings, name, length_ms, slot) for slot in range(last - bars.keep - WARM_UP_BARS, last + 1)]
+        candles += [_candle(settings, name, length_ms, slot) for slot in range(max(0, last - bars.keep - WARM_UP_BARS), last + 1)]
     for offset, candle in enumerate(sorted(candles, key=lambda one: (one.ts_close_ms, interval_ms(one.interval)))):
         if candle.ts_open_ms >= end_ms or (not candle.closed and candle.interval == interval):
             continue

@@ -117,6 +117,23 @@ def test_a_fact_that_nothing_makes_is_noted_with_the_name_that_may_be_meant(fold
     assert "note: features.py computes mom_12, which neither [[facts]] nor columns name" in said
 
 
+def test_triggers_that_never_ask_are_an_error_and_an_interval_that_nothing_builds_is_noted(folder: Path) -> None:
+    file = folder / TOML
+    text = file.read_text().replace("trigger_on_closed_bar = true", "trigger_on_closed_bar = false").replace("1h = 64", "4h = 64")
+    file.write_text(text)
+    status, said = run("check", str(folder))
+    assert status == 1
+    assert "error: no rule of [triggers] and no hook makes a trigger" in said
+    assert 'note: 4h: market.aggregate of these settings does not build it; set market.aggregate = { 1m = ["4h"] }' in said
+
+
+def test_the_longest_windows_that_are_allowed_are_checked_too(folder: Path) -> None:
+    file = folder / TOML
+    file.write_text(file.read_text().replace("1h = 64", "1w = 10000"))
+    status, said = run("check", str(folder))
+    assert (status, "tokens, more than the context of" in said) == (1, True), said
+
+
 def test_one_other_word_is_the_whole_difference_of_two_strategies(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "reworded"
     shutil.copytree(folder, other)
