@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -214,14 +214,17 @@ class Prewarmer:
         return book
 
     async def _send_current(self, key: Key, book: Book) -> None:
+        """Send the current prefix in slices, until a decision has computed it all."""
         symbol, interval = key
-        if self.prefixes.holds(book, interval):
-            return  # a decision came first
+
+        def held() -> bool:
+            return self.prefixes.holds(book, interval)
+
         blocks, fixed = self._prompts.current(book, interval)
         for end in range(fixed + _COLD_PAGES, len(blocks), _COLD_PAGES):
-            await self._send_whole(symbol, await self._prompts.ids_of(blocks[:end]))
+            await self._send_whole(symbol, await self._prompts.ids_of(blocks[:end]), held)
         epoch = current_epoch(book, interval)
-        await self._send_whole(symbol, await self._prompts.current_ids(book, interval))
+        await self._send_whole(symbol, await self._prompts.current_ids(book, interval), held)
         self.prefixes.add(symbol, interval, *epoch)
 
     async def _send_opening(self, key: Key, book: Book, open_ms: int) -> None:
@@ -258,10 +261,10 @@ class Prewarmer:
         if not left and sent < goal:
             self._queue.setdefault(key)
 
-    async def _send_whole(self, symbol: str, ids: TokenIds) -> None:
-        """Send `ids`, as often as decisions end the call."""
+    async def _send_whole(self, symbol: str, ids: TokenIds, held: Callable[[], bool] = lambda: False) -> None:
+        """Send `ids`, as often as decisions end the call, unless the engine has them: `held`."""
         await self._traffic.quiet()
-        while not await self._send(symbol, ids):
+        while not held() and not await self._send(symbol, ids):
             await self._traffic.quiet()
 
     async def _send(self, symbol: str, ids: TokenIds) -> bool:

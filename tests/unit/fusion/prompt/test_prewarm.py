@@ -208,3 +208,21 @@ async def test_after_a_takeover_prefixes_are_sent_in_the_order_in_which_the_next
         await prewarmer.idle()
     # Against the third one's last record the others are overdue: their order stays.
     assert engine.sent == [SYMBOLS[2], SYMBOLS[1], SYMBOLS[3], SYMBOLS[0]]
+
+
+async def test_a_prefix_that_a_decision_computes_while_it_is_being_sent_is_not_sent_any_further() -> None:
+    engine, traffic = Slow(), EngineTraffic()
+    prewarmer = prewarmer_of(engine, traffic)
+    book = prewarmer._books.get(SYMBOLS[0])
+    assert book is not None
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS[:1])
+        async with asyncio.timeout(10):
+            await engine.begun.wait()
+            traffic.decision_begins()
+            await engine.ended.wait()
+            prewarmer.prefixes.add(SYMBOLS[0], "1m", *current_epoch(book, "1m"))
+            engine.may_end.set()
+            traffic.decision_ends()
+            await prewarmer.idle()
+    assert (engine.calls, engine.warmed) == (1, [])
