@@ -104,7 +104,13 @@ class Book:
         bars = self.bars[bar.interval]
         fold = bars.place(bar)
         if fold is FOLDED:
-            self._close(bars, bar)
+            open_ms, last_ms = bar.ts_open_ms, bars.last_close_ms
+            gap = self.calendar.slots_between(bar.interval, last_ms, open_ms) if last_ms and open_ms != last_ms else 0
+            if self.ahead:
+                self.reach(open_ms)
+            self.epochs.enter(bar)
+            self._closed += 1
+            bars.append(bar, gap, self._closed)
         elif fold is REVISED:
             bars.revise(bar)
             self.epochs.start_anew()
@@ -170,21 +176,6 @@ class Book:
         if largest and atr > _ATR_SLACK * largest and (not bars.ts_open or bars.ts_open[-1] >= accepted_ms):
             return f"atr is {atr:g}, above the largest range of the bars that it averages, {largest:g}"
         return None
-
-    def _close(self, bars: Bars, bar: MarketFeatures) -> None:
-        last = bars.last_close_ms
-        gap = self._missing(bar, last) if last else 0
-        if self.ahead:
-            self.reach(bar.ts_open_ms)
-        self.epochs.enter(bar)
-        self._closed += 1
-        bars.append(bar, gap, self._closed)
-
-    def _missing(self, bar: MarketFeatures, last_ms: int) -> int:
-        """Return how many scheduled bars close after the last one did and before `bar` opens."""
-        if bar.ts_open_ms == last_ms:
-            return 0
-        return self.calendar.slots_between(bar.interval, last_ms, bar.ts_open_ms)
 
     def _restate(self, event: Restatement) -> bool:
         """Restate all intervals for `event` at once, so that no prompt shows two scales; return whether that changed a bar."""

@@ -90,9 +90,9 @@ class Fates(NullSink):
         return None if partition.topic == VISION else self.mark.next_offset
 
     def fold(self, topic: str, records: Iterable[Record], sink: object, *, may_wait: bool) -> Iterator[tuple[Record, Taken | Refused]]:
-        assert topic == MARKET
         assert sink is self
         for record in records:
+            assert record.topic == topic
             match cast("Fate", (record.value or b"").decode()):
                 case "breaks":
                     raise ZeroDivisionError
@@ -149,3 +149,16 @@ def test_a_batch_that_goes_back_in_its_partition_is_an_error() -> None:
     with pytest.raises(ValueError, match="offset 5 came after 5"):
         asyncio.run(site.batches.fold([Record(MARKET, 0, 5, 0, b"k", b"folded")], site))
     assert site.folded == [5]
+
+
+@given(places=st.lists(st.tuples(st.sampled_from([MARKET, VISION]), st.integers(0, 1)), max_size=30))
+def test_each_partition_in_a_mixed_batch_moves_its_own_watermark(places: list[tuple[str, int]]) -> None:
+    site = Fates()
+    site.partitions.add(1)
+    marks = {TopicPartition(topic, number): PartitionWatermark(TopicPartition(topic, number), 0) for topic, number in set(places)}
+    for mark in marks.values():
+        site.partitions.watermarks.assign(mark)
+    records = [Record(*place, places[:at].count(place), 0, b"k", b"folded") for at, place in enumerate(places)]
+    asyncio.run(site.batches.fold(records, site))
+    assert {partition: mark.next_offset for partition, mark in marks.items()} == {tp: places.count(tp) for tp in marks}
+    assert site.accounts.records["folded"] == len(places)
