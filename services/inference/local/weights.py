@@ -133,7 +133,8 @@ def adapted(weights: Weights, adapter: Path, say: Say) -> Weights:
         with _alone(weights.gguf.parent):
             if not target.is_file():
                 original = weights.gguf.with_name(Path(read_lock().member).name)
-                say(f"adding the adapter {adapter} to {original.name}, once (some 10 s)")
+                named = "shipped adapter" if adapter == shipped_adapter() else f"adapter {adapter}"
+                say(f"adding the {named} to {original.name}, once (some 10 s)")
                 partial = target.with_suffix(".partial")
                 try:
                     _requantize(original, partial, loras)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,14 @@ def test_checksums_of_other_folders_judge_nothing(tmp_path: Path) -> None:
     assert lora_of(folder)
 
 
-def test_the_shipped_adapter_is_whole() -> None:
-    assert damaged_file(shipped_adapter()) is None
+def test_the_shipped_adapter_is_whole_and_a_damaged_copy_of_its_folder_is_refused(tmp_path: Path) -> None:
     assert len(lora_of(shipped_adapter())) == 30 * 7
+    copy = shutil.copytree(shipped_adapter(), tmp_path / "copy")
+    content = bytearray((copy / "adapter_model.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "adapter_model.safetensors").write_bytes(content)
+    with pytest.raises(AdapterError, match="differs from its checksum"):
+        lora_of(copy)
 
 
 def test_adapted_weights_are_kept_by_all_that_the_adapter_holds(tmp_path: Path) -> None:
