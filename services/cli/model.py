@@ -208,11 +208,13 @@ def evaluate(
 ) -> None:
     """Ask an engine the test prompts, and judge its answers: validity, accuracy, calibration and net returns.
 
-    Beside the model stand the majority's action and the rule of the setups alone. Intervals are 95 %, from a block bootstrap.
+    Beside the model stand the majority's action and the rule of the setups alone. Intervals are 95 %, from a block bootstrap. With --out
+    the same command continues an interrupted run: answers are kept in FILE.part as they come.
     """
     import orjson  # noqa: PLC0415
 
     from services.inference.engine import EngineError  # noqa: PLC0415
+    from services.training.answers_so_far import part_of  # noqa: PLC0415
     from services.training.command_inputs import check_tokenizer, read_inputs, spread  # noqa: PLC0415
     from services.training.evaluation import ask_engine, judge, row_of  # noqa: PLC0415
 
@@ -223,7 +225,11 @@ def evaluate(
         inputs = read_inputs(examples_file, to_train=False)
         if settings.tokenizer_file is not None:
             check_tokenizer(inputs, settings.tokenizer_file)
-        asked = asyncio.run(ask_engine(settings, spread(inputs.test, count), at_once=at_once, grammar=grammar, progress=say))
+        asking = ask_engine(settings, spread(inputs.test, count), results=out, at_once=at_once, grammar=grammar, progress=say)
+        asked = asyncio.run(asking)
+    except KeyboardInterrupt:
+        typer.echo("stopped" if out is None else "stopped; the same command continues", err=True)
+        raise typer.Exit(130) from None
     except EngineError as error:
         _fail(f"the engine at {url} cannot be asked: {error.detail}; start it, or name another --url")
     except (OSError, ValueError) as error:
@@ -233,6 +239,7 @@ def evaluate(
         typer.echo(f"{name}: {value}")
     if out is not None:
         out.write_bytes(orjson.dumps({"figures": figures, "answers": [row_of(one) for one in asked]}, option=orjson.OPT_INDENT_2))
+        part_of(out).unlink()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from services.fusion.service import load_tokenizer
 from services.inference.connect import connect
 from services.inference.engine import Engine, EngineError, EngineRequest, Sampling, Usage
 from services.scoring.report.statistics import bootstrap_mean, wilson
+from services.training.answers_so_far import AnswersSoFar, Reply
 from services.training.examples import Example
 from services.training.setups import sentence, setup_of
 from services.training.teacher import Facts
@@ -53,14 +55,26 @@ class Asked:
 
 
 async def ask_engine(
-    settings: EngineSettings, examples: Sequence[Example], *, at_once: int, grammar: bool, progress: Callable[[str], None]
+    settings: EngineSettings,
+    examples: Sequence[Example],
+    *,
+    results: Path | None,
+    at_once: int,
+    grammar: bool,
+    progress: Callable[[str], None],
 ) -> list[Asked]:
-    """Ask the engine of `settings`, as `ask_all` does; raise EngineError where it cannot be reached, as no answer is no verdict."""
-    clock = SystemClock()
+    """Ask the engine of `settings`, as `ask_all` does, but for what an interrupted evaluation into `results` has asked already.
+
+    Raises EngineError where it cannot be reached, as no answer is no verdict; ValueError where `results` were begun with another question.
+    """
+    clock, tokenizer = SystemClock(), load_tokenizer(settings)
     engine = connect(settings, clock)
     try:
-        await engine.info()
-        return await ask_all(engine, examples, load_tokenizer(settings), clock, at_once=at_once, grammar=grammar, progress=progress)
+        asked = {"model": (await engine.info()).model, "tokenizer": tokenizer.fingerprint, "grammar": grammar}
+        with AnswersSoFar(results, asked) as so_far:
+            if so_far:
+                progress(f"{len(so_far)} answers are there already")
+            return await ask_all(engine, examples, tokenizer, clock, so_far, at_once=at_once, grammar=grammar, progress=progress)
     finally:
         await engine.close()
 
@@ -70,6 +84,7 @@ async def ask_all(
     examples: Sequence[Example],
     tokenizer: Tokenizer,
     clock: Clock,
+    so_far: AnswersSoFar,
     *,
     at_once: int,
     grammar: bool = True,
@@ -81,19 +96,31 @@ async def ask_all(
 
     async def one(example: Example) -> Asked:
         nonlocal done
-        async with permits:
-            asked = await _ask(engine, example, tokenizer, clock, grammar=grammar)
+        facts = Facts.of(tokenizer.decode(example.prompt_ids)).texts
+        reply = so_far.get(example)
+        if reply is None:
+            try:
+                async with permits:
+                    reply = await _ask(engine, example, tokenizer, clock, grammar=grammar)
+            except EngineError as error:
+                return Asked(example, "", None, str(error), None, facts)
+            so_far.add(example, reply)
         done += 1
         if done % 50 == 0:
             progress(f"{done} of {len(examples)} answers")
-        return asked
+        try:
+            reader = AnswerReader(thinking=False)
+            reader.feed(reply.text)
+            return Asked(example, reply.text, reader.finish(reply.finish_reason), None, reply.usage, facts)
+        except AnswerError as error:
+            return Asked(example, reply.text, None, str(error), reply.usage, facts)
 
     return list(await asyncio.gather(*(one(example) for example in examples)))
 
 
-async def _ask(engine: Engine, example: Example, tokenizer: Tokenizer, clock: Clock, *, grammar: bool) -> Asked:
+async def _ask(engine: Engine, example: Example, tokenizer: Tokenizer, clock: Clock, *, grammar: bool) -> Reply:
+    """Return what the engine says; raise EngineError."""
     prompt = example.prompt_ids
-    facts = Facts.of(tokenizer.decode(prompt)).texts
     sampling = Sampling(_ANSWER_TOKENS + RATIONALE_TOKENS, regex=answer_regex(rationale=True) if grammar else None)
     request = EngineRequest(
         rid=uuid.uuid4().hex,
@@ -105,17 +132,12 @@ async def _ask(engine: Engine, example: Example, tokenizer: Tokenizer, clock: Cl
         text=lambda: ("", tokenizer.decode(prompt)),
         view={},
     )
-    reader, usage, text = AnswerReader(thinking=False), None, ""
-    try:
-        async with aclosing(engine.stream(request)) as chunks:
-            async for chunk in chunks:
-                text += chunk.text
-                reader.feed(chunk.text)
-                usage = chunk.usage or usage
-        answer = reader.finish(None if usage is None else usage.finish_reason)
-    except (AnswerError, EngineError) as error:
-        return Asked(example, text, None, str(error), usage, facts)
-    return Asked(example, text, answer, None, usage, facts)
+    usage, text = None, ""
+    async with aclosing(engine.stream(request)) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            usage = chunk.usage or usage
+    return Reply(text, usage)
 
 
 def judge(asked: Sequence[Asked]) -> dict[str, Any]:
