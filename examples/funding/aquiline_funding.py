@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from schemas import Message, Symbol
+from schemas import Message, RunMode, Symbol
 from services.fusion.inputs.moment import Moment
 from services.fusion.inputs.table_input import CountTokens, LatestBySymbol
 
@@ -26,6 +26,14 @@ class Funding(LatestBySymbol[FundingRate]):
 
     message = FundingRate
     heading: ClassVar[str | None] = ""  # its lines hold numbers alone
+
+    @classmethod
+    def samples(cls, moment: Moment) -> Sequence[FundingRate]:
+        """Return a rate for `aquiline strategy show` and `check`."""
+        symbol, at_ms = moment.instrument.symbol, moment.last_close_ms
+        return [
+            FundingRate(schema_version=1, run_mode=RunMode.DEMO, symbol=symbol, rate=0.0001, next_ms=at_ms + 4 * 3_600_000, ts_ms=at_ms)
+        ]
 
     def lines(self, moment: Moment, tokens: CountTokens) -> Sequence[str]:
         """Return the line of a funding that is still to come."""

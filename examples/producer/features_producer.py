@@ -1,7 +1,7 @@
 """Publishes market features of your own: reads closed candles, and publishes each bar with numbers computed from it and those before.
 
-It needs aiokafka and nothing of Aquiline; the messages are those of docs/messages.md. A strategy's `[[facts]]` and `columns` show
-what it publishes, by name.
+It needs aiokafka, `kafka_security.py` beside it, and nothing of Aquiline; the messages are those of docs/messages.md. A strategy's
+`[[facts]]` and `columns` show what it publishes, by name.
 
     python features_producer.py 127.0.0.1:9092 candles market-features
 """
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from kafka_security import security
 
 GROUP: Final = "features-producer"
 """Its commits say how far candles have been published."""
@@ -68,13 +69,14 @@ async def run(bootstrap: str, candles: str, market_features: str) -> None:
 
     Both topics need the same number of partitions: the key, the symbol, then puts a symbol's records on the same one.
     """
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, **security())
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         group_id=GROUP,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
+        **security(),
     )
     await producer.start()
     try:

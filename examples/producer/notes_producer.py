@@ -1,4 +1,6 @@
-"""Publishes notes: a JSON object a line on standard input becomes a record. It needs aiokafka and nothing of Aquiline.
+"""Publishes notes: a JSON object a line on standard input becomes a record.
+
+It needs aiokafka, `kafka_security.py` beside it, and nothing of Aquiline.
 
     echo '{"symbol": "*", "source": "calendar", "importance": 5, "text": "FOMC at 14:00"}' | python notes_producer.py 127.0.0.1:9092 notes
 
@@ -14,6 +16,7 @@ import time
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
+from kafka_security import security
 
 MAX_CHARACTERS: Final = 500
 """Longer texts are cut: workers refuse them."""
@@ -28,7 +31,7 @@ def record(line: str, now_ms: int, run_mode: str = "live") -> tuple[bytes, bytes
 
 async def run(bootstrap: str, topic: str, run_mode: str = "live") -> None:
     """Publish until standard input ends."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True) as producer:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, **security()) as producer:
         while line := await asyncio.to_thread(sys.stdin.readline):
             try:
                 key, value = record(line, time.time_ns() // 1_000_000, run_mode)

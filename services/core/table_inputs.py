@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, cast
 from schemas import SPECS, Message, Topic, TopicSpec
 from services.core.errors import ServiceError
 from services.strategy.folder import StrategyError
+from services.strategy.rivals import twice
 
 GROUP: Final = "aquiline.inputs"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -33,6 +34,11 @@ class InputClass(Protocol):
     message: type[Message]
     compacted: bool
 
+    @classmethod
+    def samples(cls, moment: Any, /) -> Any:
+        """Return made-up messages."""
+        ...
+
     def __call__(self, settings: Any, /) -> Any:
         """Return the input, empty."""
         ...
@@ -46,6 +52,8 @@ def input_names() -> frozenset[str]:
 @cache
 def input_classes() -> dict[str, InputClass]:
     """Return every installed input by its name; raise InputError when one cannot be imported or is not as it must be."""
+    for name, rivals in twice(GROUP).items():
+        raise InputError(f"the input {name} is registered by {rivals}; uninstall all but one, or give them other names")
     return {name: _checked(name, entry) for name, entry in sorted(_entries().items())}
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from services.strategy.catalogue import BOOK_FACTS, FEATURE_UNITS
 from services.strategy.folder import StrategyError
 from services.strategy.model import HookNames, Strategy
+from services.strategy.rivals import twice
 from services.strategy.user_code import UserCodeError, run_user_code
 
 GROUPS: Final = {"facts": "aquiline.facts", "triggers": "aquiline.triggers", "guards": "aquiline.guards"}
@@ -176,6 +177,8 @@ def _loaded(kind: str, name: str) -> Any:
             f'hooks.{kind} names {name!r}, which no installed package registers under "{GROUPS[kind]}" (registered: {offered}); install '
             "the package that has it"
         )
+    if rivals := twice(GROUPS[kind]).get(name):
+        raise StrategyError(f"hooks.{kind}: {name!r} is registered by {rivals}; uninstall all but one, or give them other names")
     try:
         hook = entry.load()
     except (Exception, SystemExit) as error:

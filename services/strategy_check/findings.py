@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from services.core.settings import Settings
+from services.core.table_inputs import input_classes
 from services.core.tokenizer import Tokenizer
 from services.fusion.prompt.version import version_of
 from services.inference.simulator.timing import Calibration
@@ -16,8 +17,9 @@ from services.market.own_features import FeatureFunction
 from services.strategy.catalogue import BOOK_FACTS, FEATURE_UNITS
 from services.strategy.folder import FEATURES
 from services.strategy.hooks import Hooks
+from services.strategy.model import DEFAULT_INPUTS
 from services.strategy_check.prompt_preview import PromptPreview, features_of, preview
-from services.strategy_check.purity import hook_errors
+from services.strategy_check.purity import hook_errors, input_errors
 
 KV_BYTES_A_TOKEN: Final = 33 * 1024
 """MiniCPM4.1-8B in bf16: 32 layers of 2 KV heads of 128, keys and values, and 1 KiB for the EAGLE3 draft."""
@@ -58,7 +60,8 @@ async def check(settings: Settings, tokenizer: Tokenizer, folder: Path | None) -
     again = await preview(settings, tokenizer, own, end_of_epoch=True)
     cost = cost_of(longest, Calibration.from_file(CALIBRATION))
     hooks = Hooks.of(settings.fusion.strategy)
-    errors = (*_errors(settings, longest, again), *hook_errors(hooks, longest.view), *_too_long(cost))
+    impure = (*hook_errors(hooks, longest.view), *input_errors(settings, longest.moment))
+    errors = (*_errors(settings, longest, again), *impure, *_too_long(cost))
     return Findings(version_of(settings.fusion.strategy), errors, tuple(_notes(settings, longest, own)), cost)
 
 
@@ -96,8 +99,8 @@ def _errors(settings: Settings, first: PromptPreview, second: PromptPreview) -> 
         differing = sorted(name for name in first.facts if first.facts[name] != second.facts.get(name))
         facts = f", in the facts {', '.join(differing)}" if differing else ""
         yield (
-            f"the same bars gave two different prompts{facts}: {FEATURES} and hooks must not read the clock or files, draw random numbers "
-            "or keep state"
+            f"the same bars gave two different prompts{facts}: {FEATURES}, hooks and inputs must not read the clock or files, draw random "
+            "numbers or keep state"
         )
 
 
@@ -117,6 +120,9 @@ def _too_long(cost: Cost) -> Iterator[str]:
 
 def _notes(settings: Settings, prompt: PromptPreview, own: FeatureFunction | None) -> Iterator[str]:
     strategy = settings.fusion.strategy
+    for name in strategy.inputs:
+        if name not in DEFAULT_INPUTS and not input_classes()[name].samples(prompt.moment):
+            yield f"the input {name} has no samples, so its lines are neither checked nor shown here; define samples in its class"
     made = Hooks.of(strategy).facts(prompt.view)
     if unnamed := sorted(made.keys() - strategy.fact_of.keys()):
         yield f"hooks.facts returns {', '.join(unnamed)}, which no [[facts]] names: prompts do not show it"

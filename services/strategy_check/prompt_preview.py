@@ -10,6 +10,8 @@ from schemas import interval_ms
 from services.core.clock import SystemClock
 from services.core.settings import Settings
 from services.core.tokenizer import Tokenizer
+from services.fusion.inputs.moment import Moment
+from services.fusion.inputs.tables import Tables
 from services.fusion.prompt.builder import PromptBuilder
 from services.fusion.prompt.layout import visible
 from services.fusion.prompt.store import PrefixStore
@@ -37,6 +39,8 @@ class PromptPreview:
     facts: Mapping[str, float]
     view: BookView
     """What hooks see of the bar."""
+    moment: Moment
+    """What inputs see of it."""
 
 
 def features_of(folder: Path | None) -> FeatureFunction | None:
@@ -51,8 +55,8 @@ def features_of(folder: Path | None) -> FeatureFunction | None:
 async def preview(settings: Settings, tokenizer: Tokenizer, own: FeatureFunction | None, *, end_of_epoch: bool = False) -> PromptPreview:
     """Return the prompt of a decision on the fastest trigger interval, half an epoch or a whole one after its start.
 
-    Raises HookError when a hook of the facts fails, and ValueError when the tokenizer lacks a token of the chat template or, in mode
-    `flash`, of the labels.
+    Inputs say what follows from their samples. Raises HookError when a hook of the facts or an input fails, and ValueError when the
+    tokenizer lacks a token of the chat template or, in mode `flash`, of the labels.
     """
     fusion = settings.fusion
     interval = min(fusion.trigger_interval_set, key=interval_ms)
@@ -60,6 +64,9 @@ async def preview(settings: Settings, tokenizer: Tokenizer, own: FeatureFunction
     store = PrefixStore(None, settings.redis, SystemClock(), "preview")
     builder = PromptBuilder(fusion, tokenizer, settings.engine.chat_template, store, settings.redis.local_bytes)
     book = sample_book(settings, interval, own, slots_into_epoch=slots)
+    moment = Moment.of(book, interval)
+    builder.tables = Tables(settings)
+    builder.tables.take_samples(moment)
     plan = builder.plan(book, interval, fusion.mode)
     prompt = await builder.build(plan)
     return PromptPreview(
@@ -72,4 +79,5 @@ async def preview(settings: Settings, tokenizer: Tokenizer, own: FeatureFunction
         tokens=int(prompt.ids.size),
         facts=plan.facts,
         view=view_of(book, interval),
+        moment=moment,
     )

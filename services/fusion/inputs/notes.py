@@ -22,7 +22,12 @@ from services.fusion.state.rejection import Rejection
 
 _KEPT: Final = 256
 """Notes held of each scope, the newest by offset."""
+_KEPT_IN_ALL: Final = 65_536
+"""Notes held of all scopes together, the newest by offset: some 100 MB of the longest texts."""
+_TRIED: Final = 16
+"""Once so many notes do not fit the budget, no further one is tried: counting the tokens of 512 long ones takes more than 50 ms."""
 _SHOWN_REASON: Final = 200
+_Key = tuple[str, str | int]
 
 
 class _Held(NamedTuple):
@@ -34,8 +39,8 @@ class _Held(NamedTuple):
 class _Scope:
     """The notes of one symbol, or of all."""
 
-    notes: OrderedDict[tuple[str, str | int], _Held] = field(default_factory=OrderedDict)
-    blackouts: dict[tuple[str, str | int], Note] = field(default_factory=dict)
+    notes: OrderedDict[_Key, _Held] = field(default_factory=OrderedDict)
+    blackouts: dict[_Key, Note] = field(default_factory=dict)
     last: OffsetRef | None = None
 
 
@@ -51,15 +56,20 @@ class Notes(TableInput[Note]):
         """Start without notes."""
         super().__init__(settings)
         self._scopes: dict[str, _Scope] = {}
+        self._oldest_first: OrderedDict[tuple[str, _Key], None] = OrderedDict()
 
     def fold(self, message: Note, record: Record) -> None:
         """Take a note in; one with the `note_id` of an earlier one of its source replaces it."""
         scope = self._scopes.setdefault(message.symbol, _Scope())
         key = (message.source, record.offset if message.note_id is None else message.note_id)
-        scope.notes.pop(key, None)
         scope.notes[key] = _Held(message, record.offset)
-        while len(scope.notes) > _KEPT:
-            scope.notes.popitem(last=False)
+        scope.notes.move_to_end(key)
+        self._oldest_first[message.symbol, key] = None
+        self._oldest_first.move_to_end((message.symbol, key))
+        if len(scope.notes) > _KEPT:
+            self._drop(message.symbol, next(iter(scope.notes)))
+        if len(self._oldest_first) > _KEPT_IN_ALL:
+            self._drop(*next(iter(self._oldest_first)))
         scope.blackouts.pop(key, None)
         # Those that have ended are dropped here, so that the others are all that is held, however many notes come.
         for ended in [key for key, held in scope.blackouts.items() if _until_ms(held) <= record.timestamp_ms]:
@@ -81,7 +91,9 @@ class Notes(TableInput[Note]):
             return []
         young.sort(key=lambda one: (-one.note.importance, -one.note.ts_ms, -one.offset))
         lines: list[str] = []
-        for note, _ in young:
+        for tried, (note, _) in enumerate(young):
+            if tried - len(lines) == _TRIED:
+                break
             line = note_line(note, moment.when(note.ts_ms))
             if (cost := tokens(f"{line}\n")) <= budget:
                 lines.append(line)
@@ -102,6 +114,10 @@ class Notes(TableInput[Note]):
     def next_rejection_ms(self, symbol: str, now_ms: int) -> int | None:
         """Return when the next blackout begins."""
         return min((from_ms for _, from_ms, _ in self._blackouts(symbol) if from_ms > now_ms), default=None)
+
+    def _drop(self, symbol: str, key: _Key) -> None:
+        del self._scopes[symbol].notes[key]
+        del self._oldest_first[symbol, key]
 
     def _of(self, symbol: str) -> list[_Scope]:
         return [scope for name in (ALL_SYMBOLS, symbol) if (scope := self._scopes.get(name)) is not None]

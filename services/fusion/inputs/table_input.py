@@ -61,6 +61,15 @@ class TableInput(ABC, Generic[M]):
         Each is made one line of visible characters that spell no special token, of at most 640. Texts of others belong into `quoted`.
         """
 
+    @classmethod
+    def samples(cls, moment: Moment) -> Sequence[M]:
+        """Return made-up messages about `moment`, in the order of their records, each with its `ts_ms` as the record's time.
+
+        `aquiline strategy show` prints the lines that follow from them, and `aquiline strategy check` asks for these lines twice.
+        """
+        del moment
+        return ()
+
     def rejection(self, symbol: str, now_ms: int) -> Rejection | None:
         """Return why nothing is decided on `symbol` now, None when the input says nothing against it."""
         del symbol, now_ms

@@ -54,6 +54,7 @@ class Tables:
         }
         self._shown = {name: self._inputs[name] for name in shown}
         """In the order in which the tail shows them."""
+        self._run_mode = settings.run_mode
         self._by_topic = {topic_name(name, settings.run_mode): name for name in self._inputs}
         self._decoders: dict[str, Callable[[Record], Any]] = {
             topic: decoder(self._inputs[name].message, modes, max_bytes) for topic, name in self._by_topic.items()
@@ -118,6 +119,18 @@ class Tables:
             self.on_folded(message, record)
         return None
 
+    def take_samples(self, moment: Moment) -> None:
+        """Fold the samples that each input has of `moment`; raise InputFailedError."""
+        for name, one in self._inputs.items():
+            made: object = _guarded(name, lambda one=one: one.samples(moment))  # type: ignore[misc]
+            if not isinstance(made, Sequence) or not all(isinstance(sample, one.message) for sample in made):
+                raise InputFailedError(f"the input {name} returned {made!r} as samples; expected a list of {one.message.__name__}")
+            for offset, sample in enumerate(made):
+                value = sample.model_copy(update={"run_mode": self._run_mode}).encode()
+                topic = topic_name(name, self._run_mode)
+                if refused := self.take(Record(topic, 0, offset, sample.ts_ms, sample.symbol.encode(), value)):
+                    raise InputFailedError(f"the input {name} refuses its sample {offset}: {refused.detail}")
+
     def as_of(self, symbol: str) -> dict[str, OffsetRef] | None:
         """Return the last record of each shown input that concerns `symbol`, None when there is none; raise InputFailedError."""
         refs = {name: self._ref(name, one, symbol) for name, one in self._shown.items()}
@@ -125,8 +138,11 @@ class Tables:
 
     def text(self, book: Book, interval: str, tokens: CountTokens) -> str:
         """Return what the tail says of the shown inputs, whole lines; raise InputFailedError."""
-        moment = Moment.of(book, interval)
-        return "".join(input_text(name, one, moment, tokens) for name, one in self._shown.items())
+        return "".join(self.texts(Moment.of(book, interval), tokens).values())
+
+    def texts(self, moment: Moment, tokens: CountTokens) -> dict[str, str]:
+        """Return what the tail says of each shown input, by its name; raise InputFailedError."""
+        return {name: input_text(name, one, moment, tokens) for name, one in self._shown.items()}
 
     def rejection(self, symbol: str, now_ms: int) -> Rejection | None:
         """Return why nothing is decided on `symbol` now."""

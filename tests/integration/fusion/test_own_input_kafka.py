@@ -68,7 +68,7 @@ async def test_both_are_in_the_prompts_and_the_as_of_and_every_prompt_verifies(s
     now_ms = SystemClock().now_ms()
     funding, notes = topic_name("funding", RunMode.DEMO), topic_name(Topic.NOTES, RunMode.DEMO)
     rates = [{"symbol": FEW[0], "rate": rate, "next_ms": now_ms + 900 * HOUR_MS} for rate in (0.0001, -0.00025)]
-    produce(site, "funding/funding_producer.py", funding, *rates)
+    produce(site, "producer/funding_producer.py", funding, *rates)
     produce(site, "producer/notes_producer.py", notes, {"symbol": "*", "text": "to all", "importance": 5})
     worker = await site.worker().start().ready()
     made = await site.feed(FEW, BARS)

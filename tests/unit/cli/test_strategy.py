@@ -79,7 +79,10 @@ def test_features_that_change_from_call_to_call_are_an_error(folder: Path) -> No
     (folder / FEATURES).write_text("calls = []\ndef features(bars):\n    calls.append(1)\n    return {'mom_12': len(calls) / 7}\n")
     status, said = run("check", str(folder))
     assert status == 1
-    assert "error: the same bars gave two different prompts, in the facts mom_12: features.py and hooks must not read the clock" in said
+    assert (
+        "error: the same bars gave two different prompts, in the facts mom_12: features.py, hooks and inputs must not read the clock"
+        in said
+    )
 
 
 def test_a_feature_that_nothing_here_computes_is_noted(folder: Path) -> None:

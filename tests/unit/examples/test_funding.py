@@ -130,6 +130,8 @@ def test_its_strategy_passes_the_check_and_without_the_package_the_input_is_name
     ran = _check(installed)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.startswith("funding-")
+    ran = _run("show", installed)
+    assert ": longs pay shorts 0.0100 %.\n" in ran.stdout
     ran = _check(None)
     assert ran.returncode == 2
     assert "inputs names 'funding', which no installed package registers" in ran.stderr
@@ -137,8 +139,12 @@ def test_its_strategy_passes_the_check_and_without_the_package_the_input_is_name
 
 
 def _check(installed: Path | None) -> subprocess.CompletedProcess[str]:
+    return _run("check", installed)
+
+
+def _run(command_name: str, installed: Path | None) -> subprocess.CompletedProcess[str]:
     paths = [str(REPOSITORY), *([] if installed is None else [str(installed)])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AQUILINE_")}
     environment["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-c", "from services.cli.main import main; main()", "strategy", "check", str(EXAMPLE / "strategy")]
+    command = [sys.executable, "-c", "from services.cli.main import main; main()", "strategy", command_name, str(EXAMPLE / "strategy")]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

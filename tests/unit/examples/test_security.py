@@ -1,18 +1,28 @@
-"""The example consumer connects as Aquiline's services do, from the same variables and secret files."""
+"""The example consumer and producers connect as Aquiline's services do, from the same variables and secret files."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import kafka_security
 import pytest
-from signal_inbox import security
+import signal_inbox
 
 from deploy.local import LocalSecurity
 from services.core.bus.kafka_client import Connection
 from services.core.settings import load
 
 BUS = "AQUILINE_BUS__"
+Security = Callable[[Mapping[str, str]], dict[str, Any]]
+
+
+@pytest.fixture(params=[signal_inbox.security, kafka_security.security], ids=["consumer", "producer"])
+def security(request: pytest.FixtureRequest) -> Security:
+    made: Security = request.param
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,7 @@ def variables(local: LocalSecurity, **changes: str | None) -> dict[str, str]:
 @pytest.mark.parametrize("protocol", ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"])
 @pytest.mark.parametrize("mechanism", [None, "PLAIN", "SCRAM-SHA-256"])
 def test_what_it_makes_of_variables_is_what_services_make_of_them(
-    local: LocalSecurity, monkeypatch: pytest.MonkeyPatch, protocol: str, mechanism: str | None
+    local: LocalSecurity, security: Security, monkeypatch: pytest.MonkeyPatch, protocol: str, mechanism: str | None
 ) -> None:
     given = variables(local, SECURITY=protocol, SASL_MECHANISM=mechanism)
     for name, value in given.items():
@@ -53,13 +63,13 @@ def test_what_it_makes_of_variables_is_what_services_make_of_them(
         assert contexts[0].check_hostname
 
 
-def test_a_secret_may_be_a_file(local: LocalSecurity, tmp_path: Path) -> None:
+def test_a_secret_may_be_a_file(local: LocalSecurity, security: Security, tmp_path: Path) -> None:
     (tmp_path / "aquiline_bus__password").write_text("from a file\n")
     made = security(variables(local, PASSWORD=None) | {"AQUILINE_SECRETS_DIR": str(tmp_path)})
     assert made["sasl_plain_password"] == "from a file"
 
 
-def test_without_variables_it_connects_in_plain_text() -> None:
+def test_without_variables_it_connects_in_plain_text(security: Security) -> None:
     assert security({}) == {"security_protocol": "PLAINTEXT"}
 
 
@@ -72,6 +82,8 @@ def test_without_variables_it_connects_in_plain_text() -> None:
         ({"CA_FILE": "/absent.pem"}, r"look at /absent\.pem"),
     ],
 )
-def test_what_cannot_be_used_is_refused_before_anything_connects(local: LocalSecurity, changes: dict[str, str | None], said: str) -> None:
+def test_what_cannot_be_used_is_refused_before_anything_connects(
+    local: LocalSecurity, security: Security, changes: dict[str, str | None], said: str
+) -> None:
     with pytest.raises(ValueError, match=said):
         security(variables(local, **changes))

@@ -140,6 +140,14 @@ def test_a_hook_that_is_not_installed_is_named_with_those_that_are(tmp_path: Pat
         Hooks.of(with_hooks(facts=["twice"]))
 
 
+def test_a_hook_that_two_packages_register_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("one", "two"):
+        (tmp_path / package).mkdir()
+        register(tmp_path / package, monkeypatch, SOURCE, {"twice": "facts"}, package=package)
+    with pytest.raises(StrategyError, match=r"hooks\.facts: 'twice' is registered by one 1\.0 \(.*\) and two 1\.0 \(.*\); uninstall"):
+        Hooks.of(with_hooks(facts=["twice"]))
+
+
 def test_another_version_of_a_hooks_package_is_another_prompt_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = with_hooks(facts=["twice"])
     versions = [prompt_version(own)]

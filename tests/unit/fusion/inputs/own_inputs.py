@@ -40,13 +40,21 @@ class Shown(LatestBySymbol[Told]):
 """An input that shows texts as they come."""
 
 
-def register(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, names: Mapping[str, str], version: str = "1.0") -> None:
-    """Install a package `own-inputs` with this source; `names` are its inputs, each with its class."""
+def register(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    names: Mapping[str, str],
+    version: str = "1.0",
+    *,
+    package: str = "own-inputs",
+) -> None:
+    """Install a package with this source; `names` are its inputs, each with its class."""
     module = f"own_inputs_{folder.name.replace('-', '_')}_{version.replace('.', '_')}"
-    info = folder / f"own_inputs-{version}.dist-info"
+    info = folder / f"{package.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
     (folder / f"{module}.py").write_text(source)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: own-inputs\nVersion: {version}\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
     listed = "".join(f"{name} = {module}:{cls}\n" for name, cls in names.items())
     (info / "entry_points.txt").write_text(f"[{table_inputs.GROUP}]\n{listed}")
     monkeypatch.syspath_prepend(str(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from copy import copy
 from functools import cache
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas import DeadLetterReason
+from services.fusion.inputs import notes as notes_module
 from services.fusion.inputs.notes import Notes
 from services.fusion.inputs.tables import Tables
 from tests.unit.fusion import build
@@ -149,6 +151,35 @@ def test_many_notes_push_out_the_oldest_texts_and_no_blackout() -> None:
     assert tables.rejection(SYMBOL, LAST) is not None
     notes = tables.of(Notes)
     assert sum(len(scope.notes) for scope in notes._scopes.values()) == 256
+
+
+def test_notes_on_many_symbols_are_bounded_in_all_by_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes_module, "_KEPT_IN_ALL", 300)
+    tables = Tables(build.settings())
+    for number in range(1_000):
+        tables.take(
+            table_record(number, note(f"number {number}", symbol=f"S{number % 7}.XNAS", note_id="same" if number % 3 == 0 else None))
+        )
+    scopes = tables.of(Notes)._scopes.values()
+    held = sorted(one.offset for scope in scopes for one in scope.notes.values())
+    assert len(held) == 300
+    last_of_an_id = {number % 7: number for number in range(0, 1_000, 3)}
+    kept = [number for number in range(1_000) if number % 3 or number in last_of_an_id.values()]
+    assert held == kept[-300:]
+
+
+@pytest.mark.parametrize("word", ["guidance {} raised once more by the board of directors; ", "\U0001f680", "\ufdfa"])
+def test_as_many_long_notes_as_are_held_do_not_fail_the_decision(word: str) -> None:
+    of = folder()
+    texts = [(f"{number} " + word.format(number) * 500)[:500] for number in range(512)]
+    take(of, *(note(text, symbol=symbol) for text, symbol in zip(texts, itertools.cycle((SYMBOL, "*")), strict=False)))
+    assert tail(of).count("- 512 more are not shown\n") == 1
+
+
+def test_short_notes_are_shown_after_some_that_do_not_fit() -> None:
+    of = folder()
+    take(of, *(note("\U0001f680" * 400, importance=5) for _ in range(15)), note("short"))
+    assert quoted_texts(of) == ["short"]
 
 
 def test_the_next_blackout_is_known_ahead() -> None:

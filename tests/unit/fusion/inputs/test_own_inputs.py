@@ -229,6 +229,18 @@ def test_an_input_that_cannot_be_used_is_named_with_the_mend(
         Tables(build.settings())
 
 
+def test_an_input_that_two_packages_register_is_refused_with_both(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        for name in (NAME, "notes"):
+            other = package / f"other-{name}"
+            other.mkdir()
+            register(other, patch, SOURCE, {name: "Shown"}, package=f"rival-{name}")
+            with pytest.raises(InputError, match=f"the input {name} is registered by .* and rival-{name} 1.0"):
+                Tables(build.settings())
+            patch.undo()
+            table_inputs.forget()
+
+
 def test_an_input_that_is_not_installed_is_named() -> None:
     with pytest.raises(StrategyError, match="inputs names 'funding_of_ours', which no installed package registers"):
         folder(strategy=showing("funding_of_ours")).prompts.tables = Tables(build.settings(strategy=showing("funding_of_ours")))

@@ -1,4 +1,6 @@
-"""Publishes funding rates: a JSON object a line on standard input becomes a record. It needs aiokafka and nothing of Aquiline.
+"""Publishes funding rates: a JSON object a line on standard input becomes a record.
+
+It needs aiokafka, `kafka_security.py` beside it, and nothing of Aquiline.
 
 echo '{"symbol": "BTC-USDT.BINA", "rate": 0.0001, "next_ms": 1795190400000}' | python funding_producer.py 127.0.0.1:9092 funding
 """
@@ -9,20 +11,22 @@ import asyncio
 import json
 import sys
 import time
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from kafka_security import security
 
 
 def record(line: str, now_ms: int, run_mode: str = "live") -> tuple[bytes, bytes]:
     """Return key and value of a line's record; raise KeyError or ValueError when it is none."""
     given = json.loads(line)
-    rate = {"symbol": str(given["symbol"]), "rate": float(given["rate"]), "next_ms": int(given["next_ms"])}
+    rate: dict[str, Any] = {"symbol": str(given["symbol"]), "rate": float(given["rate"]), "next_ms": int(given["next_ms"])}
     return rate["symbol"].encode(), json.dumps({"schema_version": 1, "run_mode": run_mode, "ts_ms": now_ms, **rate}).encode()
 
 
 async def run(bootstrap: str, topic: str, run_mode: str = "live") -> None:
     """Publish until standard input ends."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True) as producer:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, **security()) as producer:
         while line := await asyncio.to_thread(sys.stdin.readline):
             try:
                 key, value = record(line, time.time_ns() // 1_000_000, run_mode)
