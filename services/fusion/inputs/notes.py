@@ -27,6 +27,7 @@ _KEPT_IN_ALL: Final = 65_536
 _TRIED: Final = 16
 """Once so many notes do not fit the budget, no further one is tried: counting the tokens of 512 long ones takes more than 50 ms."""
 _SHOWN_REASON: Final = 200
+_NEVER_MS: Final = 2**63
 _Key = tuple[str, str | int]
 
 
@@ -41,6 +42,8 @@ class _Scope:
 
     notes: OrderedDict[_Key, _Held] = field(default_factory=OrderedDict)
     blackouts: dict[_Key, Note] = field(default_factory=dict)
+    first_end_ms: int = _NEVER_MS
+    """No blackout ends earlier."""
     last: OffsetRef | None = None
 
 
@@ -70,12 +73,15 @@ class Notes(TableInput[Note]):
             self._drop(message.symbol, next(iter(scope.notes)))
         if len(self._oldest_first) > _KEPT_IN_ALL:
             self._drop(*next(iter(self._oldest_first)))
-        scope.blackouts.pop(key, None)
-        # Those that have ended are dropped here, so that the others are all that is held, however many notes come.
-        for ended in [key for key, held in scope.blackouts.items() if _until_ms(held) <= record.timestamp_ms]:
-            del scope.blackouts[ended]
-        if message.blackout is not None:
+        if message.blackout is None:
+            scope.blackouts.pop(key, None)
+        else:
             scope.blackouts[key] = message
+            scope.first_end_ms = min(scope.first_end_ms, message.blackout.until_ms)
+        if scope.first_end_ms <= record.timestamp_ms:
+            # Those that have ended are dropped here, so that the others are all that is held, however many notes come.
+            held = {key: one for key, one in scope.blackouts.items() if one is message or _until_ms(one) > record.timestamp_ms}
+            scope.blackouts, scope.first_end_ms = held, min(map(_until_ms, held.values()), default=_NEVER_MS)
         scope.last = offset_ref(record, message.ts_ms)
 
     def ref(self, symbol: str) -> OffsetRef | None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas import DeadLetterReason
+from schemas import DeadLetterReason, Note
 from services.fusion.inputs import notes as notes_module
 from services.fusion.inputs.notes import Notes
 from services.fusion.inputs.tables import Tables
@@ -180,6 +180,27 @@ def test_short_notes_are_shown_after_some_that_do_not_fit() -> None:
     of = folder()
     take(of, *(note("\U0001f680" * 400, importance=5) for _ in range(15)), note("short"))
     assert quoted_texts(of) == ["short"]
+
+
+def test_blackouts_are_looked_through_when_one_has_ended_and_not_for_every_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    ends = notes_module._until_ms
+
+    def counted(one: Note) -> int:
+        looked.append(1)
+        return ends(one)
+
+    monkeypatch.setattr(notes_module, "_until_ms", counted)
+    tables = Tables(build.settings())
+    for number in range(400):
+        tables.take(table_record(number, note(note_id=f"n{number}", blackout=(LAST, LAST + HOUR + number))))
+    assert len(looked) < 400
+    tables.take(table_record(400, note(note_id="n7", blackout=(LAST, LAST + 2 * HOUR))))
+    tables.take(table_record(401, note(note_id="last", ts_ms=LAST + HOUR + 398)))
+    [scope] = tables.of(Notes)._scopes.values()
+    assert sorted(key[1] for key in scope.blackouts) == ["n399", "n7"]
+    assert tables.rejection(SYMBOL, LAST + 2 * HOUR - 1) is not None
+    assert tables.rejection(SYMBOL, LAST + 2 * HOUR) is None
 
 
 def test_the_next_blackout_is_known_ahead() -> None:
