@@ -84,7 +84,7 @@ def main() -> int:
         window = window_for(_TOKENS, 4, load_tokenizer(EngineSettings()), symbols(1)[0])
         capacity = await _cold_capacity(5.0 if quick else 15.0)
         say(f"with nothing cached the engine ends {capacity:.1f} calls/s; {capacity * _SHARE:.1f} bars/s are 1x")
-        plan = Plan(count, window, capacity * _SHARE, many_s=10.0 if quick else 20.0, backlog=30_000 if quick else 120_000)
+        plan = Plan(count, window, capacity * _SHARE, many_s=10.0 if quick else 20.0, backlog=30_000 if quick else 100_000)
         rows: list[Row] = []
         failed: list[str] = []
         with tempfile.TemporaryDirectory(prefix="aquiline-peers-") as folder:

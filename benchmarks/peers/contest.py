@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +24,11 @@ from benchmarks.peers.site import PARTITIONS, Feed, Results
 _GRACE_S: Final = 6.0
 """How long signals are waited for once the last bar of a phase has been appended."""
 _READY_S: Final = 120.0
-_BACKLOG_S: Final = 90.0
+_ROUND_S: Final = 5.0
+"""How long one bar on each partition is waited for before the next: a worker that starts answers the first ones late."""
+_BACKLOG_S: Final = 120.0
+_BRIEF_S: Final = 10.0
+"""A shorter time is taken twice, since others' work on the machine weighs in it."""
 _KILLED_AFTER_S: Final = 5.0
 
 
@@ -85,16 +90,17 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 async def ready(stage: Stage) -> None:
-    """Append a bar of the first symbol now and then, until one is answered in time."""
+    """Append a bar on each partition, again and again, until all of a round are answered in time: every process has its partitions."""
     worker, feed, results = stage
-    began = len(results.out)
-    for _ in range(int(_READY_S)):
-        await feed.bar(0)
-        if await results.until(lambda: any(one.age_ms <= VALIDITY_MS for one in results.out[began:]), 1.0):
+    until = time.monotonic() + _READY_S
+    while time.monotonic() < until:
+        wanted = {one.bar for one in await feed.closing()}
+        await results.until(lambda wanted=wanted: wanted <= results.ended, _ROUND_S)
+        if wanted <= {one.bar for one in results.out if one.age_ms <= VALIDITY_MS}:
             await asyncio.sleep(1.0)
             return
         worker.check()
-    raise RuntimeError(f"{worker.name} published nothing within {_READY_S:.0f} s")
+    raise RuntimeError(f"{worker.name} did not answer a bar on each partition in time within {_READY_S:.0f} s")
 
 
 async def _play(stage: Stage, phase: str, order: Sequence[int], *, times: int = 1) -> Row:
@@ -112,13 +118,18 @@ async def _play(stage: Stage, phase: str, order: Sequence[int], *, times: int = 
 async def _backlog(stage: Stage) -> Row:
     """Return the records a second that the worker takes in, from the time that it takes longer with a backlog than without."""
     count = stage.worker.plan.backlog
-    without_s, with_s = await _catch_up(stage, 0), await _catch_up(stage, count)
-    rate = None if without_s is None or with_s is None else round(count / max(0.001, with_s - without_s))
-    return _said(stage.worker, BACKLOG, {"records/s": rate})
+    without_s = min([await _catch_up(stage, 0) for _ in range(3)])
+    with_s = await _catch_up(stage, count)
+    if with_s < _BRIEF_S:
+        with_s = min(with_s, await _catch_up(stage, count))
+    return _said(stage.worker, BACKLOG, {"records/s": round(count / max(0.001, with_s - without_s)) if with_s < inf else None})
 
 
-async def _catch_up(stage: Stage, count: int) -> float | None:
-    """Return the seconds in which a worker that stood still has read `count` forming bars and answered a closed bar of each partition."""
+async def _catch_up(stage: Stage, count: int) -> float:
+    """Return the seconds in which a worker that stood still has read `count` forming bars and answered a closed bar on each partition.
+
+    They are infinite when it took longer than the benchmark waits.
+    """
     worker, feed, results = stage
     records = feed.forming(count)
     with worker.stopped():
@@ -127,7 +138,7 @@ async def _catch_up(stage: Stage, count: int) -> float | None:
         began = time.monotonic()
     answered = await results.until(lambda: wanted <= results.ended, _BACKLOG_S)
     worker.check()
-    return time.monotonic() - began if answered else None
+    return time.monotonic() - began if answered else inf
 
 
 async def _kill(stage: Stage) -> Row:
