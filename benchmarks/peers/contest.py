@@ -97,7 +97,6 @@ async def ready(stage: Stage) -> None:
         wanted = {one.bar for one in await feed.closing()}
         await results.until(lambda wanted=wanted: wanted <= results.ended, _ROUND_S)
         if wanted <= {one.bar for one in results.out if one.age_ms <= VALIDITY_MS}:
-            await asyncio.sleep(1.0)
             return
         worker.check()
     raise RuntimeError(f"{worker.name} did not answer a bar on each partition in time within {_READY_S:.0f} s")
