@@ -23,6 +23,8 @@ class Positions(LatestBySymbol[HeldPosition]):
         super().__init__(settings)
         self.reported = False
         """Whether the topic has ever held a record: before it does, nobody can say that a position is missing."""
+        self._unknown: set[str] = set()
+        """Symbols whose last record could not be used."""
 
     def begin(self, end_offset: int) -> None:
         """Note whether the topic has ever held a record, as compaction may have dropped all of them."""
@@ -34,12 +36,19 @@ class Positions(LatestBySymbol[HeldPosition]):
             self.remove(message.symbol, record)
             return
         self.reported = True
+        self._unknown.discard(message.symbol)
         super().fold(message, record)
 
     def remove(self, symbol: str, record: Record) -> bool:
         """Take in that there is no position in `symbol` any more."""
         self.reported = True
+        self._unknown.discard(symbol)
         return super().remove(symbol, record)
+
+    def refused(self, symbol: str) -> None:
+        """Take in that nobody can say what is held in `symbol`."""
+        self._unknown.add(symbol)
+        super().refused(symbol)
 
     def lines(self, moment: Moment, tokens: CountTokens) -> list[str]:
         """Return the line of the position in the symbol, nothing without one."""
@@ -58,6 +67,6 @@ class Positions(LatestBySymbol[HeldPosition]):
 
     def rejection_of(self, symbol: str, action: Action) -> Rejection | None:
         """Return why an `exit` is not published: positions are reported, and there is none in `symbol`."""
-        if action is not Action.EXIT or not self.reported or symbol in self.latest:
+        if action is not Action.EXIT or not self.reported or symbol in self.latest or symbol in self._unknown:
             return None
         return Rejection("no_position", f"exit, and the topic of positions has none in {symbol}")

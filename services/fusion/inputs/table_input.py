@@ -50,6 +50,10 @@ class TableInput(ABC, Generic[M]):
         del symbol, record
         return False
 
+    def refused(self, symbol: str) -> None:
+        """Take in that a record with the key `symbol` could not be used."""
+        del symbol
+
     @abstractmethod
     def ref(self, symbol: str) -> OffsetRef | None:
         """Return the last record that concerns `symbol`, None when there is none."""
@@ -87,7 +91,10 @@ class TableInput(ABC, Generic[M]):
 
 
 class LatestBySymbol(TableInput[M]):
-    """An input of which the last message of each symbol counts, on a compacted topic. A record without a value says that there is none."""
+    """An input of which the last message of each symbol counts, on a compacted topic. A record without a value says that there is none.
+
+    After a record that cannot be used nothing is known of its symbol: the message before it is out of date, and compaction drops it.
+    """
 
     compacted = True
 
@@ -110,6 +117,11 @@ class LatestBySymbol(TableInput[M]):
         self.latest.pop(symbol, None)
         self._refs.pop(symbol, None)
         return True
+
+    def refused(self, symbol: str) -> None:
+        """Forget what the symbol's last message said."""
+        self.latest.pop(symbol, None)
+        self._refs.pop(symbol, None)
 
     def ref(self, symbol: str) -> OffsetRef | None:
         """Return the record of the last message; None without one, as compaction drops the records that say so."""

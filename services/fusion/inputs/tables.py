@@ -90,6 +90,7 @@ class Tables:
             refused = Refused(DeadLetterReason.INVALID, str(error))
         metrics.TABLE_RECORDS.labels(name, "folded" if refused is None else refused.reason.value).inc()
         if refused is not None:
+            self._note_refusal(name, record)
             _log.warning(
                 "table_record_refused",
                 topic=record.topic,
@@ -99,12 +100,17 @@ class Tables:
             )
         return refused
 
+    def _note_refusal(self, name: str, record: Record) -> None:
+        try:
+            _guarded(name, lambda: self._inputs[name].refused(_key(record)), math.inf)
+        except InputFailedError as error:
+            _count()
+            _log.error("input_failed", name=name, error=str(error))
+
     def _folded(self, name: str, record: Record) -> Refused | None:
         table = self._inputs[name]
-        if record.value is None:
-            key = (record.key or b"").decode(errors="replace")
-            if _guarded(name, lambda: table.remove(key, record), math.inf):
-                return None
+        if record.value is None and _guarded(name, lambda: table.remove(_key(record), record), math.inf):
+            return None
         message = self._decoders[record.topic](record)
         if isinstance(message, Refused):
             return message
@@ -165,6 +171,10 @@ class Tables:
         if ref is not None and not isinstance(ref, OffsetRef):
             raise InputFailedError(f"the input {name} returned {ref!r} as the last record of {symbol}; expected an OffsetRef, or None")
         return ref
+
+
+def _key(record: Record) -> str:
+    return (record.key or b"").decode(errors="replace")
 
 
 def input_text(name: str, table: TableInput[Any], moment: Moment, tokens: CountTokens) -> str:

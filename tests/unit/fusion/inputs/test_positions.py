@@ -57,6 +57,29 @@ def test_a_size_that_was_reported_before_a_split_is_not_shown_on_the_scale_after
     assert line_of(of) == ["Position held: long 200 at 49.75 USD. exit closes it, hold keeps it."]
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"{}",
+        (table_record(1, position()).value or b"").replace(b"100", b"1e999"),
+        table_record(1, position(ts_ms=LAST + 86_400_000)).value or b"",
+    ],
+    ids=["without fields", "infinite", "of tomorrow"],
+)
+def test_after_a_record_that_cannot_be_used_nobody_can_say_what_is_held(bad: bytes) -> None:
+    of = folder()
+    before = tail(of)
+    of.prompts.tables = tables = held(table_record(0, position()), table_record(1, position(symbol=SYMBOLS[1])))
+    assert tables.take(table_record(2, position())._replace(value=bad)) is not None
+    assert tail(of) == before
+    assert tables.as_of(SYMBOL) is None
+    assert tables.rejection_of(SYMBOL, Action.EXIT, LAST) is None
+    assert tables.rejection_of("OTHER.XNAS", Action.EXIT, LAST) is not None
+    assert tables.as_of(SYMBOLS[1]) is not None
+    assert tables.take(table_record(3, position(quantity=0.0))) is None
+    assert tables.rejection_of(SYMBOL, Action.EXIT, LAST) is not None
+
+
 @pytest.mark.parametrize("action", [Action.BUY, Action.SELL, Action.HOLD, Action.ABSTAIN])
 def test_only_an_exit_needs_a_position(action: Action) -> None:
     tables = held(tombstone(0))
