@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -202,21 +201,6 @@ async def commit_ends(bootstrap: str, group: str) -> None:
         await consumer.commit({partition: OffsetAndMetadata(end, "") for partition, end in ends.items()})
     finally:
         await consumer.stop()
-
-
-async def flush(engine_url: str) -> None:
-    """Empty the engine's cache, once no call is under way."""
-    while not await asyncio.to_thread(_flushed, engine_url):
-        await asyncio.sleep(0.01)
-
-
-def _flushed(engine_url: str) -> bool:
-    request = urllib.request.Request(f"{engine_url}/flush_cache", method="POST")  # noqa: S310 - our own simulator
-    try:
-        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310 - likewise
-            return bool(reply.status == 200)
-    except urllib.error.HTTPError:
-        return False
 
 
 def texts(folder: Path, content: dict[str, str]) -> Path:
