@@ -2,8 +2,8 @@
 
 The worker is the real one, in its group, with watermarks and accounts; no bar triggers, so that what is measured ends with the fold.
 The bare loop is aiokafka's `getmany` and pydantic's `model_validate_json`, with nothing around them. Both read the same records of
-the same local broker, by turns, in one process; the ratio is the median over the rounds. The clock runs from the first batch on, so
-joining the group is not in it.
+the same local broker, by turns, in one process with the garbage collector as services set it (`services/core/memory_tuning.py`); the
+ratio is the median over the rounds. The clock runs from the first batch on, so joining the group is not in it.
 
 Most records are updates of a forming bar, as in a live market. Three quarters of the bare loop's time is validation, which the worker
 runs as well. It makes fewer objects of a record than the client does (`services/core/bus/kafka_reader.py`), and spends that time, and
@@ -33,6 +33,7 @@ from benchmarks.feed import MARKET, MODE, UPDATES, load, minutes, publish_instru
 from benchmarks.harness import Measured, Target, run_alone, say
 from benchmarks.local import kafka
 from schemas import MarketFeatures
+from services.core import memory_tuning
 from services.core.bus.kafka import KafkaBus
 from services.core.clock import SystemClock
 from services.core.fusion_settings import FusionSettings
@@ -79,6 +80,7 @@ async def measure(quick: bool) -> Measured:  # noqa: FBT001 - the harness calls 
             "target": "the worker reaches at least 0.8 of the bare loop's pace",
         },
     )
+    memory_tuning.freeze()
     for count, updates, triggers in CASES:
         async with kafka(PARTITIONS) as server:
             names = symbols(count)
