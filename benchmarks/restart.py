@@ -36,7 +36,7 @@ SYMBOLS: Final = 200
 TOKENS: Final = 4_096
 PER_S: Final = 10.0
 KILLED_AFTER_S: Final = 5.0
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 LONGEST_S: Final = 2.4
 """Half of what it took before partitions were taken over one by one."""
 MOST_LATE: Final = 43
