@@ -303,11 +303,11 @@ def test_a_redis_that_would_fill_up_is_named(doctor: Doctor, setting: str, value
 
 
 def test_an_engine_that_is_too_small_for_the_prompts_is_named(doctor: Doctor) -> None:
-    doctor.set(FUSION__GROUP="another-group", FUSION__WINDOW_BARS="20000")
+    doctor.set(FUSION__GROUP="another-group", FUSION__WINDOW_BARS="10000")
     status, found = doctor.look()
     (engine,) = [one for check, one in found.items() if check.startswith("engine")]
     assert (status, engine["level"], "the longest prompt has" in engine["sentence"]) == (1, "fail", True), found
-    assert "fusion.window_bars (20000)" in engine["fix"]
+    assert "fusion.window_bars (10000)" in engine["fix"]
 
 
 def test_nothing_that_answers_is_named_each(doctor: Doctor) -> None:

@@ -37,8 +37,8 @@ async def test_faust_serves_no_pages_makes_no_topics_and_waits_for_no_stream() -
 async def test_faust_takes_none_of_its_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WEB_ENABLED", "TABLE_STANDBY_REPLICAS", "BROKER_SESSION_TIMEOUT", "APP_DATADIR"):
         monkeypatch.setenv(name, "1")
-    conf = make_app(settings()).conf
-    assert (conf.web_enabled, conf.table_standby_replicas, conf.broker_session_timeout) == (False, 0, 45.0)
+    conf = make_app(settings(session_timeout_ms=12_000)).conf
+    assert (conf.web_enabled, conf.table_standby_replicas, conf.broker_session_timeout) == (False, 0, 12.0)
 
 
 async def test_faust_logs_in_as_the_settings_say() -> None:
