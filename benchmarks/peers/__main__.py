@@ -86,7 +86,7 @@ def main() -> int:
         say(f"with nothing cached the engine ends {capacity:.1f} calls/s; {capacity * _SHARE:.1f} bars/s are 1x")
         plan = Plan(count, window, capacity * _SHARE, many_s=10.0 if quick else 20.0, backlog=30_000 if quick else 100_000)
         rows: list[Row] = []
-        failed: list[str] = []
+        failed = [f"not in this run: {', '.join(left_out)}"] if (left_out := [name for name in PEERS if name not in chosen.peers]) else []
         with tempfile.TemporaryDirectory(prefix="aquiline-peers-") as folder:
             for name in (BARE.name, OURS, *chosen.peers):
                 try:
