@@ -146,7 +146,7 @@ async def test_a_real_model_decides_in_the_first_act_and_both_acts_can_be_verifi
         setup.MODEL_FUSION | {"window_bars": 20, "epoch_slots": 16, "entry_validity_ms": {"1d": 500_000}, "max_staleness_ms": 400_000},
     )
     monkeypatch.setattr(plan, "MODEL_S", 500.0)
-    code, report, said = await _run(tmp_path, model_bars=2)
+    code, report, said = await _run(tmp_path, in_step=True, model_bars=2, assignments=list(PATIENT[1:]))
     assert code == 0
     _assert_sums_hold(tmp_path, report)
     model, load = report["acts"]
@@ -180,7 +180,7 @@ async def test_where_the_real_model_cannot_be_had_the_demo_says_so_and_plays_the
         raise LocalEngineError("pip cannot fetch the weights")
 
     monkeypatch.setattr(own_engine, "fetch", fetch)
-    code, report, said = await _run(tmp_path, model_bars=2)
+    code, report, said = await _run(tmp_path, in_step=True, model_bars=2, assignments=list(PATIENT[1:]))
     assert code == 0
     _assert_sums_hold(tmp_path, report)
     assert [act["name"] for act in report["acts"]] == [setup.LOAD_ACT]
