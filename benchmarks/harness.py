@@ -86,7 +86,10 @@ def run_alone(name: str, doc: str | None, measure: Measure, argv: Sequence[str] 
 
 
 def before(name: str) -> list[dict[str, Any]]:
-    """Return the rows that `benchmarks/results/before/NAME.json` holds of an earlier version, which is named in each."""
+    """Return the rows that `benchmarks/results/before/NAME.json` holds of an earlier version, which is named in each.
+
+    They were measured in a tree of that version with the benchmark of this one copied into it, on the machine of the newer rows.
+    """
     file = RESULTS / "before" / f"{name}.json"
     rows: list[dict[str, Any]] = orjson.loads(file.read_bytes()) if file.is_file() else []
     return rows

@@ -9,13 +9,11 @@ the worker as a dynamic member: its group waits for the dead one until `bus.sess
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import sys
 import tempfile
-import time
-from collections import Counter
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +21,8 @@ from benchmarks.feed import symbols
 from benchmarks.harness import Measured, Target, before, run_alone, say
 from benchmarks.peers.__main__ import content
 from benchmarks.peers.catalogue import OURS
-from benchmarks.peers.contest import Stage, ready, running
-from benchmarks.peers.plan import EPOCH_SLOTS, VALIDITY_MS, Plan
+from benchmarks.peers.contest import Stage, killed, ready, running
+from benchmarks.peers.plan import EPOCH_SLOTS, Plan
 from benchmarks.peers.process import Worker
 from benchmarks.prompts import window_for
 from services.core.settings import BusSettings, EngineSettings
@@ -35,7 +33,8 @@ DYNAMIC: Final = f"{OURS}, no instance_id"
 SYMBOLS: Final = 200
 TOKENS: Final = 4_096
 PER_S: Final = 10.0
-KILLED_AFTER_S: Final = 5.0
+_PATIENCE_S: Final = 20.0
+"""How long bars are waited for, beside the time until the broker removes a dead member."""
 ROUNDS: Final = 3
 LONGEST_S: Final = 2.4
 """Half of what it took before partitions were taken over one by one."""
@@ -96,29 +95,14 @@ async def _restarts(name: str, plan: Plan, folder: Path, rounds: int) -> dict[st
 
 
 async def _killed(stage: Stage) -> dict[str, Any]:
-    worker, feed, results = stage
-    plan = worker.plan
-    order = [at % plan.symbols for at in range(round(4 * KILLED_AFTER_S * plan.per_s))]
-    began = len(results.out)
-    playing = asyncio.create_task(feed.play(order, plan.per_s))
-    await asyncio.sleep(KILLED_AFTER_S)
-    await worker.kill()
-    killed_ms = int(time.time() * 1000)
-    await worker.start()
-    sent = await playing
-    wanted = {one.bar for one in sent}
-    await results.until(lambda: wanted <= results.ended, BusSettings().session_timeout_ms / 1000 + 4 * KILLED_AFTER_S)
-    worker.check()
-    since = results.out[began:]
-    counted = Counter(one.bar for one in since)
-    timely = {one.bar: one for one in since if one.age_ms <= VALIDITY_MS}
-    after_ms = [one.signal_ms for one in timely.values() if one.signal_ms > killed_ms and one.record_ms > killed_ms]
+    row = await killed(stage, BusSettings().session_timeout_ms / 1000 + _PATIENCE_S)
+    first_s = row["first timely s"]
     return {
-        "bars": len(sent),
-        "first timely s": round((min(after_ms) - killed_ms) / 1000, 1) if after_ms else float("inf"),
-        "late or none": len(wanted - timely.keys()),
-        "lost": len(wanted - results.ended),
-        "twice": sum(counted[one] > 1 for one in wanted),
+        "bars": row["bars"],
+        "first timely s": inf if first_s is None else first_s,
+        "late or none": row["bars"] - row["on time"],
+        "lost": row["lost"],
+        "twice": row["twice"],
     }
 
 

@@ -50,7 +50,7 @@ async def contest(name: str, plan: Plan, content: Mapping[str, str], folder: Pat
         rows.append(await _play(stage, COLD, plan.round))
         rows.append(await _play(stage, WARM, plan.round))
         rows.append(await _backlog(stage))
-        rows.append(await _kill(stage))
+        rows.append(_said(stage.worker, KILL, await killed(stage, 2 * _GRACE_S)))
         await ready(stage)
         rows.append(await _play(stage, WARM_RUSH, plan.rush, times=TIMES))
     async with running(name, plan, content, folder) as stage:
@@ -138,8 +138,11 @@ async def _catch_up(stage: Stage, count: int) -> float:
     return time.monotonic() - began if answered else inf
 
 
-async def _kill(stage: Stage) -> Row:
-    """Kill the worker in the middle of a round, start it again, and count what is lost and what is there twice."""
+async def killed(stage: Stage, patience_s: float) -> Row:
+    """Kill the worker in the middle of a round, start it again, and count what is lost and what is there twice.
+
+    Bars are waited for until `patience_s` seconds after the last one. `first timely s` is None when no signal was in time.
+    """
     worker, feed, results = stage
     plan = worker.plan
     before = len(results.out)
@@ -151,7 +154,8 @@ async def _kill(stage: Stage) -> Row:
     await worker.start()
     sent = await playing
     wanted = {one.bar for one in sent}
-    await results.until(lambda: wanted <= results.ended, 2 * _GRACE_S)
+    await results.until(lambda: wanted <= results.ended, patience_s)
+    worker.check()
     since = results.out[before:]
     counted = Counter(one.bar for one in since)
     on_time = [one for one in since if one.age_ms <= VALIDITY_MS]
@@ -166,7 +170,7 @@ async def _kill(stage: Stage) -> Row:
     unanswered = (wanted - counted.keys()) & results.ended
     if results.audits:
         row["unanswered"] = f"{len(unanswered)} audited" if unanswered else "none"
-    return _said(worker, KILL, row)
+    return row
 
 
 def _said(worker: Worker, phase: str, figures: Row) -> Row:

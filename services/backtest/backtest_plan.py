@@ -28,8 +28,8 @@ from services.core.settings import Settings, SettingsError, load
 from services.feeds import samples
 from services.feeds.file_instruments import instruments_for
 from services.feeds.files import FileError, Reading, ReadOptions, merged, read_all
+from services.fusion.rooms import WorkerDependencies
 from services.fusion.service import connect_engine, load_tokenizer
-from services.fusion.worker import WorkerDependencies
 from services.inference.engine import Engine
 from services.inference.simulator.instant import InstantSimulator
 from services.market.own_features import load_features

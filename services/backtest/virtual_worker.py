@@ -17,7 +17,8 @@ from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.table_inputs import table_specs
 from services.core.topic_admin import ensure_topics
-from services.fusion.worker import FusionWorker, WorkerDependencies
+from services.fusion.rooms import WorkerDependencies
+from services.fusion.worker import FusionWorker
 
 _CLIENT: Final = "aquiline-backtest"
 _START_S: Final = 0.01

@@ -13,7 +13,8 @@ from services.core.clock import Clock
 from services.core.health import Health
 from services.core.settings import ENGINE_GROUP, EngineSettings, Settings, SettingsError
 from services.core.tokenizer import Tokenizer
-from services.fusion.worker import FusionWorker, WorkerDependencies
+from services.fusion.rooms import WorkerDependencies
+from services.fusion.worker import FusionWorker
 from services.inference.engine import Engine, EngineInfo
 
 

@@ -114,15 +114,17 @@ class LatestBySymbol(TableInput[M]):
     def remove(self, symbol: str, record: Record) -> bool:
         """Take in that there is none in `symbol` any more."""
         del record
-        self.latest.pop(symbol, None)
-        self._refs.pop(symbol, None)
+        self._forget(symbol)
         return True
 
     def refused(self, symbol: str) -> None:
         """Forget what the symbol's last message said."""
-        self.latest.pop(symbol, None)
-        self._refs.pop(symbol, None)
+        self._forget(symbol)
 
     def ref(self, symbol: str) -> OffsetRef | None:
         """Return the record of the last message; None without one, as compaction drops the records that say so."""
         return self._refs.get(symbol)
+
+    def _forget(self, symbol: str) -> None:
+        self.latest.pop(symbol, None)
+        self._refs.pop(symbol, None)

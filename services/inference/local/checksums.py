@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 CHECKSUMS: Final = "SHA256SUMS"
-_CHUNK_BYTES: Final = 1 << 20
 
 
 def sha256_of(*files: Path) -> str:
@@ -16,8 +15,7 @@ def sha256_of(*files: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as source:
-            while chunk := source.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            hashlib.file_digest(source, lambda: digest)
     return digest.hexdigest()
 
 

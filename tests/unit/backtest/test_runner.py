@@ -18,8 +18,8 @@ from services.core import logs
 from services.core.bus.memory import MemoryBus
 from services.core.clock import VirtualClock
 from services.core.settings import EngineSettings, LogSettings, Settings
+from services.fusion.rooms import WorkerDependencies
 from services.fusion.service import load_tokenizer
-from services.fusion.worker import WorkerDependencies
 from services.inference.engine import Chunk, EngineError, EngineRequest
 from services.inference.simulator.instant import InstantSimulator
 from services.replay.audit_trail import read_trail_file

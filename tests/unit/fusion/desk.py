@@ -32,7 +32,8 @@ from services.core.clock import Clock, VirtualClock
 from services.core.health import Health
 from services.core.settings import Settings
 from services.core.topic_admin import ensure_topics
-from services.fusion.worker import FusionWorker, WorkerDependencies
+from services.fusion.rooms import WorkerDependencies
+from services.fusion.worker import FusionWorker
 from services.inference.engine import (
     Capabilities,
     Chunk,

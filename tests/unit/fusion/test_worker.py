@@ -21,7 +21,8 @@ from services.fusion.decide.control import UNREADABLE_MS
 from services.fusion.deliver.accounts import PoisonedStreamError
 from services.fusion.deliver.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from services.fusion.deliver.ownership import PartitionsChangedError
-from services.fusion.worker import FusionWorker, WorkerDependencies
+from services.fusion.rooms import WorkerDependencies
+from services.fusion.worker import FusionWorker
 from services.inference.engine import EngineError
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MINUTE, MODE, START, SYMBOL, VISION, bar, bar_at, instrument, seen, split

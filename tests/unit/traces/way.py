@@ -15,7 +15,8 @@ from services.core.health import Health
 from services.core.lifecycle import Service
 from services.core.settings import BusSettings, MarketSettings, RedisSettings, Settings, TracesSettings, VisionSettings
 from services.core.topic_admin import ensure_topics
-from services.fusion.worker import FusionWorker, WorkerDependencies
+from services.fusion.rooms import WorkerDependencies
+from services.fusion.worker import FusionWorker
 from services.market.service import MarketService
 from services.vision.render import ChartSpec
 from services.vision.service import VisionService

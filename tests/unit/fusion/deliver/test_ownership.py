@@ -12,7 +12,8 @@ from schemas import Outcome, Topic
 from services.core.health import Health
 from services.core.topic_admin import ensure_topics
 from services.fusion.deliver.recovery import Recovery, Takeover
-from services.fusion.worker import FusionWorker, WorkerDependencies
+from services.fusion.rooms import WorkerDependencies
+from services.fusion.worker import FusionWorker
 from tests.unit.fusion import build
 from tests.unit.fusion.build import MARKET, MODE, bar, instrument
 from tests.unit.fusion.desk import BUY, HOLD, NOW, Desk, ScriptedEngine
