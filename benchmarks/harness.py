@@ -61,9 +61,10 @@ def run_alone(name: str, doc: str | None, measure: Measure, argv: Sequence[str] 
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a short run, to see it work: its figures say less")
-    parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="file to write (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a short run, to see it work: its figures say less, and are printed only")
+    parser.add_argument("--out", type=Path, help=f"file to write (default: {RESULTS / name}.json; with --quick none)")
     options = parser.parse_args(argv)
+    out: Path | None = options.out or (None if options.quick else RESULTS / f"{name}.json")
     logs.configure(LogSettings(level="error"), service="benchmark")
     memory_tuning.freeze()  # as a service's process does
     load_before, started = os.getloadavg()[0], time.perf_counter()
@@ -80,8 +81,12 @@ def run_alone(name: str, doc: str | None, measure: Measure, argv: Sequence[str] 
         "targets": [asdict(target) | {"met": target.met} for target in measured.targets],
         "notes": measured.notes,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    written = orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    if out is None:
+        print(written.decode(), end="")
+        return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(written)
     return 0
 
 

@@ -47,9 +47,9 @@ RATIONALE_TOKENS = 40
 """Of a given answer's rationale: a sentence of 160 characters."""
 
 
-async def _at_once(self: EngineTraffic) -> None:
+async def _at_once(self: EngineTraffic, step_ms: float = 0.0) -> None:
     """Let a slice go out beside decisions, as before slices waited."""
-    del self
+    del self, step_ms
 
 
 async def _never(self: EngineTraffic) -> None:

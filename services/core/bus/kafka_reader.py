@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -23,8 +24,8 @@ from services.core.bus.port import BusError, OffsetOutOfRangeError, Record, Topi
 class FetchedRecords(OrderedDict[KafkaPartition, Any]):
     """What an aiokafka fetcher has fetched and not returned yet, by partition; install it before the first fetch.
 
-    Its records come out as the bus's own. aiokafka makes each a dataclass of eleven fields, with three calls on the way: 1.1 us a record
-    in place of 0.75, where all of the fold may take 1.5.
+    Its records come out as the bus's own, a batch at a time. aiokafka makes each a dataclass of eleven fields, with four calls on the
+    way: 1.1 us a record in place of 0.65, where all of the fold may take 1.5.
     """
 
     @classmethod
@@ -36,11 +37,30 @@ class FetchedRecords(OrderedDict[KafkaPartition, Any]):
         """Keep a fetched batch, or the error in its place."""
         if isinstance(fetched, FetchResult):
             _BusRecords.take_over(fetched._partition_records)  # noqa: SLF001
+            fetched.getall = partial(_take, fetched)
         super().__setitem__(partition, fetched)
 
 
+def _take(fetched: FetchResult, max_records: int) -> list[Record]:
+    """Do as `FetchResult.getall`, which appends one record at a time and notes its offset."""
+    if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():  # noqa: SLF001
+        return []
+    rest: _BusRecords = fetched._partition_records  # noqa: SLF001
+    records = list(islice(rest._records_iterator, max_records))  # noqa: SLF001
+    if len(records) == max_records:
+        rest.next_fetch_offset = records[-1].offset + 1
+        fetched._update_position()  # noqa: SLF001
+    else:
+        fetched._update_position()  # noqa: SLF001
+        fetched._partition_records = None  # noqa: SLF001
+    return records
+
+
 class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no types
-    """Fetched records of one partition: `_unpack_records` does as the one that it overrides, but for what it makes of a record."""
+    """Fetched records of one partition: `_unpack_records` does as the one that it overrides, but for what it makes of a record.
+
+    `next_fetch_offset` moves at the end of each batch; who stops within one moves it himself.
+    """
 
     next_fetch_offset: int
 
@@ -48,14 +68,9 @@ class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no typ
     def take_over(cls, fetched: PartitionRecords) -> None:
         """Have `fetched`, of which nothing is read yet, yield the bus's records."""
         fetched.__class__ = cls
-        fetched._records_iterator = fetched._unpack_records()  # noqa: SLF001
+        fetched._records_iterator = chain.from_iterable(fetched._unpack_records())  # noqa: SLF001
 
-    def __iter__(self) -> Iterator[Record]:
-        """Return the generator itself: through `__next__` each record takes one more call."""
-        records: Iterator[Record] = self._records_iterator
-        return records
-
-    def _unpack_records(self) -> Iterator[Record]:
+    def _unpack_records(self) -> Iterator[list[Record]]:
         topic, partition = self._tp
         new = tuple.__new__
         while self._records.has_next():
@@ -63,13 +78,17 @@ class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no typ
             if self._check_crcs and not batch.validate_crc():
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             if not self._is_aborted(batch) and not batch.is_control_batch:
+                records = [
+                    new(
+                        Record,
+                        (topic, partition, of.offset, of.timestamp, of.key, of.value, tuple(headers) if (headers := of.headers) else ()),
+                    )
+                    for of in batch
+                ]
                 first = self.next_fetch_offset
-                for record in batch:
-                    offset, headers = record.offset, record.headers
-                    if offset >= first:  # a fetch begins with the batch that holds its offset
-                        self.next_fetch_offset = offset + 1
-                        values = topic, partition, offset, record.timestamp, record.key, record.value, tuple(headers) if headers else ()
-                        yield new(Record, values)
+                if batch.base_offset < first:  # a fetch begins with the batch that holds its offset
+                    records = [record for record in records if record.offset >= first]
+                yield records
             self.next_fetch_offset = batch.next_offset  # the last offsets of a compacted batch carry no record
 
     def _is_aborted(self, batch: Any) -> bool:

@@ -132,6 +132,7 @@ class Publication:
 
     async def _acknowledge(self, sent: SentSignal) -> float:
         started = self._with.clock.elapsed_s()
-        await self._with.publisher.acknowledgements.wait(sent)
+        with self._with.traffic.signal():
+            await self._with.publisher.acknowledgements.wait(sent)
         self._acknowledged_ms = self._with.clock.now_ms()
         return round((self._with.clock.elapsed_s() - started) * 1000, 3)

@@ -1,10 +1,10 @@
 """Pre-warming: sends prefixes to the engine before a decision needs them. A cold 32K prefix holds the GPU for 1.66 s.
 
-After each decision at most one slice of the symbol's next prefix is sent, and one call is in flight at a time. It takes only what the
-engine has idle: a call waits while a decision of this worker holds a permit or calls wait on the engine, and a decision that begins ends
-it. What the engine had computed by then stays cached, and the rest is sent later. While the session is closed the rest follows without
-waiting for decisions. Before the session opens all of it is sent again, because the engine may have evicted it. New and restarted engines
-are warmed with the current prefixes, the most recently used first.
+One call is in flight at a time, and after a decision at most one slice of the symbol's next prefix is sent, once two pages of it are due.
+It takes only what the engine has idle: a call waits while a decision of this worker holds a permit, or is soon to come as the last quiet
+times tell, and while calls wait on the engine; a decision that begins ends it. What the engine had computed by then stays cached, and the
+rest is sent later. While the session is closed the rest follows without waiting for decisions. Before the session opens all of it is sent
+again, because the engine may have evicted it. New and restarted engines are warmed with the current prefixes, the most recently used first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from uuid import uuid4
 
 import structlog
@@ -41,6 +41,13 @@ _KNOWN_SHARE: Final = 0.75
 
 _RECHECK_MS: Final = 60_000
 """How often the calendars in use are read again: symbols come and go."""
+
+_STEPS: Final = 8
+"""Calls over which their time is averaged."""
+
+_BEGUN_SHARE: Final = 0.25
+"""Of the time of a call, after which an engine without decisions has begun its step, and computes it though the call ends: SGLang's
+scheduler looks at what came in, ends included, between two steps."""
 
 Key = tuple[str, str]
 """Symbol and interval."""
@@ -82,6 +89,8 @@ class Prewarmer:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._step_ms = 0.0
+        """How long the last calls took on the average."""
         self.count = WarmCount()
 
     def after_decision(self, symbol: str, interval: str) -> None:
@@ -132,7 +141,7 @@ class Prewarmer:
             await self._wake.wait()
             self._wake.clear()
             while self._current or self._opening or self._queue:
-                await self._traffic.quiet()
+                await self._traffic.quiet(self._step_ms)
                 try:
                     await self._send_next()
                 except EngineError as error:
@@ -222,7 +231,9 @@ class Prewarmer:
 
         blocks, fixed = self._prompts.current(book, interval)
         for end in range(fixed + _COLD_PAGES, len(blocks), _COLD_PAGES):
-            await self._send_whole(symbol, await self._prompts.ids_of(blocks[:end]), held)
+            if held():
+                return
+            await self._send_whole(symbol, await self._prompts.ids_of(blocks[:end]), held, more=True)
         epoch = current_epoch(book, interval)
         await self._send_whole(symbol, await self._prompts.current_ids(book, interval), held)
         self.prefixes.add(symbol, interval, *epoch)
@@ -235,7 +246,7 @@ class Prewarmer:
             return
         blocks, fixed = base
         for end in range(fixed + _COLD_PAGES, len(blocks) + _COLD_PAGES, _COLD_PAGES):
-            await self._send_whole(symbol, await self._prompts.ids_of(blocks[:end]))
+            await self._send_whole(symbol, await self._prompts.ids_of(blocks[:end]), more=end < len(blocks))
 
     async def _send_slice(self, key: Key, book: Book, interval: str) -> None:
         """Send the next slice of the next epoch's prefix, once enough of the current epoch has passed."""
@@ -249,10 +260,12 @@ class Prewarmer:
         goal = min(len(blocks), due)
         if sent >= goal:
             return
-        slice_pages = -(-pages // total)
+        slice_pages = max(_COLD_PAGES, -(-pages // total))
+        if left and goal - sent < slice_pages:
+            return
         sent = min(goal, sent + (slice_pages if goal - sent <= slice_pages else 2 * slice_pages))
         index, version = current_epoch(book, interval)
-        if not await self._send(key[0], await self._prompts.ids_of(blocks[:sent])):
+        if await self._send(key[0], await self._prompts.ids_of(blocks[:sent])) == "cut":
             self._queue.setdefault(key)
             return
         self._ahead[key] = [block.key for block in blocks[:sent]]
@@ -261,31 +274,38 @@ class Prewarmer:
         if not left and sent < goal:
             self._queue.setdefault(key)
 
-    async def _send_whole(self, symbol: str, ids: TokenIds, held: Callable[[], bool] = lambda: False) -> None:
-        """Send `ids`, as often as decisions end the call, unless the engine has them: `held`."""
-        await self._traffic.quiet()
-        while not held() and not await self._send(symbol, ids):
-            await self._traffic.quiet()
+    async def _send_whole(self, symbol: str, ids: TokenIds, held: Callable[[], bool] = lambda: False, *, more: bool = False) -> None:
+        """Send `ids`, as often as decisions end the call, unless the engine has them: `held`.
 
-    async def _send(self, symbol: str, ids: TokenIds) -> bool:
-        """Send `ids`, and return False when a decision began and ended the call."""
+        With `more` to follow, which will compute what this call leaves, a step that has begun will do.
+        """
+        enough = {"computed", "begun"} if more else {"computed"}
+        await self._traffic.quiet(self._step_ms)
+        while not held() and await self._send(symbol, ids) not in enough:
+            await self._traffic.quiet(self._step_ms)
+
+    async def _send(self, symbol: str, ids: TokenIds) -> Literal["computed", "begun", "cut"]:
+        """Send `ids`. A decision that begins ends the call, "begun" after a time in which an idle engine has begun its step."""
+        began_s = self._clock.elapsed_s()
         sending = asyncio.create_task(self._engine.warm(uuid4().hex, symbol, ids), name=f"warm {symbol}")
         busy = asyncio.create_task(self._traffic.busy(), name="decision-begins")
         try:
             await asyncio.wait([sending, busy], return_when=asyncio.FIRST_COMPLETED)
+            took_ms = (self._clock.elapsed_s() - began_s) * 1000
             if not sending.done():
-                return False
+                return "begun" if took_ms > _BEGUN_SHARE * self._step_ms > 0 else "cut"
             usage = sending.result()
         finally:
             for task in (sending, busy):
                 task.cancel()
             await asyncio.wait([sending, busy])
+        self._step_ms += (took_ms - self._step_ms) / (_STEPS if self.count.calls else 1)
         self.count.calls += 1
         self.count.prompt_tokens += usage.prompt_tokens
         self.count.cached_tokens += usage.cached_tokens or 0
         metrics.PROMPT_TOKENS.labels("warm").inc(usage.prompt_tokens)
         metrics.CACHED_TOKENS.labels("warm").inc(usage.cached_tokens or 0)
-        return True
+        return "computed"
 
 
 def follows_opens(settings: Settings) -> bool:

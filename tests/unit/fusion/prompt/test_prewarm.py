@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+
+import pytest
 
 from services.core.clock import VirtualClock
 from services.core.settings import RedisSettings
@@ -50,17 +52,24 @@ class FailingOnce(Listing):
         return await super().warm(rid, affinity, input_ids)
 
 
-def prewarmer_of(engine: ScriptedEngine, traffic: EngineTraffic, late_ms: Sequence[int] = (0, 0, 0, 0)) -> Prewarmer:
-    """Return one with three bars of each symbol, whose records came `late_ms` after the bars' ends."""
-    using = build.settings(prewarm=True, min_bars=1)
+def prewarmer_of(engine: ScriptedEngine, traffic: EngineTraffic, late_ms: Sequence[int] = (0, 0, 0, 0), *, bars: int = 3) -> Prewarmer:
+    """Return one with `bars` bars of each symbol, whose records came `late_ms` after the bars' ends."""
+    return desk_of(engine, traffic, late_ms, bars=bars)[1]
+
+
+def desk_of(
+    engine: ScriptedEngine, traffic: EngineTraffic, late_ms: Sequence[int] = (0, 0, 0, 0), *, bars: int
+) -> tuple[Folder, Prewarmer]:
+    """Return one, and what folds bars for it."""
+    using = build.settings(prewarm=True, min_bars=1, window_bars=max(16, bars))
     folder = Folder(using, instruments=[instrument(symbol) for symbol in SYMBOLS])
     for number, symbol in enumerate(SYMBOLS):
-        for slot in range(3):
+        for slot in range(bars):
             closed = bar(slot, symbol=symbol)
-            folder.intake.take(record(10 * number + slot, closed, timestamp_ms=closed.ts_close_ms + late_ms[number]), NullSink())
+            folder.intake.take(record(bars * number + slot, closed, timestamp_ms=closed.ts_close_ms + late_ms[number]), NullSink())
     store = PrefixStore(None, RedisSettings(url="none://"), VirtualClock(), "test")
     prompts = PromptBuilder(using.fusion, build.tokenizer(), "minicpm4", store, 1_000_000)
-    return Prewarmer(using, folder.clock, engine, prompts, folder.books, traffic=traffic)
+    return folder, Prewarmer(using, folder.clock, engine, prompts, folder.books, traffic=traffic)
 
 
 @asynccontextmanager
@@ -155,6 +164,38 @@ async def test_a_decision_that_begins_ends_what_is_being_sent_ahead_and_it_is_se
     assert (engine.calls, len(engine.warmed)) == (2, 1)
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if holds():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come to that")
+
+
+@pytest.mark.parametrize(("into_the_step_ms", "calls"), [(10, 4), (60, 3)])
+async def test_a_step_that_has_begun_is_computed_to_its_end_and_not_sent_again(into_the_step_ms: int, calls: int) -> None:
+    engine, traffic = Slow(), EngineTraffic()
+    prewarmer = prewarmer_of(engine, traffic, bars=96)
+    clock = prewarmer._clock
+    assert isinstance(clock, VirtualClock)
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS[:1])
+        await until(lambda: engine.calls == 1)
+        clock.advance_to(clock.now_ms() + 100)
+        engine.may_end.set()
+        await until(lambda: len(engine.warmed) == 1)
+        engine.may_end.clear()
+        await until(lambda: engine.calls == 2)
+        clock.advance_to(clock.now_ms() + into_the_step_ms)
+        traffic.decision_begins()
+        await until(engine.ended.is_set)
+        engine.may_end.set()
+        traffic.decision_ends()
+        async with asyncio.timeout(10):
+            await prewarmer.idle()
+    assert engine.calls == calls
+
+
 class Busy(ScriptedEngine):
     """Says that calls wait, as an engine does that another worker keeps busy."""
 
@@ -226,3 +267,27 @@ async def test_a_prefix_that_a_decision_computes_while_it_is_being_sent_is_not_s
             traffic.decision_ends()
             await prewarmer.idle()
     assert (engine.calls, engine.warmed) == (1, [])
+
+
+async def test_the_next_prefix_is_sent_by_two_pages_and_whole_when_its_epoch_begins() -> None:
+    engine = ScriptedEngine()
+    folder, prewarmer = desk_of(engine, EngineTraffic(), bars=96)
+    symbol = SYMBOLS[0]
+    book = folder.books.get(symbol)
+    assert book is not None
+    slot, index = 96, current_epoch(book, "1m")[0]
+    sent_by_epoch: dict[int, int] = {}
+    async with running(prewarmer):
+        while current_epoch(book, "1m")[0] < index + 3:
+            folder.intake.take(record(1_000 + slot, closed := bar(slot, symbol=symbol), timestamp_ms=closed.ts_close_ms), NullSink())
+            slot += 1
+            already = len(engine.warmed)
+            began = current_epoch(book, "1m")[0]
+            if len({*sent_by_epoch, began}) > len(sent_by_epoch) > 1:
+                base, fixed = prewarmer._prompts.current(book, "1m")
+                assert len(engine.warmed[-1]) == len(await prewarmer._prompts.ids_of(base)), "all but the lines since"
+                assert len(base) - fixed == 6
+            prewarmer.after_decision(symbol, "1m")
+            await prewarmer.idle()
+            sent_by_epoch[began] = sent_by_epoch.get(began, 0) + len(engine.warmed) - already
+    assert sent_by_epoch[index + 1] == sent_by_epoch[index + 2] == 3
