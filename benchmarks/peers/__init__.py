@@ -11,7 +11,7 @@ time that the answers take longer than without them, the shortest of three times
 each record and asks nothing. `kill -9` ends every process of the worker in the middle of a round and starts it again. Every symbol starts
 at the beginning of an epoch, and no epoch ends within a run: what is sent ahead costs here, and does not pay.
 
-Each target is beside the best peer of its phase and column. Warm, an age is wanted of at most 0.8 of the best peer's; cold, of no more
-than it. An equal age is no lead: at 1x nothing queues, and a worker whose window grows has the same prefix in the cache, so that the age
-of both is the time of the engine's answer.
+Each target is beside the best peer of its phase and column: an age of no more than the best peer's, and at 10x with a warm cache of at
+most 0.8 of it. At 1x nothing queues, and a worker whose window grows has the same prefix in the cache: the age of both is the time of the
+engine's answer, and no wide lead can be had of it. Quix Streams runs as eight processes on both cores, the others as one.
 """

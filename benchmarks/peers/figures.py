@@ -14,9 +14,8 @@ from schemas import AuditRecord, Outcome
 
 Row = dict[str, Any]
 
-_AHEAD: Final = 0.8
-"""By a wide margin: an age of at most so much of the best peer's."""
-_LOAD: Final = {COLD: 1.0, WARM: _AHEAD, WARM_RUSH: _AHEAD, COLD_RUSH: 1.0}
+_LOAD: Final = {COLD: 1.0, WARM: 1.0, WARM_RUSH: 0.8, COLD_RUSH: 1.0}
+"""An age of at most so much of the best peer's."""
 _IN_VAIN_PERCENT: Final = 2.0
 _OF_BARE: Final = 0.8
 _NEVER: Final = 999.0
