@@ -32,6 +32,7 @@ _COLUMNS: Final = {
     "regex": "regular expression",
     "logprobs": "log-probabilities of labels",
     "cached_tokens": "counts cached tokens",
+    "prewarm_yields": "pre-warming yields at once",
 }
 
 

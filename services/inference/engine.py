@@ -36,6 +36,8 @@ class Capabilities:
     """Usage says how many prompt tokens came from the engine's cache."""
     regex: bool = False
     """Answers are constrained by `Sampling.regex`."""
+    prewarm_yields: bool = False
+    """A prefix that is being sent ahead stops when the call ends; elsewhere what the engine has begun is computed to its end."""
 
 
 class EngineError(Exception):

@@ -29,7 +29,7 @@ from services.inference.slots import Slots
 _log = structlog.get_logger()
 
 CAPABILITIES: Final = Capabilities(
-    token_ids=True, prewarm=True, abort="by closing", grammar=True, logprobs=True, cached_tokens=True, regex=True
+    token_ids=True, prewarm=True, abort="by closing", grammar=True, logprobs=True, cached_tokens=True, regex=True, prewarm_yields=True
 )
 
 _SLICE_TOKENS: Final = 256

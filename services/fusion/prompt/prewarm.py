@@ -90,7 +90,7 @@ class Prewarmer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._step_ms = 0.0
-        """How long the last calls took on the average."""
+        """How long the last calls took on the average; 0 on an engine that yields to a decision at once."""
         self.count = WarmCount()
 
     def after_decision(self, symbol: str, interval: str) -> None:
@@ -299,7 +299,8 @@ class Prewarmer:
             for task in (sending, busy):
                 task.cancel()
             await asyncio.wait([sending, busy])
-        self._step_ms += (took_ms - self._step_ms) / (_STEPS if self.count.calls else 1)
+        if not self._engine.capabilities.prewarm_yields:
+            self._step_ms += (took_ms - self._step_ms) / (_STEPS if self.count.calls else 1)
         self.count.calls += 1
         self.count.prompt_tokens += usage.prompt_tokens
         self.count.cached_tokens += usage.cached_tokens or 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from services.fusion.prompt.store import PrefixStore
 from services.fusion.prompt.traffic import EngineTraffic
 from services.fusion.prompt.warm_prefixes import current_epoch
 from services.fusion.state.intake import NullSink
-from services.inference.engine import EngineError, EngineLoad, TokenIds, Usage
+from services.inference.engine import Capabilities, EngineError, EngineLoad, TokenIds, Usage
 from tests.unit.fusion import build
 from tests.unit.fusion.build import bar, instrument, record
 from tests.unit.fusion.desk import ScriptedEngine
@@ -172,9 +173,17 @@ async def until(holds: Callable[[], bool]) -> None:
     raise AssertionError("it did not come to that")
 
 
-@pytest.mark.parametrize(("into_the_step_ms", "calls"), [(10, 4), (60, 3)])
-async def test_a_step_that_has_begun_is_computed_to_its_end_and_not_sent_again(into_the_step_ms: int, calls: int) -> None:
-    engine, traffic = Slow(), EngineTraffic()
+class Yielding(Slow):
+    """Stops when a call ends."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, prewarm_yields=True)
+
+
+@pytest.mark.parametrize(("kind", "into_the_step_ms", "calls"), [(Slow, 10, 4), (Slow, 60, 3), (Yielding, 60, 4)])
+async def test_a_step_that_an_engine_computes_to_its_end_is_not_sent_again(kind: type[Slow], into_the_step_ms: int, calls: int) -> None:
+    engine, traffic = kind(), EngineTraffic()
     prewarmer = prewarmer_of(engine, traffic, bars=96)
     clock = prewarmer._clock
     assert isinstance(clock, VirtualClock)
