@@ -24,8 +24,8 @@ from services.core.bus.port import BusError, OffsetOutOfRangeError, Record, Topi
 class FetchedRecords(OrderedDict[KafkaPartition, Any]):
     """What an aiokafka fetcher has fetched and not returned yet, by partition; install it before the first fetch.
 
-    Its records come out as the bus's own, a batch at a time. aiokafka makes each a dataclass of eleven fields, with four calls on the
-    way: 1.1 us a record in place of 0.65, where all of the fold may take 1.5.
+    Its records come out as the bus's own, a list for each batch. aiokafka makes each a dataclass of eleven fields, with four calls on the
+    way: reading from a local broker takes 1.5 us a record so, and 1.05 as it is here.
     """
 
     @classmethod
