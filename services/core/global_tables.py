@@ -54,13 +54,16 @@ class GlobalTables:
         if not self._topics:
             return
         reader = self._running()
+        ends: Mapping[TopicPartition, int] = {}
         while True:
             try:
-                records = await reader.poll(timeout_ms=_POLL_MS)
-                self._take(records)
-                # A poll that returns nothing looks the same with the broker gone: ask it.
-                await reader.end_offsets(self._partitions)
-                self.last_read_ms = self._clock.now_ms()
+                self._take(await reader.poll(timeout_ms=_POLL_MS))
+                # A poll that returns nothing looks the same with the broker gone, or with a batch that cannot be read: ask where the
+                # topics end, and by the next time to have read what there was.
+                caught_up = bool(ends) and all(reader.position(tp) >= end for tp, end in ends.items())
+                ends = await reader.end_offsets(self._partitions)
+                if caught_up:
+                    self.last_read_ms = self._clock.now_ms()
             except BusError as error:
                 _log.warning("tables_unreadable", topics=self._topics, error=str(error))
                 await self._clock.sleep_until(self._clock.now_ms() + _RETRY_MS)

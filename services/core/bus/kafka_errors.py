@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from aiokafka.errors import (
     CommitFailedError,
     ConsumerStoppedError,
+    CorruptRecordException,
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
@@ -41,6 +42,13 @@ _HINTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     ),
     (IllegalStateError, "the partition is not held by this member (any more); drop this work"),
     (ConsumerStoppedError, "it is closed; make another one"),
+    (
+        CorruptRecordException,
+        (
+            "nothing from that offset on is read; if a restart names the same offset, the batch is damaged on the broker's disk: let "
+            "another replica lead the partition, or delete records up to the batch's end (`kafka-delete-records`) and send them again"
+        ),
+    ),
 )
 
 

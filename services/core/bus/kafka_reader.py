@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchError, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.errors import OffsetOutOfRangeError as KafkaOutOfRangeError
 from aiokafka.structs import TopicPartition as KafkaPartition
@@ -37,23 +37,33 @@ class FetchedRecords(OrderedDict[KafkaPartition, Any]):
         """Keep a fetched batch, or the error in its place."""
         if isinstance(fetched, FetchResult):
             _BusRecords.take_over(fetched._partition_records)  # noqa: SLF001
-            fetched.getall = partial(_take, fetched)
+            fetched.getall = partial(self._take, fetched)
         super().__setitem__(partition, fetched)
 
+    def _take(self, fetched: FetchResult, max_records: int) -> list[Record]:
+        """Do as `FetchResult.getall`, but return the records before a batch that cannot be read, and leave its error to the next call.
 
-def _take(fetched: FetchResult, max_records: int) -> list[Record]:
-    """Do as `FetchResult.getall`, which appends one record at a time and notes its offset."""
-    if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():  # noqa: SLF001
-        return []
-    rest: _BusRecords = fetched._partition_records  # noqa: SLF001
-    records = list(islice(rest._records_iterator, max_records))  # noqa: SLF001
-    if len(records) == max_records:
-        rest.next_fetch_offset = records[-1].offset + 1
-        fetched._update_position()  # noqa: SLF001
-    else:
-        fetched._update_position()  # noqa: SLF001
-        fetched._partition_records = None  # noqa: SLF001
-    return records
+        aiokafka raises the error at once. The records that this call has taken of other partitions go with it, though their positions have
+        moved: a reader that goes on after an error would never see them.
+        """
+        if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():  # noqa: SLF001
+            return []
+        rest: _BusRecords = fetched._partition_records  # noqa: SLF001
+        records: list[Record] = []
+        try:
+            records.extend(islice(rest._records_iterator, max_records))  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001 - raised by the next call
+            fetched._update_position()  # noqa: SLF001
+            # The fetcher takes a place without more records out: `fetched` keeps its own, so that the error stays.
+            self[fetched._topic_partition] = FetchError(error=error, backoff=fetched._backoff)  # noqa: SLF001
+            return records
+        if len(records) == max_records:
+            rest.next_fetch_offset = records[-1].offset + 1
+            fetched._update_position()  # noqa: SLF001
+        else:
+            fetched._update_position()  # noqa: SLF001
+            fetched._partition_records = None  # noqa: SLF001
+        return records
 
 
 class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no types
@@ -76,7 +86,7 @@ class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no typ
         while self._records.has_next():
             batch = self._records.next_batch()
             if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+                raise CorruptRecordException(f"the batch of {topic}[{partition}] at offset {self.next_fetch_offset} fails its checksum")
             if not self._is_aborted(batch) and not batch.is_control_batch:
                 records = [
                     new(
@@ -86,7 +96,8 @@ class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no typ
                     for of in batch
                 ]
                 first = self.next_fetch_offset
-                if batch.base_offset < first:  # a fetch begins with the batch that holds its offset
+                # A fetch begins with the batch that holds its offset. Batches of formats 0 and 1 tell no offset but their records'.
+                if records and records[0].offset < first:
                     records = [record for record in records if record.offset >= first]
                 yield records
             self.next_fetch_offset = batch.next_offset  # the last offsets of a compacted batch carry no record
@@ -109,6 +120,8 @@ async def fetch(inner: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -
         # aiokafka's own timeout does not hold while a rebalance runs, so a second one stands around it.
         async with asyncio.timeout(timeout_ms / 1000 + 0.05):
             batches = await inner.getmany(timeout_ms=timeout_ms, max_records=max_records)
+            if not batches:
+                batches = await inner.getmany(timeout_ms=0, max_records=max_records)  # raises an error that the first one has kept
     except TimeoutError:
         return []
     except KafkaOutOfRangeError as error:

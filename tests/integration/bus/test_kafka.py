@@ -18,10 +18,11 @@ from deploy.local.process import free_port
 from services.core.bus import BusError, Consumer, Producer, TopicPartition
 from services.core.bus.connect import connect
 from services.core.bus.kafka_producer import KafkaProducer
-from services.core.clock import SystemClock
+from services.core.clock import SystemClock, VirtualClock
+from services.core.global_tables import GlobalTables
 from services.core.settings import BusSettings
 from services.core.zombie_fence import FencedError, ZombieFence
-from tests.integration.bus.support import Listener, Site, poll_until, take
+from tests.integration.bus.support import PATIENCE_S, Listener, Site, poll_until, take
 from tests.integration.bus.test_contract_groups import Draining, Slow
 
 pytestmark = pytest.mark.integration
@@ -71,6 +72,58 @@ async def test_what_was_handed_over_before_a_pause_does_not_leave_after_it(hasty
     reader = await hasty.reader()
     await reader.read({TopicPartition(topic, 0): 0})
     assert [record.value for record in await take(reader, 2)] == [b"before the pause", b"of the next owner"]
+
+
+async def test_a_batch_that_is_damaged_on_the_brokers_disk_costs_no_record_but_its_own(hasty: Site, kafka: LocalKafka) -> None:
+    topic, producer = await hasty.topic(partitions=2), await hasty.producer()
+    positions = [await (await producer.send(topic, key=b"%d" % number, value=b"-")) for number in range(40)]
+    damaged = positions[-1]
+    damage_last(kafka, topic, damaged.partition)
+    reader = await hasty.reader()
+    await reader.read({TopicPartition(topic, 0): 0, TopicPartition(topic, 1): 0})
+    read: list[tuple[int, int]] = []
+    errors: list[str] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(errors) < 3 or len(read) < 39:
+            try:
+                read += [(record.partition, record.offset) for record in await reader.poll(timeout_ms=500, max_records=7)]
+            except BusError as error:
+                errors.append(str(error))
+    assert sorted(read) == sorted((one.partition, one.offset) for one in positions[:-1])
+    assert all(f"{topic}[{damaged.partition}] at offset {damaged.offset} fails its checksum" in error for error in errors)
+
+
+async def test_tables_with_a_batch_that_cannot_be_read_do_not_count_as_read_while_others_go_on(hasty: Site, kafka: LocalKafka) -> None:
+    damaged, sound, producer = await hasty.topic("damaged"), await hasty.topic("sound"), await hasty.producer()
+    await (await producer.send(damaged, key=b"k", value=b"first"))
+    clock, folded = VirtualClock(1_000_000), set[bytes | None]()
+    tables = GlobalTables(hasty.bus, clock, [damaged, sound], lambda record: folded.add(record.value), hasty.name("tables"))
+    await tables.start()
+    await (await producer.send(damaged, key=b"k", value=b"halt"))
+    damage_last(kafka, damaged, 0)
+    # The first reader may have fetched it before.
+    await tables.close()
+    tables._reader = await hasty.bus.reader(client_id=hasty.name("again"))
+    await tables._reader.read({TopicPartition(damaged, 0): 1, TopicPartition(sound, 0): 0})
+    following = asyncio.create_task(tables.follow())
+    async with asyncio.timeout(PATIENCE_S):
+        for value in (b"1", b"2", b"3", b"4"):
+            await (await producer.send(sound, key=b"k", value=value))
+            while value not in folded:
+                clock.advance_to(clock.now_ms() + 50)
+                await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.wait([following])
+    await tables.close()
+    assert folded == {b"first", b"1", b"2", b"3", b"4"}
+    assert tables.last_read_ms == 1_000_000
+
+
+def damage_last(kafka: LocalKafka, topic: str, partition: int) -> None:
+    """Change the last byte of a partition on the broker's disk."""
+    segment = kafka.folder / "data" / f"{topic}-{partition}" / "00000000000000000000.log"
+    stored = segment.read_bytes()
+    segment.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
 
 
 async def test_what_a_frozen_broker_did_not_take_in_time_fails_and_leaves_no_later(fragile: Site, broker: LocalKafka) -> None:
