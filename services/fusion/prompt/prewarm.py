@@ -1,10 +1,11 @@
 """Pre-warming: sends prefixes to the engine before a decision needs them. A cold 32K prefix holds the GPU for 1.66 s.
 
 One call is in flight at a time, and after a decision at most one slice of the symbol's next prefix is sent, once two pages of it are due.
-It takes only what the engine has idle: a call waits while a decision of this worker holds a permit, or is soon to come as the last quiet
-times tell, and while calls wait on the engine; a decision that begins ends it. What the engine had computed by then stays cached, and the
-rest is sent later. While the session is closed the rest follows without waiting for decisions. Before the session opens all of it is sent
-again, because the engine may have evicted it. New and restarted engines are warmed with the current prefixes, the most recently used first.
+It takes only what the engine has idle: a call waits while a decision of this worker holds a permit, for up to a minute while one is soon
+to come as the last quiet times tell, and while calls wait on the engine; a decision that begins ends it. What the engine had computed by
+then stays cached, and the rest is sent later. While the session is closed the rest follows without waiting for decisions. Before the
+session opens all of it is sent again, because the engine may have evicted it. New and restarted engines are warmed with the current
+prefixes, the most recently used first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Final, Literal
 from uuid import uuid4
 
@@ -43,7 +45,7 @@ _RECHECK_MS: Final = 60_000
 """How often the calendars in use are read again: symbols come and go."""
 
 _STEPS: Final = 8
-"""Calls over which their time is averaged."""
+"""Calls whose median is the time of a step. Their mean is not: one call that the engine took 60 s over would count for the next hundred."""
 
 _BEGUN_SHARE: Final = 0.25
 """Of the time of a call, after which an engine without decisions has begun its step, and computes it though the call ends: SGLang's
@@ -89,8 +91,8 @@ class Prewarmer:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._step_ms = 0.0
-        """How long the last calls took on the average; 0 on an engine that yields to a decision at once."""
+        self._took_ms: deque[float] = deque(maxlen=_STEPS)
+        """How long the last calls took; empty on an engine that yields to a decision at once."""
         self.count = WarmCount()
 
     def after_decision(self, symbol: str, interval: str) -> None:
@@ -190,6 +192,10 @@ class Prewarmer:
     def _enabled(self) -> bool:
         return self._settings.fusion.prewarm and self._engine.capabilities.prewarm
 
+    @property
+    def _step_ms(self) -> float:
+        return median_low(self._took_ms) if self._took_ms else 0.0
+
     def _wake_up(self) -> None:
         if self._current or self._opening or self._queue:
             self._idle.clear()
@@ -265,11 +271,13 @@ class Prewarmer:
             return
         sent = min(goal, sent + (slice_pages if goal - sent <= slice_pages else 2 * slice_pages))
         index, version = current_epoch(book, interval)
-        if await self._send(key[0], await self._prompts.ids_of(blocks[:sent])) == "cut":
+        outcome = await self._send(key[0], await self._prompts.ids_of(blocks[:sent]))
+        if outcome == "cut" or (outcome == "begun" and sent == goal and not left):
             self._queue.setdefault(key)
             return
         self._ahead[key] = [block.key for block in blocks[:sent]]
-        if sent - fixed >= _KNOWN_SHARE * pages:
+        # A step that has begun is a guess: the call may have waited in the engine's queue. The next slice computes what it left.
+        if outcome == "computed" and sent - fixed >= _KNOWN_SHARE * pages:
             self.prefixes.add(key[0], interval, index + 1, version)
         if not left and sent < goal:
             self._queue.setdefault(key)
@@ -286,6 +294,8 @@ class Prewarmer:
 
     async def _send(self, symbol: str, ids: TokenIds) -> Literal["computed", "begun", "cut"]:
         """Send `ids`. A decision that begins ends the call, "begun" after a time in which an idle engine has begun its step."""
+        if self._traffic.decisions:
+            return "cut"  # one that began while the engine was asked for its load, or the ids were encoded
         began_s = self._clock.elapsed_s()
         sending = asyncio.create_task(self._engine.warm(uuid4().hex, symbol, ids), name=f"warm {symbol}")
         busy = asyncio.create_task(self._traffic.busy(), name="decision-begins")
@@ -300,7 +310,7 @@ class Prewarmer:
                 task.cancel()
             await asyncio.wait([sending, busy])
         if not self._engine.capabilities.prewarm_yields:
-            self._step_ms += (took_ms - self._step_ms) / (_STEPS if self.count.calls else 1)
+            self._took_ms.append(took_ms)
         self.count.calls += 1
         self.count.prompt_tokens += usage.prompt_tokens
         self.count.cached_tokens += usage.cached_tokens or 0

@@ -19,6 +19,10 @@ _HELD_UP: Final = 0.5
 """How long work that can wait may hold the next decision up on the average, of its own time. Sent ahead, tokens save a decision about as
 much: 1,000 tokens take 50 ms on an H100, of which 28 are a prefill's, whatever it computes, and the decision needs one all the same."""
 
+_LONGEST_WAIT_S: Final = 60.0
+"""How long work that can wait does so for room and for signals: then it begins once no decision holds a permit. A call that took long for
+a reason that has gone would be the last otherwise, and a broker may be slow for hours."""
+
 
 class EngineTraffic:
     """Counts decisions and rationales under way, and signals on their way to the broker."""
@@ -35,6 +39,8 @@ class EngineTraffic:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._busy = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
 
     def decision_begins(self) -> None:
         """Count a decision that has been given a permit."""
@@ -42,6 +48,7 @@ class EngineTraffic:
         if self._quiet_since_s is not None:
             self._lasted_ms.append((_now_s() - self._quiet_since_s) * 1000)
         self._busy.set()
+        self._free.clear()
         self._settle()
 
     def decision_ends(self) -> None:
@@ -49,6 +56,7 @@ class EngineTraffic:
         self.decisions -= 1
         if not self.decisions:
             self._busy.clear()
+            self._free.set()
         self._settle()
 
     @contextmanager
@@ -72,7 +80,21 @@ class EngineTraffic:
             self._settle()
 
     async def quiet(self, step_ms: float = 0.0) -> None:
-        """Return once no decision holds a permit, no signal is on its way, and none is likely within `step_ms`: see `patience_ms`."""
+        """Return once no decision holds a permit, no signal is on its way, and none is likely within `step_ms`: see `patience_ms`.
+
+        After a minute the decisions that hold a permit are all that is waited for.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_WAIT_S):
+                await self._room(step_ms)
+        while self.decisions:
+            await self._free.wait()
+
+    async def busy(self) -> None:
+        """Return once a decision holds a permit."""
+        await self._busy.wait()
+
+    async def _room(self, step_ms: float) -> None:
         while True:
             await self._quiet.wait()
             if not self._quiet.is_set():
@@ -84,10 +106,6 @@ class EngineTraffic:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_ms / 1000):
                     await self._busy.wait()
-
-    async def busy(self) -> None:
-        """Return once a decision holds a permit."""
-        await self._busy.wait()
 
     def _settle(self) -> None:
         if self.decisions or self._signals:

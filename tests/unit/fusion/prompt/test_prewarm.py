@@ -205,6 +205,128 @@ async def test_a_step_that_an_engine_computes_to_its_end_is_not_sent_again(kind:
     assert engine.calls == calls
 
 
+class OutlierFirst(ScriptedEngine):
+    """Takes a minute over its first call, and 50 ms over each one after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = VirtualClock()
+
+    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
+        self.clock.advance_to(self.clock.now_ms() + (50 if self.warmed else 60_000))
+        return await super().warm(rid, affinity, input_ids)
+
+
+async def test_one_call_that_took_a_minute_does_not_stand_for_the_time_of_the_next_ones() -> None:
+    engine, traffic = OutlierFirst(), EngineTraffic()
+    prewarmer = prewarmer_of(engine, traffic, bars=96)
+    clock = prewarmer._clock
+    assert isinstance(clock, VirtualClock)
+    engine.clock = clock
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS[:1])
+        await prewarmer.idle()
+        traffic._lasted_ms.extend([10_000.0] * 32)
+        traffic.decision_begins()
+        traffic.decision_ends()
+        already = len(engine.warmed)
+        prewarmer.warm_current(SYMBOLS[1:2])
+        await until(lambda: len(engine.warmed) > already)
+
+
+class AlwaysCut(ScriptedEngine):
+    """Ends its first call after 100 ms; into each later one a decision comes after 60, while the call still waits in the queue."""
+
+    def __init__(self, traffic: EngineTraffic) -> None:
+        super().__init__()
+        self.clock = VirtualClock()
+        self.cut = asyncio.Event()
+        self.cuts = 0
+        self._traffic = traffic
+
+    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
+        if not self.warmed:
+            self.clock.advance_to(self.clock.now_ms() + 100)
+            return await super().warm(rid, affinity, input_ids)
+        self.clock.advance_to(self.clock.now_ms() + 60)
+        self._traffic.decision_begins()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._traffic.decision_ends()
+            self.cut.set()
+            self.cuts += 1
+            self._traffic._lasted_ms.clear()  # of the test's own time, in which a step of 100 ms has no room
+        raise AssertionError("a decision ends the call")
+
+
+async def test_a_next_prefix_of_which_no_call_came_to_its_end_does_not_count_as_held() -> None:
+    traffic = EngineTraffic()
+    engine = AlwaysCut(traffic)
+    folder, prewarmer = desk_of(engine, traffic, bars=96)
+    assert isinstance(folder.clock, VirtualClock)
+    engine.clock = folder.clock
+    symbol = SYMBOLS[0]
+    book = folder.books.get(symbol)
+    assert book is not None
+    slot, began = 96, current_epoch(book, "1m")[0]
+    async with running(prewarmer):
+        while current_epoch(book, "1m")[0] < began + 2:
+            engine.cut.clear()
+            prewarmer.after_decision(symbol, "1m")
+            waiting = [asyncio.create_task(prewarmer.idle()), asyncio.create_task(engine.cut.wait())]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+            folder.intake.take(record(1_000 + slot, closed := bar(slot, symbol=symbol), timestamp_ms=closed.ts_close_ms), NullSink())
+            slot += 1
+    assert engine.cuts >= 3
+    assert not prewarmer.prefixes.holds(book, "1m")
+
+
+class BeginsMeanwhile(ScriptedEngine):
+    """Has a decision begin while it is asked for its load."""
+
+    def __init__(self, traffic: EngineTraffic) -> None:
+        super().__init__()
+        self.asked = 0
+        self.calls = 0
+        self._traffic = traffic
+
+    async def load(self, affinity: str | None = None) -> EngineLoad | None:
+        del affinity
+        self.asked += 1
+        if self.asked == 1:
+            self._traffic.decision_begins()
+        return None
+
+    async def warm(self, rid: str, affinity: str, input_ids: TokenIds) -> Usage:
+        self.calls += 1
+        return await super().warm(rid, affinity, input_ids)
+
+
+async def test_a_slice_is_not_sent_beside_a_decision_that_began_while_the_engine_was_asked_for_its_load() -> None:
+    traffic = EngineTraffic()
+    engine = BeginsMeanwhile(traffic)
+    folder, prewarmer = desk_of(engine, traffic, bars=96)
+    symbol = SYMBOLS[0]
+    book = folder.books.get(symbol)
+    assert book is not None
+    slot = 96
+    async with running(prewarmer):
+        while not engine.asked:
+            folder.intake.take(record(1_000 + slot, closed := bar(slot, symbol=symbol), timestamp_ms=closed.ts_close_ms), NullSink())
+            slot += 1
+            prewarmer.after_decision(symbol, "1m")
+            for _ in range(50):
+                await asyncio.sleep(0)
+        await until(lambda: (symbol, "1m") in prewarmer._queue)  # lined up again
+        assert engine.calls == 0
+        traffic.decision_ends()
+        async with asyncio.timeout(10):
+            await prewarmer.idle()
+
+
 class Busy(ScriptedEngine):
     """Says that calls wait, as an engine does that another worker keeps busy."""
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.fusion.prompt import traffic as traffic_module
 from services.fusion.prompt.traffic import EngineTraffic, patience_ms
 
 TIMES_MS = st.lists(st.floats(0, 10_000), max_size=32)
@@ -52,3 +53,34 @@ async def test_it_is_not_quiet_before_the_broker_has_a_decisions_signal() -> Non
         assert not waiting.done()
     async with asyncio.timeout(10):
         await waiting
+
+
+async def test_work_that_can_wait_begins_beside_a_broker_that_never_acknowledges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic_module, "_LONGEST_WAIT_S", 0.01)
+    traffic = EngineTraffic()
+    traffic.decision_begins()
+    with traffic.signal():
+        waiting = asyncio.create_task(traffic.quiet())
+        await asyncio.sleep(0.05)
+        assert not waiting.done(), "a decision is waited for however long it takes"
+        traffic.decision_ends()
+        async with asyncio.timeout(10):
+            await waiting
+
+
+async def test_work_that_once_took_long_finds_its_turn_between_decisions_at_a_steady_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(traffic_module, "_LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(traffic_module, "_now_s", lambda: now_s)
+    traffic = EngineTraffic()
+    traffic._lasted_ms.extend([1_000] * 32)
+    traffic.decision_begins()
+    waiting = asyncio.create_task(traffic.quiet(60_000))
+    async with asyncio.timeout(10):
+        while not waiting.done():
+            traffic.decision_ends()
+            await asyncio.sleep(0.001)
+            now_s += 1
+            traffic.decision_begins()
+            await asyncio.sleep(0)
+    assert traffic._lasted_ms.count(1_000) == 32
