@@ -9,9 +9,11 @@ know no deadline: what they ask in vain they publish late. `cached` is the share
 worker stands still (SIGSTOP) while forming bars are appended and a closed bar on each partition; `records/s` are the forming bars over the
 time that the answers take longer than without them, the shortest of three times without and of two with. `bare aiokafka` reads and parses
 each record and asks nothing. `kill -9` ends every process of the worker in the middle of a round and starts it again. Every symbol starts
-at the beginning of an epoch, and no epoch ends within a run: what is sent ahead costs here, and does not pay.
+at the beginning of an epoch, and no epoch ends within a run: what is sent ahead of the next epoch costs here, and does not pay; what is
+sent of the current one to a cold engine does.
 
 Each target is beside the best peer of its phase and column: an age of no more than the best peer's, and at 10x with a warm cache of at
 most 0.8 of it. At 1x nothing queues, and a worker whose window grows has the same prefix in the cache: the age of both is the time of the
-engine's answer, and no wide lead can be had of it. Quix Streams runs as eight processes on both cores, the others as one.
+engine's answer, and no wide lead can be had of it. The 0.8 that was first aimed at there as well is aimed at no longer. Quix Streams runs
+as eight processes on both cores, the others as one.
 """
