@@ -31,6 +31,8 @@ _ACTION_STYLES: Final = {Action.BUY: "green", Action.SELL: "red", Action.EXIT: "
 _OUTCOME_STYLES: Final = {"published": "green", "conflated": "blue", "stale": "yellow", "blocked": "magenta", "failed": "red"}
 _DRAW_S: Final = 0.25
 _PLAIN_WIDTH: Final = 200
+_INDENT: Final = 4 * " "
+"""Before what is folded below its first line."""
 
 
 class Screen:
@@ -69,8 +71,11 @@ class Screen:
 
     def line(self, text: RenderableType, style: str = "") -> None:
         """Write a line above the panel or, once that has ended, below it and never folded, so that commands can be copied."""
+        live = self._live.is_started
         shown = Text(text, style) if isinstance(text, str) else text
-        self.console.print(shown, highlight=False, soft_wrap=not self._live.is_started)
+        if live and isinstance(shown, Text):
+            shown = Text("\n" + _INDENT).join(shown.wrap(self.console, self.console.width - len(_INDENT)))
+        self.console.print(shown, highlight=False, soft_wrap=not live)
 
     def note(self, text: str) -> None:
         """Write a remark about the run."""

@@ -52,6 +52,19 @@ def test_standard_error_goes_above_the_panel_only_where_it_is_a_terminal(monkeyp
     assert ("a log line\n" in file.getvalue()) is shared
 
 
+async def test_what_a_narrow_terminal_folds_is_indented_below_its_first_line() -> None:
+    file = io.StringIO()
+    with Screen(Console(file=file, force_terminal=True, width=60, color_system=None)) as screen:
+        found = result(Outputs(lambda *ended: screen.ended(found, *ended)))
+        screen.begin_act(found, "Act 1 of 1", [])
+        message = audit()
+        for one in (message, signal(message.signal_id)):
+            found.outputs.add(one)
+    lines = file.getvalue().splitlines()
+    first = next(at for at, line in enumerate(lines) if "BUY AAPL.XNAS" in line)
+    assert lines[first + 1].startswith("  ")
+
+
 def test_before_the_first_act_there_is_a_panel_without_figures() -> None:
     console, file = _console(terminal=True)
     with Screen(console):
