@@ -54,7 +54,8 @@ class Guard:
         """Take the limits from `settings`."""
         self._settings = settings
         self._trades: dict[str, _Trades] = {}
-        self._published: deque[int] = deque()
+        self._published: deque[tuple[int, str]] = deque()
+        """When signals were published, and their symbols, the oldest first."""
 
     def on_book(self, book: Book, interval: str, event_lag_ms: int, accepted_ms: int = 0) -> Rejection | None:
         """Return why the book is not fit to ask about; `event_lag_ms` is the last record's time less its bar's end.
@@ -104,7 +105,7 @@ class Guard:
 
     def on_action(self, symbol: str, action: Action, ts_event_ms: int, now_ms: int) -> Rejection | None:
         """Return why `action` on `symbol` may not be published now. Only entries are limited: an exit is never held back."""
-        while self._published and self._published[0] <= now_ms - _MINUTE_MS:
+        while self._published and self._published[0][0] <= now_ms - _MINUTE_MS:
             self._published.popleft()
         if action not in _ENTRIES:
             return None
@@ -126,7 +127,7 @@ class Guard:
 
     def published(self, symbol: str, action: Action, ts_event_ms: int, now_ms: int) -> None:
         """Remember a published signal, also one of an earlier life of this worker."""
-        insort(self._published, now_ms)  # those of an earlier life come late
+        insort(self._published, (now_ms, symbol))  # those of an earlier life come late
         if action not in _ENTRIES:
             return
         trades = self._trades.setdefault(symbol, _Trades())
@@ -138,5 +139,6 @@ class Guard:
         trades.last_entry_ms = ts_event_ms
 
     def forget(self, symbol: str) -> None:
-        """Drop what is remembered of `symbol`."""
+        """Drop what is remembered of `symbol`: whoever owns it next reads it back."""
         self._trades.pop(symbol, None)
+        self._published = deque(one for one in self._published if one[1] != symbol)

@@ -182,6 +182,16 @@ def test_signals_a_minute_are_limited_and_those_of_an_earlier_life_count_by_thei
     assert rule_of(one, Action.BUY, START, NOW + MINUTE) is None
 
 
+def test_a_symbol_that_comes_back_from_another_worker_counts_its_signals_once() -> None:
+    one = guard(rate_limit_per_min=2)
+    one.published(SYMBOL, Action.BUY, START, NOW)
+    one.forget(SYMBOL)
+    one.published(SYMBOL, Action.BUY, START, NOW)
+    assert rule_of(one, Action.BUY, START) is None
+    one.published(ETH, Action.BUY, START, NOW)
+    assert rule_of(one, Action.BUY, START) == "rate_limit"
+
+
 @pytest.mark.parametrize(
     ("sent_ms", "appended_ms", "acknowledged_ms", "skew_ms"),
     [(100, 100, 110, 0), (100, 105, 110, 0), (100, 90, 110, 10), (100, 130, 110, -20)],
