@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar, Final, NamedTuple
 
+import orjson
+from pydantic import ValidationError
+
 from schemas import ALL_SYMBOLS, Note, OffsetRef
 from schemas.note import MAX_NOTE_CHARACTERS
 from services.core.bus import Record
@@ -27,6 +30,8 @@ _KEPT_IN_ALL: Final = 65_536
 _TRIED: Final = 16
 """Once so many notes do not fit the budget, no further one is tried: counting the tokens of 512 long ones takes more than 50 ms."""
 _SHOWN_REASON: Final = 200
+_IN_PLACE_OF: Final = {"text": "(a text that breaks the contract)", "importance": 3, "source": "unnamed", "note_id": None}
+"""What stands in the fields of a note that break the contract, where it announces a blackout."""
 _NEVER_MS: Final = 2**63
 _Key = tuple[str, str | int]
 
@@ -83,6 +88,19 @@ class Notes(TableInput[Note]):
             held = {key: one for key, one in scope.blackouts.items() if one is message or _until_ms(one) > record.timestamp_ms}
             scope.blackouts, scope.first_end_ms = held, min(map(_until_ms, held.values()), default=_NEVER_MS)
         scope.last = offset_ref(record, message.ts_ms)
+
+    def remainder(self, value: bytes) -> bytes | None:
+        """Return a note with the blackout of one whose text, importance, source or id breaks the contract: the blackout holds."""
+        try:
+            fields = orjson.loads(value)
+            Note.model_validate_json(value)
+        except orjson.JSONDecodeError:
+            return None
+        except ValidationError as error:
+            wrong = {str(one["loc"][0]) for one in error.errors(include_url=False) if one["loc"]}
+            if isinstance(fields, dict) and fields.get("blackout") is not None and wrong <= _IN_PLACE_OF.keys():
+                return orjson.dumps({**fields, **{name: _IN_PLACE_OF[name] for name in wrong}})
+        return None
 
     def ref(self, symbol: str) -> OffsetRef | None:
         """Return the last note on `symbol` or on all."""

@@ -54,6 +54,11 @@ class TableInput(ABC, Generic[M]):
         """Take in that a record with the key `symbol` could not be used."""
         del symbol
 
+    def remainder(self, value: bytes) -> bytes | None:
+        """Return a message, as JSON, with what counts of a record that broke the contract all the same; None when nothing does."""
+        del value
+        return None
+
     @abstractmethod
     def ref(self, symbol: str) -> OffsetRef | None:
         """Return the last record that concerns `symbol`, None when there is none."""

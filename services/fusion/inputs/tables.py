@@ -113,6 +113,17 @@ class Tables:
             return None
         message = self._decoders[record.topic](record)
         if isinstance(message, Refused):
+            rest = None if record.value is None else _guarded(name, lambda: table.remainder(record.value or b""))
+            if rest is None:
+                return message
+            counts = self._taken(name, self._decoders[record.topic](record._replace(value=rest)), record)
+            return message if counts is not None else Refused(message.reason, f"{message.detail}; the rest of the record counts")
+        return self._taken(name, message, record)
+
+    def _taken(self, name: str, message: Any, record: Record) -> Refused | None:
+        """Fold a decoded message; return why it is refused."""
+        table = self._inputs[name]
+        if isinstance(message, Refused):
             return message
         if message.model_extra:
             metrics.UNKNOWN_FIELDS.inc(len(message.model_extra))

@@ -6,6 +6,7 @@ import itertools
 from copy import copy
 from functools import cache
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,6 +142,47 @@ def test_a_blackout_of_all_stops_every_symbol_and_says_who_announced_it_and_unti
     rejection = tables.rejection("ANY.XNAS", LAST)
     assert rejection is not None
     assert rejection.detail == f"calendar announced a blackout of all symbols until {LAST + HOUR}: rate decision"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"text": ""},
+        {"text": "x" * 501},
+        {"text": 7},
+        {"text": None, "importance": 9},
+        {"source": "Reuters News"},
+        {"note_id": "x" * 1_000},
+    ],
+    ids=str,
+)
+def test_a_blackout_holds_though_the_rest_of_its_note_breaks_the_contract(broken: dict[str, object]) -> None:
+    made = folder()
+    tables = made.prompts.tables
+    assert tables is not None
+    given = table_record(0, note(blackout=(LAST, LAST + HOUR)))
+    assert given.value is not None
+    refused = tables.take(given._replace(value=orjson.dumps({**orjson.loads(given.value), **broken})))
+    assert refused is not None
+    assert refused.reason is DeadLetterReason.INVALID
+    rejection = tables.rejection(SYMBOL, LAST)
+    assert rejection is not None
+    assert rejection.rule == "blackout"
+
+
+@pytest.mark.parametrize(
+    "broken", [{"blackout": {"from_ms": LAST, "until_ms": LAST}}, {"blackout": None}, {"symbol": "no symbol"}, {"ts_ms": "now"}], ids=str
+)
+def test_of_a_note_without_a_blackout_that_can_hold_nothing_counts(broken: dict[str, object]) -> None:
+    made = folder()
+    tables = made.prompts.tables
+    assert tables is not None
+    given = table_record(0, note(blackout=(LAST, LAST + HOUR)))
+    assert given.value is not None
+    value = orjson.dumps({**orjson.loads(given.value), "text": "", **broken})
+    assert tables.take(given._replace(value=value)) is not None
+    assert tables.rejection(SYMBOL, LAST) is None
+    assert not quoted_texts(made)
 
 
 def test_many_notes_push_out_the_oldest_texts_and_no_blackout() -> None:
