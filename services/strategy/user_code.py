@@ -5,6 +5,7 @@ Such a function runs between two records, and every other symbol waits for it.
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -51,12 +52,17 @@ def _interrupt(signum: int, frame: object) -> None:
 
 @contextmanager
 def _cpu_limit() -> Iterator[None]:
-    """Interrupt the block after CPU_LIMIT_MS of computing; elsewhere than in the main thread, where no signal comes, do nothing."""
+    """Interrupt the block after CPU_LIMIT_MS of computing; elsewhere than in the main thread, where no signal comes, do nothing.
+
+    Python's garbage collector waits meanwhile: a pass over all objects of a worker takes longer than that, and is not the function's doing.
+    """
     global _running  # noqa: PLW0603 - a signal's handler has no other way to know
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGVTALRM, _interrupt)
+    collects = gc.isenabled()
+    gc.disable()
     try:
         _running = True
         # Again and again: a function that swallows the first interruption gets another.
@@ -66,3 +72,5 @@ def _cpu_limit() -> Iterator[None]:
         _running = False
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+        if collects:
+            gc.enable()
