@@ -93,6 +93,8 @@ class Prewarmer:
         self._idle.set()
         self._took_ms: deque[float] = deque(maxlen=_STEPS)
         """How long the last calls took; empty on an engine that yields to a decision at once."""
+        self._guessed: set[str] = set()
+        """Symbols of which the last call was ended when its step had begun, as far as its time tells: it may have waited in a queue."""
         self.count = WarmCount()
 
     def after_decision(self, symbol: str, interval: str) -> None:
@@ -125,6 +127,7 @@ class Prewarmer:
         """Drop the state of `symbol`."""
         for key in [key for key in self._ahead if key[0] == symbol]:
             del self._ahead[key]
+        self._guessed.discard(symbol)
         self.prefixes.forget(symbol)
 
     async def idle(self) -> None:
@@ -293,7 +296,10 @@ class Prewarmer:
             await self._traffic.quiet(self._step_ms)
 
     async def _send(self, symbol: str, ids: TokenIds) -> Literal["computed", "begun", "cut"]:
-        """Send `ids`. A decision that begins ends the call, "begun" after a time in which an idle engine has begun its step."""
+        """Send `ids`. A decision that begins ends the call, "begun" after a time in which an idle engine has begun its step.
+
+        Not twice in a row for a symbol: had both waited in the engine's queue, the step after them would compute three slices.
+        """
         if self._traffic.decisions:
             return "cut"  # one that began while the engine was asked for its load, or the ids were encoded
         began_s = self._clock.elapsed_s()
@@ -303,7 +309,10 @@ class Prewarmer:
             await asyncio.wait([sending, busy], return_when=asyncio.FIRST_COMPLETED)
             took_ms = (self._clock.elapsed_s() - began_s) * 1000
             if not sending.done():
-                return "begun" if took_ms > _BEGUN_SHARE * self._step_ms > 0 else "cut"
+                begun = took_ms > _BEGUN_SHARE * self._step_ms > 0 and symbol not in self._guessed
+                if begun:
+                    self._guessed.add(symbol)
+                return "begun" if begun else "cut"
             usage = sending.result()
         finally:
             for task in (sending, busy):
@@ -311,6 +320,7 @@ class Prewarmer:
             await asyncio.wait([sending, busy])
         if not self._engine.capabilities.prewarm_yields:
             self._took_ms.append(took_ms)
+        self._guessed.discard(symbol)
         self.count.calls += 1
         self.count.prompt_tokens += usage.prompt_tokens
         self.count.cached_tokens += usage.cached_tokens or 0

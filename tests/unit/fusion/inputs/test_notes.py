@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from copy import copy
 from functools import cache
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas import DeadLetterReason, Note
+from services.core.bus import Record
 from services.fusion.inputs import notes as notes_module
 from services.fusion.inputs.notes import Notes
 from services.fusion.inputs.tables import Tables
@@ -144,6 +146,13 @@ def test_a_blackout_of_all_stops_every_symbol_and_says_who_announced_it_and_unti
     assert rejection.detail == f"calendar announced a blackout of all symbols until {LAST + HOUR}: rate decision"
 
 
+def announced(changes: Mapping[str, object]) -> Record:
+    """Return a note with a blackout of an hour, with these changes to its fields."""
+    given = table_record(0, note(blackout=(LAST, LAST + HOUR)))
+    assert given.value is not None
+    return given._replace(value=orjson.dumps({**orjson.loads(given.value), **changes}))
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -157,12 +166,8 @@ def test_a_blackout_of_all_stops_every_symbol_and_says_who_announced_it_and_unti
     ids=str,
 )
 def test_a_blackout_holds_though_the_rest_of_its_note_breaks_the_contract(broken: dict[str, object]) -> None:
-    made = folder()
-    tables = made.prompts.tables
-    assert tables is not None
-    given = table_record(0, note(blackout=(LAST, LAST + HOUR)))
-    assert given.value is not None
-    refused = tables.take(given._replace(value=orjson.dumps({**orjson.loads(given.value), **broken})))
+    tables = Tables(build.settings())
+    refused = tables.take(announced(broken))
     assert refused is not None
     assert refused.reason is DeadLetterReason.INVALID
     rejection = tables.rejection(SYMBOL, LAST)
@@ -177,10 +182,7 @@ def test_of_a_note_without_a_blackout_that_can_hold_nothing_counts(broken: dict[
     made = folder()
     tables = made.prompts.tables
     assert tables is not None
-    given = table_record(0, note(blackout=(LAST, LAST + HOUR)))
-    assert given.value is not None
-    value = orjson.dumps({**orjson.loads(given.value), "text": "", **broken})
-    assert tables.take(given._replace(value=value)) is not None
+    assert tables.take(announced({"text": "", **broken})) is not None
     assert tables.rejection(SYMBOL, LAST) is None
     assert not quoted_texts(made)
 

@@ -205,6 +205,33 @@ async def test_a_step_that_an_engine_computes_to_its_end_is_not_sent_again(kind:
     assert engine.calls == calls
 
 
+async def test_of_two_steps_in_a_row_that_decisions_ended_the_second_is_sent_again() -> None:
+    engine, traffic = Slow(), EngineTraffic()
+    prewarmer = prewarmer_of(engine, traffic, bars=128)
+    clock = prewarmer._clock
+    assert isinstance(clock, VirtualClock)
+    async with running(prewarmer):
+        prewarmer.warm_current(SYMBOLS[:1])
+        await until(lambda: engine.calls == 1)
+        clock.advance_to(clock.now_ms() + 100)
+        engine.may_end.set()
+        await until(lambda: len(engine.warmed) == 1)
+        engine.may_end.clear()
+        for calls in (2, 3):
+            await until(lambda calls=calls: engine.calls == calls)  # type: ignore[misc]
+            engine.ended.clear()
+            clock.advance_to(clock.now_ms() + 60)
+            traffic.decision_begins()
+            await until(engine.ended.is_set)
+            traffic.decision_ends()
+            traffic._lasted_ms.clear()  # of the test's own time, in which a step of 100 ms has no room
+        engine.may_end.set()
+        async with asyncio.timeout(10):
+            await prewarmer.idle()
+    assert engine.calls == 5
+    assert len(engine.warmed) == 3
+
+
 class OutlierFirst(ScriptedEngine):
     """Takes a minute over its first call, and 50 ms over each one after."""
 
