@@ -69,7 +69,7 @@ class FetchedRecords(OrderedDict[KafkaPartition, Any]):
 class _BusRecords(PartitionRecords):  # type: ignore[misc] # aiokafka has no types
     """Fetched records of one partition: `_unpack_records` does as the one that it overrides, but for what it makes of a record.
 
-    `next_fetch_offset` moves at the end of each batch; who stops within one moves it himself.
+    `next_fetch_offset` moves at the end of each batch; a caller that stops within one moves it.
     """
 
     next_fetch_offset: int

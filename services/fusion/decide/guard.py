@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -138,7 +139,8 @@ class Guard:
         trades.side = action
         trades.last_entry_ms = ts_event_ms
 
-    def forget(self, symbol: str) -> None:
-        """Drop what is remembered of `symbol`: whoever owns it next reads it back."""
-        self._trades.pop(symbol, None)
-        self._published = deque(one for one in self._published if one[1] != symbol)
+    def forget(self, symbols: Collection[str]) -> None:
+        """Drop what is remembered of `symbols`: whoever owns them next reads it back."""
+        for symbol in symbols:
+            self._trades.pop(symbol, None)
+        self._published = deque(one for one in self._published if one[1] not in symbols)

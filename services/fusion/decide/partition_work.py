@@ -99,8 +99,9 @@ class PartitionWork:
         await self._ledger.written(partitions, int(budget_ms * 0.15))
         await self._publisher.cancels.written(int(budget_ms * 0.05))
         for partition in partitions:
-            for symbol in self._books.symbols(partition) | self._restored.pop(partition, set()):
-                self._guard.forget(symbol)
+            symbols = self._books.symbols(partition) | self._restored.pop(partition, set())
+            self._guard.forget(symbols)
+            for symbol in symbols:
                 self._publisher.open_signals.forget(symbol)
 
     def drop_books(self, partition: int) -> None:

@@ -152,7 +152,7 @@ def test_entries_of_a_symbol_keep_their_distance_in_event_time() -> None:
     assert rule_of(one, Action.BUY, START, symbol=ETH) is None
     one.published(SYMBOL, Action.HOLD, START + 5 * MINUTE, NOW)
     assert rule_of(one, Action.BUY, START + 5 * MINUTE) is None
-    one.forget(SYMBOL)
+    one.forget({SYMBOL})
     assert rule_of(one, Action.BUY, START) is None
 
 
@@ -185,7 +185,7 @@ def test_signals_a_minute_are_limited_and_those_of_an_earlier_life_count_by_thei
 def test_a_symbol_that_comes_back_from_another_worker_counts_its_signals_once() -> None:
     one = guard(rate_limit_per_min=2)
     one.published(SYMBOL, Action.BUY, START, NOW)
-    one.forget(SYMBOL)
+    one.forget({SYMBOL})
     one.published(SYMBOL, Action.BUY, START, NOW)
     assert rule_of(one, Action.BUY, START) is None
     one.published(ETH, Action.BUY, START, NOW)

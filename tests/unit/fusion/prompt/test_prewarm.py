@@ -181,10 +181,20 @@ class Yielding(Slow):
         return replace(super().capabilities, prewarm_yields=True)
 
 
-@pytest.mark.parametrize(("kind", "into_the_step_ms", "calls"), [(Slow, 10, 4), (Slow, 60, 3), (Yielding, 60, 4)])
-async def test_a_step_that_an_engine_computes_to_its_end_is_not_sent_again(kind: type[Slow], into_the_step_ms: int, calls: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "bars", "into_the_step_ms", "calls"),
+    [
+        pytest.param(Slow, 96, [10], 4, id="not begun"),
+        pytest.param(Slow, 96, [60], 3, id="begun"),
+        pytest.param(Slow, 128, [60, 60], 5, id="begun twice in a row"),
+        pytest.param(Yielding, 96, [60], 4, id="an engine that stops"),
+    ],
+)
+async def test_a_step_that_an_engine_computes_to_its_end_is_not_sent_again(
+    kind: type[Slow], bars: int, into_the_step_ms: Sequence[int], calls: int
+) -> None:
     engine, traffic = kind(), EngineTraffic()
-    prewarmer = prewarmer_of(engine, traffic, bars=96)
+    prewarmer = prewarmer_of(engine, traffic, bars=bars)
     clock = prewarmer._clock
     assert isinstance(clock, VirtualClock)
     async with running(prewarmer):
@@ -194,33 +204,10 @@ async def test_a_step_that_an_engine_computes_to_its_end_is_not_sent_again(kind:
         engine.may_end.set()
         await until(lambda: len(engine.warmed) == 1)
         engine.may_end.clear()
-        await until(lambda: engine.calls == 2)
-        clock.advance_to(clock.now_ms() + into_the_step_ms)
-        traffic.decision_begins()
-        await until(engine.ended.is_set)
-        engine.may_end.set()
-        traffic.decision_ends()
-        async with asyncio.timeout(10):
-            await prewarmer.idle()
-    assert engine.calls == calls
-
-
-async def test_of_two_steps_in_a_row_that_decisions_ended_the_second_is_sent_again() -> None:
-    engine, traffic = Slow(), EngineTraffic()
-    prewarmer = prewarmer_of(engine, traffic, bars=128)
-    clock = prewarmer._clock
-    assert isinstance(clock, VirtualClock)
-    async with running(prewarmer):
-        prewarmer.warm_current(SYMBOLS[:1])
-        await until(lambda: engine.calls == 1)
-        clock.advance_to(clock.now_ms() + 100)
-        engine.may_end.set()
-        await until(lambda: len(engine.warmed) == 1)
-        engine.may_end.clear()
-        for calls in (2, 3):
-            await until(lambda calls=calls: engine.calls == calls)  # type: ignore[misc]
+        for number, into_ms in enumerate(into_the_step_ms, 2):
+            await until(lambda number=number: engine.calls == number)  # type: ignore[misc]
             engine.ended.clear()
-            clock.advance_to(clock.now_ms() + 60)
+            clock.advance_to(clock.now_ms() + into_ms)
             traffic.decision_begins()
             await until(engine.ended.is_set)
             traffic.decision_ends()
@@ -228,8 +215,8 @@ async def test_of_two_steps_in_a_row_that_decisions_ended_the_second_is_sent_aga
         engine.may_end.set()
         async with asyncio.timeout(10):
             await prewarmer.idle()
-    assert engine.calls == 5
-    assert len(engine.warmed) == 3
+    assert engine.calls == calls
+    assert len(engine.warmed) == calls - len(into_the_step_ms)
 
 
 class OutlierFirst(ScriptedEngine):
